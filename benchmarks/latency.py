@@ -1,0 +1,281 @@
+"""How long an answer takes: directly, through a cold CLI, and through the bridge. One run, interleaved.
+
+    ./run bench latency [--rounds 30] [--json FILE]
+
+The model is a loopback stand-in that answers at once, so that what is measured is what each way adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.real_cli.install import binaries
+
+from benchmarks import lab
+from bridge.engine.providers import claude_protocol, codex_protocol
+from tests.support import server as servers
+
+CLAUDE_MODEL, CODEX_MODEL = "claude-sonnet-5-5", "gpt-6-sol"
+
+
+def direct(url: str, path: str, body: dict[str, Any]) -> float:
+    """A streaming request to the stand-in, read to its end."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection.connect()
+
+    def call() -> None:
+        headers = {"Content-Type": "application/json", "X-Api-Key": lab.FAKE_KEY}
+        connection.request("POST", path, json.dumps(body), headers)
+        connection.getresponse().read()
+
+    try:
+        return lab.timed(call)
+    finally:
+        connection.close()
+
+
+def run_cold(argv: list[str], env: dict[str, str], cwd: Path, prompt: str = "") -> float:
+    """A CLI from start to end."""
+
+    def call() -> None:
+        done = subprocess.run(argv, env=env, cwd=cwd, input=prompt, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, (done.stdout[-500:], done.stderr[-500:])
+
+    return lab.timed(call)
+
+
+class Colds:
+    """The CLIs as one would call them without a bridge."""
+
+    def __init__(self, url: str, work: Path) -> None:
+        self._url = url
+        self._work = work
+        self._binaries = binaries()
+        self._catalog = work / "models.json"
+        listed = subprocess.run(
+            [self._binaries.codex, "debug", "models"], env=self._env("list"), capture_output=True, text=True
+        )
+        self._catalog.write_text(json.dumps(codex_protocol.catalog_without_tools(json.loads(listed.stdout))))
+
+    def _env(self, name: str) -> dict[str, str]:
+        home = self._work / name
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        return {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "CODEX_HOME": str(home),
+            "ANTHROPIC_BASE_URL": self._url,
+            "ANTHROPIC_API_KEY": lab.FAKE_KEY,
+            codex_protocol.KEY_VARIABLE: lab.FAKE_KEY,
+        }
+
+    def claude_default(self) -> float:
+        argv = [str(self._binaries.claude), "-p", "hello", "--model", CLAUDE_MODEL]
+        return run_cold(argv, self._env("claude-default"), self._work)
+
+    def claude_lean(self) -> float:
+        flags = claude_protocol.arguments(CLAUDE_MODEL, bare=True)
+        text = [f for f in flags if f not in ("stream-json", "--input-format", "--output-format")]
+        env = {
+            **self._env("claude-lean"),
+            **claude_protocol.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
+        }
+        text = [f for f in text if f not in ("--include-partial-messages", "--verbose")]
+        return run_cold([str(self._binaries.claude), *text, "hello"], env, self._work)
+
+    def codex_default(self) -> float:
+        provider = [
+            *("-c", 'model_provider="bench"', "-c", 'model_providers.bench.name="bench"'),
+            *("-c", f'model_providers.bench.base_url="{self._url}/v1"'),
+            *("-c", f'model_providers.bench.env_key="{codex_protocol.KEY_VARIABLE}"'),
+            *("-c", 'model_providers.bench.wire_api="responses"'),
+        ]
+        argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *provider]
+        return run_cold([*argv, f"--model={CODEX_MODEL}", "hello"], self._env("codex-default"), self._work)
+
+    def codex_lean(self) -> float:
+        env = self._env("codex-lean")
+        flags = codex_protocol.arguments(
+            base_url=f"{self._url}/v1", idle_timeout_s=60, catalog=str(self._catalog), sqlite_home=env["HOME"]
+        )
+        argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *flags[2:]]
+        return run_cold([*argv, f"--model={CODEX_MODEL}", "hello"], env, self._work)
+
+
+class DemoDirect:
+    """The simulated CLI, talked to without a bridge: what is left is the bridge's own part."""
+
+    _QUESTION = {
+        "prompt": "hello",
+        "turns": 1,
+        "images": 0,
+        "inputTokens": 10,
+        "maxOutputTokens": 8192,
+        "schema": None,
+        "paceSeconds": 0,
+    }
+
+    def __call__(self) -> float:
+        start = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.providers.demo_cli as c; c.main()"
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-c", start, str(lab.ROOT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        time.sleep(0.3)  # as warm as those of the bridge
+        began = time.perf_counter()
+        child.stdin.write(json.dumps(self._QUESTION).encode() + b"\n")
+        child.stdin.flush()
+        while b'"done"' not in child.stdout.readline():
+            pass
+        took = 1000 * (time.perf_counter() - began)
+        child.communicate()
+        return took
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Run everything; figures, ratios and memory."""
+    samples: dict[str, list[float]] = defaultdict(list)
+    with lab.stand_in() as url, lab.folder() as work:
+        (work / "real").mkdir()
+        (work / "demo").mkdir()
+        paths = binaries()
+        env = {
+            "ANTHROPIC_API_KEY": lab.FAKE_KEY,
+            "ANTHROPIC_BASE_URL": url,
+            "OPENAI_API_KEY": lab.FAKE_KEY,
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "BRIDGE_CLAUDE_COMMAND": str(paths.claude),
+            "BRIDGE_CODEX_COMMAND": str(paths.codex),
+            "BRIDGE_WARM_PROCESSES": "8",
+            "BRIDGE_MAX_CONCURRENT": "16",
+        }
+        facts = lab.machine()
+        with servers.running(work / "real", env) as real, servers.running(work / "demo", demo=True) as demo:
+            free = {"maxRequestsPerMinute": 0, "maxConcurrent": 0, "maxCostPerDay": 0}
+            client = lab.Client(real.port, real.new_key("bench", **free))
+            demo_client = lab.Client(demo.port, demo.new_key("bench", **free))
+            colds, demo_direct = Colds(url, work), DemoDirect()
+            messages = {
+                "model": CLAUDE_MODEL,
+                "max_tokens": 100,
+                "stream": True,
+                "messages": [{"role": "user", "content": "hello"}],
+            }
+            responses = {"model": CODEX_MODEL, "stream": True, "input": "hello"}
+            _wait_until_warm(real, 8)
+            arms = {
+                "direct, Messages API": lambda: direct(url, "/v1/messages", messages),
+                "direct, Responses API": lambda: direct(url, "/v1/responses", responses),
+                "claude cold, default flags": colds.claude_default,
+                "claude cold, our flags": colds.claude_lean,
+                "claude through the bridge": lambda: client.generate("/generate"),
+                "claude through the bridge, first delta": lambda: client.first_delta("/generate"),
+                "codex cold, default flags": colds.codex_default,
+                "codex cold, our flags": colds.codex_lean,
+                "codex through the bridge": lambda: client.generate("/generate-codex"),
+                "codex through the bridge, first delta": lambda: client.first_delta("/generate-codex"),
+                "simulated CLI, directly": demo_direct,
+                "simulated CLI through the bridge": lambda: demo_client.generate("/generate"),
+            }
+            for number in range(rounds + 1):
+                for name, arm in arms.items():
+                    took = arm()
+                    if number:  # the first round warms caches of every arm
+                        samples[name].append(took)
+                time.sleep(0.2)
+            memory_idle = lab.memory_mib(real.process.pid)
+            for path, name in (("/generate", "claude"), ("/generate-codex", "codex")):
+                clients = [lab.Client(real.port, real.new_key(f"bench-{name}-{i}")) for i in range(8)]
+                for _ in range(max(4, rounds // 8)):
+                    _wait_until_warm(real, 8)
+                    free_clients = list(clients)
+                    samples[f"{name} through the bridge, 8 at once"] += lab.at_once(
+                        lambda free=free_clients, p=path: free.pop().generate(p), 8, 1
+                    )
+                    cold = colds.claude_default if name == "claude" else None
+                    if cold is not None:
+                        samples["claude cold, default flags, 8 at once"] += _colds_at_once(work, url)
+            figures = {name: lab.Figures.of(name, values) for name, values in samples.items()}
+    return {"machine": facts, "figures": figures, "memory_mib_idle": memory_idle}
+
+
+def _colds_at_once(work: Path, url: str) -> list[float]:
+    colds = [Colds(url, _made(work / f"cold-{i}")) for i in range(8)]
+    return lab.at_once(lambda: colds.pop().claude_default(), 8, 1)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _wait_until_warm(server: servers.Server, wanted: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        providers = server.admin("GET", "/overview").json["providers"]
+        if next(p["warm"] for p in providers if p["name"] == "claude") >= wanted:
+            time.sleep(1.5)  # a process is ready a good second after its start
+            return
+        time.sleep(0.1)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    result = measure(options.rounds)
+    figures: dict[str, lab.Figures] = result["figures"]
+    rows = [[f.name, f.n, f"{f.median:.1f}", f"{f.p95:.1f}"] for f in figures.values()]
+    print(lab.table(["way", "n", "median ms", "p95 ms"], rows))
+
+    def median(name: str) -> float:
+        return figures[name].median
+
+    ratios = {
+        "claude: bridge / cold default CLI (at most 0.2)": median("claude through the bridge")
+        / median("claude cold, default flags"),
+        "codex: bridge / cold default CLI (at most 0.12)": median("codex through the bridge")
+        / median("codex cold, default flags"),
+        "claude, 8 at once: bridge / cold default CLI": median("claude through the bridge, 8 at once")
+        / median("claude cold, default flags, 8 at once"),
+    }
+    added = {
+        "the bridge's own part, ms (at most 5)": median("simulated CLI through the bridge")
+        - median("simulated CLI, directly"),
+        "claude: bridge - direct call, ms": median("claude through the bridge") - median("direct, Messages API"),
+        "codex: bridge - direct call, ms": median("codex through the bridge") - median("direct, Responses API"),
+    }
+    print()
+    print(lab.table(["ratio or difference", "value"], [[k, f"{v:.3f}"] for k, v in {**ratios, **added}.items()]))
+    print()
+    print("memory, idle with 8 warm processes (MiB):", json.dumps(result["memory_mib_idle"]))
+    print("machine:", json.dumps(result["machine"]))
+    lab.write_json(
+        options.json,
+        {
+            "machine": result["machine"],
+            "figures": {name: vars(f) for name, f in figures.items()},
+            "ratios": ratios,
+            "differences_ms": added,
+            "memory_mib_idle": result["memory_mib_idle"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

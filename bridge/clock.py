@@ -1,0 +1,68 @@
+"""The one place that knows what time it is."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
+
+
+class Clock:
+    """Wall time in UTC seconds and a monotonic counter in seconds.
+
+    Everything that needs the time is handed one of these, so that tests can freeze it.
+    """
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC. May jump when the host's clock is set."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start; never goes back. For durations and deadlines."""
+        return time.monotonic()
+
+
+def day_of(at: float, zone: tzinfo) -> str:
+    """The calendar day of `at` (UTC seconds) in `zone`, as `YYYY-MM-DD`."""
+    return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d")
+
+
+def month_of(day: str) -> str:
+    """The month (`YYYY-MM`) that a day (`YYYY-MM-DD`) lies in."""
+    return day[:7]
+
+
+def next_day_at(at: float, zone: tzinfo) -> float:
+    """UTC seconds of the midnight in `zone` that ends the day of `at`.
+
+    Built from the calendar, not by adding 86,400 seconds: a day is 23 or 25 hours long where
+    daylight saving begins or ends.
+    """
+    local = datetime.fromtimestamp(at, zone)
+    tomorrow = local.date() + timedelta(days=1)
+    return _first_moment(tomorrow.year, tomorrow.month, tomorrow.day, zone)
+
+
+def next_month_at(at: float, zone: tzinfo) -> float:
+    """UTC seconds of the midnight in `zone` that ends the month of `at`."""
+    local = datetime.fromtimestamp(at, zone)
+    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
+    return _first_moment(year, month, 1, zone)
+
+
+def _first_moment(year: int, month: int, day: int, zone: tzinfo) -> float:
+    """The first instant of a calendar day; where midnight is skipped, the first that exists."""
+    return datetime(year, month, day, tzinfo=zone).timestamp()
+
+
+def iso(at: float) -> str:
+    """`at` (UTC seconds) as ISO 8601 with milliseconds and a `Z`, as every answer shows times."""
+    moment = datetime.fromtimestamp(at, tz=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def parse_iso(text: str) -> float:
+    """UTC seconds of an ISO 8601 text with a zone. Raises ValueError for anything else."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone, for example 2026-12-31T18:00:00Z")
+    return moment.timestamp()

@@ -1,0 +1,99 @@
+"""Who runs next: a fixed number of slots, and a queue that is fair between keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from bridge.errors import BridgeError
+
+#: What a run is thought to take before any has ended, in seconds.
+FIRST_GUESS_S = 10.0
+
+
+class Place:
+    """A run's place: in the queue until `granted`, then a slot until it is left."""
+
+    __slots__ = ("grant", "granted", "key_name")
+
+    def __init__(self, key_name: str, grant: Callable[[], None]) -> None:
+        self.key_name = key_name
+        self.grant = grant
+        self.granted = False
+
+
+class Admission:
+    """Hands slots to runs, taking turns between keys: a hundred runs of one key do not delay the
+    first one of another. All in memory, never blocking."""
+
+    def __init__(self, slots: int, queue_limit: int) -> None:
+        self.slots = slots
+        self.queue_limit = queue_limit
+        self.running = 0
+        self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._average_s = FIRST_GUESS_S
+
+    @property
+    def queued(self) -> int:
+        """Runs that wait."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody has."""
+        return max(0, self.slots - self.running)
+
+    def retry_after_s(self) -> float:
+        """When a slot is likely to be free for somebody who comes now, in seconds."""
+        return max(1.0, self._average_s * (self.queued + 1) / max(1, self.slots))
+
+    def check_room(self) -> None:
+        """Raise BridgeError (overloaded) where a new run would find neither slot nor place."""
+        if not self.free and self.queued >= self.queue_limit:
+            raise BridgeError("overloaded", "Too many requests are waiting already.", retry_after=self.retry_after_s())
+
+    def enter(self, key_name: str, grant: Callable[[], None]) -> Place:
+        """Take a slot, or queue up; `grant()` is called once when the slot is there."""
+        place = Place(key_name, grant)
+        self._queues.setdefault(key_name, deque()).append(place)
+        self._hand_out()
+        return place
+
+    def leave(self, place: Place, took_s: float | None = None) -> None:
+        """Give a slot back, or leave the queue. `took_s` says how long the slot was held."""
+        if place.granted:
+            place.granted = False
+            self.running -= 1
+            if took_s is not None:
+                self._average_s += 0.2 * (took_s - self._average_s)
+        else:
+            queue = self._queues.get(place.key_name)
+            if queue is not None and place in queue:
+                queue.remove(place)
+                if not queue:
+                    del self._queues[place.key_name]
+        self._hand_out()
+
+    def position(self, place: Place) -> int:
+        """How many will be served before this one, plus one; 0 for one that has its slot."""
+        if place.granted:
+            return 0
+        ahead = list(self._queues).index(place.key_name)
+        depth = self._queues[place.key_name].index(place)
+        before = 0
+        for number, queue in enumerate(self._queues.values()):
+            rounds = depth + 1 if number < ahead else depth
+            before += min(len(queue), rounds)
+        return before + 1
+
+    def _hand_out(self) -> None:
+        while self.running < self.slots and self._queues:
+            key_name, queue = next(iter(self._queues.items()))
+            place = queue.popleft()
+            del self._queues[key_name]
+            if queue:
+                # To the end of the round: every other key with a waiting run comes first.
+                self._queues[key_name] = queue
+            self.running += 1
+            place.granted = True
+            place.grant()

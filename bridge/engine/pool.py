@@ -1,0 +1,119 @@
+"""Processes started ahead of their one run, so that a run does not wait for a CLI to boot."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+import gevent.event
+
+from bridge.clock import Clock
+from bridge.engine.process import Child, ChildError
+
+#: A warm process is thrown away after this long, in seconds; it holds no connection that could go stale,
+#: but a CLI is not made to sit for days.
+MAX_IDLE_S = 1800.0
+#: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
+REFILL_PAUSE_S = 0.3
+#: First pause after a process that died while warm, in seconds; doubles up to the maximum.
+BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
+
+
+class Pool:
+    """Keeps up to `size` processes warm. Each is handed out once and never comes back."""
+
+    def __init__(
+        self,
+        spawn: Callable[[], Child],
+        size: int,
+        clock: Clock,
+        *,
+        quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`spawn` starts a process (raises ChildError); `quiet` says whether a refill may start now."""
+        self._spawn = spawn
+        self.size = size
+        self._clock = clock
+        self._quiet = quiet
+        self._warm: deque[tuple[Child, float]] = deque()
+        self._wanted = gevent.event.Event()
+        self._failures = 0
+        self._keeper: gevent.Greenlet[[], None] | None = None
+
+    @property
+    def warm(self) -> int:
+        """How many processes stand ready."""
+        return sum(child.alive for child, _ in self._warm)
+
+    @property
+    def failures(self) -> int:
+        """Starts that failed, one after the other, up to now."""
+        return self._failures
+
+    def open(self) -> None:
+        """Begin to keep processes warm."""
+        if self.size:
+            self._keeper = gevent.spawn(self._keep)
+            self._wanted.set()
+
+    def take(self) -> Child:
+        """A warm process, or a fresh one where none is ready. Raises ChildError."""
+        while self._warm:
+            child, _ = self._warm.popleft()
+            self._wanted.set()
+            if child.alive:
+                return child
+            child.stop()
+        return self._spawn()
+
+    def shed(self) -> bool:
+        """Give one warm process up, to free its memory; whether there was one."""
+        if not self._warm:
+            return False
+        child, _ = self._warm.pop()
+        child.stop()
+        return True
+
+    def close(self) -> None:
+        """Stop what is warm; nothing is started any more."""
+        if self._keeper is not None:
+            self._keeper.kill()
+        while self._warm:
+            child, _ = self._warm.popleft()
+            child.stop()
+            child.wait(2)
+
+    def _keep(self) -> None:
+        """The refill: one start at a time, with a pause between them, and longer ones after failures."""
+        while True:
+            self._wanted.wait(timeout=5)
+            self._wanted.clear()
+            self._discard_old()
+            while len(self._warm) < self.size:
+                if not self._quiet():
+                    gevent.sleep(REFILL_PAUSE_S)
+                    continue
+                try:
+                    self._warm.append((self._spawn(), self._clock.monotonic()))
+                except ChildError:
+                    self._failures += 1
+                gevent.sleep(self._pause())
+                self._discard_dead()
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return REFILL_PAUSE_S
+        return min(BACKOFF_S * 2.0 ** (self._failures - 1), MAX_BACKOFF_S)
+
+    def _discard_dead(self) -> None:
+        dead = [entry for entry in self._warm if not entry[0].alive]
+        for entry in dead:
+            self._warm.remove(entry)
+            entry[0].stop()
+        self._failures = self._failures + len(dead) if dead else 0
+
+    def _discard_old(self) -> None:
+        self._discard_dead()
+        while self._warm and self._clock.monotonic() - self._warm[0][1] > MAX_IDLE_S:
+            self._warm.popleft()[0].stop()

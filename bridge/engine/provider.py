@@ -1,0 +1,55 @@
+"""What a provider is: the seam between a run and the CLI that does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from bridge.types import Event, GenerationRequest
+
+Emit = Callable[[Event], None]
+"""Where a conversation puts its events; never blocks."""
+
+
+class ProviderStatus(msgspec.Struct, frozen=True):
+    """What is known of a provider. `problem` and `hint` are sentences for people; None when well."""
+
+    name: str
+    available: bool
+    version: str | None = None
+    credentials: str = "api-key"
+    problem: str | None = None
+    hint: str | None = None
+    warm: int = 0
+
+
+class Conversation(Protocol):
+    """One generation as the CLI sees it."""
+
+    def cancel(self) -> None:
+        """Stop the work upstream and release what it holds. Returns at once; safe to call again."""
+
+
+class Provider(Protocol):
+    """A CLI that turns a request into events."""
+
+    name: str
+    default_model: str
+
+    def open(self) -> None:
+        """Get ready: look at the CLI, start what is kept warm. Problems go into `status`."""
+
+    def close(self) -> None:
+        """Stop every process of this provider and wait for them to be gone."""
+
+    def status(self) -> ProviderStatus:
+        """The state as last seen; cheap."""
+
+    def input_ceiling(self, request: GenerationRequest) -> int:
+        """The most input tokens that this request can be billed for."""
+
+    def start(self, request: GenerationRequest, emit: Emit) -> Conversation:
+        """Begin a generation; returns at once. Events go to `emit`: Submitted before the CLI may
+        spend anything, at the end exactly one Completed or Failed (none after a cancel)."""

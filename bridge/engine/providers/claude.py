@@ -1,0 +1,273 @@
+"""The claude provider: `claude -p` processes started ahead, one run each, then thrown away."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+
+from bridge.clock import Clock
+from bridge.engine.pool import Pool
+from bridge.engine.process import Child, ChildError, capture
+from bridge.engine.provider import Emit, ProviderStatus
+from bridge.engine.providers import claude_protocol as protocol
+from bridge.engine.scratch import Scratch
+from bridge.engine.tokens import text_ceiling
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+from bridge.types import Completed, Event, Failed, GenerationRequest, Submitted
+
+#: Oldest version whose protocol is known to be the one spoken here.
+OLDEST_VERSION = (2, 1, 329)
+#: What the CLI adds to every prompt, in tokens: two small system blocks and the frame (0.9 kB measured).
+OVERHEAD_TOKENS = 1200
+#: The most that one image counts, in tokens: the largest size that a model reads without scaling down.
+IMAGE_TOKENS = 5000
+#: With a schema, the tool's frame comes on top, in tokens.
+SCHEMA_OVERHEAD_TOKENS = 1000
+
+
+class ClaudeProvider:
+    """Runs requests on the Claude Code CLI."""
+
+    name = "claude"
+
+    def __init__(
+        self,
+        settings: Settings,
+        scratch: Scratch,
+        clock: Clock,
+        *,
+        warm: int,
+        matches: Callable[[dict[str, Any], Any], str | None],
+    ) -> None:
+        """`warm` processes are kept ready; `matches(schema, output)` checks structured output."""
+        self.default_model = settings.claude_default_model
+        self._settings = settings
+        self._scratch = scratch
+        self._matches = matches
+        self._login = settings.claude_credentials == "login"
+        self._pool = Pool(self._spawn, warm, clock)
+        self._command: str | None = None
+        self._children: set[Child] = set()
+        self._status = ProviderStatus("claude", False, None, settings.claude_credentials, "not checked yet")
+
+    def open(self) -> None:
+        self._status = self._check()
+        if self._status.available:
+            self._pool.open()
+
+    def close(self) -> None:
+        self._pool.close()
+        for child in list(self._children):
+            child.stop()
+
+    def status(self) -> ProviderStatus:
+        return msgspec.structs.replace(self._status, warm=self._pool.warm)
+
+    def input_ceiling(self, request: GenerationRequest) -> int:
+        ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+        return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
+
+    def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
+        if not self._status.available:
+            raise BridgeError("cli_unavailable", self._status.problem or "", self._status.hint)
+        return _Conversation(self._pool.take, request, emit, self._matches)
+
+    # --- the process ---------------------------------------------------------------------------
+
+    def _spawn(self) -> Child:
+        home = self._scratch.folder("claude")
+        argv = [self._command or "claude", *protocol.arguments(self.default_model, bare=not self._login)]
+        try:
+            child = Child(argv, env=self._environment(home), cwd=self._scratch.empty)
+        except ChildError:
+            self._scratch.remove(home)
+            raise
+        self._children.add(child)
+        gevent.spawn(self._clean_up_after, child, home)
+        return child
+
+    def _clean_up_after(self, child: Child, home: Path) -> None:
+        child.wait()
+        child.stop()
+        self._children.discard(child)
+        self._scratch.remove(home)
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        """All that the CLI gets to know of the host; nothing of the bridge's own environment."""
+        settings = self._settings
+        env = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": str(home),
+            "CLAUDE_CONFIG_DIR": str(home),
+            **protocol.environment(
+                timeout_s=settings.timeout_s,
+                idle_timeout_s=settings.idle_timeout_s,
+                max_output_tokens=settings.max_output_tokens,
+            ),
+        }
+        if self._login:
+            # A token made for this, or the operator's log-in; only that one file of their config, so
+            # that their own instructions stay out and parallel processes do not write into it.
+            token = os.environ.get("CLAUDE_CODE_OAUTH_TOKEN")
+            if token:
+                env["CLAUDE_CODE_OAUTH_TOKEN"] = token
+            config = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
+            self._scratch.link(config / ".credentials.json", home)
+        elif settings.anthropic_api_key:
+            env["ANTHROPIC_API_KEY"] = settings.anthropic_api_key
+        if settings.anthropic_base_url:
+            env["ANTHROPIC_BASE_URL"] = settings.anthropic_base_url
+        return env
+
+    # --- is it there, new enough, and logged in ------------------------------------------------
+
+    def _check(self) -> ProviderStatus:
+        kind = self._settings.claude_credentials
+        self._command = shutil.which(self._settings.claude_command)
+        if self._command is None:
+            return ProviderStatus(
+                "claude",
+                False,
+                None,
+                kind,
+                "The claude CLI is not installed on the bridge.",
+                "Install it from deploy/clis and set BRIDGE_CLAUDE_COMMAND to its path.",
+            )
+        home = self._scratch.folder("claude-check")
+        try:
+            version = self._version(home)
+            problem, hint = self._trouble(version, home)
+        except ChildError as error:
+            version, problem, hint = None, f"The claude CLI cannot be run: {error}.", None
+        finally:
+            self._scratch.remove(home)
+        return ProviderStatus("claude", problem is None, version, kind, problem, hint)
+
+    def _version(self, home: Path) -> str | None:
+        _, text = capture(
+            [str(self._command), "--version"],
+            env=self._environment(home),
+            cwd=self._scratch.empty,
+            timeout_s=30,
+        )
+        found = re.search(r"\d+\.\d+\.\d+", text)
+        return found.group() if found else None
+
+    def _trouble(self, version: str | None, home: Path) -> tuple[str | None, str | None]:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        if version is None:
+            return (
+                "BRIDGE_CLAUDE_COMMAND does not run the Claude Code CLI.",
+                "Set it to the path of the claude program.",
+            )
+        if tuple(map(int, version.split("."))) < OLDEST_VERSION:
+            return (
+                f"The claude CLI is too old ({version}; {oldest} or newer is needed).",
+                "Install the tested version from deploy/clis.",
+            )
+        if not self._login:
+            if not self._settings.anthropic_api_key:
+                return (
+                    "No Anthropic API key is set on the bridge.",
+                    "Set ANTHROPIC_API_KEY, or BRIDGE_CLAUDE_CREDENTIALS=login to use the CLI's own log-in.",
+                )
+            return None, None
+        code, text = capture(
+            [str(self._command), "auth", "status", "--json"],
+            env=self._environment(home),
+            cwd=self._scratch.empty,
+            timeout_s=30,
+        )
+        try:
+            logged_in = code == 0 and json.loads(text)["loggedIn"] is True
+        except (ValueError, KeyError, TypeError):
+            logged_in = False
+        if not logged_in:
+            return "The claude CLI is not logged in.", "Run 'claude auth login' as the bridge's user."
+        return None, None
+
+
+class _Conversation:
+    """One prompt on one process, which ends with it."""
+
+    def __init__(
+        self,
+        take: Callable[[], Child],
+        request: GenerationRequest,
+        emit: Emit,
+        matches: Callable[[dict[str, Any], Any], str | None],
+    ) -> None:
+        self._take = take
+        self._request = request
+        self._emit = emit
+        self._matches = matches
+        self._child: Child | None = None
+        self._cancelled = False
+        gevent.spawn(self._converse)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._child is not None:
+            self._child.stop()
+
+    def _converse(self) -> None:
+        try:
+            self._child = self._take()
+            if not self._cancelled:
+                self._emit_until_end(self._child)
+        except ChildError as error:
+            self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {error}.")))
+        finally:
+            if self._child is not None:
+                self._child.stop()
+
+    def _emit_until_end(self, child: Child) -> None:
+        request = self._request
+        lines = child.lines()
+        child.write(protocol.opening(request))
+        # The prompt goes only once the model and the output limit are known to hold.
+        if not _settled(lines):
+            self._say(Failed(BridgeError("cli_failed", "The claude CLI did not take its settings.")))
+            return
+        for line, acknowledged in protocol.history(request):
+            child.write(line)
+            if acknowledged and not any(protocol.is_result(answer) for answer in lines):
+                self._say(Failed(BridgeError("cli_failed", "The claude CLI did not take the history.")))
+                return
+        self._say(Submitted())
+        child.write(protocol.prompt(request))
+        parser = protocol.AnswerParser(request, lambda output: self._matches(request.schema or {}, output))
+        for line in lines:
+            for event in parser.feed(line):
+                self._say(event)
+                if isinstance(event, Completed | Failed):
+                    return
+        error = BridgeError("cli_failed", "The claude CLI ended before the answer was complete.")
+        self._say(Failed(error))
+
+    def _say(self, event: Event) -> None:
+        if not self._cancelled:
+            self._emit(event)
+
+
+def _settled(lines: Iterator[bytes]) -> bool:
+    """Read until the settings are answered; whether they, and all before them, were accepted."""
+    for line in lines:
+        answer = protocol.control_answer(line)
+        if answer is not None:
+            request_id, accepted = answer
+            if not accepted:
+                return False
+            if request_id == protocol.SETTINGS_REQUEST:
+                return True
+    return False

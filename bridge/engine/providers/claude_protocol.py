@@ -1,0 +1,394 @@
+"""The stream-json conversation with `claude -p`: lines to write, and events from the lines it prints.
+
+Pure: values in, values out. Protocol facts are those of Claude Code 2.1.329, the version pinned in
+deploy/clis and exercised by tests/real_cli; see docs/clis.md for what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from bridge.errors import BridgeError
+from bridge.types import (
+    Activity,
+    Answer,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Image,
+    Message,
+    Text,
+    TextDelta,
+    Usage,
+)
+
+SETTINGS_REQUEST = "settings"
+"""request_id of the control request whose success must be seen before the prompt is sent."""
+
+#: effort as clients say it -> effortLevel of the CLI's flag settings
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+
+#: More than this of any kind of token is a lie.
+MOST_TOKENS = 10**8
+
+_STRUCTURED_OUTPUT = "StructuredOutput"
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def arguments(model: str, *, bare: bool) -> list[str]:
+    """The command line of a process that generates text and can do nothing else.
+
+    `bare` is for API keys: it closes file mentions, CLAUDE.md and the environment block at once. A
+    subscription log-in does not work with it; the other closures stay.
+    """
+    return [
+        "-p",
+        *("--input-format", "stream-json", "--output-format", "stream-json"),
+        "--verbose",
+        "--include-partial-messages",
+        *(["--bare"] if bare else []),
+        *("--system-prompt", ""),
+        *("--tools", ""),
+        "--strict-mcp-config",
+        *("--setting-sources", ""),
+        "--no-session-persistence",
+        "--disable-slash-commands",
+        f"--model={model}",
+    ]
+
+
+def environment(*, timeout_s: float, idle_timeout_s: float, max_output_tokens: int) -> dict[str, str]:
+    """The switches that close side traffic, retries, file mentions and endless waiting."""
+    return {
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_TELEMETRY": "1",
+        "DISABLE_ERROR_REPORTING": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+        "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
+        "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
+        "API_TIMEOUT_MS": str(math.ceil(timeout_s * 1000)),
+        "CLAUDE_ENABLE_BYTE_WATCHDOG": "1",
+        "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(math.ceil(idle_timeout_s * 1000)),
+        "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
+        "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
+        "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(max_output_tokens),
+    }
+
+
+def opening(request: GenerationRequest) -> bytes:
+    """What a warm process is told before the prompt: system prompt and schema, then model and limits.
+
+    The system prompt must be in the first initialize; a later one is ignored. The output limit goes
+    in as an environment setting, which is enforced upstream as max_tokens.
+    """
+    initialize: dict[str, Any] = {"subtype": "initialize", "systemPrompt": [request.system]}
+    if request.schema is not None:
+        initialize["jsonSchema"] = request.schema
+    settings: dict[str, Any] = {
+        "model": request.model,
+        "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens)},
+    }
+    if request.effort is not None:
+        settings["effortLevel"] = EFFORTS[request.effort]
+    return _line({"type": "control_request", "request_id": "initialize", "request": initialize}) + _line(
+        {
+            "type": "control_request",
+            "request_id": SETTINGS_REQUEST,
+            "request": {"subtype": "apply_flag_settings", "settings": settings},
+        }
+    )
+
+
+def history(request: GenerationRequest) -> list[tuple[bytes, bool]]:
+    """The earlier messages, each with whether the CLI acknowledges it with a result of its own.
+
+    Lines that are sent before the acknowledgement of the one before are merged in the wrong order.
+    """
+    return [
+        (_assistant_line(message), False) if message.role == "assistant" else (_user_line(message, query=False), True)
+        for message in request.messages[:-1]
+    ]
+
+
+def prompt(request: GenerationRequest) -> bytes:
+    """The message that is to be answered."""
+    return _user_line(request.messages[-1], query=True)
+
+
+def is_result(line: bytes) -> bool:
+    """Whether a line is the end of a turn, also of a silent one."""
+    message = _object(line)
+    return message is not None and message.get("type") == "result"
+
+
+def _user_line(message: Message, *, query: bool) -> bytes:
+    line: dict[str, Any] = {
+        "type": "user",
+        "message": {"role": "user", "content": _blocks(message)},
+        "parent_tool_use_id": None,
+        "session_id": "",
+        # Typed by a client, not at a prompt: no slash commands, no file mentions.
+        "client_composed": True,
+    }
+    if not query:
+        line["shouldQuery"] = False
+    return _line(line)
+
+
+def _assistant_line(message: Message) -> bytes:
+    return _line(
+        {
+            "type": "assistant",
+            "message": {"role": "assistant", "content": _blocks(message)},
+            "parent_tool_use_id": None,
+            "session_id": "",
+        }
+    )
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, Image):
+            source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+            blocks.append({"type": "image", "source": source})
+        elif isinstance(part, Text):
+            blocks.append({"type": "text", "text": part.text})
+    return blocks
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return _encode(value) + b"\n"
+
+
+class AnswerParser:
+    """Turns what the CLI prints for one prompt into events.
+
+    `feed` a line at a time. After a Completed or Failed the process is to be killed: it would
+    continue on its own after max_tokens or a schema miss, and every continuation is billed.
+    """
+
+    def __init__(self, request: GenerationRequest, matches: Callable[[Any], str | None]) -> None:
+        """`matches(output)` says why an output does not fit the schema, or None if it does."""
+        self._request = request
+        self._matches = matches
+        self._model = request.model
+        self._text: list[str] = []
+        self._json: list[str] = []
+        self._in_output_tool = False
+        self._usage: Usage | None = None
+        self._stop_reason: str | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What is known of the usage so far."""
+        return self._usage
+
+    def feed(self, line: bytes) -> Iterator[Event]:
+        """Events of one line. Lines that are not JSON objects are noise and give nothing."""
+        message = _object(line)
+        if message is None:
+            return
+        kind = message.get("type")
+        if kind == "stream_event":
+            event = message.get("event")
+            if isinstance(event, dict):
+                yield from self._stream_event(event)
+        elif kind == "result":
+            if message.get("num_turns") == 0 and not message.get("is_error"):
+                yield self._bad("The CLI answered by itself instead of asking the model.")
+            else:
+                yield self._result(message)
+        elif kind in ("assistant", "user", "system", "rate_limit_event"):
+            yield Activity()
+
+    def _stream_event(self, event: dict[str, Any]) -> Iterator[Event]:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            delta = event.get("delta") or {}
+            text = delta.get("text")
+            if delta.get("type") == "text_delta" and isinstance(text, str):
+                self._text.append(text)
+                # With a schema the answer is the tool's JSON; words around it are not part of it.
+                yield TextDelta(text) if self._request.schema is None else Activity()
+            elif delta.get("type") == "input_json_delta" and self._in_output_tool:
+                piece = delta.get("partial_json")
+                if isinstance(piece, str):
+                    self._json.append(piece)
+                    yield TextDelta(piece)
+            else:
+                yield Activity()
+        elif kind == "content_block_start":
+            block = event.get("content_block") or {}
+            self._in_output_tool = block.get("name") == _STRUCTURED_OUTPUT
+            yield Activity()
+        elif kind == "message_start":
+            body = event.get("message") or {}
+            self._model = _string(body.get("model")) or self._model
+            self._usage = usage_of(body.get("usage")) or self._usage
+            yield Activity(self._usage)
+        elif kind == "message_delta":
+            self._usage = usage_of(event.get("usage")) or self._usage
+            self._stop_reason = _string((event.get("delta") or {}).get("stop_reason"))
+            yield from self._stopped()
+
+    def _stopped(self) -> Iterator[Event]:
+        """The model has ended its message: end here where the CLI would go on and spend more."""
+        if self._stop_reason == "max_tokens":
+            yield self._completed(None)
+        elif self._json or self._stop_reason == "tool_use":
+            if self._request.schema is None:
+                yield self._bad("The model asked for a tool that it was not given.")
+            elif (problem := self._output_problem()) is not None:
+                yield self._mismatch(problem)
+            else:
+                yield Activity(self._usage)
+        elif self._request.schema is not None and self._stop_reason == "end_turn":
+            yield self._mismatch("The model answered in words instead of the asked-for structure.")
+        else:
+            yield Activity(self._usage)
+
+    def _output_problem(self) -> str | None:
+        try:
+            output = json.loads("".join(self._json))
+        except (ValueError, RecursionError):
+            return "it is not valid JSON"
+        return self._matches(output)
+
+    def _result(self, result: dict[str, Any]) -> Event:
+        cost = cost_micro(result.get("total_cost_usd"))
+        usage = usage_of(result.get("usage"))
+        if result.get("is_error") is not False or result.get("subtype") != "success":
+            return self._failure(result, usage, cost)
+        text = _string(result.get("result")) or "".join(self._text)
+        if self._request.schema is not None:
+            if "structured_output" not in result:
+                return self._mismatch("The model did not give the asked-for structure.", cost)
+            output = result["structured_output"]
+            if (problem := self._matches(output)) is not None:
+                return self._mismatch(problem, cost)
+            return self._completed(cost, output=output, text="".join(self._json) or json.dumps(output))
+        stop_reason = _string(result.get("stop_reason")) or self._stop_reason
+        if stop_reason == "refusal":
+            return Failed(_refused(text), usage or self._usage, cost)
+        if not text.strip():
+            return Failed(BridgeError("cli_bad_output", "The model gave an empty answer."), usage or self._usage, cost)
+        return self._completed(cost, text=text)
+
+    def _failure(self, result: dict[str, Any], usage: Usage | None, cost: int | None) -> Failed:
+        """An error that the CLI reports in a result line, often with exit status 0."""
+        text = _string(result.get("result")) or ""
+        if _string(result.get("stop_reason")) == "refusal" or self._stop_reason == "refusal":
+            return Failed(_refused("".join(self._text) or text), self._usage or usage, cost)
+        if self._usage is not None and (usage is None or usage.total < self._usage.total):
+            # A stream that broke: the message had begun, so it is billed; the result says zero.
+            usage, cost = self._usage, None
+        status = result.get("api_error_status")
+        return Failed(
+            api_error(status if isinstance(status, int) else None, text, result.get("terminal_reason")),
+            usage,
+            cost,
+        )
+
+    def _completed(self, cost: int | None, *, output: Any = None, text: str | None = None) -> Completed:
+        return Completed(
+            Answer(
+                text="".join(self._json or self._text) if text is None else text,
+                model=self._model,
+                stop_reason="end_turn" if self._json and output is not None else self._stop_reason or "end_turn",
+                usage=self._usage,
+                cost_micro=cost,
+                output=output,
+            )
+        )
+
+    def _mismatch(self, why: str, cost: int | None = None) -> Failed:
+        text = "".join(self._json or self._text)
+        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {why}", text=text)
+        return Failed(error, self._usage, cost)
+
+    def _bad(self, why: str) -> Failed:
+        return Failed(BridgeError("cli_bad_output", why), self._usage)
+
+
+def control_answer(line: bytes) -> tuple[str, bool] | None:
+    """(request_id, whether it succeeded) where a line answers a control request; None where not."""
+    message = _object(line)
+    if message is None or message.get("type") != "control_response":
+        return None
+    response = message.get("response")
+    if not isinstance(response, dict):
+        return None
+    return str(response.get("request_id")), response.get("subtype") == "success"
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Usage as the Messages API reports it; None where it is missing or makes no sense."""
+    if not isinstance(raw, dict):
+        return None
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    counts = [raw.get(name) or 0 for name in names]
+    if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts):
+        return None
+    details = raw.get("output_tokens_details")
+    thinking = details.get("thinking_tokens") if isinstance(details, dict) else 0
+    fresh, read, written, output = counts
+    return Usage(fresh, read, written, output, thinking if type(thinking) is int and thinking > 0 else 0)
+
+
+def cost_micro(raw: Any) -> int | None:
+    """A cost in dollars as micro-dollars, rounded up; None where it is missing or makes no sense."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return None
+    if not math.isfinite(raw) or not 0 <= raw <= 10_000:
+        return None
+    return math.ceil(round(raw * 1e6, 3))
+
+
+def api_error(status: int | None, text: str, terminal_reason: Any) -> BridgeError:
+    """The bridge's error for what the CLI says of the API. The API's own words stay out of it where
+    they could name the operator's account."""
+    if "Not logged in" in text or "/login" in text:
+        return BridgeError("cli_unavailable", "The claude CLI is not logged in.")
+    if status in (401, 403):
+        return BridgeError("cli_unavailable", "Anthropic did not accept the bridge's credentials.")
+    if status == 429:
+        return BridgeError("provider_rate_limited", "Anthropic limits the rate of this account now.")
+    if status in (503, 529) or "overloaded" in text.lower():
+        return BridgeError("provider_overloaded", "Anthropic is overloaded at the moment.")
+    if status == 404:
+        return BridgeError("cli_failed", "Anthropic does not know this model.", "Choose another model.")
+    if status == 413 or "prompt is too long" in text.lower():
+        return BridgeError("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+    if status == 400:
+        return BridgeError("cli_failed", "Anthropic did not accept the request.", "Check the images and the model.")
+    if terminal_reason == "stream_idle_timeout" or "idle timeout" in text.lower():
+        return BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+    if "timed out" in text.lower() or "timeout" in text.lower():
+        return BridgeError("timeout", "Anthropic did not answer in time.")
+    return BridgeError("cli_failed", "The claude CLI could not get an answer from Anthropic.")
+
+
+def _refused(text: str) -> BridgeError:
+    return BridgeError("refused", "The model refused to answer.", text=text)
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,286 @@
+"""The conversation with `codex app-server`: configuration, requests, and what its messages mean.
+
+Pure: values in, values out. Protocol facts are those of codex-cli 0.169.0, the version pinned in
+deploy/clis and exercised by tests/real_cli; see docs/clis.md for what was measured. The protocol has
+calls that read files and run commands: nothing of a client's JSON ever becomes a method, a `config`
+value or a path here, only text, image data, a model name, and a schema.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bridge.errors import BridgeError
+from bridge.types import GenerationRequest, Image, Message, Text, Usage
+
+#: effort as clients say it -> effort of a turn
+EFFORTS = {
+    "minimal": "minimal",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "xhigh",
+}
+#: The largest input that the app-server takes, in characters, over all parts of one turn.
+MAX_INPUT_CHARACTERS = 1_048_576
+#: Name of the environment variable that hands the API key to the CLI.
+KEY_VARIABLE = "BRIDGE_CODEX_API_KEY"
+
+_FEATURES_OFF = (
+    "apps",
+    "plugins",
+    "remote_plugin",
+    "hooks",
+    "shell_tool",
+    "unified_exec",
+    "multi_agent",
+    "multi_agent_v2",
+    "goals",
+    "image_generation",
+    "view_image",
+    "tool_suggest",
+    "skill_search",
+    "sleep_tool",
+    "browser_use",
+    "computer_use",
+    "in_app_browser",
+    "shell_snapshot",
+    "skill_mcp_dependency_install",
+    "guardian_approval",
+    "code_mode_host",
+    "workspace_dependencies",
+    "mentions_v2",
+    "daemon_auto_start",
+    "fast_mode",
+    "auth_elicitation",
+    "tool_call_mcp_elicitation",
+    "api_key_model_discovery",
+    "memories",
+    "unbounded_connection_retries",
+)
+
+_LEAN = {
+    "web_search": "disabled",
+    "project_doc_max_bytes": 0,
+    "history.persistence": "none",
+    "analytics.enabled": False,
+    "check_for_update_on_startup": False,
+    "include_permissions_instructions": False,
+    "include_apps_instructions": False,
+    "include_environment_context": False,
+    "include_collaboration_mode_instructions": False,
+    "skills.include_instructions": False,
+    "skills.bundled.enabled": False,
+    "feedback.enabled": False,
+    "otel.exporter": "none",
+    "agents.enabled": False,
+    # Threads that nobody listens to leave memory at once instead of piling up.
+    "thread_unload_delay_secs": 0,
+}
+
+
+def arguments(*, base_url: str | None, idle_timeout_s: float, catalog: str, sqlite_home: str) -> list[str]:
+    """The command line of an app-server that generates text and can do nothing else.
+
+    `base_url` None means the CLI's own log-in (auth.json). A custom provider, since the built-in one
+    ignores the base URL and cannot be bounded in retries.
+    """
+    config: dict[str, Any] = {
+        **_LEAN,
+        **{f"features.{name}": False for name in _FEATURES_OFF},
+        "model_catalog_json": catalog,
+        "sqlite_home": sqlite_home,
+        "model_provider": "bridge",
+        "model_providers.bridge.name": "bridge",
+        "model_providers.bridge.wire_api": "responses",
+        "model_providers.bridge.request_max_retries": 0,
+        "model_providers.bridge.stream_max_retries": 0,
+        "model_providers.bridge.stream_idle_timeout_ms": int(idle_timeout_s * 1000),
+    }
+    if base_url is None:
+        config["model_providers.bridge.requires_openai_auth"] = True
+    else:
+        config["model_providers.bridge.base_url"] = base_url
+        config["model_providers.bridge.env_key"] = KEY_VARIABLE
+    argv = ["app-server", "--strict-config", "-c", "tools.experimental_request_user_input={enabled=false}"]
+    for name, value in config.items():
+        # TOML takes JSON's strings, numbers and booleans as they are.
+        argv += ["-c", f"{name}={json.dumps(value)}"]
+    return argv
+
+
+def catalog_without_tools(catalog: dict[str, Any]) -> dict[str, Any]:
+    """`codex debug models` with every tool taken out.
+
+    Feature flags alone leave tools in the request; only a catalog without them empties it. The long
+    instructions go too: 38 kB of prompt become 1.8 kB.
+    """
+    models = [
+        {
+            **model,
+            "apply_patch_tool_type": None,
+            "shell_type": "disabled",
+            "tool_mode": None,
+            "multi_agent_version": None,
+            "experimental_supported_tools": [],
+            "supports_search_tool": False,
+            "model_messages": None,
+            "base_instructions": "Answer the user.",
+        }
+        for model in catalog["models"]
+    ]
+    return {**catalog, "models": models}
+
+
+def initialize(version: str) -> dict[str, Any]:
+    """Parameters of the first request. Notifications that nobody reads are opted out of."""
+    return {
+        "clientInfo": {"name": "cli-bridge", "title": None, "version": version},
+        "capabilities": {
+            "experimentalApi": True,
+            "requestAttestation": False,
+            "optOutNotificationMethods": [
+                "thread/started",
+                "thread/status/changed",
+                "turn/started",
+                "item/started",
+                "remoteControl/status/changed",
+                "account/rateLimits/updated",
+            ],
+        },
+    }
+
+
+def thread_start(request: GenerationRequest, cwd: str) -> dict[str, Any]:
+    """Parameters of thread/start: one throw-away thread without tools or environments.
+
+    Empty base instructions with developer instructions give exactly one system message upstream, on
+    every kind of model.
+    """
+    return {
+        "model": request.model,
+        "cwd": cwd,
+        "approvalPolicy": "never",
+        "sandbox": "read-only",
+        "ephemeral": True,
+        "environments": [],
+        "dynamicTools": [],
+        "baseInstructions": "",
+        "developerInstructions": request.system,
+    }
+
+
+def history(request: GenerationRequest, thread_id: str) -> dict[str, Any] | None:
+    """Parameters of thread/inject_items, or None for a conversation of one message."""
+    earlier = request.messages[:-1]
+    if not earlier:
+        return None
+    return {"threadId": thread_id, "items": [_item(message) for message in earlier]}
+
+
+def turn_start(request: GenerationRequest, thread_id: str) -> dict[str, Any]:
+    """Parameters of turn/start: the last message, and the schema and effort of its answer."""
+    params: dict[str, Any] = {
+        "threadId": thread_id,
+        "input": [_input(p) for p in request.messages[-1].content],
+    }
+    if request.schema is not None:
+        params["outputSchema"] = request.schema
+    if request.effort is not None:
+        params["effort"] = EFFORTS[request.effort]
+    return params
+
+
+def _item(message: Message) -> dict[str, Any]:
+    kind = "output_text" if message.role == "assistant" else "input_text"
+    content: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, Text):
+            content.append({"type": kind, "text": part.text})
+        else:
+            content.append({"type": "input_image", "image_url": _data_url(part)})
+    return {"type": "message", "role": message.role, "content": content}
+
+
+def _input(part: Text | Image) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text, "text_elements": []}
+    # Never localImage: it names the host's path upstream.
+    return {"type": "image", "url": _data_url(part)}
+
+
+def _data_url(image: Image) -> str:
+    return f"data:{image.media_type};base64,{image.data}"
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Usage of `tokenUsage.last`; None where it is missing or makes no sense.
+
+    There, cached is a part of input and reasoning a part of output.
+    """
+    if not isinstance(raw, dict):
+        return None
+    names = (
+        "inputTokens",
+        "cachedInputTokens",
+        "cacheWriteInputTokens",
+        "outputTokens",
+        "reasoningOutputTokens",
+    )
+    counts = [raw.get(name) or 0 for name in names]
+    if not all(type(count) is int and 0 <= count <= 10**8 for count in counts):
+        return None
+    total_input, cached, written, output, reasoning = counts
+    if cached + written > total_input:
+        return None
+    return Usage(total_input - cached - written, cached, written, output, min(reasoning, output))
+
+
+def turn_error(error: Any) -> BridgeError:
+    """The bridge's error for a failed turn. The provider's own words stay out of it."""
+    info = error.get("codexErrorInfo") if isinstance(error, dict) else None
+    message = str(error.get("message") or "") if isinstance(error, dict) else ""
+    status = None
+    if isinstance(info, dict):
+        details = next(iter(info.values()), None)
+        status = details.get("httpStatusCode") if isinstance(details, dict) else None
+    if status in (401, 403) or info == "unauthorized":
+        return BridgeError("cli_unavailable", "OpenAI did not accept the bridge's credentials.")
+    if status == 429 or info == "rateLimitExceeded":
+        return BridgeError("provider_rate_limited", "OpenAI limits the rate of this account now.")
+    if info == "usageLimitExceeded":
+        return BridgeError("provider_rate_limited", "The quota of the bridge's OpenAI account is used up.")
+    if info in ("serverOverloaded", "internalServerError") or status in (500, 502, 503, 504):
+        return BridgeError("provider_overloaded", "OpenAI is overloaded at the moment.")
+    if info == "modelNotFound" or status == 404:
+        return BridgeError("cli_failed", "OpenAI does not know this model.", "Choose another model.")
+    if info == "contextWindowExceeded":
+        return BridgeError("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+    if "idle timeout" in message:
+        return BridgeError("timeout", "OpenAI stopped sending in the middle of the answer.")
+    if message.startswith('{"error"'):
+        return BridgeError("cli_failed", "OpenAI did not accept the request.", "Check the images and the model.")
+    return BridgeError("cli_failed", "The codex CLI could not get an answer from OpenAI.")
+
+
+def hit_max_tokens(error: Any) -> bool:
+    """Whether a failed turn is an answer that was cut at a maximum of output tokens."""
+    return isinstance(error, dict) and "max_output_tokens" in str(error.get("message") or "")
+
+
+def costs_nothing(error: Any) -> bool:
+    """Whether a failed turn was turned away with an HTTP error, before any token was made."""
+    info = error.get("codexErrorInfo") if isinstance(error, dict) else None
+    if isinstance(info, dict):
+        return True
+    message = str(error.get("message") or "") if isinstance(error, dict) else ""
+    return message.startswith('{"error"') or info in (
+        "usageLimitExceeded",
+        "modelNotFound",
+        "serverOverloaded",
+        "internalServerError",
+        "contextWindowExceeded",
+        "unauthorized",
+    )

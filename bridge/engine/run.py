@@ -1,0 +1,245 @@
+"""A run: one generation in flight, and the only place where a reservation, a CLI and a client meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.queue
+import msgspec
+
+from bridge.clock import Clock
+from bridge.engine.admission import Admission, Place
+from bridge.engine.provider import Conversation, Provider
+from bridge.engine.tokens import estimate
+from bridge.errors import BridgeError
+from bridge.ledger.ledger import Reservation
+from bridge.types import (
+    Activity,
+    Answer,
+    Charge,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Submitted,
+    TextDelta,
+    Usage,
+)
+
+#: The most text that one answer may have, in characters; far above any model's maximum of tokens.
+MAX_ANSWER_CHARACTERS = 4_000_000
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """How a run ended: an answer or an error, and what it cost. `result` is what the client gets."""
+
+    result: Answer | BridgeError
+    charge: Charge
+    duration_ms: int
+
+
+class _Granted(msgspec.Struct, frozen=True):
+    """The run has its slot."""
+
+
+class _Stop(msgspec.Struct, frozen=True):
+    """Somebody wants the run to end."""
+
+    error: BridgeError
+
+
+class Run:
+    """One generation, from its reservation to its settlement.
+
+    It belongs to itself, not to the HTTP response. However many clients read it (none, for a job), the
+    end of its own greenlet, and only that, stops the CLI's work and calls `close`, which settles the
+    ledger and writes the log. `finished` is set after both are on disk.
+    """
+
+    def __init__(
+        self,
+        reservation: Reservation,
+        request: GenerationRequest,
+        *,
+        provider: Provider,
+        admission: Admission,
+        close: Callable[[Run, Completed | Failed], Finished],
+        clock: Clock,
+        idle_timeout_s: float,
+        queue_timeout_s: float,
+        stream: bool,
+    ) -> None:
+        """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise."""
+        self.id = reservation.id
+        self.key_name = reservation.key_name
+        self.reservation = reservation
+        self.request = request
+        self.stream = stream
+        self.started_at = clock.now()
+        self.state = "queued"
+        self.first_token_ms: int | None = None
+        self.queued_ms = 0
+        self.usage: Usage | None = None
+        self.text_bytes = 0
+        self.finished: Finished | None = None
+        self._provider = provider
+        self._admission = admission
+        self._close = close
+        self._clock = clock
+        self._idle_timeout_s = idle_timeout_s
+        self._queue_timeout_s = queue_timeout_s
+        self._began = clock.monotonic()
+        self._inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()
+        self._deltas: list[str] = []
+        self._changed = gevent.event.Event()
+        self._submitted_at: float | None = None
+        self._place: Place | None = None
+        self._greenlet = gevent.spawn(self._live)
+
+    # --- for those who watch ---------------------------------------------------------------------
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was taken on."""
+        return self._clock.monotonic() - self._began
+
+    @property
+    def submitted_s(self) -> float | None:
+        """Seconds since the CLI was handed the prompt; None where it never was."""
+        return None if self._submitted_at is None else self._clock.monotonic() - self._submitted_at
+
+    @property
+    def output_estimate(self) -> int:
+        """About how many tokens have been streamed."""
+        return estimate(self.text_bytes, len(self._deltas))
+
+    @property
+    def usage_so_far(self) -> Usage:
+        """What is known or estimated of the usage now, for the live list."""
+        known = self.usage or Usage()
+        return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, self.output_estimate))
+
+    @property
+    def queue_position(self) -> int:
+        """Place in the queue, from 1; 0 once it runs."""
+        return self._admission.position(self._place) if self._place and self.state == "queued" else 0
+
+    def follow(self, heartbeat_s: float) -> Iterator[str | None]:
+        """The text as it comes, in pieces; None after each `heartbeat_s` of silence. Ends when the run
+        has ended. Any number of readers, each from the beginning; a slow one holds nothing up."""
+        position = 0
+        while True:
+            if position < len(self._deltas):
+                pieces = self._deltas[position:]
+                position += len(pieces)
+                yield "".join(pieces)
+            elif self.finished is not None:
+                return
+            elif not self._changed.wait(heartbeat_s):
+                yield None
+
+    def wait(self, timeout_s: float | None = None) -> Finished | None:
+        """The end of the run, or None where it has not come within `timeout_s`."""
+        self._greenlet.join(timeout_s)
+        return self.finished
+
+    def cancel(self, error: BridgeError) -> None:
+        """Stop the run, for the reason `error` says. Returns at once; safe to call again, or late."""
+        self._inbox.put(_Stop(error))
+
+    # --- its own life ----------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        conversation: Conversation | None = None
+        end: Completed | Failed = Failed(BridgeError("internal", "The request failed inside the bridge."))
+        place = self._place = self._admission.enter(self.key_name, lambda: self._inbox.put(_Granted()))
+        granted_at: float | None = None
+        try:
+            self._await_slot()
+            granted_at = self._clock.monotonic()
+            self.queued_ms = round(1000 * (granted_at - self._began))
+            self.state = "running"
+            conversation = self._provider.start(self.request, self._inbox.put)
+            end = self._await_end()
+        except BridgeError as error:
+            end = Failed(error, self.usage)
+        finally:
+            if conversation is not None:
+                conversation.cancel()
+            took_s = None if granted_at is None else self._clock.monotonic() - granted_at
+            self._admission.leave(place, took_s)
+            self.finished = self._close(self, end)
+            self.state = "failed" if isinstance(self.finished.result, BridgeError) else "done"
+            self._announce()
+
+    def _await_slot(self) -> None:
+        try:
+            message = self._inbox.get(timeout=self._queue_timeout_s)
+        except gevent.queue.Empty:
+            raise BridgeError(
+                "queue_timeout",
+                f"No slot became free within {self._queue_timeout_s:g} seconds.",
+                retry_after=self._admission.retry_after_s(),
+            ) from None
+        if isinstance(message, _Stop):
+            raise message.error
+
+    def _await_end(self) -> Completed | Failed:
+        """Take the provider's events until the end. Raises BridgeError for a stop or a timeout."""
+        deadline = self._clock.monotonic() + self.request.timeout_s
+        while True:
+            left_s = deadline - self._clock.monotonic()
+            try:
+                message = self._inbox.get(timeout=max(0.0, min(left_s, self._idle_timeout_s)))
+            except gevent.queue.Empty:
+                raise self._too_late(left_s) from None
+            if isinstance(message, Completed | Failed):
+                return message
+            if isinstance(message, _Stop):
+                raise message.error
+            if isinstance(message, TextDelta):
+                self._add(message.text)
+            elif isinstance(message, Activity) and message.usage is not None:
+                self.usage = message.usage
+            elif isinstance(message, Submitted):
+                self._submitted_at = self._clock.monotonic()
+
+    def _add(self, text: str) -> None:
+        if not text:
+            return
+        if self.first_token_ms is None:
+            self.first_token_ms = round(1000 * self.age_s)
+        self._deltas.append(text)
+        self.text_bytes += len(text.encode("utf-8", "replace"))
+        if self.text_bytes > MAX_ANSWER_CHARACTERS:
+            raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = gevent.event.Event()
+
+    def _too_late(self, left_s: float) -> BridgeError:
+        if left_s <= self._idle_timeout_s:
+            seconds = self.request.timeout_s
+            return BridgeError("timeout", f"The answer was not complete within {seconds:g} seconds.")
+        return BridgeError("timeout", f"The CLI was silent for {self._idle_timeout_s:g} seconds.")
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """A run as the live list shows it; times in milliseconds."""
+    return {
+        "id": run.id,
+        "keyName": run.key_name,
+        "provider": run.request.provider,
+        "model": run.request.model,
+        "api": run.request.api,
+        "state": run.state,
+        "stream": run.stream,
+        "queuePosition": run.queue_position,
+        "ageMs": round(1000 * run.age_s),
+        "outputTokensSoFar": run.usage_so_far.output_tokens,
+    }

@@ -1,0 +1,131 @@
+"""Every way in which the bridge says no.
+
+    BridgeError                 one refusal: a code of the table below, a sentence, a hint
+    SettingsError               mistakes in the settings, all of them (start-up only)
+    StoreError                  the data folder cannot be trusted or used (start-up only)
+      StoreLocked               another process has it
+
+A `BridgeError` is raised where the trouble is known and rendered at the edge (`wire/`), in the shape
+that the client's API expects. It never carries a stack trace, a path of the host, or a credential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A row of the table of errors: its HTTP status, and the hint given when nothing better is known."""
+
+    status: int
+    hint: str
+
+
+CODES: dict[str, Code] = {
+    "invalid_request": Code(400, "Correct the field that the message names and send the request again."),
+    "unauthorized": Code(401, "Send your key as 'Authorization: Bearer KEY'. Ask your admin for one."),
+    "forbidden": Code(403, "Log in again, or send the admin key as a Bearer token."),
+    "key_disabled": Code(403, "Ask your admin to enable this key."),
+    "key_expired": Code(403, "Ask your admin for a new key or a later expiry."),
+    "model_not_allowed": Code(403, "Choose one of the models that GET /me lists."),
+    "provider_not_allowed": Code(403, "Use the endpoint of a provider that GET /me lists."),
+    "not_found": Code(404, "Check the path; docs/api.md lists every endpoint."),
+    "method_not_allowed": Code(405, "Use one of the methods in the Allow header."),
+    "conflict": Code(409, "Read the message; the thing exists already or is still in use."),
+    "payload_too_large": Code(413, "Send less: shorten the prompt or use smaller images."),
+    "requests_per_minute": Code(429, "Wait a moment, then send the request again."),
+    "requests_per_day": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
+    "requests_per_month": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
+    "tokens_per_day": Code(429, "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."),
+    "tokens_per_month": Code(429, "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."),
+    "cost_per_request": Code(429, "Shorten the prompt, lower maxOutputTokens, or choose a cheaper model."),
+    "cost_per_day": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
+    "cost_per_month": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
+    "concurrent_requests": Code(429, "Wait until one of your running requests has ended."),
+    "loop_suspected": Code(429, "Check your script for a loop; ask your admin to resume the key."),
+    "too_many_requests": Code(429, "Slow down; this address sends too many requests."),
+    "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),
+    "cli_bad_output": Code(502, "Try again; if it happens again, tell your admin the request id."),
+    "output_mismatch": Code(502, "Simplify the schema or say in the prompt what each field means."),
+    "refused": Code(502, "The model declined to answer; rephrase the prompt."),
+    "cancelled": Code(502, "The request was stopped before it was finished; send it again if you need it."),
+    "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
+    "provider_rate_limited": Code(503, "The provider limits this account at the moment; try again later."),
+    "provider_overloaded": Code(503, "The provider is overloaded; try again in a little while."),
+    "overloaded": Code(503, "The bridge is busy; try again after the time in Retry-After."),
+    "queue_timeout": Code(503, "The bridge is busy; try again after the time in Retry-After."),
+    "draining": Code(503, "The bridge is restarting; try again after the time in Retry-After."),
+    "storage_failed": Code(503, "Nothing was spent. Ask your admin to look at the disk of the bridge."),
+    "internal": Code(500, "Tell your admin the request id; the bridge's log says more."),
+    "timeout": Code(504, "Ask for a shorter answer, or set a higher timeoutSeconds."),
+}
+
+
+class BridgeError(Exception):
+    """One refusal, ready to be shown to the person who sent the request.
+
+    Raised anywhere; rendered once, at the edge of HTTP or of the command line.
+    """
+
+    #: a key of CODES; clients branch on it
+    code: str
+    #: one plain sentence
+    message: str
+    #: what to do next
+    hint: str
+    #: seconds until it may work again, for Retry-After; None where nobody knows
+    retry_after: float | None
+    #: further public facts for the body, such as limit, used, resets_at, text
+    facts: dict[str, Any]
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        *,
+        retry_after: float | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint or CODES[code].hint
+        self.retry_after = retry_after
+        self.facts = facts
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this code."""
+        return CODES[self.code].status
+
+
+class SettingsError(Exception):
+    """The settings are wrong. `problems` has a sentence for every mistake, not only the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class StoreError(Exception):
+    """The data folder cannot be used as it is; the service must not open. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class StoreLocked(StoreError):
+    """Another process has the data folder; `pid` is its process id, where it could be read."""
+
+    def __init__(self, pid: int | None) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"The data folder is in use by {who}.",
+            "Stop that server first, or give this one its own BRIDGE_DATA_DIR.",
+        )
+        self.pid = pid

@@ -1,0 +1,84 @@
+"""Client addresses: who is at the other end, and how often an address may ask."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from bridge.errors import BridgeError
+
+#: Wrong admin keys that an address may send in a minute.
+GUESSES_PER_MINUTE = 10
+
+
+def client_address(environ: dict[str, Any], trusted_proxy: str) -> str:
+    """The address of the client, as text.
+
+    A header is believed only by the setting, and only from a loopback or unix-socket peer: our own
+    tunnel. From anybody else it is what anybody can write.
+    """
+    peer = str(environ.get("REMOTE_ADDR") or "")
+    if trusted_proxy == "none" or not _is_local(peer):
+        return peer or "unix"
+    if trusted_proxy == "cloudflare":
+        claimed = str(environ.get("HTTP_CF_CONNECTING_IP") or "")
+    else:
+        claimed = str(environ.get("HTTP_X_FORWARDED_FOR") or "").rpartition(",")[2]
+    try:
+        return str(ipaddress.ip_address(claimed.strip()))
+    except ValueError:
+        return peer or "unix"
+
+
+def _is_local(peer: str) -> bool:
+    if not peer:
+        return True
+    try:
+        return ipaddress.ip_address(peer).is_loopback
+    except ValueError:
+        return False
+
+
+def _group(address: str) -> str:
+    """What is counted together: an IPv4 address, or the /64 that one IPv6 client can roam in."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+class AddressLimiter:
+    """Counts requests, and wrong admin keys, by address. In memory; forgotten at a restart."""
+
+    def __init__(self, per_minute: int) -> None:
+        """`per_minute` requests of one address; 0 for no limit."""
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._requests = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._guesses = RateLimitItemPerMinute(GUESSES_PER_MINUTE)
+
+    def hit(self, address: str) -> None:
+        """Count a request. Raises BridgeError (too_many_requests)."""
+        if self._requests is not None and not self._limiter.hit(self._requests, "request", _group(address)):
+            raise self._refusal(self._requests, "request", address, "This address sends too many requests.")
+
+    def check_guesses(self, address: str) -> None:
+        """Raise BridgeError (too_many_requests) where an address has guessed too often already."""
+        if not self._limiter.test(self._guesses, "guess", _group(address)):
+            raise self._refusal(self._guesses, "guess", address, "Too many wrong admin keys came from this address.")
+
+    def count_guess(self, address: str) -> None:
+        """Count a wrong admin key."""
+        self._limiter.hit(self._guesses, "guess", _group(address))
+
+    def _refusal(self, item: Any, kind: str, address: str, message: str) -> BridgeError:
+        import time
+
+        reset = self._limiter.get_window_stats(item, kind, _group(address)).reset_time
+        return BridgeError("too_many_requests", message, retry_after=max(1.0, reset - time.time()))

@@ -1,0 +1,114 @@
+"""The Flask application: routes, and what every request and every answer goes through."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+
+from flask import Flask, Response, g, jsonify, request
+from flask_cors import CORS
+from werkzeug.exceptions import HTTPException
+
+from bridge.errors import BridgeError
+from bridge.http import admin, generate, me
+from bridge.http.address import AddressLimiter, client_address
+from bridge.http.context import service_of
+from bridge.http.discard import discard_rest
+from bridge.service import Service
+from bridge.wire import native
+
+log = logging.getLogger("bridge")
+
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(service: Service) -> Flask:
+    """The WSGI application of one opened service."""
+    app = Flask("bridge", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = service.settings.max_body_bytes
+    app.config["SERVICE"] = service
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    limiter = AddressLimiter(service.settings.rate_limit_per_minute)
+    app.config["LIMITER"] = limiter
+    for blueprint in (generate.blueprint, me.blueprint, admin.blueprint):
+        app.register_blueprint(blueprint)
+
+    @app.before_request
+    def _begin() -> None:
+        g.request_id = "req_" + secrets.token_hex(12)
+        g.began = time.monotonic()
+        g.address = client_address(request.environ, service.settings.trusted_proxy)
+        if request.path != "/health":
+            limiter.hit(g.address)
+
+    @app.after_request
+    def _end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.environ.get("wsgi.input") is not None:
+            response.call_on_close(discard_rest(request.environ))
+        return response
+
+    app.register_error_handler(BridgeError, _refusal)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+    if service.settings.cors_origins:
+        CORS(
+            app,
+            origins=list(service.settings.cors_origins),
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "Idempotency-Key", "Prefer"],
+            expose_headers=["X-Request-Id", "Retry-After", "Location", "X-Bridge-Cost-Usd"],
+            resources=[r"/generate.*", r"/jobs/.*", r"/me", r"/v1/.*", r"/capacity"],
+        )
+    return app
+
+
+def error_response(error: BridgeError) -> Response:
+    """An error as an HTTP answer in the native shape."""
+    response = jsonify(native.error_object(error, g.get("request_id", "")))
+    response.status_code = error.status
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    key = g.get("key")
+    if key is not None:
+        response.headers.update(generate.remaining_headers(service_of().ledger, key))
+    return response
+
+
+def _refusal(error: Exception) -> Response:
+    assert isinstance(error, BridgeError)
+    return error_response(error)
+
+
+def _http_error(error: Exception) -> Response:
+    """What Flask itself refuses: unknown paths, wrong methods, bodies that are too large."""
+    assert isinstance(error, HTTPException)
+    if error.code == 404:
+        return error_response(BridgeError("not_found", "There is nothing at this path."))
+    if error.code == 405:
+        response = error_response(BridgeError("method_not_allowed", f"{request.method} is not possible at this path."))
+        response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+        return response
+    if error.code == 413:
+        most = service_of().settings.max_body_bytes
+        return error_response(BridgeError("payload_too_large", f"The body is larger than {most} bytes."))
+    if error.code is not None and error.code < 400 and error.response is not None:
+        return error.response  # type: ignore[return-value]
+    return error_response(BridgeError("invalid_request", "The request could not be read."))
+
+
+def _bug(error: Exception) -> Response:
+    """Nobody foresaw this: the trace goes to the server's log, the request id to the client."""
+    log.exception("request %s failed", g.get("request_id", ""), exc_info=error)
+    return error_response(BridgeError("internal", "Something went wrong inside the bridge."))

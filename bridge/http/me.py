@@ -1,0 +1,100 @@
+"""What a key holder, and anybody, can ask about the service itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from bridge.clock import iso
+from bridge.errors import BridgeError
+from bridge.http.context import engine_of, require_admin, require_key, service_of
+from bridge.ledger.keys import Key
+from bridge.ledger.limits import effective
+
+blueprint = Blueprint("me", __name__)
+
+
+@blueprint.get("/health")
+def health() -> Response:
+    """The process answers. Says nothing about the CLIs; see /ready."""
+    return jsonify({"status": "ok"})
+
+
+@blueprint.get("/ready")
+def ready() -> Response:
+    """200 where at least one provider can work and the store can write, else 503. Details for the admin."""
+    service, engine = service_of(), engine_of()
+    statuses = engine.statuses()
+    parts = {
+        "store": "ok" if service.ledger.open_for_business else "failed",
+        "queue": "draining" if engine.draining else "ok",
+        **{status.name: "ok" if status.available else "unavailable" for status in statuses},
+    }
+    well = parts["store"] == "ok" and not engine.draining and any(status.available for status in statuses)
+    body: dict[str, Any] = {"status": "ok" if well else "unavailable", **parts}
+    try:
+        require_admin()
+    except BridgeError:
+        pass
+    else:
+        body["details"] = {s.name: {"version": s.version, "problem": s.problem, "hint": s.hint} for s in statuses}
+    response = jsonify(body)
+    response.status_code = 200 if well else 503
+    return response
+
+
+@blueprint.get("/capacity")
+def capacity() -> Response:
+    """Whether work is welcome now."""
+    admission = engine_of().admission
+    if admission.free:
+        verdict = "green"
+    else:
+        verdict = "red" if admission.queued >= admission.queue_limit else "yellow"
+    return jsonify(
+        {
+            "verdict": "red" if engine_of().draining else verdict,
+            "slots_free": admission.free,
+            "queued": admission.queued,
+            "retry_after_seconds": 0 if admission.free else round(admission.retry_after_s()),
+        }
+    )
+
+
+@blueprint.get("/me")
+def me() -> Response:
+    """The key's own limits, usage and models."""
+    return jsonify(own_view(require_key()))
+
+
+def own_view(key: Key) -> dict[str, Any]:
+    """What a key holder may know of their key."""
+    service, engine = service_of(), engine_of()
+    settings = service.settings
+    caps = effective(key.limits, settings.default_limits)
+    usage = service.ledger.usage(key.name)
+    remaining: dict[str, dict[str, float]] = {"today": {}, "thisMonth": {}}
+    for (what, window), left in service.ledger.remaining(key).items():
+        place = remaining["today" if window == "day" else "thisMonth"]
+        place["costUsd" if what == "cost" else what] = left / 1e6 if what == "cost" else left
+    models = {}
+    for status in engine.statuses():
+        if key.providers is None or status.name in key.providers:
+            allowed = engine.allowed_models(status.name)
+            models[status.name] = {
+                "available": status.available,
+                "default": getattr(settings, f"{status.name}_default_model"),
+                "allowed": [m for m in (allowed or key.models or ()) if key.models is None or m in key.models] or "any",
+            }
+    return {
+        "name": key.name,
+        "status": key.status(service.clock.now()),
+        "expiresAt": None if key.expires_at is None else iso(key.expires_at),
+        "limits": caps.to_wire(),
+        "usage": usage,
+        "remaining": remaining,
+        "resetsAt": service.ledger.resets_at(),
+        "timezone": str(settings.zone),
+        "models": models,
+    }

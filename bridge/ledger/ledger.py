@@ -1,0 +1,177 @@
+"""The ledger: reserve before a run, settle after it, and know at any time what every key has used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any
+
+from bridge.clock import Clock, iso
+from bridge.errors import BridgeError, StoreError
+from bridge.ledger import report
+from bridge.ledger.accounts import Counts, Import, Release, Reservation, Reserve, Reset, Settle, counts_of
+from bridge.ledger.books import Books
+from bridge.ledger.caps import Ask, Moment, fit
+from bridge.ledger.keys import Key
+from bridge.ledger.limits import effective
+from bridge.ledger.pricing import PriceTable
+from bridge.ledger.store import Store
+from bridge.types import Charge
+
+__all__ = ["Ledger", "Reservation"]
+
+Resolve = Callable[[Sequence[str]], Mapping[str, Charge]]
+"""Run ids -> what those of them that are in the request log were charged."""
+
+
+class Ledger:
+    """Who has used what, and who may use more.
+
+    One ledger serves the caps, the headers, the dashboard and the metrics, so that they cannot differ.
+    """
+
+    #: reservations of runs that a crash cut off, and that no log line knows the cost of: they were
+    #: charged what they held, marked as assumed
+    recovered: list[Reservation]
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        zone: tzinfo,
+        defaults: Mapping[str, float],
+        prices: PriceTable,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """Read the state and settle what a crash left open. Raises StoreError where it cannot be trusted.
+
+        `defaults`: the limits of keys that name none (wire names, dollars).
+        """
+        self._clock = clock
+        self._zone = zone
+        self._defaults = defaults
+        self._prices = prices
+        self._books = Books(store, clock)
+        self.recovered = self._settle_left_open(resolve)
+        try:
+            self._books.compact()
+        except BridgeError as error:
+            raise StoreError(error.message, error.hint) from error
+
+    def reserve(
+        self,
+        key: Key,
+        run_id: str,
+        provider: str,
+        request_model: str,
+        input_ceiling: int,
+        output_wanted: int,
+    ) -> Reservation:
+        """Hold what a run can use at most; on the disk when this returns.
+
+        Its `output_tokens` are what the run may be asked for: fewer than wanted where money or tokens
+        run short. Raises BridgeError with the code of the cap that does not allow it, or
+        storage_failed; then nothing is held and nothing counted.
+        """
+        self._books.ensure_open()
+        ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted)
+        caps = effective(key.limits, self._defaults)
+        # From here until `write` has applied the record there is no switch to another greenlet, so that
+        # no two requests see the same money.
+        now = self._now()
+        output_tokens, cost_micro = fit(caps, self._books.accounts[key.name], now, ask)
+        reservation = Reservation(
+            id=run_id,
+            key_name=key.name,
+            provider=provider,
+            model=request_model,
+            at=now.at,
+            day=now.day,
+            month=now.month,
+            input_tokens=input_ceiling,
+            output_tokens=output_tokens,
+            cost_micro=cost_micro,
+        )
+        try:
+            self._books.write(Reserve(reservation))
+        except BaseException:
+            # The disk failed, or the caller was killed while waiting for it and will never settle.
+            self._books.undo(Release(run_id, key.name))
+            raise
+        return reservation
+
+    def settle(self, reservation: Reservation, charge: Charge, *, error: bool = False) -> None:
+        """Put what a run really cost in the place of what it held; on the disk when this returns.
+
+        Settling twice changes nothing. Where the disk fails, BridgeError storage_failed is raised, but
+        the money was spent: it counts from now on, and is saved as soon as the disk works again.
+        """
+        counts = counts_of(charge, error=error)
+        self._books.write(Settle(reservation.id, reservation.key_name, counts))
+
+    def release(self, reservation: Reservation) -> None:
+        """Give everything back, the request too: the run never reached a CLI. Raises like `settle`."""
+        self._books.write(Release(reservation.id, reservation.key_name))
+
+    def reset(self, key_name: str) -> None:
+        """Count the running day and month of a key from zero. Its history stays, and what it holds.
+
+        Raises BridgeError storage_failed like `settle`.
+        """
+        now = self._now()
+        self._books.write(Reset(key_name, (now.day, now.month)))
+
+    def import_usage(self, key_name: str, day: str, counts: Counts) -> None:
+        """Take over a day's usage from elsewhere, unless the key has some on that day already.
+
+        Raises BridgeError storage_failed like `settle`.
+        """
+        self._books.write(Import(key_name, day, counts))
+
+    def usage(self, key_name: str) -> dict[str, Any]:
+        """A key's `today`, `thisMonth`, `reserved` and `lastUsedAt`, as the API shows them."""
+        return report.usage(self._books.accounts[key_name], self._now())
+
+    def remaining(self, key: Key) -> report.Remaining:
+        """What is left, for each cap per day and month that holds for the key."""
+        caps = effective(key.limits, self._defaults)
+        return report.remaining(caps, self._books.accounts[key.name], self._now())
+
+    def history(self, days: int) -> list[dict[str, Any]]:
+        """One row per day and key, of the last `days` days on which anything was used; oldest first."""
+        return report.history(self._books.accounts, days)
+
+    def totals(self) -> dict[str, Any]:
+        """All keys together: `today`, `thisMonth` and `reserved`."""
+        return report.totals(self._books.accounts, self._now())
+
+    def resets_at(self) -> dict[str, str]:
+        """When the running day and month end, as ISO times: `today` and `thisMonth`."""
+        now = self._now()
+        return {"today": iso(now.day_ends_at), "thisMonth": iso(now.month_ends_at)}
+
+    def open_reservations(self) -> list[Reservation]:
+        """What is held at the moment."""
+        return list(self._books.accounts.open())
+
+    @property
+    def open_for_business(self) -> bool:
+        """Whether the last write worked. Where it did not, `reserve` raises storage_failed until one does."""
+        return self._books.open
+
+    def close(self) -> None:
+        """Save everything and close the files. Never raises for the disk: what was confirmed is on it."""
+        self._books.close()
+
+    def _settle_left_open(self, resolve: Resolve | None) -> list[Reservation]:
+        """Settle, in memory, every run that a crash cut off; return those that had to be assumed."""
+        left = self.open_reservations()
+        known = resolve([each.id for each in left]) if resolve and left else {}
+        for each in left:
+            charge = known.get(each.id) or each.as_charge()
+            counts = counts_of(charge, error=each.id not in known)
+            self._books.accounts.apply(Settle(each.id, each.key_name, counts))
+        return [each for each in left if each.id not in known]
+
+    def _now(self) -> Moment:
+        return Moment.of(self._clock.now(), self._zone)

@@ -1,0 +1,249 @@
+"""What tokens cost: the table in prices.json of this package, and an operator's own beside the data.
+
+Prices are dollars per million tokens in the files, which is micro-dollars per token; inside they are
+whole pico-dollars per token, so that every sum is exact. A run's cost is rounded up to a micro-dollar once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from bridge.clock import Clock
+from bridge.errors import StoreError
+from bridge.types import Usage
+
+PICO = 1_000_000
+"""Pico-dollars in a micro-dollar."""
+
+_DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})\Z")
+_HINT = "Correct or remove prices.json in the data folder; docs/limits.md shows what it may hold."
+_NO_END = 2**53
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Pico-dollars per token by kind. `cache_write_1h`: written to be kept an hour, where that costs more."""
+
+    input: int
+    cached: int
+    cache_write: int
+    output: int
+    cache_write_1h: int = 0
+
+    @property
+    def dearest_input(self) -> int:
+        """The most that a token of a prompt can cost."""
+        return max(self.input, self.cached, self.cache_write, self.cache_write_1h)
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What a model costs. `known` is false where the table does not have it: then it is the dearest."""
+
+    model: str
+    rates: Rates
+    #: the tariff of prompts with more than `above_tokens` tokens; it then holds for the whole run
+    long_prompt: Rates | None = None
+    above_tokens: int = 0
+    known: bool = True
+
+    def for_prompt(self, tokens: int) -> Rates:
+        """The rates of a prompt of that length."""
+        return self.long_prompt if self.long_prompt and tokens > self.above_tokens else self.rates
+
+    def worst_for(self, tokens: int) -> tuple[int, int]:
+        """The most that an input and an output token can cost for a prompt of up to that length."""
+        long = self.for_prompt(tokens)
+        return (
+            max(self.rates.dearest_input, long.dearest_input),
+            max(self.rates.output, long.output),
+        )
+
+
+def cost(price: Price, usage: Usage) -> int:
+    """What a run cost, in micro-dollars, rounded up."""
+    rates = price.for_prompt(usage.prompt)
+    pico = (
+        usage.input_tokens * rates.input
+        + usage.cache_read_tokens * rates.cached
+        + usage.cache_write_tokens * rates.cache_write
+        + usage.output_tokens * rates.output
+    )
+    return -(-pico // PICO)
+
+
+def ceiling_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
+    """The most that a run with at most so many tokens can cost, in micro-dollars, rounded up."""
+    dearest_input, dearest_output = price.worst_for(input_tokens)
+    return -(-(input_tokens * dearest_input + output_tokens * dearest_output) // PICO)
+
+
+def affordable_output(price: Price, input_tokens: int, budget_micro: int) -> int:
+    """The most output tokens with which `ceiling_cost` stays within the budget; below 0 where the
+    prompt alone does not."""
+    dearest_input, dearest_output = price.worst_for(input_tokens)
+    left = budget_micro * PICO - input_tokens * dearest_input
+    return left // dearest_output if dearest_output else (_NO_END if left >= 0 else -1)
+
+
+class PriceTable:
+    """The prices in force. An operator's prices.json adds models to the package's, or replaces their prices.
+
+    It is looked at again when it has changed, at most once a second. One that cannot be used any
+    more leaves the last good one in force; `problem` then says what is wrong with it.
+    """
+
+    def __init__(self, override: Path, clock: Clock) -> None:
+        """Raises StoreError where the operator's file cannot be used at start."""
+        self.problem: str | None = None
+        self._override = override
+        self._clock = clock
+        packaged = resources.files("bridge.ledger").joinpath("prices.json").read_bytes()
+        self._packaged = _parse(packaged)
+        self._stamp = _stamp(override)
+        self._next_look = clock.monotonic() + 1
+        try:
+            self._prices = self._read()
+        except ValueError as error:
+            raise StoreError(f"prices.json cannot be used: {error}.", _HINT) from None
+
+    # Here too, so that whoever has the table need not import this module.
+    cost = staticmethod(cost)
+    ceiling_cost = staticmethod(ceiling_cost)
+    affordable_output = staticmethod(affordable_output)
+
+    def price_of(self, provider: str, model: str) -> Price:
+        """The price of a model: by its name, without its date, by its family, else the provider's dearest."""
+        self._look_again()
+        prices, name = self._prices.get(provider, {}), model.lower().removesuffix("[1m]")
+        price = prices.get(name) or prices.get(_DATE.sub("", name))
+        if price is not None:
+            return price
+        return _dearest(model, list(prices.values()) or _every(self._prices))
+
+    def models(self, provider: str) -> list[str]:
+        """The names that a provider's prices are known for."""
+        return sorted(self._prices.get(provider, {}))
+
+    def _look_again(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + 1
+        stamp = _stamp(self._override)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._prices, self.problem = self._read(), None
+        except ValueError as error:
+            self.problem = f"prices.json cannot be used: {error}. The last good prices stay in force."
+
+    def _read(self) -> dict[str, dict[str, Price]]:
+        try:
+            own = _parse(self._override.read_bytes())
+        except FileNotFoundError:
+            own = {}
+        except OSError as error:
+            raise ValueError(os.strerror(error.errno or 0)) from None
+        names = self._packaged.keys() | own.keys()
+        return {name: {**self._packaged.get(name, {}), **own.get(name, {})} for name in names}
+
+
+def _dearest(model: str, prices: list[Price]) -> Price:
+    """A price for a model without one: of each kind of token, the dearest of all."""
+    long = [price for price in prices if price.long_prompt is not None]
+    return Price(
+        model,
+        _highest([price.rates for price in prices]),
+        _highest([price.long_prompt or price.rates for price in prices]) if long else None,
+        min((price.above_tokens for price in long), default=0),
+        known=False,
+    )
+
+
+def _highest(rates: list[Rates]) -> Rates:
+    return Rates(*(max(kind) for kind in zip(*map(msgspec.structs.astuple, rates), strict=True)))
+
+
+def _every(prices: Mapping[str, Mapping[str, Price]]) -> list[Price]:
+    return [price for models in prices.values() for price in models.values()]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+class _Row(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    input: Decimal
+    cached: Decimal
+    cache_write: Decimal
+    output: Decimal
+    cache_write_1h: Decimal = msgspec.field(name="cacheWrite1h", default=Decimal(0))
+    above_tokens: int = 0
+    long_prompt: _Row | None = None
+
+
+class _Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    models: dict[str, _Row]
+    aliases: dict[str, str] = {}
+    source: str = ""
+    note: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    providers: dict[str, _Provider]
+    schema: int = 1
+    date: str = ""
+    unit: str = ""
+
+
+def _parse(data: bytes) -> dict[str, dict[str, Price]]:
+    """Provider -> model -> price. Raises ValueError that says what is wrong."""
+    # Numbers stay text until they are decimals: as a float, 0.1 would already be another price.
+    file = msgspec.json.decode(data, type=_File)
+    if file.schema != 1:
+        raise ValueError(f"it has schema {file.schema}, not 1")
+    prices: dict[str, dict[str, Price]] = {}
+    for provider, table in file.providers.items():
+        models = {name.lower(): _price(name, row) for name, row in table.models.items()}
+        for alias, name in table.aliases.items():
+            if name.lower() not in models:
+                raise ValueError(f"the alias {alias} stands for {name}, which has no price there")
+            models[alias.lower()] = models[name.lower()]
+        prices[provider] = models
+    return prices
+
+
+def _price(model: str, row: _Row) -> Price:
+    if row.long_prompt is None:
+        return Price(model, _rates(model, row))
+    long = row.long_prompt
+    if long.above_tokens < 1 or long.long_prompt is not None:
+        raise ValueError(f"longPrompt of {model} needs aboveTokens, and no longPrompt of its own")
+    return Price(model, _rates(model, row), _rates(model, long), long.above_tokens)
+
+
+def _rates(model: str, row: _Row) -> Rates:
+    return Rates(
+        *(_pico(model, dollars) for dollars in (row.input, row.cached, row.cache_write, row.output, row.cache_write_1h))
+    )
+
+
+def _pico(model: str, dollars: Decimal) -> int:
+    pico = dollars * PICO
+    if not 0 <= dollars <= 100_000 or pico != int(pico):
+        raise ValueError(f"a price of {model} is not a number of dollars from 0 to 100000 with 6 decimals at most")
+    return int(pico)

@@ -1,0 +1,94 @@
+"""Figures of the accounts in the forms in which the API shows them. Dollars, and camelCase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.clock import iso
+from bridge.ledger.accounts import Account, Accounts, Counts, Totals
+from bridge.ledger.caps import Moment
+from bridge.ledger.limits import Caps, dollars
+
+Remaining = dict[tuple[str, str], int]
+"""("requests" | "tokens" | "cost", "day" | "month") -> what is left: a count, or micro-dollars."""
+
+
+def usage(account: Account, now: Moment) -> dict[str, Any]:
+    """`today`, `thisMonth`, `reserved` and `lastUsedAt` of a key."""
+    return {
+        "today": _window(account, now.day, account.days),
+        "thisMonth": _window(account, now.month, account.months),
+        "reserved": _totals(account.held()),
+        "lastUsedAt": iso(account.last_used_at) if account.last_used_at else None,
+    }
+
+
+def remaining(caps: Caps, account: Account, now: Moment) -> Remaining:
+    """What is left of each cap per day and month that there is; never below 0."""
+    left = {}
+    for window, name in (("day", now.day), ("month", now.month)):
+        used, held = account.used(name), account.held(name)
+        for what, limit, taken in (
+            ("requests", getattr(caps, f"max_requests_per_{window}"), used.requests + held.requests),
+            ("tokens", getattr(caps, f"max_tokens_per_{window}"), used.tokens + held.tokens),
+            ("cost", getattr(caps, f"max_cost_per_{window}"), used.cost_micro + held.cost_micro),
+        ):
+            if limit:
+                left[what, window] = max(0, limit - taken)
+    return left
+
+
+def history(accounts: Accounts, days: int) -> list[dict[str, Any]]:
+    """One row per day and key that used something, of the last `days` days on which anything was used;
+    oldest first. An admin's resets do not show here."""
+    by_name = accounts.by_name
+    every = sorted({day for account in by_name.values() for day in account.days})
+    return [
+        {"day": day, "key": name, **row(by_name[name].days[day])}
+        for day in every[max(0, len(every) - days) :]
+        for name in sorted(by_name)
+        if day in by_name[name].days
+    ]
+
+
+def totals(accounts: Accounts, now: Moment) -> dict[str, Any]:
+    """All keys together: `today` and `thisMonth` as booked, resets aside, and `reserved`."""
+    today, month = Counts(), Counts()
+    requests = tokens = cost_micro = 0
+    for account in accounts.by_name.values():
+        today.add(account.days.get(now.day, Counts()))
+        month.add(account.months.get(now.month, Counts()))
+        held = account.held()
+        requests, tokens = requests + held.requests, tokens + held.tokens
+        cost_micro += held.cost_micro
+    reserved = _totals(Totals(requests, tokens, cost_micro))
+    return {"today": row(today), "thisMonth": row(month), "reserved": reserved}
+
+
+def row(counts: Counts) -> dict[str, Any]:
+    """All that is counted."""
+    return {
+        "requests": counts.requests,
+        "errors": counts.errors,
+        "tokens": counts.tokens,
+        "inputTokens": counts.input_tokens,
+        "cacheReadTokens": counts.cache_read_tokens,
+        "cacheWriteTokens": counts.cache_write_tokens,
+        "outputTokens": counts.output_tokens,
+        "reasoningTokens": counts.reasoning_tokens,
+        "costUsd": dollars(counts.cost_micro),
+        "assumedUsd": dollars(counts.assumed_micro),
+    }
+
+
+def _window(account: Account, window: str, windows: dict[str, Counts]) -> dict[str, Any]:
+    counts = windows.get(window, Counts())
+    return {
+        **_totals(account.used(window)),
+        "errors": counts.errors,
+        "assumedUsd": dollars(counts.assumed_micro),
+    }
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    return {"requests": totals.requests, "tokens": totals.tokens, "costUsd": dollars(totals.cost_micro)}

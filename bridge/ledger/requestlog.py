@@ -1,0 +1,201 @@
+"""The request log: one line per run, one file per day in logs/.
+
+A run's line is on the disk before the ledger settles it: what is settled is in the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator
+from datetime import date, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bridge.clock import Clock, day_of, iso
+from bridge.errors import StoreError
+from bridge.ledger.files import private_folder
+from bridge.ledger.journal import intact, read_backwards
+from bridge.ledger.limits import MICRO
+from bridge.ledger.logfile import LogFile
+from bridge.types import Charge, RunRecord, Usage
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl")
+_SEARCHED = ("id", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which lines are wanted; None: any. `since` and `until` are UTC seconds, the second exclusive."""
+
+    key: str | None = None
+    provider: str | None = None
+    #: an HTTP status such as "429", "ok" (below 400), "error" (400 and above), or an error code
+    status: str | None = None
+    #: part of a prompt, an answer, a name, or an error; upper and lower case are the same
+    text: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def takes(self, line: dict[str, Any]) -> bool:
+        """Whether a line is wanted."""
+        when = line["timestamp"]
+        return (
+            (self.key is None or line["keyName"] == self.key)
+            and (self.provider is None or line["provider"] == self.provider)
+            and (self.since is None or when >= iso(self.since))
+            and (self.until is None or when < iso(self.until))
+            and (self.status is None or _has_status(line, self.status))
+            and (self.text is None or _has_text(line, self.text.lower()))
+        )
+
+
+class RequestLog:
+    """Every run that was tried, whatever came of it. `damaged` counts lines that had to be skipped."""
+
+    def __init__(self, folder: Path, clock: Clock, zone: tzinfo) -> None:
+        """Raises StoreError where the folder cannot be used."""
+        try:
+            private_folder(folder)
+        except OSError as error:
+            raise StoreError(f"The log folder cannot be used ({error.strerror}).", "Check the data folder.") from None
+        self.damaged = 0
+        self._folder = folder
+        self._clock = clock
+        self._zone = zone
+        self._file: LogFile | None = None
+
+    def write(self, record: RunRecord) -> None:
+        """Add a line; on the disk when this returns. Raises BridgeError storage_failed."""
+        path = self._folder / f"{day_of(self._clock.now(), self._zone)}.jsonl"
+        if self._file is None or self._file.path != path:
+            previous, self._file = self._file, LogFile.create(path)
+            if previous is not None:
+                previous.close()
+        self._file.write(msgspec.json.encode(record))
+
+    def page(
+        self,
+        *,
+        key: str | None = None,
+        provider: str | None = None,
+        status: str | int | None = None,
+        text: str | None = None,
+        before: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """At most `limit` lines, newest first, after the one whose id is `before`; and the id to go on
+        from, if there are more. An id that the log does not have (any more) gives none."""
+        wanted = Filter(key, provider, None if status is None else str(status), text, since, until)
+        found: list[dict[str, Any]] = []
+        for line in self._newest_first(before, self._days(wanted)):
+            if wanted.takes(line):
+                if len(found) == limit:
+                    return found, found[-1]["id"]
+                found.append(line)
+        return found, None
+
+    def find(self, run_id: str) -> dict[str, Any] | None:
+        """The line of a run."""
+        return next(self._lines_with({run_id}, self._days()), None)
+
+    def known_charges(self, run_ids: Collection[str], days: int = 3) -> dict[str, Charge]:
+        """What the runs of these ids were charged, as far as the last `days` files have them."""
+        lines = self._lines_with(set(run_ids), self._days()[-days:])
+        return {line["id"]: _charge(line) for line in lines}
+
+    def iterate(self, wanted: Filter | None = None) -> Iterator[dict[str, Any]]:
+        """All lines that are wanted, oldest first, for an export. Reads one line at a time."""
+        wanted = wanted or Filter()
+        for path in self._days(wanted):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                for ended in file:
+                    line = self._decode(ended.rstrip(b"\n"))
+                    if line is not None and wanted.takes(line):
+                        yield line
+
+    def prune(self, retention_days: int) -> list[str]:
+        """Remove the files of days that are more than `retention_days` ago; the days removed."""
+        today = date.fromisoformat(day_of(self._clock.now(), self._zone))
+        oldest = (today - timedelta(days=min(retention_days, today.toordinal() - 1))).isoformat()
+        gone = [path for path in self._days() if path.stem < oldest]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return [path.stem for path in gone]
+
+    def close(self) -> None:
+        """Close the file of the day."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _days(self, wanted: Filter | None = None) -> list[Path]:
+        """The day files that can have what is wanted, oldest first."""
+        paths = sorted(path for path in self._folder.iterdir() if _DAY.fullmatch(path.name))
+        if wanted is not None and wanted.since is not None:
+            # A line lies in the file of the day on which its run ended, at or after its timestamp.
+            first = day_of(wanted.since, self._zone)
+            paths = [path for path in paths if path.stem >= first]
+        return paths
+
+    def _newest_first(self, before: str | None, paths: list[Path]) -> Iterator[dict[str, Any]]:
+        mark = None if before is None else _mark(before)
+        for path in reversed(paths):
+            for raw in read_backwards(path):
+                if mark is not None:
+                    # Not decoded until the place is found: this is the way through the pages before.
+                    if mark in raw and (line := self._decode(raw)) and line["id"] == before:
+                        mark = None
+                elif line := self._decode(raw):
+                    yield line
+
+    def _lines_with(self, run_ids: set[str], paths: list[Path]) -> Iterator[dict[str, Any]]:
+        marks = {_mark(run_id): run_id for run_id in run_ids}
+        for path in reversed(paths):
+            for raw in read_backwards(path):
+                if not marks:
+                    return
+                for mark in [mark for mark in marks if mark in raw]:
+                    line = self._decode(raw)
+                    if line is not None and line["id"] == marks[mark]:
+                        del marks[mark]
+                        yield line
+
+    def _decode(self, raw: bytes) -> dict[str, Any] | None:
+        """A line as it was given, or None for a damaged one: one bad line must not hide all others."""
+        if not intact(raw):
+            self.damaged += 1
+            return None
+        line: dict[str, Any] = msgspec.json.decode(raw)
+        del line["seq"], line["crc"]
+        return line
+
+
+def _mark(run_id: str) -> bytes:
+    return b'"id":' + msgspec.json.encode(run_id)
+
+
+def _has_status(line: dict[str, Any], status: str) -> bool:
+    if status == "ok":
+        return int(line["status"]) < 400
+    if status == "error":
+        return int(line["status"]) >= 400
+    return status in (str(line["status"]), line["code"])
+
+
+def _has_text(line: dict[str, Any], text: str) -> bool:
+    return any(text in value.lower() for field in _SEARCHED if isinstance(value := line.get(field), str))
+
+
+def _charge(line: dict[str, Any]) -> Charge:
+    usage = Usage(
+        input_tokens=line["inputTokens"],
+        cache_read_tokens=line["cacheReadTokens"],
+        cache_write_tokens=line["cacheWriteTokens"],
+        output_tokens=line["outputTokens"],
+        reasoning_tokens=line["reasoningTokens"],
+    )
+    return Charge(usage, round(line["costUsd"] * MICRO), assumed=line["assumed"])

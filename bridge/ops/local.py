@@ -1,0 +1,119 @@
+"""How a command on this host does the admin's work, whether the server runs or not.
+
+There is one implementation of it, the admin API. Where a server has the data folder, the command asks
+that server, with the token from the lock file. Where none has, the command opens the folder itself and
+asks the same application without a network in between.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.errors import BridgeError, StoreLocked
+from bridge.ledger.store import Store
+from bridge.settings import Settings
+
+#: Longest that a running server may take for an answer, in seconds.
+TIMEOUT_S = 60.0
+
+
+class AdminClient:
+    """Calls of the admin API. Raises BridgeError for every answer that is an error."""
+
+    online: bool
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON of the answer."""
+        status, raw = self.send(method, path, body)
+        answer = json.loads(raw or b"null")
+        if status >= 400:
+            known = {k: v for k, v in answer.items() if k not in ("error", "code", "hint")}
+            raise BridgeError(answer["code"], answer["error"], answer["hint"], **known)
+        return answer
+
+    def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        """(HTTP status, body of the answer)."""
+        raise NotImplementedError
+
+
+@contextmanager
+def admin_client(settings: Settings) -> Iterator[AdminClient]:
+    """A client of the running server, or of the data folder itself. Raises StoreError."""
+    holder = Store.holder(settings.data_dir)
+    if holder is not None:
+        if "address" not in holder:
+            raise StoreLocked(holder.get("pid"))
+        yield _Online(holder["address"], holder["token"])
+        return
+    from bridge.http.app import create_app
+    from bridge.service import Service
+
+    service = Service(settings)
+    try:
+        yield _Offline(create_app(service), service.local_token)
+    finally:
+        service.close()
+
+
+class _Online(AdminClient):
+    online = True
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+
+    def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        connection = _connection(self._address)
+        try:
+            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except OSError as error:
+            raise BridgeError(
+                "overloaded", f"The running server does not answer ({error.strerror or error})."
+            ) from None
+        finally:
+            connection.close()
+
+
+class _Offline(AdminClient):
+    online = False
+
+    def __init__(self, app: Any, token: str) -> None:
+        self._client = app.test_client()
+        self._token = token
+
+    def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        answer = self._client.open(
+            path,
+            method=method,
+            data=None if body is None else json.dumps(body),
+            headers={"Authorization": f"Bearer {self._token}"},
+        )
+        return answer.status_code, answer.data
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+def _connection(address: str) -> http.client.HTTPConnection:
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:"))
+    parts = urlsplit(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "127.0.0.1")
+    return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)

@@ -1,0 +1,154 @@
+"""The server: gunicorn, embedded, with one gevent worker.
+
+One worker is the design, not a default: it is the only writer of the data folder and holds the state
+in memory. The worker takes the folder's lock; the arbiter above it only watches over it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gunicorn.app.base import BaseApplication
+
+from bridge.errors import StoreError, StoreLocked
+from bridge.http.app import create_app
+from bridge.ledger.store import Store
+from bridge.service import MakeProviders, Service, announcement
+from bridge.settings import Settings
+
+log = logging.getLogger("bridge")
+
+#: Keep-alive of idle connections, in seconds: above the 90 s for which cloudflared keeps its own.
+KEEP_ALIVE_S = 120
+#: What running requests get to end in after SIGTERM, in seconds.
+DRAIN_S = 25.0
+#: For the last bytes of finished answers, in seconds.
+FLUSH_S = 0.3
+#: After which the arbiter kills a worker that does not end, in seconds.
+GRACEFUL_TIMEOUT_S = 40
+#: How long a worker waits for the data folder while its predecessor still drains, in seconds.
+TAKE_OVER_S = GRACEFUL_TIMEOUT_S + 5.0
+
+Ready = Callable[[Service, str], None]
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our application and our configuration, and none of its own config files."""
+
+    def __init__(
+        self, settings: Settings, *, make_providers: MakeProviders | None = None, ready: Ready | None = None
+    ) -> None:
+        """`ready(service, address)` is called in the worker once it serves."""
+        self._settings = settings
+        self._make_providers = make_providers
+        self._ready = ready
+        self._service: Service | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        bind = f"unix:{settings.socket}" if settings.socket else f"{_bracketed(settings.host)}:{settings.port}"
+        options: dict[str, Any] = {
+            "bind": bind,
+            "workers": 1,
+            "worker_class": "gevent",
+            "worker_connections": 1000,
+            "keepalive": KEEP_ALIVE_S,
+            "timeout": 60,
+            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
+            "limit_request_line": 8190,
+            "proc_name": "cli-bridge",
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            # Nothing of a proxy's headers is believed here; see http/address.py.
+            "forwarded_allow_ips": "",
+            "post_worker_init": self._serve,
+            "worker_exit": lambda server, worker: self._stop(),
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Open the service, in the worker. A data folder that cannot be used ends the server."""
+        try:
+            self._service = Service(self._settings, make_providers=self._make_providers, wait_s=TAKE_OVER_S)
+        except StoreError as error:
+            say(f"cli-bridge cannot start: {error.message}\n  {error.hint}")
+            raise SystemExit(_BOOT_ERROR) from None
+        return create_app(self._service)
+
+    def _serve(self, worker: Any) -> None:
+        service = self._service
+        assert service is not None
+        made = service.admin.ensure()
+        address = _address(worker.sockets[0])
+        service.store.announce(announcement(service, address))
+        if made is not None:
+            say(
+                "\nAn admin key was made. It is shown only this once and kept as a hash:\n"
+                f"\n    {made}\n\nPut it into BRIDGE_ADMIN_KEY or a password manager.\n"
+            )
+        engine = service.open()
+        for status in engine.statuses():
+            if not status.available:
+                say(f"{status.name} is not available: {status.problem}\n  {status.hint or ''}".rstrip())
+        gevent.spawn(self._watch, worker)
+        if self._ready is not None:
+            self._ready(service, address)
+
+    def _watch(self, worker: Any) -> None:
+        """Drain when the worker is told to stop: gunicorn itself would cut running requests off."""
+        while worker.alive:
+            gevent.sleep(0.1)
+        self._stop(DRAIN_S)
+        # The last bytes of the answers go out; then nothing is left to wait for. gunicorn itself would
+        # wait for idle keep-alive connections until its own timeout.
+        gevent.sleep(FLUSH_S)
+        os._exit(0)
+
+    def _stop(self, drain_s: float = 0.0) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            service.close(drain_s)
+
+
+#: gunicorn's exit status for "do not start this worker again".
+_BOOT_ERROR = 3
+
+
+def run(settings: Settings, *, make_providers: MakeProviders | None = None, ready: Ready | None = None) -> None:
+    """Serve until a signal. Raises StoreLocked where another server has the data folder."""
+    holder = Store.holder(settings.data_dir)
+    if holder is not None:
+        raise StoreLocked(holder.get("pid"))
+    Server(settings, make_providers=make_providers, ready=ready or announce).run()
+
+
+def announce(service: Service, address: str) -> None:
+    """Say where the service listens, and what to do first."""
+    say(f"cli-bridge listens on {address}")
+    if not service.keys.list():
+        say("There are no keys yet, so nobody can use it. Make one: cli-bridge keys create NAME")
+
+
+def say(text: str) -> None:
+    """A message to the operator."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _address(sock: Any) -> str:
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return f"http://{_bracketed(name[0])}:{name[1]}"
+    return f"unix:{os.fsdecode(name)}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

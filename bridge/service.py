@@ -1,0 +1,165 @@
+"""The whole service, put together: what the server, the commands and the tests open and close."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge.clock import Clock
+from bridge.engine.admission import Admission
+from bridge.engine.engine import Engine, cut_off
+from bridge.engine.provider import Provider
+from bridge.engine.providers.claude import ClaudeProvider
+from bridge.engine.providers.codex import CodexProvider
+from bridge.engine.providers.demo import DemoProvider
+from bridge.engine.schema import SchemaChecker
+from bridge.engine.scratch import Scratch
+from bridge.errors import BridgeError, StoreError
+from bridge.ledger.admin import AdminCredentials
+from bridge.ledger.audit import Audit
+from bridge.ledger.document import Document
+from bridge.ledger.keys import KeyBook
+from bridge.ledger.ledger import Ledger
+from bridge.ledger.pricing import PriceTable
+from bridge.ledger.requestlog import RequestLog
+from bridge.ledger.store import Store
+from bridge.settings import Settings
+
+#: Memory that a claude process takes, and that is left to the rest of the host, in bytes.
+CLAUDE_PROCESS_BYTES = 160 * 2**20
+RESERVED_BYTES = 256 * 2**20
+#: Slots for each core: a run mostly waits for the network.
+SLOTS_PER_CORE = 8
+
+MakeProviders = Callable[[Settings, Scratch, Clock, SchemaChecker], Mapping[str, Provider]]
+
+
+class Service:
+    """One data folder, opened: keys, ledger, logs, engine. Only one process can have it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        make_providers: MakeProviders | None = None,
+        wait_s: float = 0.0,
+    ) -> None:
+        """Take the lock (waiting up to `wait_s` seconds for it) and read all state. Raises StoreError,
+        among them StoreLocked. No CLI is started before `open`."""
+        self.settings = settings
+        self.clock = clock or Clock()
+        folder = settings.data_dir
+        self.store = Store.open(folder, wait_s=wait_s)
+        try:
+            self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
+            self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
+            self.prices = PriceTable(folder / "prices.json", self.clock)
+            self.log = RequestLog(folder / "logs", self.clock, settings.zone)
+            self.audit = Audit(folder / "audit.jsonl", self.clock)
+            self.ledger = Ledger(
+                self.store,
+                self.clock,
+                settings.zone,
+                settings.default_limits,
+                self.prices,
+                resolve=self.log.known_charges,
+            )
+            self._log_recovered()
+        except BaseException:
+            self.store.close()
+            raise
+        #: opens the admin API for commands on this host; in the lock file, which only its owner can read
+        self.local_token = secrets.token_urlsafe(32)
+        self._make_providers = make_providers or real_providers
+        self.engine: Engine | None = None
+
+    def open(self) -> Engine:
+        """Start the engine and get the CLIs ready."""
+        scratch = Scratch(self.settings.data_dir)
+        schemas = SchemaChecker(scratch)
+        self.engine = Engine(
+            self.settings,
+            providers=self._make_providers(self.settings, scratch, self.clock, schemas),
+            ledger=self.ledger,
+            prices=self.prices,
+            log=self.log,
+            audit=self.audit,
+            schemas=schemas,
+            admission=Admission(slots(self.settings), self.settings.queue_limit),
+            clock=self.clock,
+        )
+        self._scratch = scratch
+        self.engine.open()
+        return self.engine
+
+    def _log_recovered(self) -> None:
+        """Give every run that a crash cut off its line in the log. Raises StoreError."""
+        try:
+            for reservation in self.ledger.recovered:
+                self.log.write(cut_off(reservation))
+        except BridgeError as error:
+            raise StoreError(error.message, error.hint) from None
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""
+        if self.engine is not None:
+            self.engine.close(drain_s)
+            self._scratch.clear()
+        self.ledger.close()
+        self.log.close()
+        self.audit.close()
+        self.store.close()
+
+
+def slots(settings: Settings) -> int:
+    """Runs at once: as set, or what memory and cores of this host bear."""
+    if settings.max_concurrent is not None:
+        return settings.max_concurrent
+    by_memory = (memory_bytes() - RESERVED_BYTES) // CLAUDE_PROCESS_BYTES
+    return max(1, min(by_memory, SLOTS_PER_CORE * (os.cpu_count() or 1)))
+
+
+def warm_processes(settings: Settings) -> int:
+    """claude processes kept ready: as set, or a quarter of the slots, at least 1 and at most 4."""
+    if settings.warm_processes is not None:
+        return settings.warm_processes
+    return max(1, min(4, slots(settings) // 4))
+
+
+def memory_bytes() -> int:
+    """Memory of this host, or of the control group it is in, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def real_providers(
+    settings: Settings, scratch: Scratch, clock: Clock, schemas: SchemaChecker
+) -> Mapping[str, Provider]:
+    """The CLIs."""
+    matches = schemas.mismatch
+    warm = warm_processes(settings)
+    return {
+        "claude": ClaudeProvider(settings, scratch, clock, warm=warm, matches=matches),
+        "codex": CodexProvider(settings, scratch, clock, matches=matches),
+    }
+
+
+def demo_providers(
+    settings: Settings, scratch: Scratch, clock: Clock, schemas: SchemaChecker
+) -> Mapping[str, Provider]:
+    """Simulated CLIs in the place of both, for `cli-bridge demo`."""
+    models = {"claude": settings.claude_default_model, "codex": settings.codex_default_model}
+    return {name: DemoProvider(name, model, scratch, clock, matches=schemas.mismatch) for name, model in models.items()}
+
+
+def announcement(service: Service, address: str) -> dict[str, Any]:
+    """What the lock file says of a running server, for commands on this host."""
+    return {"address": address, "token": service.local_token}

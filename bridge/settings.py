@@ -1,0 +1,338 @@
+"""The settings: one table, from which `--help`, docs/configuration.md and the checks come.
+
+Every setting is a field of `Settings`; its metadata holds the environment variable, the text, and
+the parser. `Settings.load` reads them all and reports every mistake at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import zoneinfo
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.errors import SettingsError
+from bridge.types import MODEL_PATTERN
+
+LIMIT_DEFAULTS: dict[str, tuple[float, str]] = {
+    "maxRequestsPerMinute": (30, "requests per minute"),
+    "maxRequestsPerDay": (0, "requests per day"),
+    "maxRequestsPerMonth": (0, "requests per month"),
+    "maxTokensPerDay": (0, "tokens per day"),
+    "maxTokensPerMonth": (0, "tokens per month"),
+    "maxCostPerDay": (5, "dollars per day"),
+    "maxCostPerMonth": (0, "dollars per month"),
+    "maxCostPerRequest": (0, "dollars for one request"),
+    "maxOutputTokens": (0, "output tokens of one answer"),
+    "maxConcurrent": (4, "requests running at once"),
+}
+"""Limit name -> (default of a key made without naming it, what it limits); 0 means no limit."""
+
+
+def default_limit_variable(limit: str) -> str:
+    """The environment variable with the default of a limit: maxCostPerDay -> BRIDGE_DEFAULT_MAX_COST_PER_DAY."""
+    return "BRIDGE_DEFAULT_" + re.sub(r"(?=[A-Z])", "_", limit).upper()
+
+
+# --- parsers: text in, value out, ValueError with a sentence that fits after the variable's name ---
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _integer(least: int, most: int = 2**31) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"\d{1,12}", value) or not least <= int(value) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return parse
+
+
+def _auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    return lambda value: None if value == "auto" else parse(value)
+
+
+def _number(least: float, most: float = 1e9) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and least <= number <= most):
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _admin_key(value: str) -> str:
+    if len(value) < 16:
+        raise ValueError("must have at least 16 characters")
+    return value
+
+
+def _command(value: str) -> str:
+    if not value or value != value.strip() or "\0" in value:
+        raise ValueError("must be the name or the path of a program")
+    return value
+
+
+def _model(value: str) -> str:
+    if not re.fullmatch(MODEL_PATTERN, value):
+        raise ValueError("must be a model name such as claude-sonnet-5-5")
+    return value
+
+
+def _models(value: str) -> tuple[str, ...]:
+    names = _names(value)
+    for name in names:
+        _model(name)
+    return names
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    names = () if value == "none" else _names(value)
+    for name in names:
+        if name != "*" and not re.fullmatch(r"https?://[^/\s]+", name):
+            raise ValueError("must be origins such as https://app.example.com, or *")
+    return names
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return value.rstrip("/")
+
+
+def _zone(value: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
+
+
+def _limit(value: str) -> float:
+    return _number(0)(value)
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def _setting(variable: str, parse: Callable[[str], Any], default: str, text: str, *, secret: bool = False) -> Any:
+    """A field of Settings. An empty `default` stands for "not set" and gives None or ()."""
+    initial = parse(default) if default else (() if parse in (_names, _models, _origins) else None)
+    return field(
+        default=initial,
+        repr=not secret,
+        metadata={
+            "variable": variable,
+            "parse": parse,
+            "default": default,
+            "text": text,
+            "secret": secret,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one server, checked. See docs/configuration.md, which is made from this table."""
+
+    host: str = _setting("BRIDGE_HOST", _text, "127.0.0.1", "listen address")
+    port: int = _setting("BRIDGE_PORT", _integer(0, 65535), "3456", "listen port; 0 picks a free one")
+    socket: str | None = _setting("BRIDGE_SOCKET", _command, "", "listen on this unix socket instead of host and port")
+    data_dir: Path = _setting("BRIDGE_DATA_DIR", Path, "data", "folder of all durable state; made 0700, files 0600")
+    admin_key: str | None = _setting(
+        "BRIDGE_ADMIN_KEY",
+        _admin_key,
+        "",
+        "admin key, at least 16 characters; unset: the first start makes one and prints it once",
+        secret=True,
+    )
+    claude_command: str = _setting(
+        "BRIDGE_CLAUDE_COMMAND", _command, "claude", "the Claude Code CLI: a name on PATH or a path"
+    )
+    codex_command: str = _setting("BRIDGE_CODEX_COMMAND", _command, "codex", "the Codex CLI: a name on PATH or a path")
+    anthropic_api_key: str | None = _setting(
+        "ANTHROPIC_API_KEY", _text, "", "credential for the claude CLI", secret=True
+    )
+    anthropic_base_url: str | None = _setting(
+        "ANTHROPIC_BASE_URL", _url, "", "endpoint for the claude CLI, if not the usual one"
+    )
+    openai_api_key: str | None = _setting("OPENAI_API_KEY", _text, "", "credential for the codex CLI", secret=True)
+    openai_base_url: str = _setting("OPENAI_BASE_URL", _url, "https://api.openai.com/v1", "endpoint for the codex CLI")
+    claude_credentials: str = _setting(
+        "BRIDGE_CLAUDE_CREDENTIALS",
+        _choice("api-key", "login"),
+        "api-key",
+        "api-key, or login: whatever the CLI itself is logged in with (see Terms of service)",
+    )
+    codex_credentials: str = _setting(
+        "BRIDGE_CODEX_CREDENTIALS", _choice("api-key", "login"), "api-key", "the same for codex"
+    )
+    claude_default_model: str = _setting(
+        "BRIDGE_CLAUDE_DEFAULT_MODEL", _model, "claude-sonnet-5-5", "where a request names none"
+    )
+    codex_default_model: str = _setting("BRIDGE_CODEX_DEFAULT_MODEL", _model, "gpt-6-sol", "where a request names none")
+    claude_models: tuple[str, ...] = _setting(
+        "BRIDGE_CLAUDE_MODELS", _models, "", "comma-separated allow-list; unset: any well-formed name"
+    )
+    codex_models: tuple[str, ...] = _setting(
+        "BRIDGE_CODEX_MODELS", _models, "", "comma-separated allow-list; unset: any well-formed name"
+    )
+    max_output_tokens: int = _setting(
+        "BRIDGE_MAX_OUTPUT_TOKENS", _integer(1), "8192", "ceiling of one answer where none is asked for"
+    )
+    max_output_tokens_limit: int = _setting(
+        "BRIDGE_MAX_OUTPUT_TOKENS_LIMIT", _integer(1), "32000", "the most that a request may ask for"
+    )
+    timeout_s: float = _setting("BRIDGE_TIMEOUT_SECONDS", _number(1, 86400), "300", "most time for one run, in seconds")
+    idle_timeout_s: float = _setting(
+        "BRIDGE_IDLE_TIMEOUT_SECONDS",
+        _number(1, 86400),
+        "90",
+        "most time without a sign of life from the CLI, in seconds",
+    )
+    max_concurrent: int | None = _setting(
+        "BRIDGE_MAX_CONCURRENT", _auto(_integer(1, 512)), "auto", "runs at once; auto: from memory and cores"
+    )
+    warm_processes: int | None = _setting(
+        "BRIDGE_WARM_PROCESSES", _auto(_integer(0, 64)), "auto", "claude processes kept ready; 0 = none"
+    )
+    queue_limit: int = _setting("BRIDGE_QUEUE_LIMIT", _integer(0, 10000), "64", "waiting runs")
+    queue_timeout_s: float = _setting(
+        "BRIDGE_QUEUE_TIMEOUT_SECONDS", _number(0, 86400), "60", "longest wait in the queue, in seconds"
+    )
+    max_body_bytes: int = _setting(
+        "BRIDGE_MAX_BODY_BYTES", _integer(1024), "33554432", "largest request body, in bytes"
+    )
+    rate_limit_per_minute: int = _setting(
+        "BRIDGE_RATE_LIMIT_PER_MINUTE", _integer(0), "120", "requests per client address; 0 = off"
+    )
+    trusted_proxy: str = _setting(
+        "BRIDGE_TRUSTED_PROXY",
+        _choice("none", "cloudflare", "forwarded"),
+        "none",
+        "whose word on the client's address is believed, from a loopback or unix-socket peer only: "
+        "none, cloudflare (CF-Connecting-IP) or forwarded (last X-Forwarded-For)",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "BRIDGE_CORS_ORIGINS", _origins, "", "comma-separated origins of web pages that may call; * = any"
+    )
+    log_prompts: str = _setting(
+        "BRIDGE_LOG_PROMPTS",
+        _choice("off", "preview", "full"),
+        "preview",
+        "how much of prompts the log keeps: off, preview (200 characters) or full",
+    )
+    log_retention_days: int = _setting(
+        "BRIDGE_LOG_RETENTION_DAYS", _integer(1, 36500), "90", "days that the request log is kept"
+    )
+    zone: zoneinfo.ZoneInfo = _setting("BRIDGE_TIMEZONE", _zone, "UTC", "time zone in which days and months begin")
+    loop_repeats: int = _setting(
+        "BRIDGE_LOOP_REPEATS",
+        _integer(0, 100000),
+        "30",
+        "the same prompt from one key this often within the window pauses the key; 0 = off",
+    )
+    loop_window_s: float = _setting("BRIDGE_LOOP_WINDOW_SECONDS", _number(1, 86400), "300", "that window, in seconds")
+    alert_webhook: str | None = _setting("BRIDGE_ALERT_WEBHOOK", _url, "", "URL that alerts are posted to", secret=True)
+    default_limits: Mapping[str, float] = field(
+        default_factory=lambda: {name: value for name, (value, _) in LIMIT_DEFAULTS.items()}
+    )
+
+    @classmethod
+    def load(cls, env: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
+        """Read `env`; `overrides` (variable -> text, from command-line options) wins.
+
+        An empty value counts as not set. Raises SettingsError with all mistakes.
+        """
+        given = {**env, **(overrides or {})}
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        for row in TABLE:
+            text = given.get(row["variable"], "")
+            if not text:
+                continue
+            try:
+                values[row["field"]] = row["parse"](text)
+            except ValueError as error:
+                shown = "" if row["secret"] else f" (it is {text[:60]!r})"
+                problems.append(f"{row['variable']} {error}{shown}")
+        limits = {name: values.pop(name, value) for name, (value, _) in LIMIT_DEFAULTS.items()}
+        problems += _misspelt(given)
+        settings = cls(**values, default_limits=limits)
+        problems += settings._contradictions()
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    def _contradictions(self) -> list[str]:
+        problems = []
+        if self.max_output_tokens > self.max_output_tokens_limit:
+            problems.append(
+                "BRIDGE_MAX_OUTPUT_TOKENS must not be above BRIDGE_MAX_OUTPUT_TOKENS_LIMIT "
+                f"({self.max_output_tokens} > {self.max_output_tokens_limit})"
+            )
+        for name in ("claude", "codex"):
+            models, default = getattr(self, f"{name}_models"), getattr(self, f"{name}_default_model")
+            if models and default not in models:
+                problems.append(
+                    f"BRIDGE_{name.upper()}_DEFAULT_MODEL ({default}) must be in BRIDGE_{name.upper()}_MODELS"
+                )
+        return problems
+
+
+def _rows() -> list[dict[str, Any]]:
+    rows = [{"field": f.name, **f.metadata} for f in fields(Settings) if f.metadata]
+    for name, (default, what) in LIMIT_DEFAULTS.items():
+        rows.append(
+            {
+                "field": name,
+                "variable": default_limit_variable(name),
+                "parse": _limit,
+                "default": f"{default:g}",
+                "text": f"{what}, for keys made without {name}; 0 = no limit",
+                "secret": False,
+            }
+        )
+    return rows
+
+
+TABLE: list[dict[str, Any]] = _rows()
+"""Every setting: field, variable, parse, default (as text), text, secret."""
+
+
+def _misspelt(given: Mapping[str, str]) -> list[str]:
+    """A cap that is silently ignored because of a typing error would be the worst kind of surprise."""
+    known = [row["variable"] for row in TABLE]
+    problems = []
+    for variable in given:
+        if variable.startswith("BRIDGE_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.84)
+            if near:
+                problems.append(f"{variable} is not a setting; did you mean {near[0]}?")
+            elif variable.startswith("BRIDGE_DEFAULT_"):
+                problems.append(f"{variable} is not a setting")
+    return problems

@@ -1,0 +1,173 @@
+"""The values that flow between the layers. Frozen, plain, and without I/O.
+
+Units: money is integer micro-dollars (`_micro`), durations carry `_s`, times are UTC seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from bridge.errors import BridgeError
+
+ProviderName = Literal["claude", "codex", "demo"]
+
+#: The most that a name of a model may look like; it is data for the CLIs, never a flag or a path.
+MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A piece of text of a message."""
+
+    text: str
+
+
+class Image(msgspec.Struct, frozen=True, tag="image"):
+    """An image of a message: `data` is base64, `media_type` one of png, jpeg, gif, webp."""
+
+    media_type: str
+    data: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: tuple[Text | Image, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined by blank lines."""
+        return "\n\n".join(part.text for part in self.content if isinstance(part, Text))
+
+
+class GenerationRequest(msgspec.Struct, frozen=True):
+    """What somebody wants generated, whatever API it came by. The last message is from the user."""
+
+    provider: str
+    model: str
+    messages: tuple[Message, ...]
+    system: str = ""
+    max_output_tokens: int = 8192
+    timeout_s: float = 300.0
+    effort: str | None = None
+    schema: dict[str, Any] | None = None
+    api: str = "native"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one run by kind, disjoint but for reasoning, which is part of output.
+
+    claude reports input without cache; codex reports cached as a part of input. Both are
+    brought to this form, so that `total` means the same for every provider.
+    """
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        """Everything that counts against a token limit."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens
+
+    @property
+    def prompt(self) -> int:
+        """Everything on the input side."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What a run cost. `assumed` where the CLI never said, so that the figure is the bridge's own."""
+
+    usage: Usage
+    cost_micro: int
+    assumed: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A finished generation. `cost_micro` is the CLI's own figure; None where it gives none."""
+
+    text: str
+    model: str
+    stop_reason: str
+    usage: Usage | None
+    cost_micro: int | None = None
+    output: Any = None
+
+
+# --- events of a provider, in the order in which they come -------------------------------------
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The CLI has been handed the prompt: from here on a failure may have cost money."""
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """A further piece of the answer."""
+
+    text: str
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """A sign of life without text: thinking, or usage that is known so far."""
+
+    usage: Usage | None = None
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """The end of a generation that worked."""
+
+    answer: Answer
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The end of one that did not. `usage` and `cost_micro` where the CLI still reported them."""
+
+    error: BridgeError
+    usage: Usage | None = None
+    cost_micro: int | None = None
+
+
+Event = Submitted | TextDelta | Activity | Completed | Failed
+
+
+class Charged(msgspec.Struct, frozen=True):
+    """Reserved for the wire: an answer together with its charge and how long it took."""
+
+    id: str
+    answer: Answer
+    charge: Charge
+    duration_ms: int
+
+
+class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
+    """One line of the request log: one run, whatever came of it."""
+
+    id: str
+    timestamp: str
+    key_name: str
+    provider: str
+    model: str
+    api: str
+    status: int
+    code: str | None
+    error: str | None
+    stream: bool
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost_usd: float
+    assumed: bool
+    duration_ms: int
+    queued_ms: int
+    first_token_ms: int | None
+    stop_reason: str | None
+    system_prompt: str | None
+    user_prompt: str | None
+    output: str | None = None

@@ -1,0 +1,14 @@
+"""Server-sent events. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    """One event: JSON never holds a line break, so one `data:` line is enough."""
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
