@@ -7,8 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from bridge.clock import iso
-from bridge.errors import BridgeError
-from bridge.http.context import engine_of, require_admin, require_key, service_of
+from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.ledger.keys import Key
 from bridge.ledger.limits import effective
 
@@ -33,11 +32,7 @@ def ready() -> Response:
     }
     well = parts["store"] == "ok" and not engine.draining and any(status.available for status in statuses)
     body: dict[str, Any] = {"status": "ok" if well else "unavailable", **parts}
-    try:
-        require_admin()
-    except BridgeError:
-        pass
-    else:
+    if is_admin():
         body["details"] = {s.name: {"version": s.version, "problem": s.problem, "hint": s.hint} for s in statuses}
     response = jsonify(body)
     response.status_code = 200 if well else 503

@@ -145,3 +145,8 @@ def _bytes(candidate: str) -> bytes:
 
 _NOBODY = _Hash("00" * 16, "")
 """Compared with where there is no key yet; nothing is equal to it."""
+
+
+def check_state(content: dict[str, Any]) -> None:
+    """Raise ValueError where the content of admin.json cannot be used."""
+    msgspec.convert(content, _State)

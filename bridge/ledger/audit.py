@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bridge.clock import Clock, iso
-from bridge.ledger.journal import intact, read_backwards
+from bridge.ledger.lines import intact, read_backwards
 from bridge.ledger.logfile import LogFile
 
 

@@ -12,7 +12,8 @@ from bridge.errors import BridgeError, StoreError
 from bridge.ledger.accounts import Account, Accounts, Record
 from bridge.ledger.document import REPAIR_HINT
 from bridge.ledger.files import unbroken
-from bridge.ledger.journal import Journal, read_forwards, seq_of
+from bridge.ledger.journal import Journal
+from bridge.ledger.lines import read_forwards, seq_of
 from bridge.ledger.store import Store
 
 COMPACT_LINES = 20_000

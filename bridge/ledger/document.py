@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bridge.errors import StoreError
-from bridge.ledger.files import in_thread, storage_failed, sync_folder, write_private
+from bridge.ledger.files import in_thread, keep_previous, storage_failed, sync_folder, write_private
 
 REPAIR_HINT = "Run 'cli-bridge doctor --repair', or restore a backup with 'cli-bridge restore FILE'."
 
@@ -80,20 +79,9 @@ class Document:
         new = self.path.with_name(self.path.name + ".new")
         write_private(new, data)
         if self.path.exists():
-            self._keep_previous()
+            keep_previous(self.path)
         os.replace(new, self.path)
         sync_folder(self.path.parent)
-
-    def _keep_previous(self) -> None:
-        """A second name for the current file, so that there is no moment without a current one."""
-        link = self.path.with_name(self.path.name + ".link")
-        with contextlib.suppress(FileNotFoundError):
-            link.unlink()
-        try:
-            os.link(self.path, link)
-        except PermissionError:  # a file system without hard links
-            write_private(link, self.path.read_bytes())
-        os.replace(link, self.previous)
 
     @property
     def absent(self) -> bool:

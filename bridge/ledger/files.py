@@ -99,6 +99,31 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
+def keep_previous(path: Path) -> Path:
+    """Give a file, which is about to be replaced, the second name `NAME.previous`, and return that.
+
+    A second name and not another one, so that there is no moment without a file of the first.
+    """
+    previous, link = path.with_name(path.name + ".previous"), path.with_name(path.name + ".link")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except PermissionError:  # a file system without hard links
+        write_private(link, path.read_bytes())
+    os.replace(link, previous)
+    return previous
+
+
+def set_aside(path: Path, why: str, data: bytes | None = None) -> Path:
+    """Keep `data`, or the file as it is, as `NAME.WHY-1` (or the next free number), and return that."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+        number += 1
+    write_private(aside, path.read_bytes() if data is None else data)
+    sync_folder(path.parent)
+    return aside
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the disk has the names in a folder: what was created, renamed, or removed."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

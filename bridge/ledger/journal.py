@@ -1,15 +1,15 @@
 """An append-only file of JSON lines in which whatever was acknowledged stays.
 
-A line is `{"seq":7,…,"crc":"1c291ca3"}`: a number that grows by one, the record, and a CRC-32 of all
-that stands before `,"crc"`. Lines are written in groups: all records that arrive while one group is
+Lines are written in groups: all records that arrive while one group is
 being written go into the next, with one write and one fdatasync for all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from errno import EIO
 from pathlib import Path
 
 import gevent
@@ -17,12 +17,16 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from bridge.errors import StoreError
-from bridge.ledger.document import REPAIR_HINT
-from bridge.ledger.files import in_thread, open_private, storage_failed, sync_folder, write_all, write_private
-
-_CHUNK = 65536
-_LINES_A_TURN = 200
-_CRC_LENGTH = len(b',"crc":"00000000"}')
+from bridge.ledger.files import (
+    in_thread,
+    keep_previous,
+    open_private,
+    set_aside,
+    storage_failed,
+    sync_folder,
+    write_all,
+)
+from bridge.ledger.lines import backwards, encode, intact, last_seq
 
 
 class Batch:
@@ -54,15 +58,20 @@ class Journal:
         self._writing = False
         try:
             self._fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-            self.cut = _cut_torn_tail(self._fd, path)
-            self._size = os.fstat(self._fd).st_size
-            sync_folder(path.parent)
+            try:
+                #: where the bytes of a torn last line are now, if there was one
+                self.cut = _cut_torn_tail(self._fd, path)
+                self._size = os.fstat(self._fd).st_size
+                sync_folder(path.parent)
+            except OSError:
+                os.close(self._fd)
+                raise
         except OSError as error:
             raise StoreError(
                 f"{path.name} cannot be opened ({os.strerror(error.errno or 0)}).",
                 "Check the disk and the rights of the data folder.",
             ) from None
-        self.seq = _last_seq(self._fd, self._size)
+        self.seq = last_seq(self._fd, self._size)
 
     @property
     def failed(self) -> bool:
@@ -87,8 +96,7 @@ class Journal:
         """
         self.refuse_if_failed()
         self.seq += 1
-        start = b'{"seq":%d,%s' % (self.seq, body[1:-1])
-        self._pending.lines.append(b'%s,"crc":"%08x"}\n' % (start, zlib.crc32(start)))
+        self._pending.lines.append(encode(self.seq, body))
         self._latest = self._pending
         if not self._writing:
             self._writing = True
@@ -125,8 +133,8 @@ class Journal:
             data = b"".join(batch.lines)
             try:
                 in_thread(self._write, data)
-            except OSError as error:
-                self._fail(error, batch)
+            except Exception as error:  # whatever it is, those who wait must hear of it
+                self._fail(error if isinstance(error, OSError) else OSError(EIO, str(error)), batch)
             else:
                 self._size += len(data)
                 self.lines += len(batch.lines)
@@ -141,10 +149,8 @@ class Journal:
                 raise FileNotFoundError(2, os.strerror(2))
         except OSError:
             # Nothing of this batch was acknowledged, so nothing of it should be read again.
-            try:
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
-            except OSError:
-                pass
             raise
 
     def _fail(self, error: OSError, *batches: Batch) -> None:
@@ -188,6 +194,9 @@ class Journal:
         new = self.path.with_name(self.path.name + ".new")
         fd = open_private(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
+            if self.path.exists():
+                # With the previous snapshot, these lines are what `doctor --repair` can go back to.
+                keep_previous(self.path)
             os.replace(new, self.path)
             sync_folder(self.path.parent)
         except OSError:
@@ -204,96 +213,20 @@ class Journal:
             os.close(self._fd)
 
 
-def intact(line: bytes) -> bool:
-    """Whether a line (without its newline) is as it was written."""
-    if len(line) <= _CRC_LENGTH or not line.startswith(b'{"seq":'):
-        return False
-    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(line[:-_CRC_LENGTH])
-
-
-def seq_of(line: bytes) -> int:
-    """The number of an intact line."""
-    return int(line[7 : line.index(b",", 7)])
-
-
-def read_forwards(path: Path) -> Iterator[bytes]:
-    """Every line, oldest first, each checked. Raises StoreError at the first that is not as written."""
-    expected = None
-    with path.open("rb", buffering=1 << 20) as file:
-        for number, ended in enumerate(file, start=1):
-            line = ended.rstrip(b"\n")
-            if not intact(line):
-                raise StoreError(f"{path.name} is damaged at line {number}.", REPAIR_HINT)
-            seq = seq_of(line)
-            if expected is not None and seq != expected:
-                raise StoreError(f"{path.name} lacks lines before line {number}.", REPAIR_HINT)
-            expected = seq + 1
-            yield line
-
-
-def read_backwards(path: Path) -> Iterator[bytes]:
-    """Every line, newest first, unchecked; none where there is no file.
-
-    Read in chunks; other greenlets get their turn in between.
-    """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for number, line in enumerate(_backwards(file.fileno(), os.fstat(file.fileno()).st_size)):
-            if number % _LINES_A_TURN == 0:
-                gevent.sleep(0)
-            yield line
-
-
-def _backwards(fd: int, end: int) -> Iterator[bytes]:
-    parts: list[bytes] = []  # the pieces of a line that began in an earlier chunk, last piece first
-    while end > 0:
-        start = max(0, end - _CHUNK)
-        first, *rest = os.pread(fd, end - start, start).split(b"\n")
-        if rest:
-            parts.insert(0, rest.pop())
-            yield from filter(None, [b"".join(parts), *reversed(rest)])
-            parts = []
-        parts.insert(0, first)
-        end = start
-    if any(parts):
-        yield b"".join(parts)
-
-
-def _last_seq(fd: int, size: int) -> int:
-    for line in _backwards(fd, size):
-        if intact(line):
-            return seq_of(line)
-    return 0
-
-
 def _cut_torn_tail(fd: int, path: Path) -> Path | None:
     """Move a last line that was never finished to a file beside; the path of that file, if there is one.
 
     A crash can only tear what was being written, and that was not acknowledged to anybody yet.
     """
     size = os.fstat(fd).st_size
-    last = next(_backwards(fd, size), None)
+    last = next(backwards(fd, size), None)
     if last is None:
         return None
     ended = os.pread(fd, 1, size - 1) == b"\n"
     if ended and intact(last):
         return None
     torn = last + b"\n" if ended else last
-    aside = _free_name(path)
-    write_private(aside, torn)
-    sync_folder(path.parent)
+    aside = set_aside(path, "torn", torn)
     os.ftruncate(fd, size - len(torn))
     os.fsync(fd)
     return aside
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while True:
-        aside = path.with_name(f"{path.name}.torn-{number}")
-        if not aside.exists():
-            return aside
-        number += 1

@@ -132,7 +132,7 @@ class KeyBook:
 
         return self._change(change)
 
-    def update(self, name: str, **changes: Any) -> tuple[Key, Key]:
+    def update(self, name: str, /, **changes: Any) -> tuple[Key, Key]:
         """Change `limits` (those named; the others stay), expires_at, models, providers or note.
 
         Returns the key before and after. Raises BridgeError not_found, invalid_request or storage_failed.

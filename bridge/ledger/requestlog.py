@@ -17,8 +17,8 @@ import msgspec
 from bridge.clock import Clock, day_of, iso
 from bridge.errors import StoreError
 from bridge.ledger.files import private_folder
-from bridge.ledger.journal import intact, read_backwards
 from bridge.ledger.limits import MICRO
+from bridge.ledger.lines import intact, read_backwards
 from bridge.ledger.logfile import LogFile
 from bridge.types import Charge, RunRecord, Usage
 

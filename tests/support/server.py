@@ -114,6 +114,7 @@ class Server:
         finally:
             if self.process.stderr is not None:
                 self.output += self.process.stderr.read().splitlines()
+                self.process.stderr.close()
 
 
 def environment(data_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
