@@ -192,7 +192,7 @@ class Engine:
             return Charge(Usage(), 0)
         usage, cost = _reported(end)
         price = self._prices.price_of(run.request.provider, run.request.model)
-        if usage is not None and (isinstance(end, Completed) or usage is not run.usage):
+        if usage is not None:
             by_table = cost_of(price, usage)
             return Charge(usage, cost or by_table)
         reserved = run.reservation

@@ -165,7 +165,7 @@ class Run:
             conversation = self._provider.start(self.request, self._inbox.put)
             end = self._await_end()
         except BridgeError as error:
-            end = Failed(error, self.usage)
+            end = Failed(error)
         finally:
             if conversation is not None:
                 conversation.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from errno import EIO
+from errno import EIO, ESTALE
 from pathlib import Path
 
 import gevent
@@ -144,9 +144,9 @@ class Journal:
         try:
             write_all(self._fd, data)
             os.fdatasync(self._fd)
-            if os.fstat(self._fd).st_nlink == 0:
-                # Somebody removed the file: what goes into it now is lost when the process ends.
-                raise FileNotFoundError(2, os.strerror(2))
+            if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+                # Somebody put another file in its place: nobody will ever read this one.
+                raise OSError(ESTALE, os.strerror(ESTALE))
         except OSError:
             # Nothing of this batch was acknowledged, so nothing of it should be read again.
             with contextlib.suppress(OSError):

@@ -60,6 +60,11 @@ def arguments(model: str, *, bare: bool) -> list[str]:
         *("--setting-sources", ""),
         "--no-session-persistence",
         "--disable-slash-commands",
+        # One call of the model for each prompt, kept by the CLI itself: without these it asks again, and
+        # pays again, after max_tokens, an empty answer, a schema miss or a tool call. The budget is looked
+        # at after each call, so the smallest one ends every run after the first, with its cost.
+        *("--max-turns", "1"),
+        *("--max-budget-usd", "0.0000001"),
         f"--model={model}",
     ]
 
@@ -171,10 +176,10 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 class AnswerParser:
-    """Turns what the CLI prints for one prompt into events.
+    """Turns what the CLI prints for one prompt into events; `feed` it a line at a time.
 
-    `feed` a line at a time. After a Completed or Failed the process is to be killed: it would
-    continue on its own after max_tokens or a schema miss, and every continuation is billed.
+    The answer is what was streamed. The result line, the last one, brings the cost; with the budget of
+    `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
     """
 
     def __init__(self, request: GenerationRequest, matches: Callable[[Any], str | None]) -> None:
@@ -187,6 +192,8 @@ class AnswerParser:
         self._in_output_tool = False
         self._usage: Usage | None = None
         self._stop_reason: str | None = None
+        self._refused = False
+        self._calls = 0
 
     @property
     def usage(self) -> Usage | None:
@@ -208,6 +215,13 @@ class AnswerParser:
                 yield self._bad("The CLI answered by itself instead of asking the model.")
             else:
                 yield self._result(message)
+        elif kind == "system" and str(message.get("subtype")).startswith("model_refusal"):
+            self._refused = True
+            yield Activity()
+        elif kind == "system" and message.get("status") == "requesting":
+            self._calls += 1
+            # Whatever made it call the model again, only one call was reserved.
+            yield Activity() if self._calls == 1 else self._bad("The CLI asked the model a second time.")
         elif kind in ("assistant", "user", "system", "rate_limit_event"):
             yield Activity()
 
@@ -239,85 +253,76 @@ class AnswerParser:
         elif kind == "message_delta":
             self._usage = usage_of(event.get("usage")) or self._usage
             self._stop_reason = _string((event.get("delta") or {}).get("stop_reason"))
-            yield from self._stopped()
-
-    def _stopped(self) -> Iterator[Event]:
-        """The model has ended its message: end here where the CLI would go on and spend more."""
-        if self._stop_reason == "max_tokens":
-            yield self._completed(None)
-        elif self._json or self._stop_reason == "tool_use":
-            if self._request.schema is None:
-                yield self._bad("The model asked for a tool that it was not given.")
-            elif (problem := self._output_problem()) is not None:
-                yield self._mismatch(problem)
-            else:
-                yield Activity(self._usage)
-        elif self._request.schema is not None and self._stop_reason == "end_turn":
-            yield self._mismatch("The model answered in words instead of the asked-for structure.")
-        else:
             yield Activity(self._usage)
-
-    def _output_problem(self) -> str | None:
-        try:
-            output = json.loads("".join(self._json))
-        except (ValueError, RecursionError):
-            return "it is not valid JSON"
-        return self._matches(output)
 
     def _result(self, result: dict[str, Any]) -> Event:
         cost = cost_micro(result.get("total_cost_usd"))
-        usage = usage_of(result.get("usage"))
-        if result.get("is_error") is not False or result.get("subtype") != "success":
-            return self._failure(result, usage, cost)
-        text = _string(result.get("result")) or "".join(self._text)
+        spent = model_usage_of(result.get("modelUsage"))
+        exhausted = result.get("terminal_reason") == "budget_exhausted"
+        complete = exhausted or (result.get("is_error") is False and result.get("subtype") == "success")
+        if spent is not None and (self._usage is None or spent.total >= self._usage.total):
+            self._usage = spent
+        if self._refused or (complete and self._stop_reason == "refusal"):
+            return Failed(_refused("".join(self._text)), self._usage, cost)
+        if complete and self._stop_reason == "max_tokens":
+            return self._completed(cost)
+        if complete and self._json:
+            # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
+            return self._structured(cost)
+        if not complete or self._stop_reason is None:
+            return self._failure(result, cost)
         if self._request.schema is not None:
-            if "structured_output" not in result:
-                return self._mismatch("The model did not give the asked-for structure.", cost)
-            output = result["structured_output"]
-            if (problem := self._matches(output)) is not None:
-                return self._mismatch(problem, cost)
-            return self._completed(cost, output=output, text="".join(self._json) or json.dumps(output))
-        stop_reason = _string(result.get("stop_reason")) or self._stop_reason
-        if stop_reason == "refusal":
-            return Failed(_refused(text), usage or self._usage, cost)
-        if not text.strip():
-            return Failed(BridgeError("cli_bad_output", "The model gave an empty answer."), usage or self._usage, cost)
-        return self._completed(cost, text=text)
+            return self._mismatch("the model answered in words instead of the asked-for structure", cost)
+        if self._stop_reason == "tool_use":
+            return self._bad("The model asked for a tool that it was not given.", cost)
+        if not "".join(self._text).strip():
+            return self._bad("The model gave an empty answer.", cost)
+        return self._completed(cost)
 
-    def _failure(self, result: dict[str, Any], usage: Usage | None, cost: int | None) -> Failed:
+    def _structured(self, cost: int | None) -> Event:
+        """The end of a run with a schema: the answer is what the model gave to the output tool."""
+        try:
+            output = json.loads("".join(self._json))
+        except (ValueError, RecursionError):
+            return self._mismatch("it is not valid JSON", cost)
+        problem = self._matches(output)
+        return self._completed(cost, output) if problem is None else self._mismatch(problem, cost)
+
+    def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
         """An error that the CLI reports in a result line, often with exit status 0."""
         text = _string(result.get("result")) or ""
-        if _string(result.get("stop_reason")) == "refusal" or self._stop_reason == "refusal":
-            return Failed(_refused("".join(self._text) or text), self._usage or usage, cost)
-        if self._usage is not None and (usage is None or usage.total < self._usage.total):
-            # A stream that broke: the message had begun, so it is billed; the result says zero.
-            usage, cost = self._usage, None
         status = result.get("api_error_status")
-        return Failed(
-            api_error(status if isinstance(status, int) else None, text, result.get("terminal_reason")),
-            usage,
-            cost,
-        )
+        reason = result.get("terminal_reason")
+        error = api_error(status if isinstance(status, int) else None, text, reason)
+        if reason == "budget_exhausted":
+            error = BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+        if self._usage is None:
+            # Turned away before the message had begun: the result's own figures, zero, are right.
+            return Failed(error, usage_of(result.get("usage")), cost)
+        # A stream that broke: it is billed for what it had made, which nobody tells.
+        return Failed(error)
 
-    def _completed(self, cost: int | None, *, output: Any = None, text: str | None = None) -> Completed:
+    def _completed(self, cost: int | None, output: Any = None) -> Completed:
+        stop_reason = self._stop_reason or "end_turn"
         return Completed(
             Answer(
-                text="".join(self._json or self._text) if text is None else text,
+                text="".join(self._json or self._text),
                 model=self._model,
-                stop_reason="end_turn" if self._json and output is not None else self._stop_reason or "end_turn",
+                # The output tool is the CLI's way, not the client's.
+                stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
                 usage=self._usage,
                 cost_micro=cost,
                 output=output,
             )
         )
 
-    def _mismatch(self, why: str, cost: int | None = None) -> Failed:
+    def _mismatch(self, why: str, cost: int | None) -> Failed:
         text = "".join(self._json or self._text)
-        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {why}", text=text)
+        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {why}.", text=text)
         return Failed(error, self._usage, cost)
 
-    def _bad(self, why: str) -> Failed:
-        return Failed(BridgeError("cli_bad_output", why), self._usage)
+    def _bad(self, why: str, cost: int | None = None) -> Failed:
+        return Failed(BridgeError("cli_bad_output", why), self._usage, cost)
 
 
 def control_answer(line: bytes) -> tuple[str, bool] | None:
@@ -351,6 +356,23 @@ def usage_of(raw: Any) -> Usage | None:
     thinking = details.get("thinking_tokens") if isinstance(details, dict) else 0
     fresh, read, written, output = counts
     return Usage(fresh, read, written, output, thinking if type(thinking) is int and thinking > 0 else 0)
+
+
+def model_usage_of(raw: Any) -> Usage | None:
+    """Usage over all models of a result's `modelUsage`; None where it is missing or makes no sense."""
+    if not isinstance(raw, dict) or not raw:
+        return None
+    names = ("inputTokens", "cacheReadInputTokens", "cacheCreationInputTokens", "outputTokens", "thinkingTokens")
+    sums = [0] * len(names)
+    for counts in raw.values():
+        if not isinstance(counts, dict):
+            return None
+        for place, name in enumerate(names):
+            count = counts.get(name) or 0
+            if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+                return None
+            sums[place] += count
+    return Usage(*sums)
 
 
 def cost_micro(raw: Any) -> int | None:

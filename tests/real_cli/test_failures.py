@@ -1,0 +1,77 @@
+"""What goes wrong upstream becomes one clear error, after one call, within the time that was asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.real_cli.conftest import Rig
+
+BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("directive", "status", "codes"),
+    [
+        ("status=401", 503, {"cli_unavailable"}),
+        ("status=403", 503, {"cli_unavailable"}),
+        ("status=404", 502, {"cli_failed"}),
+        ("status=429", 503, {"provider_rate_limited"}),
+        ("status=500", 0, {"cli_failed", "provider_overloaded"}),
+        ("status=503", 503, {"provider_overloaded"}),
+        ("mode=quota", 503, {"provider_rate_limited"}),
+        ("mode=cut", 502, {"cli_failed"}),
+        ("mode=cut_early", 502, {"cli_failed"}),
+        ("mode=garbage", 502, {"cli_failed", "cli_bad_output"}),
+        ("mode=stream_error", 0, {"cli_failed", "provider_overloaded"}),
+        ("mode=context", 502, {"cli_failed"}),
+        ("mode=empty", 502, {"cli_bad_output"}),
+    ],
+)
+def test_an_error_upstream_is_one_clear_error_here(
+    rig: Rig, path: str, directive: str, status: int, codes: set[str]
+) -> None:
+    answer = rig.ask(path, prompt=f"[[standin {directive}]] x")
+    assert answer.json["code"] in codes, answer.body
+    assert status in (0, answer.status)
+    for secret in ("sk-", "127.0.0.1", "/dev/shm", "Traceback"):
+        assert secret not in answer.body.decode()
+    # claude repeats what the API refused as unknown or too long; that is not billed
+    repeats = directive in ("status=404", "mode=context")
+    assert len(rig.standin.generations) <= (2 if repeats else 1), "no retries that are billed"
+    # and the next one works
+    assert rig.ask(path, prompt="again").status == 200
+
+
+@BOTH
+def test_529_is_overload(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="[[standin status=529]] x")
+    assert (answer.status, answer.json["code"]) in ((503, "provider_overloaded"), (502, "cli_failed"))
+
+
+def test_a_refusal_is_reported_as_one(rig: Rig) -> None:
+    answer = rig.ask("/generate", prompt="[[standin mode=refusal]] x")
+    assert (answer.status, answer.json["code"]) == (502, "refused")
+    assert len(rig.standin.generations) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("mode", ["hang", "hang_headers", "hang_mid"])
+def test_a_model_that_hangs_is_given_up_at_the_deadline(rig: Rig, path: str, mode: str) -> None:
+    answer = rig.ask(path, prompt=f"[[standin mode={mode}]] x", timeoutSeconds=2)
+    assert (answer.status, answer.json["code"]) == (504, "timeout")
+    (sent,) = rig.standin.wait(lambda records: all(r.closed_early for r in records))
+    assert sent.closed_early, "the call upstream ended with the run"
+    row = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
+    assert (row["code"], row["assumed"]) == ("timeout", True)
+    assert row["costUsd"] > 0
+
+
+def test_a_codex_process_that_dies_is_replaced(rig: Rig) -> None:
+    import psutil
+
+    server = psutil.Process(rig.server.process.pid)
+    (app_server,) = [p for p in server.children(recursive=True) if "app-server" in p.cmdline()]
+    app_server.kill()
+    app_server.wait(5)
+    assert rig.ask("/generate-codex", prompt="hello").status == 200

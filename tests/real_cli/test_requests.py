@@ -1,0 +1,162 @@
+"""What reaches the model: the client's words, once and unchanged, and nothing of the host."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.real_cli.conftest import HOST_FILE, Rig, everything, system_texts, texts
+from tests.server.test_generate import PNG
+
+BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@BOTH
+def test_the_prompt_arrives_unchanged_and_the_system_prompt_exactly_once(rig: Rig, path: str) -> None:
+    prompt = 'Say "hi" — ünïcode 🎉,\n\ttabs, <tags> & $HOME `ls` \\n %s {} /etc'
+    answer = rig.ask(path, prompt=prompt, systemPrompt="SYSTEM-4711: be brief.")
+    assert answer.status == 200, answer.body
+    assert answer.json["content"][0]["text"] == f"ECHO<{prompt}>"
+    (sent,) = rig.standin.generations
+    assert texts(sent) == [("user", prompt)]
+    assert everything(sent).count("SYSTEM-4711") == 1
+    assert sum("SYSTEM-4711" in text for text in system_texts(sent)) == 1
+    assert not rig.standin.side_traffic
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        f"@{HOST_FILE}",
+        f"read @{HOST_FILE} please",
+        "/help",
+        "/cost",
+        "/clear",
+        "/init",
+        "/quit",
+        "!ls",
+        "#remember this",
+        "$imagegen draw a cat",
+        "--help",
+        "\n\n/help",
+    ],
+)
+def test_a_prompt_is_only_ever_text(rig: Rig, path: str, prompt: str) -> None:
+    answer = rig.ask(path, prompt=prompt)
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert [text for _, text in texts(sent)] == [prompt]
+    said = everything(sent)
+    assert "root:x:0" not in said
+    assert "imagegen" not in said.replace(prompt, "")
+
+
+@BOTH
+def test_no_tools_no_folder_no_host_and_no_instructions_lying_about(rig: Rig, path: str) -> None:
+    assert rig.ask(path, prompt="hello").status == 200
+    (sent,) = rig.standin.generations
+    assert not sent.body.get("tools")
+    said = everything(sent)
+    for trace in ("TRAP-7391", str(rig.server.data_dir.parent), "/dev/shm", "cwd", "Debian", "2026-"):
+        assert trace not in said, trace
+
+
+@BOTH
+@pytest.mark.parametrize("tool", ["Read", "Bash", "shell", "view_image", "exec_command", "custom:apply_patch"])
+def test_a_model_that_asks_for_a_tool_gets_none(rig: Rig, path: str, tool: str) -> None:
+    answer = rig.ask(path, prompt=f"[[standin tool={tool}]] hello")
+    assert answer.status in (200, 502), answer.body
+    for sent in rig.standin.requests:
+        assert "root:x:0" not in everything(sent)
+    assert len(rig.standin.generations) <= 2
+
+
+@BOTH
+def test_a_conversation_arrives_turn_by_turn(rig: Rig, path: str) -> None:
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "four"},
+        {"role": "user", "content": "five"},
+    ]
+    answer = rig.ask(path, messages=messages, systemPrompt="S")
+    assert answer.json["content"][0]["text"] == "ECHO<five>"
+    (sent,) = rig.standin.generations
+    assert texts(sent) == [(m["role"], m["content"]) for m in messages]
+
+
+@BOTH
+def test_an_image_arrives_unchanged(rig: Rig, path: str) -> None:
+    assert rig.ask(path, prompt="look", images=[PNG]).status == 200
+    (sent,) = rig.standin.generations
+    assert PNG.partition(",")[2] in everything(sent)
+    assert "path=" not in everything(sent)
+
+
+@BOTH
+def test_a_schema_gives_parsed_output_with_one_call(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="who?", schema=SCHEMA)
+    assert answer.status == 200, answer.body
+    assert set(answer.json["output"]) == {"name", "age"}
+    assert len(rig.standin.generations) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("way", ["schema_bad", "schema_never"])
+def test_an_answer_that_misses_the_schema_says_so_after_one_call(rig: Rig, path: str, way: str) -> None:
+    answer = rig.ask(path, prompt=f"[[standin {way}=1]] who?", schema=SCHEMA)
+    assert (answer.status, answer.json["code"]) == (502, "output_mismatch")
+    assert len(rig.standin.generations) == 1
+
+
+@pytest.mark.parametrize(("path", "model"), [("/generate", "claude-haiku-5-5"), ("/generate-codex", "gpt-5.5")])
+def test_model_and_effort_of_the_request_are_used(rig: Rig, path: str, model: str) -> None:
+    answer = rig.ask(path, prompt="x", model=model, effort="low")
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert sent.body["model"] == model
+    assert "low" in everything(sent)
+
+
+def test_claude_is_given_the_output_limit_and_stops_there_with_one_call(rig: Rig) -> None:
+    answer = rig.ask("/generate", prompt="[[standin long=1]] go on", maxOutputTokens=300)
+    assert answer.status == 200, answer.body
+    assert answer.json["stop_reason"] == "max_tokens"
+    assert answer.json["usage"]["output_tokens"] == 300
+    (sent,) = rig.standin.generations
+    assert sent.body["max_tokens"] == 300
+
+
+def test_codex_is_stopped_at_the_output_limit(rig: Rig) -> None:
+    answer = rig.ask("/generate-codex", prompt="[[standin words=5000 deltas=1000 delay=0.002]] go", maxOutputTokens=300)
+    assert answer.status == 200, answer.body
+    assert answer.json["stop_reason"] == "max_tokens"
+    (sent,) = rig.standin.wait(lambda records: all(r.closed_early for r in records))
+    assert sent.closed_early, "the turn was interrupted upstream"
+
+
+@BOTH
+def test_usage_and_cost_are_the_providers_own(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="[[standin input=1000 cached=400 output=50]] x")
+    usage = answer.json["usage"]
+    assert usage["output_tokens"] == 50
+    assert answer.json["cost_usd"] > 0
+    if path == "/generate":
+        assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (1000, 400)
+    else:
+        assert (usage["input_tokens"], usage["cached_input_tokens"]) == (1000, 400)
+
+
+@BOTH
+def test_a_stream_brings_the_text_as_it_is_made(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="[[standin deltas=20 delay=0.02]] hello there", stream=True)
+    deltas = [data["text"] for name, data in answer.events if name == "delta"]
+    assert len(deltas) > 5
+    assert "".join(deltas) == answer.events[-1][1]["content"][0]["text"]

@@ -1,0 +1,119 @@
+"""The answer that a script asks for, before either API gives it a shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from .instances import instance, violation
+from .script import Script
+
+Stop = Literal["end", "limit", "refusal", "tool"]
+
+UNBOUNDED_WORDS = 4096  # of a model that would never stop, when the request names no limit
+_PIECE = 512  # characters of one delta in a long answer
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the stand-in has to know of a request."""
+
+    text: str  # the last thing that the user wrote
+    size: int  # characters of all that the model would read
+    limit: int | None  # output tokens allowed
+    schema: dict[str, Any] | None  # of the structured output that is asked for
+    tool_answered: bool  # the conversation ends in tool results
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Usage figures, as the API reports them."""
+
+    input: int
+    output: int
+    cached: int
+    cache_write: int
+    reasoning: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model answer. `pieces` are the deltas of the text, or of a tool's input."""
+
+    pieces: tuple[str, ...]
+    stop: Stop
+    tokens: Tokens
+    thinking: str = ""
+    structured: bool = False  # the pieces are JSON for the schema
+    tool: str = ""
+
+    @property
+    def text(self) -> str:
+        """All pieces together."""
+        return "".join(self.pieces)
+
+
+def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
+    """The answer to `prompt`, whose text without directives is `rest`."""
+    stop: Stop = "end"
+    structured = False
+    tool = "" if prompt.tool_answered else script.tool
+    if tool:
+        text, stop = "", "tool"
+    elif prompt.schema is not None and not script.schema_never:
+        made = violation(prompt.schema) if script.schema_bad else instance(prompt.schema)
+        text, structured = json.dumps(made, ensure_ascii=False), True
+    elif script.mode == "empty":
+        text = ""
+    elif script.text:
+        text = script.text
+    elif script.size:
+        text = ("The quick brown fox jumps over the lazy dog. " * (script.size // 45 + 1))[: script.size]
+    elif script.long or script.words:
+        limit = prompt.limit if prompt.limit is not None else UNBOUNDED_WORDS
+        wanted = limit + 1 if script.long else script.words
+        text = "word " * min(wanted, limit)
+        stop = "limit" if wanted > limit else "end"
+    else:
+        text = f"ECHO<{rest}>"
+    if text and not script.text:
+        text = text.ljust(script.deltas, " " if structured else ".")
+    if script.mode in ("incomplete", "max_tokens"):
+        stop = "limit"
+    elif script.mode == "refusal":
+        stop = "refusal"
+    thinking = "Let me think about that step by step." if script.thinking else ""
+    return Answer(
+        pieces=_split(text, script.deltas),
+        stop=stop,
+        tokens=_tokens(script, prompt, text),
+        thinking=thinking,
+        structured=structured,
+        tool=tool,
+    )
+
+
+def _split(text: str, deltas: int) -> tuple[str, ...]:
+    if not text:
+        return ()
+    count = min(deltas or max(4, math.ceil(len(text) / _PIECE)), len(text))
+    cuts = [len(text) * i // count for i in range(count + 1)]
+    return tuple(text[a:b] for a, b in pairwise(cuts))
+
+
+def _tokens(script: Script, prompt: Prompt, text: str) -> Tokens:
+    reasoning = script.reasoning if script.reasoning >= 0 else (16 if script.thinking else 0)
+    counted = text.count("word ") if script.long or script.words else math.ceil(len(text) / 4)
+    output = max(1, counted) + reasoning
+    if prompt.limit is not None:
+        output = min(output, prompt.limit)
+    return Tokens(
+        input=script.input if script.input >= 0 else max(1, prompt.size // 4),
+        output=script.output if script.output >= 0 else output,
+        cached=script.cached,
+        cache_write=script.cache_write,
+        reasoning=reasoning,
+    )

@@ -1,0 +1,221 @@
+"""The Anthropic Messages API as the stand-in speaks it.
+
+Event order and fields: Anthropic's public streaming documentation (message_start,
+content_block_start, ping, content_block_delta, content_block_stop, message_delta, message_stop)
+and error documentation (`{"type":"error","error":{"type","message"}}`), and what the claude CLI
+2.1.329 reads and sends back, seen with this server. The CLI asks for structured output with a
+tool of the name StructuredOutput; it sends `POST /v1/messages?beta=true`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from .answer import Answer, Prompt, Tokens
+from .events import Event
+
+Json = dict[str, Any]
+
+NAME = "anthropic"
+STRUCTURED_OUTPUT = "StructuredOutput"
+
+_ERRORS: dict[int, tuple[str, str]] = {
+    400: ("invalid_request_error", "messages: the request is not valid"),
+    401: ("authentication_error", "invalid x-api-key"),
+    403: ("permission_error", "Your API key does not have permission to use this resource"),
+    404: ("not_found_error", "model: {model}"),
+    413: ("request_too_large", "Request exceeds the maximum size"),
+    429: ("rate_limit_error", "This request would exceed your organization's rate limit"),
+    500: ("api_error", "Internal server error"),
+    502: ("api_error", "Bad gateway"),
+    503: ("api_error", "Service unavailable"),
+    504: ("timeout_error", "The request timed out while processing"),
+    529: ("overloaded_error", "Overloaded"),
+}
+_STREAM_ERRORS = {
+    "stream_error": ("overloaded_error", "Overloaded"),
+    "stream_rate_limit": ("rate_limit_error", "This request would exceed your rate limit"),
+}
+# The CLI itself writes this as a user's turn when an answer ended at the limit.
+_RESUME = "Output token limit hit."
+_STOPS = {"end": "end_turn", "limit": "max_tokens", "refusal": "refusal", "tool": "tool_use"}
+
+
+def read(body: Json) -> Prompt:
+    """What to answer to; a body that is no Messages request reads as an empty prompt."""
+    messages = [m for m in body.get("messages", ()) if isinstance(m, dict)]
+    texts = [t for m in messages if m.get("role") == "user" and (t := _text(m.get("content")))]
+    while len(texts) > 1 and texts[-1].startswith(_RESUME):
+        texts.pop()
+    last = messages[-1].get("content") if messages else None
+    answered = isinstance(last, list) and any(b.get("type") == "tool_result" for b in last)
+    schema = next(
+        (t.get("input_schema") for t in body.get("tools") or () if t.get("name") == STRUCTURED_OUTPUT),
+        None,
+    )
+    size = len(_text(body.get("system"))) + sum(len(_text(m.get("content"))) for m in messages)
+    return Prompt(
+        text=texts[-1] if texts else "",
+        size=size,
+        limit=body.get("max_tokens"),
+        schema=schema,
+        tool_answered=answered,
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    return "\n".join(b["text"] for b in content if b.get("type") == "text")
+
+
+def events(model: str, answer: Answer) -> list[Event]:
+    """The whole stream of `answer`, in the official order."""
+    usage = _usage(answer.tokens)
+    start = _message(model, [], None, {**usage, "output_tokens": 1})
+    out = [_event("message_start", message=start)]
+    for index, block in enumerate(_content(answer)):
+        out += _block(index, block, answer, ping=index == 0)
+    delta = {"stop_reason": _STOPS[_stop(answer)], "stop_sequence": None}
+    out.append(_event("message_delta", delta=delta, usage=usage))
+    out.append(_event("message_stop"))
+    return out
+
+
+def whole(model: str, answer: Answer) -> Json:
+    """The same answer for a request without `stream`."""
+    return _message(model, _content(answer), _STOPS[_stop(answer)], _usage(answer.tokens))
+
+
+def error(status: int, model: str, quota: bool = False) -> Json:
+    """The body of a failed request."""
+    kind, message = _ERRORS[status]
+    if quota:
+        message = "Your credit balance is too low to access the Anthropic API."
+    return _error_body(kind, message.format(model=model))
+
+
+def context_error() -> Json:
+    """The body for a prompt that is too long (status 400)."""
+    return _error_body("invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum")
+
+
+def stream_error(mode: str) -> list[Event]:
+    """The event that ends a stream which fails midway."""
+    kind, message = _STREAM_ERRORS[mode]
+    return [_event("error", error={"type": kind, "message": message})]
+
+
+def usage_sent(answer: Answer) -> Json:
+    """The figures that a client should come to believe."""
+    return _usage(answer.tokens)
+
+
+def models() -> Json:
+    """`GET /v1/models`."""
+    listed = [
+        {
+            "type": "model",
+            "id": name,
+            "display_name": name,
+            "created_at": "2025-01-01T00:00:00Z",
+        }
+        for name in ("claude-standin", "claude-standin-mini")
+    ]
+    return {"data": listed, "has_more": False, "first_id": None, "last_id": None}
+
+
+def _stop(answer: Answer) -> str:
+    return "tool" if answer.structured else answer.stop
+
+
+def _content(answer: Answer) -> list[Json]:
+    blocks: list[Json] = []
+    if answer.thinking:
+        blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": "c3RhbmRpbg=="})
+    if answer.tool:
+        blocks.append(_tool_use(answer.tool, _tool_input(answer.tool)))
+    elif answer.structured:
+        blocks.append(_tool_use(STRUCTURED_OUTPUT, json.loads(answer.text)))
+    elif answer.pieces and answer.stop != "refusal":
+        blocks.append({"type": "text", "text": answer.text})
+    return blocks
+
+
+def _tool_use(name: str, given: Json) -> Json:
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{uuid.uuid4().hex[:20]}",
+        "name": name,
+        "input": given,
+    }
+
+
+def _tool_input(name: str) -> Json:
+    if name == "Bash":
+        return {"command": "cat /etc/passwd", "description": "Show the users"}
+    return {"file_path": "/etc/passwd"}
+
+
+def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event]:
+    pieces: tuple[str, ...]
+    match block["type"]:
+        case "thinking":
+            empty = {**block, "thinking": "", "signature": ""}
+            kind, field, pieces = "thinking_delta", "thinking", (block["thinking"],)
+        case "tool_use":
+            empty, kind, field = {**block, "input": {}}, "input_json_delta", "partial_json"
+            pieces = answer.pieces if answer.structured else (json.dumps(block["input"]),)
+        case _:
+            empty, kind, field = {**block, "text": ""}, "text_delta", "text"
+            pieces = answer.pieces
+    out = [_event("content_block_start", index=index, content_block=empty)]
+    if ping:
+        out.append(_event("ping"))
+    counts = block["type"] != "thinking"
+    for piece in pieces:
+        delta = {"type": kind, field: piece}
+        out.append(_event("content_block_delta", counts, index=index, delta=delta))
+    if block["type"] == "thinking":
+        signature = {"type": "signature_delta", "signature": block["signature"]}
+        out.append(_event("content_block_delta", index=index, delta=signature))
+    out.append(_event("content_block_stop", index=index))
+    return out
+
+
+def _message(model: str, content: list[Json], stop: str | None, usage: Json) -> Json:
+    return {
+        "id": f"msg_{uuid.uuid4().hex[:24]}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+def _usage(tokens: Tokens) -> Json:
+    return {
+        "input_tokens": tokens.input,
+        "cache_creation_input_tokens": tokens.cache_write,
+        "cache_read_input_tokens": tokens.cached,
+        "output_tokens": tokens.output,
+    }
+
+
+def _error_body(kind: str, message: str) -> Json:
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": message},
+        "request_id": f"req_{uuid.uuid4().hex[:20]}",
+    }
+
+
+def _event(kind: str, delta_event: bool = False, /, **data: Any) -> Event:
+    return Event.named(kind, {"type": kind, **data}, delta=delta_event)

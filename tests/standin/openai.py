@@ -1,0 +1,280 @@
+"""The OpenAI Responses API as the stand-in speaks it.
+
+Event order and fields: OpenAI's public reference of the Responses streaming events
+(response.created, in_progress, output_item.added, content_part.added, output_text.delta … done,
+completed | incomplete | failed, each with a sequence_number) and of its errors
+(`{"error":{"message","type","param","code"}}`), and what the codex CLI 0.169.0 accepts from a
+custom provider with wire_api=responses, seen with this server. Codex reads cache writes from
+`input_tokens_details.cache_write_tokens`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from .answer import Answer, Prompt, Tokens
+from .events import Event
+
+Json = dict[str, Any]
+
+NAME = "openai"
+
+_ERRORS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", "unsupported_parameter", "Unsupported parameter: 'x'."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: ("invalid_request_error", "forbidden", "You are not allowed to use this project."),
+    404: (
+        "invalid_request_error",
+        "model_not_found",
+        "The model `{model}` does not exist or you do not have access to it.",
+    ),
+    413: ("invalid_request_error", None, "The request is too large."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached for {model}."),
+    500: ("server_error", None, "The server had an error while processing your request."),
+    502: ("server_error", None, "Bad gateway."),
+    503: ("server_error", "server_is_overloaded", "The engine is currently overloaded."),
+    504: ("server_error", None, "The request timed out."),
+    529: ("server_error", "server_is_overloaded", "The engine is currently overloaded."),
+}
+_STREAM_ERRORS = {
+    "stream_error": ("server_error", "The server had an error while processing your request."),
+    "stream_rate_limit": (
+        "rate_limit_exceeded",
+        "Rate limit reached. Please try again in 0.5s.",
+    ),
+    "context": (
+        "context_length_exceeded",
+        "Your input exceeds the context window of this model.",
+    ),
+}
+_REFUSAL = "I'm sorry, but I can't help with that."
+
+
+def read(body: Json) -> Prompt:
+    """What to answer to; a body that is no Responses request reads as an empty prompt."""
+    given = body.get("input", ())
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    items = [i for i in given if isinstance(i, dict)]
+    texts = [t for i in items if i.get("role") == "user" and (t := _text(i.get("content")))]
+    form = (body.get("text") or {}).get("format") or {}
+    size = len(body.get("instructions") or "") + sum(len(_text(i.get("content"))) for i in items)
+    return Prompt(
+        text=texts[-1] if texts else "",
+        size=size,
+        limit=body.get("max_output_tokens"),
+        schema=form.get("schema") if form.get("type") == "json_schema" else None,
+        tool_answered=bool(items) and str(items[-1].get("type")).endswith("_call_output"),
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    return "\n".join(p["text"] for p in content if p.get("type") in ("input_text", "text"))
+
+
+class _Stream:
+    """Numbers the events of one response."""
+
+    def __init__(self, model: str) -> None:
+        self.out: list[Event] = []
+        self.response = _response(model)
+
+    def add(self, kind: str, data: Json, *, delta: bool = False) -> None:
+        numbered = {"type": kind, "sequence_number": len(self.out), **data}
+        self.out.append(Event.named(kind, numbered, delta=delta))
+
+    def item(self, index: int, item: Json, answer: Answer) -> None:
+        at: Json = {"item_id": item["id"], "output_index": index}
+        opened = {"output_index": index, "item": _opened(item)}
+        self.add("response.output_item.added", opened)
+        match item["type"]:
+            case "message":
+                self._message({**at, "content_index": 0}, item["content"][0], answer)
+            case "reasoning":
+                self._summary({**at, "summary_index": 0}, item["summary"][0])
+            case "function_call":
+                self._call(at, "function_call_arguments", "arguments", item["arguments"])
+            case "custom_tool_call":
+                self._call(at, "custom_tool_call_input", "input", item["input"])
+        self.add("response.output_item.done", {"output_index": index, "item": item})
+
+    def _message(self, at: Json, part: Json, answer: Answer) -> None:
+        refused = part["type"] == "refusal"
+        field, name = ("refusal", "refusal") if refused else ("text", "output_text")
+        self.add("response.content_part.added", {**at, "part": {**part, field: ""}})
+        for piece in (part[field],) if refused else answer.pieces:
+            self.add(f"response.{name}.delta", {**at, "delta": piece}, delta=True)
+        self.add(f"response.{name}.done", {**at, field: part[field]})
+        self.add("response.content_part.done", {**at, "part": part})
+
+    def _summary(self, at: Json, part: Json) -> None:
+        name = "response.reasoning_summary"
+        self.add(f"{name}_part.added", {**at, "part": {**part, "text": ""}})
+        self.add(f"{name}_text.delta", {**at, "delta": part["text"]})
+        self.add(f"{name}_text.done", {**at, "text": part["text"]})
+        self.add(f"{name}_part.done", {**at, "part": part})
+
+    def _call(self, at: Json, name: str, field: str, whole: str) -> None:
+        self.add(f"response.{name}.delta", {**at, "delta": whole}, delta=True)
+        self.add(f"response.{name}.done", {**at, field: whole})
+
+
+def events(model: str, answer: Answer) -> list[Event]:
+    """The whole stream of `answer`, in the official order."""
+    stream = _Stream(model)
+    stream.add("response.created", {"response": stream.response})
+    stream.add("response.in_progress", {"response": stream.response})
+    output = _output(answer)
+    for index, item in enumerate(output):
+        stream.item(index, item, answer)
+    done = _finished(stream.response, answer, output)
+    stream.add(f"response.{done['status']}", {"response": done})
+    return stream.out
+
+
+def whole(model: str, answer: Answer) -> Json:
+    """The same answer for a request without `stream`."""
+    return _finished(_response(model), answer, _output(answer))
+
+
+def error(status: int, model: str, quota: bool = False) -> Json:
+    """The body of a failed request."""
+    kind, code, message = _ERRORS[status]
+    if quota:
+        kind = code = "insufficient_quota"
+        message = "You exceeded your current quota, please check your plan and billing details."
+    return {
+        "error": {
+            "message": message.format(model=model),
+            "type": kind,
+            "param": None,
+            "code": code,
+        }
+    }
+
+
+def context_error() -> Json:
+    """The body for a prompt that is too long (status 400)."""
+    code, message = _STREAM_ERRORS["context"]
+    return {
+        "error": {
+            "message": message,
+            "type": "invalid_request_error",
+            "param": "input",
+            "code": code,
+        }
+    }
+
+
+def stream_error(mode: str) -> list[Event]:
+    """The event that ends a stream which fails midway."""
+    code, message = _STREAM_ERRORS[mode]
+    failed = {**_response(""), "status": "failed", "error": {"code": code, "message": message}}
+    kind = "response.failed"
+    return [Event.named(kind, {"type": kind, "sequence_number": 99, "response": failed})]
+
+
+def usage_sent(answer: Answer) -> Json:
+    """The figures that a client should come to believe."""
+    return _usage(answer.tokens)
+
+
+def models() -> Json:
+    """`GET /v1/models`."""
+    listed = [
+        {"id": name, "object": "model", "created": 1735689600, "owned_by": "standin"}
+        for name in ("gpt-standin", "gpt-standin-mini")
+    ]
+    return {"object": "list", "data": listed}
+
+
+def _response(model: str) -> Json:
+    return {
+        "id": f"resp_{uuid.uuid4().hex}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "error": None,
+        "incomplete_details": None,
+        "model": model,
+        "output": [],
+        "usage": None,
+    }
+
+
+def _finished(response: Json, answer: Answer, output: list[Json]) -> Json:
+    limited = answer.stop == "limit"
+    return {
+        **response,
+        "status": "incomplete" if limited else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if limited else None,
+        "output": output,
+        "usage": _usage(answer.tokens),
+    }
+
+
+def _output(answer: Answer) -> list[Json]:
+    items: list[Json] = []
+    if answer.thinking:
+        summary = [{"type": "summary_text", "text": answer.thinking}]
+        items.append({"id": _id("rs"), "type": "reasoning", "summary": summary})
+    if answer.tool:
+        items.append(_call(answer.tool))
+    elif answer.stop == "refusal":
+        items.append(_message({"type": "refusal", "refusal": _REFUSAL}))
+    elif answer.pieces:
+        items.append(_message({"type": "output_text", "text": answer.text, "annotations": []}))
+    return items
+
+
+def _message(part: Json) -> Json:
+    return {
+        "id": _id("msg"),
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [part],
+    }
+
+
+def _call(tool: str) -> Json:
+    custom = tool.removeprefix("custom:")
+    call: Json = {"status": "completed", "call_id": _id("call"), "name": custom}
+    if custom != tool:
+        return {"id": _id("ctc"), "type": "custom_tool_call", **call, "input": "cat /etc/passwd"}
+    inputs: dict[str, Json] = {
+        "shell": {"command": ["cat", "/etc/passwd"]},
+        "exec_command": {"cmd": "cat /etc/passwd"},
+    }
+    given = inputs.get(tool, {"path": "/etc/passwd"})
+    return {"id": _id("fc"), "type": "function_call", **call, "arguments": json.dumps(given)}
+
+
+def _opened(item: Json) -> Json:
+    empty: Json = {"content": [], "summary": [], "arguments": "", "input": ""}
+    opened = {k: empty.get(k, v) for k, v in item.items()}
+    return {**opened, "status": "in_progress"} if "status" in item else opened
+
+
+def _usage(tokens: Tokens) -> Json:
+    return {
+        "input_tokens": tokens.input,
+        "input_tokens_details": {
+            "cached_tokens": tokens.cached,
+            "cache_write_tokens": tokens.cache_write,
+        },
+        "output_tokens": tokens.output,
+        "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        "total_tokens": tokens.input + tokens.output,
+    }
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"

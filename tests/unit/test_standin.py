@@ -1,0 +1,254 @@
+"""The stand-in for the model APIs does what its directives say, and remembers what it saw."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.standin import ScriptError, StandIn, encode_text
+
+HEADERS = {"content-type": "application/json", "x-api-key": "made-up"}
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "n": {"type": "integer", "minimum": 3}},
+    "required": ["name", "n"],
+}
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    with StandIn() as server:
+        yield server
+
+
+def connect(standin: StandIn) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", standin.server_address[1], timeout=5)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    data: bytes
+
+
+def post(standin: StandIn, path: str, body: object, headers: dict[str, str] = HEADERS) -> Reply:
+    with closing(connect(standin)) as connection:
+        connection.request("POST", path, json.dumps(body), headers)
+        with connection.getresponse() as response:
+            known = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, known, response.read())
+
+
+def ask_anthropic(standin: StandIn, prompt: str, **more: Any) -> Reply:
+    messages = [{"role": "user", "content": prompt}]
+    body = {"model": "m", "max_tokens": 50, "stream": True, "messages": messages, **more}
+    return post(standin, "/v1/messages?beta=true", body)
+
+
+def ask_openai(standin: StandIn, prompt: str, **more: Any) -> Reply:
+    content = [{"type": "input_text", "text": prompt}]
+    asked = [{"type": "message", "role": "user", "content": content}]
+    return post(standin, "/v1/responses", {"model": "m", "stream": True, "input": asked, **more})
+
+
+def events(reply: Reply) -> list[dict[str, Any]]:
+    assert reply.status == 200
+    lines = reply.data.decode().split("\n")
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+
+
+def text_of(seen: list[dict[str, Any]]) -> str:
+    deltas = [e.get("delta", "") for e in seen if "delta" in e["type"]]
+    return "".join(d if isinstance(d, str) else d.get("text", "") for d in deltas)
+
+
+def test_messages_stream_in_the_official_order(standin: StandIn) -> None:
+    seen = events(ask_anthropic(standin, "hello [[standin deltas=2 input=11 cached=5 output=7]]"))
+    assert [e["type"] for e in seen] == [
+        "message_start",
+        "content_block_start",
+        "ping",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert text_of(seen) == "ECHO<hello>"
+    assert seen[-2]["usage"]["output_tokens"] == 7
+    assert seen[0]["message"]["usage"]["cache_read_input_tokens"] == 5
+
+
+def test_responses_stream_in_the_official_order(standin: StandIn) -> None:
+    seen = events(ask_openai(standin, "[[standin deltas=1 cached=3 input=9]] hello"))
+    assert [e["type"].removeprefix("response.") for e in seen] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert [e["sequence_number"] for e in seen] == list(range(9))
+    assert text_of(seen) == "ECHO<hello>"
+    assert seen[-1]["response"]["usage"]["input_tokens_details"]["cached_tokens"] == 3
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 529])
+def test_errors_have_the_body_of_their_api(standin: StandIn, status: int) -> None:
+    for ask in (ask_anthropic, ask_openai):
+        reply = ask(standin, f"[[standin status={status} retry_after=3]]")
+        assert reply.status == status
+        assert reply.headers.get("retry-after") == ("3" if status == 429 else None)
+        assert json.loads(reply.data)["error"]["message"]
+
+
+def test_quota_is_the_code_that_openai_uses(standin: StandIn) -> None:
+    reply = ask_openai(standin, "[[standin mode=quota]]")
+    assert reply.status == 429
+    assert json.loads(reply.data)["error"]["code"] == "insufficient_quota"
+
+
+def test_long_answers_stop_at_the_limit_of_the_request(standin: StandIn) -> None:
+    seen = events(ask_anthropic(standin, "[[standin long=1]]", max_tokens=20))
+    assert len(text_of(seen).split()) == 20
+    assert seen[-2]["delta"]["stop_reason"] == "max_tokens"
+    assert seen[-2]["usage"]["output_tokens"] == 20
+    seen = events(ask_openai(standin, "[[standin long=1]]", max_output_tokens=20))
+    assert seen[-1]["type"] == "response.incomplete"
+    assert seen[-1]["response"]["incomplete_details"]["reason"] == "max_output_tokens"
+
+
+def test_structured_output_fits_the_schema_unless_told_otherwise(standin: StandIn) -> None:
+    tools = [{"name": "StructuredOutput", "input_schema": SCHEMA}]
+    form = {"format": {"type": "json_schema", "schema": SCHEMA}}
+
+    def anthropic(directives: str) -> Any:
+        seen = events(ask_anthropic(standin, directives, tools=tools))
+        assert seen[1]["content_block"]["name"] == "StructuredOutput"
+        parts = [e["delta"]["partial_json"] for e in seen if e["type"] == "content_block_delta"]
+        return json.loads("".join(parts))
+
+    def openai(directives: str) -> Any:
+        return json.loads(text_of(events(ask_openai(standin, directives, text=form))))
+
+    for ask in (anthropic, openai):
+        assert ask("go") == {"name": "value", "n": 3}
+        assert not isinstance(ask("[[standin schema_bad=1]]")["name"], str)
+    seen = events(ask_openai(standin, "[[standin schema_never=1]] no", text=form))
+    assert text_of(seen) == "ECHO<no>"
+
+
+def test_an_exact_text_comes_back_unchanged(standin: StandIn) -> None:
+    wanted = 'Ünïcode "quotes"\n\n[[standin]] 🎈'
+    directive = f"[[standin text={encode_text(wanted)}]]"
+    assert text_of(events(ask_anthropic(standin, directive))) == wanted
+    assert text_of(events(ask_openai(standin, directive))) == wanted
+
+
+def test_tools_are_asked_for_once_and_then_the_answer_follows(standin: StandIn) -> None:
+    seen = events(ask_openai(standin, "[[standin tool=exec_command]]"))
+    call = seen[-1]["response"]["output"][0]
+    assert (call["type"], call["name"]) == ("function_call", "exec_command")
+    assert json.loads(call["arguments"]) == {"cmd": "cat /etc/passwd"}
+    seen = events(ask_anthropic(standin, "[[standin tool=Read]]"))
+    assert seen[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_a_cut_stream_ends_without_its_last_chunk(standin: StandIn) -> None:
+    with pytest.raises(http.client.IncompleteRead):
+        ask_anthropic(standin, "[[standin mode=cut]]")
+    (record,) = standin.wait(lambda rs: rs[0].outcome != "open")
+    assert (record.outcome, record.closed_early) == ("failed", False)
+
+
+@pytest.mark.parametrize("mode", ["hang", "hang_headers", "hang_mid"])
+def test_a_client_that_leaves_a_hanging_answer_is_noticed(standin: StandIn, mode: str) -> None:
+    connection = connect(standin)
+    body = {"model": "m", "stream": True, "input": f"[[standin mode={mode}]]"}
+    connection.request("POST", "/v1/responses", json.dumps(body), HEADERS)
+    standin.wait(lambda rs: len(rs) == 1 and rs[0].outcome == "open")
+    connection.close()
+    (record,) = standin.wait(lambda rs: rs[0].outcome != "open")
+    assert record.closed_early
+    assert record.seconds is not None
+
+
+def test_stopping_ends_what_hangs() -> None:
+    with StandIn(mode="hang") as standin:
+        connection = connect(standin)
+        connection.request("POST", "/v1/responses", '{"input": "x"}', HEADERS)
+        standin.wait(lambda rs: len(rs) == 1)
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        connection.getresponse()
+    connection.close()
+    assert standin.requests[0].outcome == "stopped"
+
+
+def test_delays_are_kept_between_deltas(standin: StandIn) -> None:
+    began = time.monotonic()
+    seen = events(ask_openai(standin, "x [[standin deltas=12 delay=0.01 first_delay=0.05]]"))
+    assert time.monotonic() - began >= 0.15
+    assert sum(e["type"].endswith("text.delta") for e in seen) == 12
+
+
+def test_everything_is_recorded_and_side_traffic_stands_apart(standin: StandIn) -> None:
+    events(ask_anthropic(standin, "hello", model="claude-x"))
+    assert post(standin, "/api/telemetry", {}).status == 404
+    asked, other = standin.wait(lambda rs: all(r.outcome != "open" for r in rs))
+    assert (asked.api, asked.model, asked.text) == ("anthropic", "claude-x", "hello")
+    assert asked.headers["x-api-key"] == "made-up"
+    assert asked.usage is not None
+    assert [r.path for r in standin.side_traffic] == [other.path] == ["/api/telemetry"]
+
+
+def test_misspelt_directives_are_refused(standin: StandIn) -> None:
+    assert ask_openai(standin, "[[standin mdoe=hang]]").status == 400
+    assert ask_anthropic(standin, "[[standin mode=hnag]]").status == 400
+    with pytest.raises(ScriptError):
+        standin.script(deltas="many")
+
+
+def test_requests_without_a_credential_are_refused(standin: StandIn) -> None:
+    assert post(standin, "/v1/messages", {}, headers={}).status == 401
+
+
+def test_as_a_command_it_prints_its_url_and_is_scripted_over_http() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "tests.standin", "--port", "0", "size=10"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+
+        def call(method: str, path: str, body: object = None) -> Any:
+            connection.request(method, path, json.dumps(body), HEADERS)
+            with connection.getresponse() as response:
+                return json.loads(response.read())
+
+        asked = {"model": "m", "input": "x"}
+        answer = call("POST", "/v1/responses", asked)
+        assert len(answer["output"][0]["content"][0]["text"]) == 10
+        assert call("POST", "/__script", {"mode": "empty"}) == {}
+        assert call("POST", "/v1/responses", asked)["output"] == []
+        assert call("GET", "/__counts")["by_api"] == {"openai": 2}
+        assert [r["body"] for r in call("GET", "/__requests")] == [asked, asked]
+        call("DELETE", "/__requests")
+        assert call("GET", "/__counts")["total"] == 0
+        connection.close()
+        process.terminate()
+    assert process.returncode == 0
