@@ -86,14 +86,16 @@ class Colds:
         return run_cold(argv, self._env("claude-default"), self._work)
 
     def claude_lean(self) -> float:
-        flags = claude_protocol.arguments(CLAUDE_MODEL, bare=True)
-        text = [f for f in flags if f not in ("stream-json", "--input-format", "--output-format")]
+        # As a one-off: the prompt as an argument, text out, and no budget (it ends with an error code).
+        dropped = {"--input-format", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
+        flags = [f for f in claude_protocol.arguments(CLAUDE_MODEL, bare=True) if f not in dropped]
+        budget = flags.index("--max-budget-usd")
+        del flags[budget : budget + 2]
         env = {
             **self._env("claude-lean"),
             **claude_protocol.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
         }
-        text = [f for f in text if f not in ("--include-partial-messages", "--verbose")]
-        return run_cold([str(self._binaries.claude), *text, "hello"], env, self._work)
+        return run_cold([str(self._binaries.claude), *flags, "hello"], env, self._work)
 
     def codex_default(self) -> float:
         provider = [
@@ -192,10 +194,12 @@ def measure(rounds: int) -> dict[str, Any]:
             }
             for number in range(rounds + 1):
                 for name, arm in arms.items():
+                    # One request at a time with time between them, as a person sends them: what was
+                    # used up is warm again. The rounds with 8 at once come below.
+                    _wait_until_warm(real, 8)
                     took = arm()
                     if number:  # the first round warms caches of every arm
                         samples[name].append(took)
-                time.sleep(0.2)
             memory_idle = lab.memory_mib(real.process.pid)
             for path, name in (("/generate", "claude"), ("/generate-codex", "codex")):
                 clients = [lab.Client(real.port, real.new_key(f"bench-{name}-{i}")) for i in range(8)]

@@ -282,6 +282,33 @@ def _path(name: str) -> str:
     return quote(name, safe="")
 
 
+# --- looking after it ---------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--repair", is_flag=True, help="mend the data folder as far as that is safe (server stopped)")
+@as_json
+def doctor(repair: bool, raw: bool) -> None:
+    """Check settings, data folder and CLIs, and say what to do about what is wrong."""
+    from bridge.ops import doctor as doctors
+
+    settings = load_settings()
+    if repair:
+        with plain_errors():
+            for sentence in doctors.repair(settings):
+                click.echo(sentence)
+    findings = doctors.examine(settings)
+    if raw:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
+            click.echo(f"{click.style(finding.level.ljust(5), fg=colour)} {finding.what}: {finding.found}")
+            if finding.todo:
+                click.echo(f"      {finding.todo}")
+    raise SystemExit(FAILED if any(finding.level == "fail" for finding in findings) else 0)
+
+
 # --- what was used -----------------------------------------------------------------------------------
 
 

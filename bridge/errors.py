@@ -26,7 +26,6 @@ class Code:
 CODES: dict[str, Code] = {
     "invalid_request": Code(400, "Correct the field that the message names and send the request again."),
     "unauthorized": Code(401, "Send your key as 'Authorization: Bearer KEY'. Ask your admin for one."),
-    "forbidden": Code(403, "Log in again, or send the admin key as a Bearer token."),
     "key_disabled": Code(403, "Ask your admin to enable this key."),
     "key_expired": Code(403, "Ask your admin for a new key or a later expiry."),
     "model_not_allowed": Code(403, "Choose one of the models that GET /me lists."),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import gevent
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
@@ -33,6 +36,10 @@ CLAUDE_PROCESS_BYTES = 160 * 2**20
 RESERVED_BYTES = 256 * 2**20
 #: Slots for each core: a run mostly waits for the network.
 SLOTS_PER_CORE = 8
+#: Between two rounds of housekeeping, in seconds.
+HOUSEKEEPING_S = 6 * 3600.0
+
+log = logging.getLogger("bridge")
 
 MakeProviders = Callable[[Settings, Scratch, Clock, SchemaChecker], Mapping[str, Provider]]
 
@@ -94,7 +101,17 @@ class Service:
         )
         self._scratch = scratch
         self.engine.open()
+        self._housekeeper = gevent.spawn(self._keep_house)
         return self.engine
+
+    def _keep_house(self) -> None:
+        """Once at the start and then every few hours: remove logs that are past their days."""
+        while True:
+            try:
+                self.log.prune(self.settings.log_retention_days)
+            except OSError as error:
+                log.warning("old logs could not be removed: %s", error.strerror)
+            gevent.sleep(HOUSEKEEPING_S)
 
     def _log_recovered(self) -> None:
         """Give every run that a crash cut off its line in the log. Raises StoreError."""
@@ -107,6 +124,7 @@ class Service:
     def close(self, drain_s: float = 0.0) -> None:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""
         if self.engine is not None:
+            self._housekeeper.kill()
             self.engine.close(drain_s)
             self._scratch.clear()
         self.ledger.close()

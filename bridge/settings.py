@@ -132,8 +132,11 @@ def _zone(value: str) -> zoneinfo.ZoneInfo:
         raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
 
 
-def _limit(value: str) -> float:
-    return _number(0)(value)
+def _dollars(value: str) -> float:
+    amount = _number(0)(value)
+    if 0 < amount < 1e-6:
+        raise ValueError("must be at least a millionth of a dollar, or 0 for no limit")
+    return amount
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -311,7 +314,7 @@ def _rows() -> list[dict[str, Any]]:
             {
                 "field": name,
                 "variable": default_limit_variable(name),
-                "parse": _limit,
+                "parse": _dollars if name.startswith("maxCost") else _integer(0, 10**12),
                 "default": f"{default:g}",
                 "text": f"{what}, for keys made without {name}; 0 = no limit",
                 "secret": False,

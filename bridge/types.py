@@ -11,8 +11,6 @@ import msgspec
 
 from bridge.errors import BridgeError
 
-ProviderName = Literal["claude", "codex", "demo"]
-
 #: The most that a name of a model may look like; it is data for the CLIs, never a flag or a path.
 MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 
@@ -133,15 +131,6 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 Event = Submitted | TextDelta | Activity | Completed | Failed
-
-
-class Charged(msgspec.Struct, frozen=True):
-    """Reserved for the wire: an answer together with its charge and how long it took."""
-
-    id: str
-    answer: Answer
-    charge: Charge
-    duration_ms: int
 
 
 class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):

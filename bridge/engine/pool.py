@@ -16,6 +16,8 @@ from bridge.engine.process import Child, ChildError
 MAX_IDLE_S = 1800.0
 #: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
 REFILL_PAUSE_S = 0.3
+#: Longest time for which a start waits for a quiet moment, in seconds.
+LONGEST_DELAY_S = 1.0
 #: First pause after a process that died while warm, in seconds; doubles up to the maximum.
 BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
 
@@ -63,6 +65,7 @@ class Pool:
             child, _ = self._warm.popleft()
             self._wanted.set()
             if child.alive:
+                child.step_forward()
                 return child
             child.stop()
         return self._spawn()
@@ -91,15 +94,21 @@ class Pool:
             self._wanted.clear()
             self._discard_old()
             while len(self._warm) < self.size:
-                if not self._quiet():
-                    gevent.sleep(REFILL_PAUSE_S)
-                    continue
+                self._await_quiet()
                 try:
-                    self._warm.append((self._spawn(), self._clock.monotonic()))
+                    child = self._spawn()
+                    child.step_back()
+                    self._warm.append((child, self._clock.monotonic()))
                 except ChildError:
                     self._failures += 1
                 gevent.sleep(self._pause())
                 self._discard_dead()
+
+    def _await_quiet(self) -> None:
+        """Not beside a run that is just starting: a boot would slow it. But under steady load, anyway."""
+        deadline = self._clock.monotonic() + LONGEST_DELAY_S
+        while not self._quiet() and self._clock.monotonic() < deadline:
+            gevent.sleep(0.02)
 
     def _pause(self) -> float:
         if not self._failures:

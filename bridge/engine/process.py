@@ -8,7 +8,9 @@ descriptors. Arguments are a list; there is no shell anywhere.
 
 from __future__ import annotations
 
+import functools
 import os
+import resource
 import shutil
 import signal
 from collections import deque
@@ -25,6 +27,13 @@ MAX_LINE_BYTES = 16 * 2**20
 STDERR_KEPT_BYTES = 4096
 
 _CHUNK = 65536
+_LOWEST = 19
+
+
+@functools.cache
+def _may_raise_priority() -> bool:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
+    return os.geteuid() == 0 or soft >= 20
 
 
 class ChildError(Exception):
@@ -118,6 +127,26 @@ class Child:
                 self._signal(signal.SIGKILL)
             gevent.spawn(self._finish, grace_s)
 
+    def step_back(self) -> None:
+        """Let everything else on the host go first, while it boots ahead of need.
+
+        Only where it can be taken back: a process may always be slowed, but not always sped up again.
+        """
+        if _may_raise_priority():
+            self._set_nice(_LOWEST)
+
+    def step_forward(self) -> None:
+        """Undo `step_back`: it has work to do now."""
+        if _may_raise_priority():
+            self._set_nice(0)
+
+    def _set_nice(self, nice: int) -> None:
+        try:
+            # The group, so that it goes for all of its threads.
+            os.setpriority(os.PRIO_PGRP, self.pid, nice)
+        except OSError:
+            pass
+
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the process to end; its exit status, or None after `timeout_s`."""
         try:
@@ -163,6 +192,15 @@ class Child:
             return data
         except (OSError, ValueError):
             return b""
+
+
+def program(name: str) -> str | None:
+    """The absolute path of a program, given by name or path; None where there is none that can be run.
+
+    Absolute, because a child starts in a folder of its own.
+    """
+    found = shutil.which(name)
+    return None if found is None else os.path.abspath(found)
 
 
 def capture(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float) -> tuple[int | None, str]:

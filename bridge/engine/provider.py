@@ -41,6 +41,9 @@ class Provider(Protocol):
     def open(self) -> None:
         """Get ready: look at the CLI, start what is kept warm. Problems go into `status`."""
 
+    def check(self) -> ProviderStatus:
+        """Look at the CLI: is it there, new enough, logged in. Starts short commands only; spends nothing."""
+
     def close(self) -> None:
         """Stop every process of this provider and wait for them to be gone."""
 

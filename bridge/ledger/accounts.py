@@ -66,8 +66,15 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
 
     def add(self, other: Counts) -> None:
         """Add another's figures to these."""
-        for field in self.__struct_fields__:
-            setattr(self, field, getattr(self, field) + getattr(other, field))
+        self.requests += other.requests
+        self.errors += other.errors
+        self.input_tokens += other.input_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.output_tokens += other.output_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.cost_micro += other.cost_micro
+        self.assumed_micro += other.assumed_micro
 
 
 def counts_of(charge: Charge, *, error: bool) -> Counts:

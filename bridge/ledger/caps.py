@@ -170,10 +170,12 @@ def _refusal(bound: _Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
         "needed": show(needed),
         "resets_at": iso(bound.ends_at) if bound.ends_at else None,
     }
-    retry_after = None
-    if bound.ends_at:
+    hint = retry_after = None
+    if needed > bound.limit:
+        hint = "Waiting does not help: this request is larger than the whole limit. Make it smaller, or ask your admin."
+    elif bound.ends_at:
         retry_after = _wait_s(bound.ends_at, now, if_runs_end=bound.used + needed <= bound.limit)
-    return BridgeError(bound.code, "".join(parts), retry_after=retry_after, **facts)
+    return BridgeError(bound.code, "".join(parts), hint, retry_after=retry_after, **facts)
 
 
 def _wait_s(ends_at: float, now: Moment, *, if_runs_end: bool) -> float:

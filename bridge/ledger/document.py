@@ -12,7 +12,7 @@ import msgspec
 from bridge.errors import StoreError
 from bridge.ledger.files import in_thread, keep_previous, storage_failed, sync_folder, write_private
 
-REPAIR_HINT = "Run 'cli-bridge doctor --repair', or restore a backup with 'cli-bridge restore FILE'."
+REPAIR_HINT = "Run 'cli-bridge doctor --repair', or put a copy of the data folder from a backup in its place."
 
 
 class Document:

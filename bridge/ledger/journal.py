@@ -1,7 +1,7 @@
 """An append-only file of JSON lines in which whatever was acknowledged stays.
 
-Lines are written in groups: all records that arrive while one group is
-being written go into the next, with one write and one fdatasync for all of them.
+Lines are written in groups: all records that arrive while one group is being written go into the next,
+with one write and one fdatasync for all of them.
 """
 
 from __future__ import annotations
@@ -174,12 +174,12 @@ class Journal:
             failure, self._failure = self._failure, None
             try:
                 save(self.seq)
-            except BaseException as error:
+            except BaseException:
                 if failure is not None:
                     self._fail(failure, carried)
                 else:
                     self._write_batch(carried)
-                raise error
+                raise
             try:
                 in_thread(self._start_afresh)
             except OSError as error:

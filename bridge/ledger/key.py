@@ -13,7 +13,7 @@ from bridge.ledger.limits import Limits
 from bridge.types import MODEL_PATTERN
 
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,50}"
-PROVIDERS = ("claude", "codex", "demo")
+PROVIDERS = ("claude", "codex")
 
 
 class KeyHash(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

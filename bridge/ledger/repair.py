@@ -142,7 +142,7 @@ def _examine_usage(folder: Path) -> Iterator[tuple[Finding, Act | None]]:
         return
     rescue = found.rescue
     if rescue is None:
-        yield Finding(found.file, f"{found.problem} Restore a backup with 'cli-bridge restore FILE'."), None
+        yield Finding(found.file, f"{found.problem} Put it back from a backup of the data folder."), None
         return
 
     def act() -> str:

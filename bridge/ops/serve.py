@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.lock import RLock
 from gunicorn.app.base import BaseApplication
 
 from bridge.errors import StoreError, StoreLocked
@@ -48,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._make_providers = make_providers
         self._ready = ready
         self._service: Service | None = None
+        self._stopping = RLock()
         super().__init__()
 
     def load_config(self) -> None:
@@ -64,11 +66,13 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
             "limit_request_line": 8190,
             "proc_name": "cli-bridge",
-            "loglevel": "warning",
+            # What goes wrong in here is said by us; gunicorn's own words would only repeat it.
+            "loglevel": "critical",
             "control_socket_disable": True,
             # Nothing of a proxy's headers is believed here; see http/address.py.
             "forwarded_allow_ips": "",
             "post_worker_init": self._serve,
+            "worker_int": lambda worker: self._stop(),
             "worker_exit": lambda server, worker: self._stop(),
         }
         for name, value in options.items():
@@ -114,9 +118,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         os._exit(0)
 
     def _stop(self, drain_s: float = 0.0) -> None:
-        service, self._service = self._service, None
-        if service is not None:
-            service.close(drain_s)
+        """Close the service once, however many signals come; every caller waits until it is closed."""
+        with self._stopping:
+            service, self._service = self._service, None
+            if service is not None:
+                service.close(drain_s)
 
 
 #: gunicorn's exit status for "do not start this worker again".
@@ -128,7 +134,12 @@ def run(settings: Settings, *, make_providers: MakeProviders | None = None, read
     holder = Store.holder(settings.data_dir)
     if holder is not None:
         raise StoreLocked(holder.get("pid"))
-    Server(settings, make_providers=make_providers, ready=ready or announce).run()
+    if "*" in settings.cors_origins:
+        say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
+    try:
+        Server(settings, make_providers=make_providers, ready=ready or announce).run()
+    except SystemExit as end:
+        raise SystemExit(1 if end.code == _BOOT_ERROR else end.code) from None
 
 
 def announce(service: Service, address: str) -> None:

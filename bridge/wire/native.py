@@ -232,6 +232,9 @@ def answer_object(
         "cost_usd": charge.cost_micro / 1e6,
         "duration_ms": duration_ms,
     }
+    if charge.assumed:
+        # The CLI was stopped before it said what it used; these are the bridge's own figures.
+        body["usage_assumed"] = True
     if request.schema is not None:
         body["output"] = answer.output
     return body

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.pool import Pool
-from bridge.engine.process import Child, ChildError, capture
+from bridge.engine.process import Child, ChildError, capture, program
 from bridge.engine.provider import Emit, ProviderStatus
 from bridge.engine.providers import claude_protocol as protocol
 from bridge.engine.scratch import Scratch
 from bridge.engine.tokens import text_ceiling
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Completed, Event, Failed, GenerationRequest, Submitted
+from bridge.types import Completed, Event, Failed, GenerationRequest, Submitted, TextDelta
 
 #: Oldest version whose protocol is known to be the one spoken here.
 OLDEST_VERSION = (2, 1, 329)
@@ -54,13 +53,15 @@ class ClaudeProvider:
         self._scratch = scratch
         self._matches = matches
         self._login = settings.claude_credentials == "login"
-        self._pool = Pool(self._spawn, warm, clock)
+        self._pool = Pool(self._spawn, warm, clock, quiet=lambda: not self._starting)
         self._command: str | None = None
         self._children: set[Child] = set()
+        #: conversations whose model has not said anything yet
+        self._starting: set[_Conversation] = set()
         self._status = ProviderStatus("claude", False, None, settings.claude_credentials, "not checked yet")
 
     def open(self) -> None:
-        self._status = self._check()
+        self._status = self.check()
         if self._status.available:
             self._pool.open()
 
@@ -79,7 +80,7 @@ class ClaudeProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
         if not self._status.available:
             raise BridgeError("cli_unavailable", self._status.problem or "", self._status.hint)
-        return _Conversation(self._pool.take, request, emit, self._matches)
+        return _Conversation(self._pool.take, request, emit, self._matches, self._starting)
 
     # --- the process ---------------------------------------------------------------------------
 
@@ -131,9 +132,9 @@ class ClaudeProvider:
 
     # --- is it there, new enough, and logged in ------------------------------------------------
 
-    def _check(self) -> ProviderStatus:
+    def check(self) -> ProviderStatus:
         kind = self._settings.claude_credentials
-        self._command = shutil.which(self._settings.claude_command)
+        self._command = program(self._settings.claude_command)
         if self._command is None:
             return ProviderStatus(
                 "claude",
@@ -206,7 +207,11 @@ class _Conversation:
         request: GenerationRequest,
         emit: Emit,
         matches: Callable[[dict[str, Any], Any], str | None],
+        starting: set[_Conversation],
     ) -> None:
+        """`starting` holds this conversation until the model's first word, or the end."""
+        self._starting = starting
+        starting.add(self)
         self._take = take
         self._request = request
         self._emit = emit
@@ -228,6 +233,7 @@ class _Conversation:
         except ChildError as error:
             self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {error}.")))
         finally:
+            self._starting.discard(self)
             if self._child is not None:
                 self._child.stop()
 
@@ -256,6 +262,8 @@ class _Conversation:
         self._say(Failed(error))
 
     def _say(self, event: Event) -> None:
+        if isinstance(event, TextDelta):
+            self._starting.discard(self)
         if not self._cancelled:
             self._emit(event)
 

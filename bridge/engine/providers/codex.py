@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import msgspec
 
 from bridge import __version__
 from bridge.clock import Clock
-from bridge.engine.process import Child, ChildError, capture
+from bridge.engine.process import Child, ChildError, capture, program
 from bridge.engine.provider import Emit, ProviderStatus
 from bridge.engine.providers import codex_protocol as protocol
 from bridge.engine.providers.app_server import AppServer, RpcError
@@ -80,7 +79,7 @@ class CodexProvider:
         self._status = ProviderStatus("codex", False, None, settings.codex_credentials, "not checked yet")
 
     def open(self) -> None:
-        self._status = self._check()
+        self._status = self.check()
         if self._status.available:
             try:
                 self._connect()
@@ -182,9 +181,9 @@ class CodexProvider:
 
     # --- is it there, new enough, and logged in ------------------------------------------------
 
-    def _check(self) -> ProviderStatus:
+    def check(self) -> ProviderStatus:
         kind = self._settings.codex_credentials
-        self._command = shutil.which(self._settings.codex_command)
+        self._command = program(self._settings.codex_command)
         if self._command is None:
             return ProviderStatus(
                 "codex",

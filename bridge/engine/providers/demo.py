@@ -71,6 +71,9 @@ class DemoProvider:
         for child in list(self._children):
             child.stop()
 
+    def check(self) -> ProviderStatus:
+        return self.status()
+
     def status(self) -> ProviderStatus:
         return ProviderStatus(self.name, True, "demo", "demo", warm=self._pool.warm)
 
