@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.real_cli.install import binaries
-
 from benchmarks import lab
 from bridge.engine.providers import claude_protocol, codex_protocol
+from tests.real_cli.install import binaries
 from tests.support import server as servers
 
 CLAUDE_MODEL, CODEX_MODEL = "claude-sonnet-5-5", "gpt-6-sol"

@@ -165,7 +165,7 @@ _NOTHING = Counts()
 # --- the records of the journal ------------------------------------------------------------------
 
 
-class Reserve(msgspec.Struct, frozen=True, tag_field="kind", tag="reserve"):
+class Reserve(msgspec.Struct, frozen=True, tag_field="kind", tag="reserve", omit_defaults=True):
     """A run was admitted."""
 
     reservation: Reservation

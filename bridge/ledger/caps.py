@@ -173,7 +173,7 @@ def _refusal(bound: _Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
     hint = retry_after = None
     if needed > bound.limit:
         hint = "Waiting does not help: this request is larger than the whole limit. Make it smaller, or ask your admin."
-    elif bound.ends_at:
+    if bound.ends_at:
         retry_after = _wait_s(bound.ends_at, now, if_runs_end=bound.used + needed <= bound.limit)
     return BridgeError(bound.code, "".join(parts), hint, retry_after=retry_after, **facts)
 

@@ -114,7 +114,7 @@ class Journal:
             raise storage_failed(ticket.error)
 
     def sync(self) -> None:
-        """Wait for everything appended so far. Raises BridgeError storage_failed."""
+        """Wait until everything appended so far is on the disk. Raises BridgeError storage_failed."""
         if self._latest.lines:
             self.commit(self._latest)
 
@@ -129,7 +129,7 @@ class Journal:
             self._writing = False
 
     def _write_batch(self, batch: Batch) -> None:
-        if batch.lines and batch.error is None:
+        if batch.lines:
             data = b"".join(batch.lines)
             try:
                 in_thread(self._write, data)
@@ -156,6 +156,7 @@ class Journal:
     def _fail(self, error: OSError, *batches: Batch) -> None:
         self._failure = error
         queued, self._pending = self._pending, Batch()
+        self._latest = self._pending
         for batch in (*batches, queued):
             batch.error = error
             batch.done.set()
@@ -169,26 +170,21 @@ class Journal:
         Raises BridgeError storage_failed or whatever `save` raises.
         """
         with self._io:
-            # Queued records are part of the snapshot. Those that arrive from here on follow it.
-            carried, self._pending = self._pending, Batch()
+            # From here on records are taken again. They, and any that wait in the queue and that the
+            # snapshot has too, are written behind it.
             failure, self._failure = self._failure, None
             try:
                 save(self.seq)
             except BaseException:
                 if failure is not None:
-                    self._fail(failure, carried)
-                else:
-                    self._write_batch(carried)
+                    self._fail(failure)
                 raise
             try:
                 in_thread(self._start_afresh)
             except OSError as error:
                 self._fail(error)
                 raise storage_failed(error) from error
-            finally:
-                carried.done.set()
             self._size = self.lines = 0
-            self._latest = self._pending
 
     def _start_afresh(self) -> None:
         new = self.path.with_name(self.path.name + ".new")

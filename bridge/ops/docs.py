@@ -22,8 +22,8 @@ Settings are environment variables. A file `.env` in the working directory is re
 every mistake is listed at once, and the server does not start (exit status 2). A change holds from the next start on.
 
 `cli-bridge serve --help` prints the same list. `--host` and `--port` of `serve` and `demo` win over the settings.
-`demo` reads only `BRIDGE_HOST` and `BRIDGE_PORT`. The path of a CLI may be relative to the working directory. `BRIDGE_ALERT_WEBHOOK` has no
-effect yet.
+`demo` reads only `BRIDGE_HOST` and `BRIDGE_PORT`. The path of a CLI may be relative to the working directory.
+`BRIDGE_ALERT_WEBHOOK` has no effect yet.
 """
 
 _FOOT = """\

@@ -38,8 +38,13 @@ _STREAM_ERRORS = {
     "stream_error": ("overloaded_error", "Overloaded"),
     "stream_rate_limit": ("rate_limit_error", "This request would exceed your rate limit"),
 }
-# The CLI itself writes this as a user's turn when an answer ended at the limit.
-_RESUME = "Output token limit hit."
+# The CLI itself writes these as the user's when an answer ended at the limit, had no text, or was
+# not structured: they are not the prompt, and its directives go on.
+_CLI_WRITES = (
+    "Output token limit hit. Resume directly",
+    "[Your previous response had no visible output.",
+    "[structured-output-enforce]",
+)
 _STOPS = {"end": "end_turn", "limit": "max_tokens", "refusal": "refusal", "tool": "tool_use"}
 
 
@@ -47,8 +52,6 @@ def read(body: Json) -> Prompt:
     """What to answer to; a body that is no Messages request reads as an empty prompt."""
     messages = [m for m in body.get("messages", ()) if isinstance(m, dict)]
     texts = [t for m in messages if m.get("role") == "user" and (t := _text(m.get("content")))]
-    while len(texts) > 1 and texts[-1].startswith(_RESUME):
-        texts.pop()
     last = messages[-1].get("content") if messages else None
     answered = isinstance(last, list) and any(b.get("type") == "tool_result" for b in last)
     schema = next(
@@ -66,11 +69,9 @@ def read(body: Json) -> Prompt:
 
 
 def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    return "\n".join(b["text"] for b in content if b.get("type") == "text")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    texts = [b["text"] for b in blocks if b.get("type") == "text"]
+    return "\n".join(t for t in texts if not t.startswith(_CLI_WRITES))
 
 
 def events(model: str, answer: Answer) -> list[Event]:

@@ -189,6 +189,8 @@ class Handler(BaseHTTPRequestHandler):
             self._fault(api, script)
             return
         self.wfile.write(b"0\r\n\r\n")
+        if script.mode in ("garbage", "context"):
+            self.server.journal.close(self.record, "failed")
 
     def _fault_at(self, script: Script, events: Sequence[Event]) -> int:
         """The number of deltas before the fault; -1: the answer is played to its end."""

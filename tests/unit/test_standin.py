@@ -216,6 +216,17 @@ def test_everything_is_recorded_and_side_traffic_stands_apart(standin: StandIn) 
     assert [r.path for r in standin.side_traffic] == [other.path] == ["/api/telemetry"]
 
 
+def test_what_the_claude_cli_writes_in_between_is_not_the_prompt(standin: StandIn) -> None:
+    messages = [
+        {"role": "user", "content": "hello [[standin mode=max_tokens]]"},
+        {"role": "assistant", "content": "ECHO<hel"},
+        {"role": "user", "content": [{"type": "text", "text": "Output token limit hit. Resume directly …"}]},
+    ]
+    seen = events(ask_anthropic(standin, "", messages=messages))
+    assert text_of(seen) == "ECHO<hello>"
+    assert seen[-2]["delta"]["stop_reason"] == "max_tokens"
+
+
 def test_misspelt_directives_are_refused(standin: StandIn) -> None:
     assert ask_openai(standin, "[[standin mdoe=hang]]").status == 400
     assert ask_anthropic(standin, "[[standin mode=hnag]]").status == 400

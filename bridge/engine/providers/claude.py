@@ -17,6 +17,7 @@ from bridge.engine.pool import Pool
 from bridge.engine.process import Child, ChildError, capture, program
 from bridge.engine.provider import Emit, ProviderStatus
 from bridge.engine.providers import claude_protocol as protocol
+from bridge.engine.providers.claude_answer import AnswerParser
 from bridge.engine.scratch import Scratch
 from bridge.engine.tokens import text_ceiling
 from bridge.errors import BridgeError
@@ -252,7 +253,7 @@ class _Conversation:
                 return
         self._say(Submitted())
         child.write(protocol.prompt(request))
-        parser = protocol.AnswerParser(request, lambda output: self._matches(request.schema or {}, output))
+        parser = AnswerParser(request, lambda output: self._matches(request.schema or {}, output))
         for line in lines:
             for event in parser.feed(line):
                 self._say(event)

@@ -233,7 +233,8 @@ def usage_of(raw: Any) -> Usage | None:
     if not all(type(count) is int and 0 <= count <= 10**8 for count in counts):
         return None
     total_input, cached, written, output, reasoning = counts
-    if cached + written > total_input:
+    # After an answer that was cut or too long a prompt all figures are zero; that is not a usage.
+    if cached + written > total_input or not (total_input or output):
         return None
     return Usage(total_input - cached - written, cached, written, output, min(reasoning, output))
 
@@ -252,7 +253,7 @@ def turn_error(error: Any) -> BridgeError:
         return BridgeError("provider_rate_limited", "OpenAI limits the rate of this account now.")
     if info == "usageLimitExceeded":
         return BridgeError("provider_rate_limited", "The quota of the bridge's OpenAI account is used up.")
-    if info in ("serverOverloaded", "internalServerError") or status in (500, 502, 503, 504):
+    if info in ("serverOverloaded", "internalServerError") or status in (500, 502, 503, 504, 529):
         return BridgeError("provider_overloaded", "OpenAI is overloaded at the moment.")
     if info == "modelNotFound" or status == 404:
         return BridgeError("cli_failed", "OpenAI does not know this model.", "Choose another model.")
@@ -274,7 +275,8 @@ def costs_nothing(error: Any) -> bool:
     """Whether a failed turn was turned away with an HTTP error, before any token was made."""
     info = error.get("codexErrorInfo") if isinstance(error, dict) else None
     if isinstance(info, dict):
-        return True
+        details = next(iter(info.values()), None)
+        return isinstance(details, dict) and details.get("httpStatusCode") is not None
     message = str(error.get("message") or "") if isinstance(error, dict) else ""
     return message.startswith('{"error"') or info in (
         "usageLimitExceeded",

@@ -1,0 +1,263 @@
+"""What `claude -p` prints for one prompt, as events; and what its figures and errors mean.
+
+Pure: values in, values out. Protocol facts are those of Claude Code 2.1.329, the version pinned in
+deploy/clis and exercised by tests/real_cli; see docs/clis.md for what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from bridge.errors import BridgeError
+from bridge.types import Activity, Answer, Completed, Event, Failed, GenerationRequest, TextDelta, Usage
+
+#: More than this of any kind of token is a lie.
+MOST_TOKENS = 10**8
+
+_STRUCTURED_OUTPUT = "StructuredOutput"
+_decode = msgspec.json.Decoder().decode
+
+
+class AnswerParser:
+    """Turns what the CLI prints for one prompt into events; `feed` it a line at a time.
+
+    The answer is what was streamed. The result line, the last one, brings the cost; with the budget of
+    `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
+    """
+
+    def __init__(self, request: GenerationRequest, matches: Callable[[Any], str | None]) -> None:
+        """`matches(output)` says why an output does not fit the schema, or None if it does."""
+        self._request = request
+        self._matches = matches
+        self._model = request.model
+        self._text: list[str] = []
+        self._json: list[str] = []
+        self._in_output_tool = False
+        self._usage: Usage | None = None
+        self._stop_reason: str | None = None
+        self._refused = False
+        self._calls = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """What is known of the usage so far."""
+        return self._usage
+
+    def feed(self, line: bytes) -> Iterator[Event]:
+        """Events of one line. Lines that are not JSON objects are noise and give nothing."""
+        message = json_object(line)
+        if message is None:
+            return
+        kind = message.get("type")
+        if kind == "stream_event":
+            event = message.get("event")
+            if isinstance(event, dict):
+                yield from self._stream_event(event)
+        elif kind == "result":
+            turns = message.get("num_turns")
+            if message.get("is_error") is False and not (type(turns) is int and turns > 0):
+                yield self._bad("The CLI answered by itself instead of asking the model.")
+            else:
+                yield self._result(message)
+        elif kind == "system" and str(message.get("subtype")).startswith("model_refusal"):
+            self._refused = True
+            yield Activity()
+        elif kind == "system" and message.get("status") == "requesting":
+            self._calls += 1
+            # Whatever made it call the model again, only one call was reserved.
+            yield Activity() if self._calls == 1 else self._bad("The CLI asked the model a second time.")
+        elif kind in ("assistant", "user", "system", "rate_limit_event"):
+            yield Activity()
+
+    def _stream_event(self, event: dict[str, Any]) -> Iterator[Event]:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            delta = _mapping(event.get("delta"))
+            text = delta.get("text")
+            if delta.get("type") == "text_delta" and isinstance(text, str):
+                self._text.append(text)
+                # With a schema the answer is the tool's JSON; words around it are not part of it.
+                yield TextDelta(text) if self._request.schema is None else Activity()
+            elif delta.get("type") == "input_json_delta" and self._in_output_tool:
+                piece = delta.get("partial_json")
+                if isinstance(piece, str):
+                    self._json.append(piece)
+                    yield TextDelta(piece)
+            else:
+                yield Activity()
+        elif kind == "content_block_start":
+            block = _mapping(event.get("content_block"))
+            self._in_output_tool = block.get("name") == _STRUCTURED_OUTPUT
+            yield Activity()
+        elif kind == "message_start":
+            body = _mapping(event.get("message"))
+            self._model = _string(body.get("model")) or self._model
+            self._usage = usage_of(body.get("usage")) or self._usage
+            yield Activity(self._usage)
+        elif kind == "message_delta":
+            self._usage = usage_of(event.get("usage")) or self._usage
+            self._stop_reason = _string(_mapping(event.get("delta")).get("stop_reason"))
+            yield Activity(self._usage)
+
+    def _result(self, result: dict[str, Any]) -> Event:
+        cost = cost_micro(result.get("total_cost_usd"))
+        spent = model_usage_of(result.get("modelUsage"))
+        exhausted = result.get("terminal_reason") == "budget_exhausted"
+        complete = exhausted or (result.get("is_error") is False and result.get("subtype") == "success")
+        if spent is not None and (self._usage is None or spent.total >= self._usage.total):
+            self._usage = spent
+        if self._refused or (complete and self._stop_reason == "refusal"):
+            return Failed(_refused("".join(self._text)), self._usage, cost)
+        if complete and self._stop_reason == "max_tokens":
+            return self._completed(cost)
+        if complete and self._json:
+            # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
+            return self._structured(cost)
+        if not complete or self._stop_reason is None:
+            return self._failure(result, cost)
+        if self._request.schema is not None:
+            return self._mismatch("the model answered in words instead of the asked-for structure", cost)
+        if self._stop_reason == "tool_use":
+            return self._bad("The model asked for a tool that it was not given.", cost)
+        if not "".join(self._text).strip():
+            return self._bad("The model gave an empty answer.", cost)
+        return self._completed(cost)
+
+    def _structured(self, cost: int | None) -> Event:
+        """The end of a run with a schema: the answer is what the model gave to the output tool."""
+        try:
+            output = json.loads("".join(self._json))
+        except (ValueError, RecursionError):
+            return self._mismatch("it is not valid JSON", cost)
+        problem = self._matches(output)
+        return self._completed(cost, output) if problem is None else self._mismatch(problem, cost)
+
+    def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
+        """An error that the CLI reports in a result line, often with exit status 0."""
+        text = _string(result.get("result")) or ""
+        status = result.get("api_error_status")
+        reason = result.get("terminal_reason")
+        error = api_error(status if isinstance(status, int) else None, text, reason)
+        if reason == "budget_exhausted":
+            error = BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+        if self._usage is None:
+            # Turned away before the message had begun: the result's own figures, zero, are right.
+            return Failed(error, usage_of(result.get("usage")), cost)
+        # A stream that broke: it is billed for what it had made, which nobody tells.
+        return Failed(error)
+
+    def _completed(self, cost: int | None, output: Any = None) -> Completed:
+        stop_reason = self._stop_reason or "end_turn"
+        return Completed(
+            Answer(
+                text="".join(self._json or self._text),
+                model=self._model,
+                # The output tool is the CLI's way, not the client's.
+                stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
+                usage=self._usage,
+                cost_micro=cost,
+                output=output,
+            )
+        )
+
+    def _mismatch(self, why: str, cost: int | None) -> Failed:
+        text = "".join(self._json or self._text)
+        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {why}.", text=text)
+        return Failed(error, self._usage, cost)
+
+    def _bad(self, why: str, cost: int | None = None) -> Failed:
+        return Failed(BridgeError("cli_bad_output", why), self._usage, cost)
+
+
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None for anything else, which is noise."""
+    try:
+        message = _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            # A result that says NaN is no JSON, but still the end of the run.
+            message = json.loads(line) if b'"result"' in line else None
+        except (ValueError, RecursionError):
+            return None
+    return message if isinstance(message, dict) else None
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Usage as the Messages API reports it; None where it is missing or makes no sense."""
+    if not isinstance(raw, dict):
+        return None
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    counts = [raw.get(name) or 0 for name in names]
+    if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts):
+        return None
+    details = raw.get("output_tokens_details")
+    thinking = details.get("thinking_tokens") if isinstance(details, dict) else 0
+    fresh, read, written, output = counts
+    return Usage(fresh, read, written, output, thinking if type(thinking) is int and thinking > 0 else 0)
+
+
+def model_usage_of(raw: Any) -> Usage | None:
+    """Usage over all models of a result's `modelUsage`; None where it is missing or makes no sense."""
+    if not isinstance(raw, dict) or not raw:
+        return None
+    names = ("inputTokens", "cacheReadInputTokens", "cacheCreationInputTokens", "outputTokens", "thinkingTokens")
+    sums = [0] * len(names)
+    for counts in raw.values():
+        if not isinstance(counts, dict):
+            return None
+        for place, name in enumerate(names):
+            count = counts.get(name) or 0
+            if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+                return None
+            sums[place] += count
+    return Usage(*sums)
+
+
+def cost_micro(raw: Any) -> int | None:
+    """A cost in dollars as micro-dollars, rounded up; None where it is missing or makes no sense."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return None
+    if not math.isfinite(raw) or not 0 <= raw <= 10_000:
+        return None
+    return math.ceil(round(raw * 1e6, 3))
+
+
+def api_error(status: int | None, text: str, terminal_reason: Any) -> BridgeError:
+    """The bridge's error for what the CLI says of the API. The API's own words stay out of it where
+    they could name the operator's account."""
+    if "Not logged in" in text or "/login" in text:
+        return BridgeError("cli_unavailable", "The claude CLI is not logged in.")
+    if status in (401, 403):
+        return BridgeError("cli_unavailable", "Anthropic did not accept the bridge's credentials.")
+    if status == 429:
+        return BridgeError("provider_rate_limited", "Anthropic limits the rate of this account now.")
+    if status in (503, 529) or "overloaded" in text.lower():
+        return BridgeError("provider_overloaded", "Anthropic is overloaded at the moment.")
+    if status == 404:
+        return BridgeError("cli_failed", "Anthropic does not know this model.", "Choose another model.")
+    if status == 413 or "prompt is too long" in text.lower():
+        return BridgeError("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+    if status == 400:
+        return BridgeError("cli_failed", "Anthropic did not accept the request.", "Check the images and the model.")
+    if terminal_reason == "stream_idle_timeout" or "idle timeout" in text.lower():
+        return BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+    if "timed out" in text.lower() or "timeout" in text.lower():
+        return BridgeError("timeout", "Anthropic did not answer in time.")
+    return BridgeError("cli_failed", "The claude CLI could not get an answer from Anthropic.")
+
+
+def _refused(text: str) -> BridgeError:
+    return BridgeError("refused", "The model refused to answer.", text=text)
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
