@@ -116,7 +116,7 @@ class Colds:
 
 
 class DemoDirect:
-    """The simulated CLI, talked to without a bridge: what is left is the bridge's own part."""
+    """The simulated CLI, talked to without a bridge: the difference is the bridge's own part."""
 
     _QUESTION = {
         "prompt": "hello",
@@ -128,14 +128,15 @@ class DemoDirect:
         "paceSeconds": 0,
     }
 
-    def __call__(self) -> float:
+    def __init__(self, warm: int) -> None:
         start = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.providers.demo_cli as c; c.main()"
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-c", start, str(lab.ROOT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        argv = [sys.executable, "-I", "-c", start, str(lab.ROOT)]
+        self._children = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(warm)]
+
+    def __call__(self) -> float:
+        child = self._children.pop()
         assert child.stdin is not None
         assert child.stdout is not None
-        time.sleep(0.3)  # as warm as those of the bridge
         began = time.perf_counter()
         child.stdin.write(json.dumps(self._QUESTION).encode() + b"\n")
         child.stdin.flush()
@@ -144,6 +145,23 @@ class DemoDirect:
         took = 1000 * (time.perf_counter() - began)
         child.communicate()
         return took
+
+
+def own_part(rounds: int, work: Path, samples: dict[str, list[float]]) -> None:
+    """What the bridge adds: the same small process, directly and through it, turn by turn.
+
+    Both have a process ready for every turn, so that no start of one is measured.
+    """
+    with servers.running(work, {"DEMO_WARM": str(rounds + 5)}, demo=True) as demo:
+        client = lab.Client(demo.port, demo.new_key("bench"))
+        _wait_until_warm(demo, rounds + 5)
+        directly = DemoDirect(rounds + 1)
+        time.sleep(3)
+        for number in range(rounds + 1):
+            took = directly(), client.generate("/generate")
+            if number:
+                samples["simulated CLI, directly"].append(took[0])
+                samples["simulated CLI through the bridge"].append(took[1])
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -164,11 +182,10 @@ def measure(rounds: int) -> dict[str, Any]:
             "BRIDGE_MAX_CONCURRENT": "16",
         }
         facts = lab.machine()
-        with servers.running(work / "real", env) as real, servers.running(work / "demo", demo=True) as demo:
-            free = {"maxRequestsPerMinute": 0, "maxConcurrent": 0, "maxCostPerDay": 0}
-            client = lab.Client(real.port, real.new_key("bench", **free))
-            demo_client = lab.Client(demo.port, demo.new_key("bench", **free))
-            colds, demo_direct = Colds(url, work), DemoDirect()
+        own_part(max(rounds, 30), work / "demo", samples)
+        with servers.running(work / "real", env) as real:
+            client = lab.Client(real.port, real.new_key("bench"))
+            colds = Colds(url, work)
             messages = {
                 "model": CLAUDE_MODEL,
                 "max_tokens": 100,
@@ -188,8 +205,6 @@ def measure(rounds: int) -> dict[str, Any]:
                 "codex cold, our flags": colds.codex_lean,
                 "codex through the bridge": lambda: client.generate("/generate-codex"),
                 "codex through the bridge, first delta": lambda: client.first_delta("/generate-codex"),
-                "simulated CLI, directly": demo_direct,
-                "simulated CLI through the bridge": lambda: demo_client.generate("/generate"),
             }
             for number in range(rounds + 1):
                 for name, arm in arms.items():

@@ -94,6 +94,8 @@ class Pool:
             self._wanted.clear()
             self._discard_old()
             while len(self._warm) < self.size:
+                # First the pause: the run that has just taken a process is in its most urgent moment.
+                gevent.sleep(self._pause())
                 self._await_quiet()
                 try:
                     child = self._spawn()
@@ -101,7 +103,6 @@ class Pool:
                     self._warm.append((child, self._clock.monotonic()))
                 except ChildError:
                     self._failures += 1
-                gevent.sleep(self._pause())
                 self._discard_dead()
 
     def _await_quiet(self) -> None:

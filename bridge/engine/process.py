@@ -4,6 +4,9 @@ A `Child` is a CLI (or a helper of our own) with pipes: its own session and proc
 the kernel when the bridge dies (PR_SET_PDEATHSIG through util-linux' setpriv, so that no Python runs
 between fork and exec), an environment that the caller spells out in full, and no inherited
 descriptors. Arguments are a list; there is no shell anywhere.
+
+It is started with posix_spawn, not with Popen: a fork copies the server's page tables, during which
+every request stands still (5 to 14 ms measured, against less than 1 ms).
 """
 
 from __future__ import annotations
@@ -18,16 +21,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import gevent
+import gevent.event
 import gevent.os
-from gevent.subprocess import PIPE, Popen
+import gevent.queue
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
 #: How much of stderr is kept for the error message, in bytes.
 STDERR_KEPT_BYTES = 4096
 
+#: How long the pipes of an ended process are read for what is still in them, in seconds.
+LAST_WORDS_S = 1.0
+
 _CHUNK = 65536
+_CHUNKS_AHEAD = 16
 _LOWEST = 19
+_ENV = "/usr/bin/env"
 
 
 @functools.cache
@@ -45,37 +54,51 @@ class Child:
 
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         """Start `argv[0]` (a name on PATH or a path). Raises ChildError."""
-        setpriv = shutil.which("setpriv")
-        guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        outside, inside = _pipes()
         try:
-            self._popen = Popen(
-                [*guard, *argv],
-                env=dict(env),
-                cwd=str(cwd),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                bufsize=0,
-                close_fds=True,
-                start_new_session=True,
+            hub = gevent.get_hub()
+            hub.loop.install_sigchld()
+            command = [*_guard(), _ENV, "-C", str(cwd), *argv]
+            self.pid = os.posix_spawn(
+                command[0],
+                command,
+                dict(env),
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)],
+                setsid=True,
+                # Python ignores these; a child would inherit that.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
         except OSError as error:
+            for fd in outside:
+                os.close(fd)
             raise ChildError(f"cannot start {argv[0]}: {error.strerror}") from error
-        self.pid: int = self._popen.pid
+        finally:
+            for fd in inside:
+                os.close(fd)
+        self._stdin, self._stdout, self._stderr_fd = outside
+        self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
+        self._watcher = hub.loop.child(self.pid)
+        self._watcher.start(self._note_exit)
         self._stderr: deque[bytes] = deque()
         self._stopped = False
-        self._stderr_reader = gevent.spawn(self._keep_stderr)
+        self._chunks: gevent.queue.Queue[bytes] = gevent.queue.Queue(_CHUNKS_AHEAD)
+        self._readers = [gevent.spawn(self._keep_stdout), gevent.spawn(self._keep_stderr)]
+
+    def _note_exit(self) -> None:
+        # The loop has reaped it; its process id may be anybody's from now on.
+        self._exit.set(os.waitstatus_to_exitcode(self._watcher.rstatus))
+        self._watcher.stop()
+        self._watcher.close()
 
     @property
     def alive(self) -> bool:
         """Whether the process itself still runs."""
-        return self._popen.poll() is None
+        return not self._exit.ready()
 
     @property
     def returncode(self) -> int | None:
         """Exit status; negative for a signal; None while it runs."""
-        code: int | None = self._popen.poll()
-        return code
+        return self._exit.value if self._exit.ready() else None
 
     def stderr_tail(self) -> str:
         """The end of what it printed on stderr."""
@@ -85,11 +108,9 @@ class Child:
         """Write all of `data`; waits (this greenlet only) while the pipe is full. Raises ChildError."""
         view = memoryview(data)
         try:
-            assert self._popen.stdin is not None
-            fd = self._popen.stdin.fileno()
             while view:
-                view = view[gevent.os.nb_write(fd, view[:_CHUNK]) :]
-        except (OSError, ValueError) as error:
+                view = view[gevent.os.nb_write(self._stdin, view[:_CHUNK]) :]
+        except OSError as error:
             raise ChildError("the process does not read its input any more") from error
 
     def lines(self) -> Iterator[bytes]:
@@ -101,7 +122,7 @@ class Child:
         buffer = bytearray()
         searched = 0
         while True:
-            chunk = self._read(self._popen.stdout)
+            chunk = self._chunks.get()
             if not chunk:
                 return
             buffer += chunk
@@ -150,9 +171,8 @@ class Child:
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the process to end; its exit status, or None after `timeout_s`."""
         try:
-            code: int | None = self._popen.wait(timeout=timeout_s)
-            return code
-        except gevent.subprocess.TimeoutExpired:
+            return self._exit.get(timeout=timeout_s)
+        except gevent.Timeout:
             return None
 
     def _finish(self, grace_s: float) -> None:
@@ -162,13 +182,16 @@ class Child:
         # Also when the leader has gone: its group may still hold children of its own.
         self._signal(signal.SIGKILL)
         self.wait()
-        self._stderr_reader.kill()
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            try:
-                if pipe is not None:
-                    pipe.close()
-            except OSError:
-                pass
+        # What it printed last is still read; but a daemon that it left may hold the pipes open for ever.
+        gevent.joinall(self._readers, timeout=LAST_WORDS_S)
+        gevent.killall(self._readers)
+        while self._chunks.full():
+            self._chunks.get_nowait()
+        self._chunks.put_nowait(b"")
+        pipes = (self._stdin, self._stdout, self._stderr_fd)
+        self._stdin = self._stdout = self._stderr_fd = -1
+        for fd in pipes:
+            os.close(fd)
 
     def _signal(self, number: int) -> None:
         try:
@@ -176,22 +199,42 @@ class Child:
         except (ProcessLookupError, PermissionError):
             pass
 
+    def _keep_stdout(self) -> None:
+        while chunk := _read(self._stdout):
+            self._chunks.put(chunk)
+        self._chunks.put(b"")
+
     def _keep_stderr(self) -> None:
         kept = 0
-        while chunk := self._read(self._popen.stderr):
+        while chunk := _read(self._stderr_fd):
             self._stderr.append(chunk)
             kept += len(chunk)
             while kept - len(self._stderr[0]) > STDERR_KEPT_BYTES:
                 kept -= len(self._stderr.popleft())
             gevent.sleep(0)
 
-    @staticmethod
-    def _read(pipe: object) -> bytes:
-        try:
-            data: bytes = gevent.os.nb_read(pipe.fileno(), _CHUNK)  # type: ignore[attr-defined]
-            return data
-        except (OSError, ValueError):
-            return b""
+
+def _read(fd: int) -> bytes:
+    try:
+        data: bytes = gevent.os.nb_read(fd, _CHUNK)
+        return data
+    except OSError:
+        return b""
+
+
+def _pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Three pipes, as (our ends, the child's ends) of stdin, stdout and stderr. Ours do not block."""
+    (stdin_in, stdin_out), (out_in, out_out), (err_in, err_out) = (os.pipe() for _ in range(3))
+    ours = (stdin_out, out_in, err_in)
+    for fd in ours:
+        gevent.os.make_nonblocking(fd)
+    return ours, (stdin_in, out_out, err_out)
+
+
+@functools.cache
+def _guard() -> list[str]:
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def program(name: str) -> str | None:
