@@ -97,13 +97,24 @@ class Pool:
                 # First the pause: the run that has just taken a process is in its most urgent moment.
                 gevent.sleep(self._pause())
                 self._await_quiet()
-                try:
-                    child = self._spawn()
-                    child.step_back()
-                    self._warm.append((child, self._clock.monotonic()))
-                except ChildError:
-                    self._failures += 1
-                self._discard_dead()
+                self._start_one()
+
+    def _start_one(self) -> None:
+        try:
+            child = self._spawn()
+        except ChildError:
+            self._failures += 1
+            return
+        child.step_back()
+        entry = (child, self._clock.monotonic())
+        self._warm.append(entry)
+        if child.wait(REFILL_PAUSE_S) is not None and entry in self._warm:
+            # It ended although nobody had used it.
+            self._warm.remove(entry)
+            child.stop()
+            self._failures += 1
+        else:
+            self._failures = 0
 
     def _await_quiet(self) -> None:
         """Not beside a run that is just starting: a boot would slow it. But under steady load, anyway."""
@@ -117,11 +128,9 @@ class Pool:
         return min(BACKOFF_S * 2.0 ** (self._failures - 1), MAX_BACKOFF_S)
 
     def _discard_dead(self) -> None:
-        dead = [entry for entry in self._warm if not entry[0].alive]
-        for entry in dead:
+        for entry in [entry for entry in self._warm if not entry[0].alive]:
             self._warm.remove(entry)
             entry[0].stop()
-        self._failures = self._failures + len(dead) if dead else 0
 
     def _discard_old(self) -> None:
         self._discard_dead()

@@ -11,6 +11,7 @@ every request stands still (5 to 14 ms measured, against less than 1 ms).
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import resource
@@ -37,6 +38,12 @@ _CHUNK = 65536
 _CHUNKS_AHEAD = 16
 _LOWEST = 19
 _ENV = "/usr/bin/env"
+_PR_SET_CHILD_SUBREAPER = 36
+#: In the environment of every child: whose it is.
+_MARK = "CLI_BRIDGE_CHILD_OF"
+_MOST_GENERATIONS = 100
+#: The processes that were started here and not reaped yet.
+_started: set[int] = set()
 
 
 @functools.cache
@@ -56,14 +63,18 @@ class Child:
         """Start `argv[0]` (a name on PATH or a path). Raises ChildError."""
         outside, inside = _pipes()
         try:
+            _adopt_orphans()
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
             command = [*_guard(), _ENV, "-C", str(cwd), *argv]
             self.pid = os.posix_spawn(
                 command[0],
                 command,
-                dict(env),
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)],
+                {**env, _MARK: str(os.getpid())},
+                file_actions=[
+                    *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)),
+                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
+                ],
                 setsid=True,
                 # Python ignores these; a child would inherit that.
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
@@ -76,6 +87,7 @@ class Child:
             for fd in inside:
                 os.close(fd)
         self._stdin, self._stdout, self._stderr_fd = outside
+        _started.add(self.pid)
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
@@ -86,6 +98,7 @@ class Child:
 
     def _note_exit(self) -> None:
         # The loop has reaped it; its process id may be anybody's from now on.
+        _started.discard(self.pid)
         self._exit.set(os.waitstatus_to_exitcode(self._watcher.rstatus))
         self._watcher.stop()
         self._watcher.close()
@@ -182,6 +195,7 @@ class Child:
         # Also when the leader has gone: its group may still hold children of its own.
         self._signal(signal.SIGKILL)
         self.wait()
+        _end_orphans()
         # What it printed last is still read; but a daemon that it left may hold the pipes open for ever.
         gevent.joinall(self._readers, timeout=LAST_WORDS_S)
         gevent.killall(self._readers)
@@ -212,6 +226,56 @@ class Child:
             while kept - len(self._stderr[0]) > STDERR_KEPT_BYTES:
                 kept -= len(self._stderr.popleft())
             gevent.sleep(0)
+
+
+def _inheritable() -> list[int]:
+    """Descriptors that a child would get. There should be none, but a library may have opened one so."""
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if fd > 2 and os.get_inheritable(fd):
+                found.append(fd)
+        except OSError:
+            continue
+    return found
+
+
+@functools.cache
+def _adopt_orphans() -> None:
+    """Become the parent of what a child leaves behind, also of a daemon in a session of its own."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """Kill what children have left behind: processes of ours now that we did not start."""
+    for _ in range(_MOST_GENERATIONS):
+        orphans = [pid for pid in _own_children() if pid not in _started and _is_marked(pid)]
+        if not orphans:
+            return
+        for pid in orphans:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        # Their own children become ours in turn.
+        gevent.sleep(0.01)
+
+
+def _own_children() -> list[int]:
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def _is_marked(pid: int) -> bool:
+    try:
+        return f"{_MARK}={os.getpid()}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _read(fd: int) -> bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 import gevent.lock
-import gevent.queue
 import msgspec
 
 from bridge.engine.process import Child, ChildError
@@ -35,16 +35,20 @@ class SchemaChecker:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._child: Child | None = None
-        self._answers: gevent.queue.Queue[bytes | None] = gevent.queue.Queue()
+        self._lines: Iterator[bytes] = iter(())
         self._turn = gevent.lock.BoundedSemaphore(1)
 
     def check(self, schema: dict[str, Any]) -> None:
         """Raise BridgeError (invalid_request) where `schema` is not a JSON Schema that can be used."""
-        if len(msgspec.json.encode(schema)) > MAX_SCHEMA_BYTES:
+        try:
+            size = len(msgspec.json.encode(schema))
+        except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
+            raise BridgeError("invalid_request", "schema cannot be used: it is nested too deep.") from None
+        if size > MAX_SCHEMA_BYTES:
             raise BridgeError("invalid_request", f"schema is larger than {MAX_SCHEMA_BYTES} bytes.")
         problem = self._ask({"schema": schema})
         if problem is not None:
-            raise BridgeError("invalid_request", f"schema cannot be used: {problem}")
+            raise BridgeError("invalid_request", f"schema cannot be used: {problem}.")
 
     def mismatch(self, schema: dict[str, Any], output: Any) -> str | None:
         """Why `output` does not fit `schema`, in words; None where it does."""
@@ -52,47 +56,56 @@ class SchemaChecker:
 
     def close(self) -> None:
         """Stop the child, if there is one."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop()
 
     def _ask(self, question: dict[str, Any]) -> str | None:
+        try:
+            line = msgspec.json.encode(question) + b"\n"
+        except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
+            return "it is no text that can be checked"
         with self._turn:
             try:
-                timeout_s = CHECK_TIMEOUT_S if self._ready() else START_TIMEOUT_S
-                assert self._child is not None
-                self._child.write(msgspec.json.encode(question) + b"\n")
-                answer = self._answers.get(timeout=timeout_s)
-            except (ChildError, gevent.queue.Empty):
+                child = self._ready()
+                child.write(line)
+                answer = self._next_line(CHECK_TIMEOUT_S)
+            except ChildError:
                 answer = None
+            except BaseException:
+                # The asker gives up; the answer that is still to come must not become another's.
+                self.close()
+                raise
             if answer is None:
                 self.close()
                 return "it takes too long to check"
             problem: str | None = msgspec.json.decode(answer)
             return problem
 
-    def _ready(self) -> bool:
-        if self._child is not None and self._child.alive:
-            return True
-        self._answers = gevent.queue.Queue()
-        root = str(Path(__file__).resolve().parents[2])
-        self._child = Child(
-            [sys.executable, "-I", "-c", _START, root],
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-            cwd=self._scratch.empty,
-        )
-        gevent.spawn(_pump, self._child, self._answers)
-        return False
+    def _ready(self) -> Child:
+        """The child, started and listening. Raises ChildError."""
+        if self._child is None or not self._child.alive:
+            self.close()
+            self._child = Child(
+                [sys.executable, "-I", "-c", _START, str(Path(__file__).resolve().parents[2])],
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                cwd=self._scratch.empty,
+            )
+            self._lines = self._child.lines()
+            if self._next_line(START_TIMEOUT_S) is None:
+                raise ChildError("the checker does not start")
+        return self._child
+
+    def _next_line(self, timeout_s: float) -> bytes | None:
+        """What the child says next; None where it ends, or says nothing in time."""
+        with gevent.Timeout(timeout_s) as timeout:
+            try:
+                return next(self._lines, None)
+            except gevent.Timeout as expired:
+                if expired is not timeout:
+                    raise
+                return None
 
 
 # The package may not be installed where a checkout is run in place; its folder goes in by hand.
 _START = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.schema_child as child; child.main()"
-
-
-def _pump(child: Child, answers: gevent.queue.Queue[bytes | None]) -> None:
-    try:
-        for line in child.lines():
-            answers.put(line)
-    except ChildError:
-        pass
-    answers.put(None)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 #: Memory that a check may use, in bytes.
 MAX_MEMORY = 512 * 2**20
@@ -25,6 +27,9 @@ def problem(question: dict[str, Any]) -> str | None:
     validator_of = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         validator_of.check_schema(schema)
+        dangling = next((ref for ref in references(schema) if not resolves(schema, ref)), None)
+        if dangling is not None:
+            return f"it refers to {_shortened(dangling)!r}, which is not in it"
         # An empty registry: a `$ref` to another document is an error, never a fetch.
         validator = validator_of(schema, registry=Registry())
         if "output" not in question:
@@ -40,6 +45,38 @@ def problem(question: dict[str, Any]) -> str | None:
     return None if error is None else f"{_shortened(error.message)} at {_path(error.absolute_path)}"
 
 
+def references(schema: Any) -> Iterator[str]:
+    """Every `$ref` of a schema, leaving out what is data and not schema."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            yield from (part[name] for name in ("$ref", "$dynamicRef") if isinstance(part.get(name), str))
+            waiting += [value for name, value in part.items() if name not in ("enum", "const", "default", "examples")]
+
+
+def resolves(schema: Any, reference: str) -> bool:
+    """Whether a reference leads to a place in the schema itself."""
+    if reference == "#":
+        return True
+    if not reference.startswith("#/"):
+        anchor = json.dumps(reference[1:])
+        text = json.dumps(schema)
+        return reference.startswith("#") and any(f'"{key}": {anchor}' in text for key in ("$anchor", "$dynamicAnchor"))
+    place = schema
+    for step in unquote(reference[2:]).split("/"):
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, dict) and step in place:
+            place = place[step]
+        elif isinstance(place, list) and step.isdigit() and int(step) < len(place):
+            place = place[int(step)]
+        else:
+            return False
+    return True
+
+
 def _path(parts: Any) -> str:
     return "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)
 
@@ -51,6 +88,9 @@ def _shortened(message: str) -> str:
 def main() -> None:
     """Answer until standard input ends."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    import jsonschema  # noqa: F401  (before the first question, so that its check is not the slow one)
+
+    print("ready", flush=True)
     for line in sys.stdin.buffer:
         try:
             answer = problem(json.loads(line))

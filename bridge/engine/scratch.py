@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from bridge.engine.process import ChildError
+
 
 class Scratch:
     """A private folder on tmpfs (where there is one) that lives as long as the server.
@@ -27,8 +29,11 @@ class Scratch:
         self.empty.mkdir(mode=0o500)
 
     def folder(self, prefix: str) -> Path:
-        """A fresh private folder; its owner removes it with `remove`."""
-        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+        """A fresh private folder; its owner removes it with `remove`. Raises ChildError."""
+        try:
+            return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+        except OSError as error:
+            raise ChildError(f"there is no place for its files ({error.strerror})") from None
 
     @staticmethod
     def link(file: Path, folder: Path) -> None:

@@ -77,7 +77,7 @@ class Desk:
     def crash(self) -> None:
         """What is on the disk stays as it is; everything in memory is gone."""
         copy = self.folder.with_name(self.folder.name + "-copy")
-        shutil.copytree(self.folder, copy)
+        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("*.new"))
         self.store.close()
         shutil.rmtree(self.folder)
         copy.rename(self.folder)

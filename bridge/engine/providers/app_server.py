@@ -81,7 +81,7 @@ class AppServer:
             for line in self.child.lines():
                 try:
                     message = _decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     continue
                 if isinstance(message, dict):
                     self._sort(message)

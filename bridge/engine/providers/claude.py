@@ -68,8 +68,11 @@ class ClaudeProvider:
 
     def close(self) -> None:
         self._pool.close()
-        for child in list(self._children):
+        children = list(self._children)
+        for child in children:
             child.stop()
+        for child in children:
+            child.wait(2)
 
     def status(self) -> ProviderStatus:
         return msgspec.structs.replace(self._status, warm=self._pool.warm)
@@ -162,8 +165,8 @@ class ClaudeProvider:
             cwd=self._scratch.empty,
             timeout_s=30,
         )
-        found = re.search(r"\d+\.\d+\.\d+", text)
-        return found.group() if found else None
+        found = re.search(r"(\d+\.\d+\.\d+) \(Claude Code\)", text)
+        return found.group(1) if found else None
 
     def _trouble(self, version: str | None, home: Path) -> tuple[str | None, str | None]:
         oldest = ".".join(map(str, OLDEST_VERSION))

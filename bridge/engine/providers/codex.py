@@ -275,9 +275,11 @@ class _Conversation:
         self._text_bytes = 0
         self._usage: Usage | None = None
         self._full = False
+        self._cancelled = False
         gevent.spawn(self._converse)
 
     def cancel(self) -> None:
+        self._cancelled = True
         self._inbox.put(("cancel", {}))
 
     def _converse(self) -> None:
@@ -306,6 +308,8 @@ class _Conversation:
         items = protocol.history(self._request, thread)
         if items is not None:
             server.call("thread/inject_items", items)
+        if self._cancelled:
+            return
         self._emit(Submitted())
         turn = server.call("turn/start", protocol.turn_start(self._request, thread))["turn"]["id"]
         while True:
@@ -318,7 +322,7 @@ class _Conversation:
                 self._emit(Failed(error))
                 return
             if method == "turn/completed":
-                self._emit(self._end(params.get("turn") or {}))
+                self._emit(self._end(_mapping(params.get("turn"))))
                 return
             self._note(method, params)
             if self._full:
@@ -337,12 +341,12 @@ class _Conversation:
                 event = TextDelta(text)
                 self._full = estimate(self._text_bytes, len(self._text)) > self._request.max_output_tokens
         elif method == "item/completed":
-            item = params.get("item") or {}
+            item = _mapping(params.get("item"))
             if item.get("type") == "agentMessage" and not self._text and item.get("text"):
                 self._text.append(str(item["text"]))
                 event = TextDelta(str(item["text"]))
         elif method == "thread/tokenUsage/updated":
-            usage = protocol.usage_of((params.get("tokenUsage") or {}).get("last"))
+            usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("last"))
             self._usage = usage or self._usage
             event = Activity(self._usage)
         self._emit(event)
@@ -388,3 +392,7 @@ class _Conversation:
             usage=self._usage,
             output=output,
         )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

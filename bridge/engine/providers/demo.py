@@ -68,8 +68,11 @@ class DemoProvider:
 
     def close(self) -> None:
         self._pool.close()
-        for child in list(self._children):
+        children = list(self._children)
+        for child in children:
             child.stop()
+        for child in children:
+            child.wait(2)
 
     def check(self) -> ProviderStatus:
         return self.status()

@@ -52,7 +52,7 @@ def instance(schema: Any, root: Any, depth: int = 0) -> Any:
         wanted = schema.get("properties") or {}
         return {name: instance(inner, root, depth + 1) for name, inner in wanted.items()}
     if kind == "array":
-        return [instance(schema.get("items", {}), root, depth + 1) for _ in range(schema.get("minItems", 1))]
+        return [instance(schema.get("items", {}), root, depth + 1) for _ in range(min(schema.get("minItems", 1), 20))]
     simple = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1.5), "boolean": True}
     if kind in simple:
         return simple[kind]

@@ -1,0 +1,125 @@
+"""The demo provider: a child process like the others, whose answers say that they are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bridge.clock import Clock
+from bridge.engine.providers.demo import DemoProvider
+from bridge.engine.scratch import Scratch
+from bridge.types import Completed, Failed, Image, Message, Submitted, Text
+from tests.engine.conftest import matches
+from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, talking, until
+
+
+@pytest.fixture
+def demo(scratch: Scratch, raised: list[Any]) -> Iterator[DemoProvider]:
+    provider = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=0, pace_s=0)
+    provider.open()
+    yield provider
+    provider.close()
+    assert raised == []
+
+
+def test_an_answer_is_labelled_and_streamed(demo: DemoProvider) -> None:
+    run = Running(demo, ask("hello there"))
+    end = run.end()
+    assert isinstance(end, Completed)
+    assert end.answer.text == run.streamed
+    assert end.answer.text.startswith("[demo answer, no model was asked]")
+    assert "hello there" in end.answer.text
+    assert isinstance(run.events[0], Submitted)
+    assert end.answer.usage is not None
+    assert end.answer.usage.output_tokens == len(end.answer.text.split(" "))
+
+
+def test_it_stops_at_the_output_limit(demo: DemoProvider) -> None:
+    answer = complete(demo, "hello", max_output_tokens=5).answer
+    assert (answer.stop_reason, len(answer.text.split(" "))) == ("max_tokens", 5)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        SCHEMA,
+        {"type": "array", "items": {"type": "integer", "minimum": 7}, "minItems": 3},
+        {"enum": ["red", "green"]},
+        {"const": 4},
+        {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "number"}}},
+        {"type": "string", "minLength": 10, "maxLength": 12},
+    ],
+)
+def test_structured_output_fits_most_schemas(demo: DemoProvider, schema: dict[str, Any]) -> None:
+    answer = complete(demo, "hello", schema=schema).answer
+    assert matches(schema, answer.output) is None
+    assert json.loads(answer.text) == answer.output
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^[0-9]{20}$"},
+        {"type": "array", "minItems": 10**9},
+        {"type": "array", "minItems": 3000, "items": {"type": "array", "minItems": 3000}},
+    ],
+)
+def test_a_schema_that_is_too_much_for_the_demo_ends_in_a_failure(demo: DemoProvider, schema: dict[str, Any]) -> None:
+    run = Running(demo, ask("hello", schema=schema))
+    end = run.end()
+    assert isinstance(end, Failed | Completed)
+    assert isinstance(end, Completed) or end.error.code in ("output_mismatch", "cli_failed")
+
+
+def test_conversations_and_images_are_counted(demo: DemoProvider) -> None:
+    last = Message("user", (Image("image/png", "aGk="), Text("what is this?")))
+    messages = (Message("user", (Text("a"),)), Message("assistant", (Text("b"),)), last)
+    answer = complete(demo, "", messages=messages).answer
+    assert "1 image(s)" in answer.text
+    assert answer.usage is not None
+    assert answer.usage.input_tokens > 400
+
+
+def test_a_cancel_ends_the_process_at_once(scratch: Scratch, raised: list[Any]) -> None:
+    slow = DemoProvider("codex", "gpt-6-sol", scratch, Clock(), matches=matches, warm=0, pace_s=1)
+    run = Running(slow, ask("hello"))
+    run.until(lambda event: isinstance(event, Submitted))
+    run.conversation.cancel()
+    assert until(lambda: not talking(run.conversation), 5)
+    assert until(lambda: not children(), 5)
+    assert (run.ends, raised) == ([], [])
+
+
+def test_a_killed_process_is_a_failure(scratch: Scratch, demo: DemoProvider) -> None:
+    slow = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=0, pace_s=1)
+    run = Running(slow, ask("hello"))
+    run.until(lambda event: isinstance(event, Submitted))
+    children()[0].kill()
+    end = run.end()
+    assert isinstance(end, Failed)
+    assert end.error.code == "cli_failed"
+
+
+def test_warm_processes_stand_ready_and_go_with_the_provider(scratch: Scratch) -> None:
+    demo = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=2, pace_s=0)
+    demo.open()
+    assert until(lambda: demo.status().warm == 2)
+    assert demo.status().available
+    assert isinstance(Running(demo, ask("hi")).end(), Completed)
+    demo.close()
+    assert until(lambda: not children())
+
+
+def test_fifty_runs_leave_nothing(demo: DemoProvider, scratch: Scratch) -> None:
+    complete(demo, "first")
+    assert until(lambda: not children())
+    before = descriptors()
+    for number in range(50):
+        complete(demo, f"run {number}")
+    assert until(lambda: not children() and descriptors() <= before)
+    assert os.listdir(scratch.path) == ["empty"]

@@ -1,0 +1,262 @@
+"""The one module that starts processes: pipes, limits, and the end of a whole group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import psutil
+import pytest
+
+from bridge.engine import process
+from bridge.engine.process import Child, ChildError, capture
+from tests.engine.harness import children, descriptors, until
+
+#: A sleep that no other process on the machine sleeps.
+LONG = f"{1000 + os.getpid() / 1e7:.7f}"
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+def start(*argv: str) -> Child:
+    return Child(argv, env=ENV, cwd=Path("/"))
+
+
+def python(code: str) -> Child:
+    return start(sys.executable, "-IS", "-c", code)
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    left = [] if until(lambda: not _running(), 3) else _running()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert until(lambda: not children()), children()
+    assert left == []
+
+
+def test_lines_come_without_their_newline_and_the_unfinished_last_is_no_line() -> None:
+    child = python("print('one'); print(); print('två'); print('half', end='')")
+    assert list(child.lines()) == [b"one", b"", "två".encode()]
+    child.stop()
+
+
+def test_a_line_longer_than_the_pipe_comes_whole() -> None:
+    child = python("print('x' * 5_000_000); print('y')")
+    assert [len(line) for line in child.lines()] == [5_000_000, 1]
+    child.stop()
+
+
+def test_a_line_without_end_is_refused_and_memory_stays_bounded() -> None:
+    child = python("import sys\nwhile True: sys.stdout.write('x' * 65536)")
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(ChildError, match="without end"):
+        list(child.lines())
+    assert psutil.Process().memory_info().rss - before < 6 * process.MAX_LINE_BYTES
+    child.stop()
+
+
+def test_a_flood_lets_other_greenlets_run() -> None:
+    child = start("yes")
+    turns = []
+    other = gevent.spawn(lambda: [turns.append(gevent.sleep(0)) for _ in range(100)])
+    lines = child.lines()
+    while not other.dead:
+        next(lines)
+    assert len(turns) == 100
+    child.stop()
+
+
+def test_only_the_end_of_stderr_is_kept() -> None:
+    child = python("import sys; sys.stderr.write('x' * 5_000_000 + 'the end')")
+    assert child.wait(10) == 0
+    assert until(lambda: child.stderr_tail().endswith("the end"))
+    assert len(child.stderr_tail()) <= process.STDERR_KEPT_BYTES
+    child.stop()
+
+
+def test_what_several_greenlets_write_at_once_is_not_mixed() -> None:
+    child = start("cat")
+    wanted = [bytes([97 + n]) * 500_000 for n in range(4)]
+    writers = [gevent.spawn(child.write, line + b"\n") for line in wanted]
+    gevent.sleep(0.05)  # the pipes fill up, and every writer has to wait for room
+    lines = child.lines()
+    assert sorted(next(lines) for _ in wanted) == wanted
+    gevent.joinall(writers, raise_error=True)
+    child.stop()
+
+
+def test_writing_to_a_process_that_has_ended_is_an_error_not_a_signal() -> None:
+    child = start("true")
+    assert child.wait(10) == 0
+    with pytest.raises(ChildError):
+        child.write(b"x" * 1_000_000)
+    child.stop()
+
+
+def test_a_program_that_does_not_exist_prints_nothing_and_does_not_end_well() -> None:
+    with contextlib.suppress(ChildError):
+        child = start("/nonexistent/program")
+        assert list(child.lines()) == []
+        assert child.wait(10) != 0
+        child.stop()
+
+
+def test_arguments_are_never_read_by_a_shell() -> None:
+    child = start("printf", "%s\n", "$(id) `id` ; id | id > /tmp/x '\"")
+    assert list(child.lines()) == [b"$(id) `id` ; id | id > /tmp/x '\""]
+    child.stop()
+
+
+def test_stop_kills_the_whole_group() -> None:
+    child = start("sh", "-c", "sleep 1000 & sleep 1000 & echo $!; wait")
+    grandchild = int(next(child.lines()))
+    child.stop()
+    assert until(lambda: is_gone(grandchild))
+    assert child.wait(5) == -signal.SIGKILL
+
+
+def test_stop_kills_what_the_leader_left_in_its_group() -> None:
+    child = start("sh", "-c", "sleep 1000 & echo $!")
+    grandchild = int(next(child.lines()))
+    assert child.wait(5) == 0
+    child.stop()
+    assert until(lambda: is_gone(grandchild))
+
+
+def test_stop_reaches_a_daemon_that_left_the_group() -> None:
+    child = start("sh", "-c", f"setsid -f sleep {LONG}; echo started; wait")
+    next(child.lines())
+    child.stop()
+    assert until(lambda: not _running())
+
+
+def _running() -> list[int]:
+    """Process ids of the long sleeps that are left."""
+    found = psutil.process_iter(["cmdline"])
+    return [process.pid for process in found if process.info["cmdline"] == ["sleep", LONG]]
+
+
+def test_stop_is_gentle_first_where_it_is_told_to() -> None:
+    code = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nprint('ready', flush=True)\n"
+    child = python(code + "signal.pause()")
+    next(child.lines())
+    child.stop(grace_s=10)
+    assert child.wait(10) == 7
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_its_grace() -> None:
+    code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\n"
+    child = python(code + "while True: signal.pause()")
+    next(child.lines())
+    child.stop(grace_s=0.1)
+    assert child.wait(10) == -signal.SIGKILL
+
+
+def test_stop_twice_and_stop_after_the_end_are_harmless() -> None:
+    child = start("true")
+    child.wait(10)
+    child.stop()
+    child.stop()
+    child.stop(grace_s=1)
+
+
+def test_a_reader_wakes_when_the_process_is_stopped_though_a_stray_holds_the_pipe() -> None:
+    child = start("sh", "-c", f"setsid -f sleep {LONG}; echo started; wait")
+    lines = child.lines()
+    next(lines)
+    reader = gevent.spawn(list, lines)
+    gevent.sleep(0)
+    child.stop()
+    reader.join(5)
+    assert reader.dead
+
+
+def test_the_descriptor_of_a_stopped_process_is_read_by_nobody_any_more() -> None:
+    # A greenlet left waiting on a bare number would steal the output of the next process that gets it.
+    before = descriptors()
+    for _ in range(5):
+        child = start("sh", "-c", f"setsid -f sleep {LONG}; echo started; wait")
+        lines = child.lines()
+        next(lines)
+        gevent.spawn(list, lines)
+        gevent.sleep(0)
+        child.stop()
+    assert until(lambda: descriptors() <= before)
+    echoes = [list(start("echo", str(n)).lines()) for n in range(10)]
+    assert echoes == [[str(n).encode()] for n in range(10)]
+
+
+def test_a_writer_is_woken_by_the_end_and_never_writes_into_the_next_process() -> None:
+    before = descriptors()
+    daemon = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(20)\n"
+    code = daemon + "print('ready', flush=True)\ntime.sleep(20)"
+    child = python(code)
+    next(child.lines())
+    writer = gevent.spawn(child.write, b"the prompt of somebody else\n" * 50_000)
+    gevent.sleep(0)
+    child.stop()
+    assert until(lambda: descriptors() <= before)
+    others = [start("cat") for _ in range(5)]
+    writer.join(5)
+    assert writer.dead
+    assert isinstance(writer.exception, ChildError)
+    for number, other in enumerate(others):
+        other.write(f"{number}\n".encode())
+        assert next(other.lines()) == str(number).encode()
+        other.stop()
+
+
+def test_no_descriptor_is_inherited_not_even_one_that_could_be() -> None:
+    inside, outside = os.pipe()
+    os.set_inheritable(inside, True)
+    child = start("ls", "/proc/self/fd")
+    seen = [int(line) for line in child.lines()]
+    child.stop()
+    os.close(inside)
+    os.close(outside)
+    assert seen[:3] == [0, 1, 2]
+    assert len(seen) == 4  # and the one that lists them
+
+
+def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    root = Path(process.__file__).resolve().parents[2]
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from pathlib import Path\nfrom bridge.engine.process import Child\nimport time\n"
+        "child = Child(['sleep', '1003'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'))\n"
+        "print(child.pid, flush=True)\ntime.sleep(1000)\n"
+    )
+    parent = Child([sys.executable, "-c", code], env=ENV, cwd=Path("/"))
+    grandchild = int(next(parent.lines()))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(5)
+    assert until(lambda: is_gone(grandchild))
+    parent.stop()
+
+
+def test_capture_returns_status_and_output() -> None:
+    assert capture(["sh", "-c", "echo one; echo two; exit 3"], env=ENV, cwd=Path("/"), timeout_s=10) == (3, "one\ntwo")
+
+
+def test_capture_gives_up_on_a_command_that_does_not_end() -> None:
+    assert capture(["sh", "-c", "echo one; sleep 1000"], env=ENV, cwd=Path("/"), timeout_s=0.5) == (None, "one")
+
+
+def test_a_hundred_processes_leave_no_descriptor() -> None:
+    capture(["true"], env=ENV, cwd=Path("/"), timeout_s=10)
+    before = descriptors()
+    for number in range(100):
+        child = start("cat" if number % 2 else "true")
+        gevent.spawn(list, child.lines())
+        child.stop()
+    assert until(lambda: not children() and descriptors() <= before), (before, descriptors())
