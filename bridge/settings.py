@@ -147,7 +147,8 @@ def _setting(variable: str, parse: Callable[[str], Any], default: str, text: str
     initial = parse(default) if default else (() if parse in (_names, _models, _origins) else None)
     return field(
         default=initial,
-        repr=not secret,
+        # A URL may hold a password.
+        repr=not secret and parse is not _url,
         metadata={
             "variable": variable,
             "parse": parse,
@@ -281,7 +282,8 @@ class Settings:
             try:
                 values[row["field"]] = row["parse"](text)
             except ValueError as error:
-                shown = "" if row["secret"] else f" (it is {text[:60]!r})"
+                # A URL may hold a password, too.
+                shown = "" if row["secret"] or "@" in text else f" (it is {text[:60]!r})"
                 problems.append(f"{row['variable']} {error}{shown}")
         limits = {name: values.pop(name, value) for name, (value, _) in LIMIT_DEFAULTS.items()}
         problems += _misspelt(given)

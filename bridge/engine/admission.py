@@ -75,8 +75,8 @@ class Admission:
         self._hand_out()
 
     def position(self, place: Place) -> int:
-        """How many will be served before this one, plus one; 0 for one that has its slot."""
-        if place.granted:
+        """How many will be served before this one, plus one; 0 for one that does not wait."""
+        if place not in self._queues.get(place.key_name, ()):
             return 0
         ahead = list(self._queues).index(place.key_name)
         depth = self._queues[place.key_name].index(place)

@@ -182,7 +182,7 @@ def _picture(media_type: str, data: str, where: str) -> Image:
         raw = base64.b64decode(re.sub(r"\s+", "", data), validate=True)
     except (binascii.Error, ValueError):
         raise BridgeError("invalid_request", f"{where} is not valid base64.") from None
-    if not raw.startswith(_MAGIC[media_type]):
+    if not raw.startswith(_MAGIC[media_type]) or (media_type == "image/webp" and raw[8:12] != b"WEBP"):
         raise BridgeError("invalid_request", f"{where} is not a {media_type} image.")
     return Image(media_type, base64.b64encode(raw).decode())
 

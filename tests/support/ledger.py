@@ -79,7 +79,8 @@ class Desk:
         copy = self.folder.with_name(self.folder.name + "-copy")
         shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("*.new"))
         self.store.close()
-        shutil.rmtree(self.folder)
+        # Moved away, not removed: what is still being written there goes where a crash would put it.
+        self.folder.rename(copy.with_name(f"{copy.name}-of-{len(list(copy.parent.iterdir()))}"))
         copy.rename(self.folder)
 
     def reopen(self) -> None:

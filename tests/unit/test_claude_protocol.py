@@ -1,0 +1,191 @@
+"""The stream-json conversation with claude: what is written, and what the recorded lines mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.engine.providers import claude_answer as meaning
+from bridge.types import (
+    Activity,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Message,
+    Text,
+    TextDelta,
+    Usage,
+)
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "claude-2.1.329"
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+FITS: Callable[[Any], str | None] = lambda output: None  # noqa: E731
+
+
+def ask(*messages: Message, **more: Any) -> GenerationRequest:
+    return GenerationRequest("claude", "claude-opus-5-5", messages or (Message("user", (Text("hello"),)),), **more)
+
+
+def recorded(name: str) -> list[bytes]:
+    return (RECORDINGS / f"{name}.jsonl").read_bytes().splitlines()
+
+
+def play(lines: list[bytes], request: GenerationRequest | None = None, matches: Any = FITS) -> list[Event]:
+    """The events up to the first end, as a provider takes them."""
+    parser = meaning.AnswerParser(request or ask(), matches)
+    events = []
+    for line in lines:
+        for event in parser.feed(line):
+            events.append(event)
+            if isinstance(event, Completed | Failed):
+                return events
+    return events
+
+
+def answer_of(name: str, **more: Any) -> Any:
+    """The answer of a recording; the results of silent lines are read by whoever sent them."""
+    end = play([line for line in recorded(name) if b'"num_turns":0' not in line], ask(**more))[-1]
+    assert isinstance(end, Completed), end
+    return end.answer
+
+
+def failure_of(name: str, **more: Any) -> Failed:
+    end = play(recorded(name), ask(**more))[-1]
+    assert isinstance(end, Failed), end
+    return end
+
+
+# --- recordings ---------------------------------------------------------------------------------
+
+
+def test_a_recorded_answer_is_understood() -> None:
+    events = play(recorded("success"))
+    answer = answer_of("success")
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == answer.text
+    assert answer.text
+    assert (answer.model, answer.stop_reason, answer.cost_micro) == ("claude-sonnet-5-5", "end_turn", 100)
+    assert answer.usage is not None
+    assert answer.usage.input_tokens > 0 < answer.usage.output_tokens
+
+
+def test_a_long_recorded_stream_gives_a_delta_for_each_piece() -> None:
+    deltas = [e for e in play(recorded("long-stream")) if isinstance(e, TextDelta)]
+    assert len(deltas) == sum(b"text_delta" in line for line in recorded("long-stream")) >= 19
+
+
+def test_an_answer_with_thinking_or_a_history_is_only_its_text() -> None:
+    assert answer_of("history").text == answer_of("history").text.strip() != ""
+    thinking = answer_of("thinking")
+    thought = b"".join(line for line in recorded("thinking") if b"thinking_delta" in line).decode()
+    assert thinking.text
+    assert thinking.text not in thought
+
+
+def test_recorded_structured_output_is_parsed() -> None:
+    answer = answer_of("schema", schema=SCHEMA)
+    assert set(answer.output) == {"name"}
+    assert json.loads(answer.text) == answer.output
+    assert (answer.stop_reason, answer.cost_micro) == ("end_turn", 70)
+
+
+def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cost() -> None:
+    end = play(recorded("schema-broken"), ask(schema=SCHEMA), lambda output: "$.name is wrong")[-1]
+    assert isinstance(end, Failed)
+    assert end.error.code == "output_mismatch"
+    assert "$.name is wrong" in end.error.message
+    assert json.loads(end.error.facts["text"])
+    assert end.cost_micro == 112
+
+
+def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> None:
+    events = play(recorded("schema-ignored"), ask(schema=SCHEMA))
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].error.code, events[-1].cost_micro) == ("output_mismatch", 112)
+    assert not any(isinstance(event, TextDelta) for event in events)
+
+
+def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:
+    answer = answer_of("max-tokens")
+    assert (answer.stop_reason, answer.cost_micro) == ("max_tokens", 280)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 20
+
+
+def test_a_refusal_is_reported_as_one_and_costs_what_it_costs() -> None:
+    failure = failure_of("refusal")
+    assert (failure.error.code, failure.cost_micro) == ("refused", 102)
+
+
+@pytest.mark.parametrize("name", ["empty", "tool"])
+def test_an_answer_without_words_is_bad_output_and_costs_what_it_costs(name: str) -> None:
+    failure = failure_of(name)
+    assert (failure.error.code, failure.cost_micro) == ("cli_bad_output", 90)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("fail-400", "cli_failed"),
+        ("fail-401", "cli_unavailable"),
+        ("fail-403", "cli_unavailable"),
+        ("fail-404", "cli_failed"),
+        ("fail-413", "cli_failed"),
+        ("fail-429", "provider_rate_limited"),
+        ("fail-500", "cli_failed"),
+        ("fail-529", "provider_overloaded"),
+        ("prompt-too-long", "cli_failed"),
+        ("not-logged-in", "cli_unavailable"),
+        ("hang", "timeout"),
+        ("hang-mid-stream", "timeout"),
+        ("cut", "cli_failed"),
+        ("garbage", "cli_failed"),
+        ("stream-error", "provider_overloaded"),
+        ("interrupt", "cli_failed"),
+    ],
+)
+def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(name: str, code: str) -> None:
+    error = failure_of(name).error
+    assert error.code == code
+    shown = f"{error.message} {error.hint}"
+    assert not any(word in shown for word in ("stub", "127.0.0.1", "Error:", "/login", "CLAUDE_CODE"))
+
+
+@pytest.mark.parametrize(
+    "name", [f"fail-{status}" for status in (400, 401, 403, 404, 413, 429, 500, 529)] + ["not-logged-in"]
+)
+def test_a_request_that_the_api_turned_away_costs_nothing(name: str) -> None:
+    failure = failure_of(name)
+    assert (failure.usage, failure.cost_micro) == (Usage(), 0)
+
+
+@pytest.mark.parametrize("name", ["hang-mid-stream", "stream-error"])
+def test_a_stream_that_broke_does_not_claim_to_have_cost_nothing(name: str) -> None:
+    failure = failure_of(name)
+    assert failure.usage is None
+    assert failure.cost_micro is None
+
+
+def test_a_second_call_of_the_model_ends_the_run() -> None:
+    (requesting,) = [line for line in recorded("success") if b'"requesting"' in line]
+    events = play([requesting, requesting])
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error.code == "cli_bad_output"
+
+
+def test_a_rate_limit_event_is_a_sign_of_life_and_no_more() -> None:
+    (line,) = [line for line in recorded("rate-limit-event") if b'"rate_limit_event"' in line]
+    assert play([line]) == [Activity()]
+    assert isinstance(play(recorded("rate-limit-event"))[-1], Completed)
+
+
+@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_every_recording_has_exactly_one_end(path: Path, schema: Any) -> None:
+    lines = [line for line in path.read_bytes().splitlines() if b'"num_turns":0' not in line]
+    ends = [e for e in play(lines, ask(schema=schema)) if isinstance(e, Completed | Failed)]
+    assert len(ends) == 1

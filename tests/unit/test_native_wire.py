@@ -1,0 +1,327 @@
+"""The native API's bodies: every field, every refusal, and the shapes of answers and errors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+from bridge.types import Answer, Charge, GenerationRequest, Image, Message, Text, Usage
+from bridge.wire import native, sse
+
+SETTINGS = Settings.load({})
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
+PNG_URL = f"data:image/png;base64,{PNG}"
+
+
+def parse_bytes(body: bytes, provider: str = "claude") -> tuple[GenerationRequest, bool]:
+    return native.parse(body, provider=provider, default_model="claude-sonnet-5-5", settings=SETTINGS)
+
+
+def parse(**fields: Any) -> GenerationRequest:
+    return parse_bytes(json.dumps(fields).encode())[0]
+
+
+def refusal(body: bytes | None = None, **fields: Any) -> str:
+    with pytest.raises(BridgeError) as caught:
+        parse_bytes(json.dumps(fields).encode() if body is None else body)
+    assert (caught.value.code, caught.value.status) == ("invalid_request", 400)
+    assert "$" not in caught.value.message
+    return caught.value.message
+
+
+def test_a_prompt_alone_takes_every_default() -> None:
+    request, stream = parse_bytes(b'{"userPrompt":"hello"}')
+    assert not stream
+    assert request == GenerationRequest(
+        provider="claude",
+        model="claude-sonnet-5-5",
+        messages=(Message("user", (Text("hello"),)),),
+        max_output_tokens=8192,
+        timeout_s=300.0,
+    )
+
+
+def test_every_field_arrives() -> None:
+    body = {
+        "userPrompt": "what is this?",
+        "systemPrompt": "Be brief.",
+        "images": [PNG_URL],
+        "model": "claude-opus-5-5[1m]",
+        "maxOutputTokens": 100,
+        "effort": "high",
+        "timeoutSeconds": 12.5,
+        "schema": {"type": "object"},
+        "stream": True,
+    }
+    request, stream = parse_bytes(json.dumps(body).encode(), "codex")
+    assert stream
+    assert request == GenerationRequest(
+        provider="codex",
+        model="claude-opus-5-5[1m]",
+        messages=(Message("user", (Image("image/png", PNG), Text("what is this?"))),),
+        system="Be brief.",
+        max_output_tokens=100,
+        timeout_s=12.5,
+        effort="high",
+        schema={"type": "object"},
+    )
+
+
+def test_a_conversation_arrives_with_its_parts() -> None:
+    parts = [{"type": "text", "text": "see"}, {"type": "image", "mediaType": "image/png", "data": PNG}]
+    request = parse(
+        messages=[
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": " "}]},
+            {"role": "user", "content": parts},
+        ]
+    )
+    assert request.messages == (
+        Message("user", (Text("one"),)),
+        Message("assistant", (Text("two"),)),
+        Message("user", (Text("see"), Image("image/png", PNG))),
+    )
+
+
+def test_images_go_with_the_last_message() -> None:
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    request = parse(messages=messages, images=[PNG_URL])
+    assert [len(message.content) for message in request.messages] == [1, 1, 2]
+
+
+def test_null_is_as_good_as_absent() -> None:
+    names = ["systemPrompt", "messages", "images", "model", "maxOutputTokens", "effort", "timeoutSeconds", "schema"]
+    assert parse(userPrompt="hello", stream=None, **dict.fromkeys(names)) == parse(userPrompt="hello")
+
+
+def test_the_longest_prompt_is_taken_and_one_more_is_not() -> None:
+    assert parse(userPrompt="é" * 500_000).messages[0].text == "é" * 500_000
+    assert "userPrompt is longer" in refusal(userPrompt="x" * 500_001)
+    assert "systemPrompt is longer" in refusal(userPrompt="x", systemPrompt="x" * 500_001)
+    half = {"role": "user", "content": "x" * 250_001}
+    assert "together" in refusal(messages=[half, half])
+
+
+NO_JSON = [
+    b"",
+    b" ",
+    b"{",
+    b"hello",
+    b'{"userPrompt":}',
+    b"\xff\xfe",
+    b'{"userPrompt":"\xff"}',
+    b"\xef\xbb\xbf{}",
+    b"{}{}",
+]
+NO_JSON += [b'{"userPrompt":"x","schema":' + b'{"a":' * 50_000, b'{"userPrompt":"\\ud800"}', b'{"schema":{"a":NaN}}']
+
+
+@pytest.mark.parametrize("body", NO_JSON, ids=range(len(NO_JSON)))
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    assert refusal(body) == "The body is not valid JSON."
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"3", b"true", b"[" * 100_000])
+def test_what_is_no_object_is_refused(body: bytes) -> None:
+    assert "object" in refusal(body)
+
+
+WRONG = [
+    ("userPrompt", [1, True, [], {}]),
+    ("systemPrompt", [1, True, []]),
+    ("messages", [1, "x", {}, [1], ["x"], [{}], [{"role": "user"}], [{"role": "system", "content": "x"}]]),
+    ("messages", [[{"role": "user", "content": 1}], [{"role": "user", "content": [{"type": "video"}]}]]),
+    ("messages", [[{"role": "user", "content": "x", "name": "bob"}], [{"role": "user", "content": [{}]}]]),
+    ("images", [1, "x", {}, [1], [None]]),
+    ("model", [1, [], True]),
+    ("maxOutputTokens", [0, -1, 1.5, "100", True, [], 32001, 10**30]),
+    ("effort", ["huge", "", 1, True]),
+    ("timeoutSeconds", [0, -1, "10", True, 301, 1e300]),
+    ("schema", [1, "x", [], True]),
+    ("stream", [1, 0, "true", []]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG for value in values], ids=repr)
+def test_a_field_of_the_wrong_type_or_size_is_named(field: str, value: Any) -> None:
+    fields: dict[str, Any] = {} if field in ("messages", "userPrompt") else {"userPrompt": "x"}
+    assert field in refusal(**fields, **{field: value})
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1" + b"0" * 5000])
+def test_a_number_beyond_all_bounds_is_refused(number: bytes) -> None:
+    for field in (b"timeoutSeconds", b"maxOutputTokens"):
+        refusal(b'{"userPrompt":"x","' + field + b'":' + number + b"}")
+
+
+@pytest.mark.parametrize(
+    "field", ["prompt", "user_prompt", "UserPrompt", "temperature", "tools", "<script>", "a\nb", "`"]
+)
+def test_an_unknown_field_is_named(field: str) -> None:
+    message = refusal(userPrompt="x", **{field: 1})
+    assert message.startswith("Unknown field ")
+    assert repr(field) in message
+
+
+def test_an_unknown_field_deeper_inside_is_named_with_its_place() -> None:
+    assert "role2" in refusal(messages=[{"role": "user", "content": "x", "role2": 1}])
+    assert len(refusal(userPrompt="x", **{"y" * 10_000: 1})) < 400
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "userPrompt is missing"),
+        ({"userPrompt": ""}, "userPrompt is empty"),
+        ({"userPrompt": " \n\t "}, "userPrompt is empty"),
+        ({"userPrompt": "a\0b"}, "NUL"),
+        ({"userPrompt": "x", "systemPrompt": "a\0b"}, "systemPrompt contains a NUL"),
+        ({"userPrompt": "x", "messages": [{"role": "user", "content": "y"}]}, "not both"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content is empty"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content is empty"),
+        ({"messages": [{"role": "user", "content": "a\0"}]}, "messages[0].content contains a NUL"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "last of messages must be from the user"),
+        ({"messages": [{"role": "user", "content": "x"}] * 1001}, "more than 1000"),
+    ],
+)
+def test_a_conversation_that_cannot_be_answered_is_refused(fields: dict[str, Any], words: str) -> None:
+    assert words in refusal(**fields)
+
+
+def test_an_assistant_has_no_images() -> None:
+    picture = {"type": "image", "mediaType": "image/png", "data": PNG}
+    last = {"role": "user", "content": "x"}
+    assert "only a user's message" in refusal(messages=[{"role": "assistant", "content": [picture]}, last])
+
+
+ODD_MODELS = [
+    "",
+    "-x",
+    "--help",
+    "x y",
+    "x\n",
+    "\nx",
+    "x\0",
+    "é",
+    "x" * 101,
+    "../x",
+    "/x",
+    ".x",
+    "[x",
+    "x;y",
+    "x$y",
+    "x'y",
+]
+
+
+@pytest.mark.parametrize("model", ODD_MODELS, ids=repr)
+def test_an_odd_model_is_refused(model: str) -> None:
+    assert refusal(userPrompt="x", model=model) == "model is not a well-formed model name."
+
+
+@pytest.mark.parametrize("model", ["x", "claude-opus-5-5[1m]", "gpt-6.1-sol", "us.anthropic/claude:v1", "x" * 100])
+def test_a_well_formed_model_is_taken(model: str) -> None:
+    assert parse(userPrompt="x", model=model).model == model
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["userPrompt", "systemPrompt", "model", "effort", "stream", "maxOutputTokens", "x"])
+    | st.sampled_from(["messages", "images", "timeoutSeconds", "schema"]),
+    JSON | st.just("x") | st.just([{"role": "user", "content": "x"}]) | st.just([PNG_URL]),
+)
+
+
+def fuzz(body: bytes) -> None:
+    try:
+        request, stream = parse_bytes(body)
+    except BridgeError as error:
+        assert error.code == "invalid_request"  # noqa: PT017
+        json.dumps(native.error_object(error, "r")).encode()
+    else:
+        assert request.messages[-1].role == "user"
+        assert stream in (True, False)
+
+
+@given(st.binary())
+@example(b"\x00" * 100)
+def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
+    fuzz(body)
+
+
+@given(JSON | FIELDS)
+def test_any_json_is_a_request_or_a_refusal(value: Any) -> None:
+    fuzz(json.dumps(value).encode())
+
+
+def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
+    usage = Usage(10, 3, 2, 5, 1)
+    answer, charge = Answer("hi", "m", "end_turn", usage, output={"a": 1}), Charge(usage, 1234)
+    assert native.answer_object("run_1", parse(userPrompt="x"), answer, charge, 56) == {
+        "id": "run_1",
+        "model": "m",
+        "content": [{"type": "text", "text": "hi"}],
+        "stop_reason": "end_turn",
+        "usage": {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": 2,
+            "cache_read_input_tokens": 3,
+        },
+        "cost_usd": 0.001234,
+        "duration_ms": 56,
+    }
+    structured = native.answer_object("run_1", parse(userPrompt="x", schema={}), answer, charge, 56)
+    assert structured["output"] == {"a": 1}
+
+
+def test_usage_of_codex_speaks_its_own_words() -> None:
+    assert native.usage_object("codex", Usage(10, 3, 2, 5, 1)) == {
+        "input_tokens": 15,
+        "output_tokens": 5,
+        "cached_input_tokens": 3,
+        "reasoning_output_tokens": 1,
+    }
+
+
+def test_an_error_has_a_sentence_a_code_a_hint_and_its_facts() -> None:
+    error = BridgeError("cost_per_day", "Enough for today.", limit=5, used=5.1, resets_at="2026-01-01T00:00:00.000Z")
+    assert native.error_object(error, "req_1") == {
+        "error": "Enough for today.",
+        "code": "cost_per_day",
+        "hint": "Wait for the reset, choose a cheaper model, or ask your admin for more.",
+        "request_id": "req_1",
+        "limit": 5,
+        "used": 5.1,
+        "resets_at": "2026-01-01T00:00:00.000Z",
+    }
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a\nb\r\n\nevent: done\ndata: x\u2028\u0085")
+def test_an_event_is_one_block_whatever_its_text(text: str) -> None:
+    data = sse.event("delta", {"text": text})
+    name, payload, empty, end = data.split(b"\n")
+    assert (name, empty, end) == (b"event: delta", b"", b"")
+    assert json.loads(payload.removeprefix(b"data: ")) == {"text": text}
+    assert b"\r" not in data
+
+
+def test_a_keep_alive_is_a_comment() -> None:
+    assert sse.KEEP_ALIVE == b": keep-alive\n\n"

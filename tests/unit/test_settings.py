@@ -1,0 +1,177 @@
+"""The settings: their defaults, and every mistake at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import SettingsError
+from bridge.settings import TABLE, Settings, default_limit_variable
+
+DEFAULTS = {
+    "BRIDGE_HOST": "127.0.0.1",
+    "BRIDGE_PORT": 3456,
+    "BRIDGE_SOCKET": None,
+    "BRIDGE_DATA_DIR": Path("data"),
+    "BRIDGE_ADMIN_KEY": None,
+    "BRIDGE_CLAUDE_COMMAND": "claude",
+    "BRIDGE_CODEX_COMMAND": "codex",
+    "ANTHROPIC_API_KEY": None,
+    "ANTHROPIC_BASE_URL": None,
+    "OPENAI_API_KEY": None,
+    "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "BRIDGE_CLAUDE_CREDENTIALS": "api-key",
+    "BRIDGE_CODEX_CREDENTIALS": "api-key",
+    "BRIDGE_CLAUDE_MODELS": (),
+    "BRIDGE_CODEX_MODELS": (),
+    "BRIDGE_MAX_OUTPUT_TOKENS": 8192,
+    "BRIDGE_MAX_OUTPUT_TOKENS_LIMIT": 32000,
+    "BRIDGE_TIMEOUT_SECONDS": 300,
+    "BRIDGE_IDLE_TIMEOUT_SECONDS": 90,
+    "BRIDGE_MAX_CONCURRENT": None,
+    "BRIDGE_WARM_PROCESSES": None,
+    "BRIDGE_QUEUE_LIMIT": 64,
+    "BRIDGE_QUEUE_TIMEOUT_SECONDS": 60,
+    "BRIDGE_MAX_BODY_BYTES": 33554432,
+    "BRIDGE_RATE_LIMIT_PER_MINUTE": 120,
+    "BRIDGE_TRUSTED_PROXY": "none",
+    "BRIDGE_CORS_ORIGINS": (),
+    "BRIDGE_LOG_PROMPTS": "preview",
+    "BRIDGE_LOG_RETENTION_DAYS": 90,
+    "BRIDGE_LOOP_REPEATS": 30,
+    "BRIDGE_LOOP_WINDOW_SECONDS": 300,
+    "BRIDGE_ALERT_WEBHOOK": None,
+}
+FIELDS = {row["variable"]: row["field"] for row in TABLE}
+
+
+def problems(**env: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(env)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(("variable", "value"), DEFAULTS.items())
+def test_the_defaults_are_as_promised(variable: str, value: object) -> None:
+    assert getattr(Settings.load({}), FIELDS[variable]) == value
+    assert getattr(Settings.load({variable: ""}), FIELDS[variable]) == value
+
+
+def test_a_key_made_without_limits_has_safe_ones() -> None:
+    limits = Settings.load({}).default_limits
+    assert {name: value for name, value in limits.items() if value} == {
+        "maxRequestsPerMinute": 30,
+        "maxCostPerDay": 5,
+        "maxConcurrent": 4,
+    }
+
+
+def test_a_default_limit_can_be_set_and_zero_is_no_limit() -> None:
+    env = {"BRIDGE_DEFAULT_MAX_COST_PER_DAY": "0.5", "BRIDGE_DEFAULT_MAX_REQUESTS_PER_MINUTE": "0"}
+    limits = Settings.load(env).default_limits
+    assert (limits["maxCostPerDay"], limits["maxRequestsPerMinute"], limits["maxConcurrent"]) == (0.5, 0, 4)
+    assert default_limit_variable("maxCostPerDay") == "BRIDGE_DEFAULT_MAX_COST_PER_DAY"
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    told = problems(
+        BRIDGE_PORT="http",
+        BRIDGE_ADMIN_KEY="short",
+        BRIDGE_TIMEOUT_SECONDS="-1",
+        BRIDGE_TIMEZONE="Mars/Olympus",
+        BRIDGE_LOG_PROMTS="off",
+        BRIDGE_MAX_OUTPUT_TOKENS="40000",
+        BRIDGE_DEFAULT_MAX_COST_PER_DAY="nan",
+    )
+    assert len(told) == 7
+    for name in ("PORT", "ADMIN_KEY", "TIMEOUT", "TIMEZONE", "PROMTS", "OUTPUT_TOKENS", "MAX_COST_PER_DAY"):
+        assert any(name in problem for problem in told)
+
+
+WRONG = {
+    "BRIDGE_PORT": ["-1", "65536", "3456.0", "0x10", "3456 ", "٣x"],
+    "BRIDGE_CLAUDE_COMMAND": [" claude", "claude "],
+    "ANTHROPIC_BASE_URL": ["localhost:80", "ftp://x", "http://", "file:///etc/passwd", "http://[x"],
+    "BRIDGE_CLAUDE_CREDENTIALS": ["apikey", "LOGIN", "none"],
+    "BRIDGE_CLAUDE_DEFAULT_MODEL": ["-x", "--help", "x y", "x" * 101],
+    "BRIDGE_CLAUDE_MODELS": ["claude-opus-5-5,-x"],
+    "BRIDGE_MAX_OUTPUT_TOKENS": ["0", "-1", "1e3", "many"],
+    "BRIDGE_TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "1e99", "five"],
+    "BRIDGE_MAX_CONCURRENT": ["0", "-1", "all"],
+    "BRIDGE_WARM_PROCESSES": ["-1", "65", "1.5"],
+    "BRIDGE_MAX_BODY_BYTES": ["0", "1023", "-1"],
+    "BRIDGE_TRUSTED_PROXY": ["yes", "nginx"],
+    "BRIDGE_CORS_ORIGINS": ["example.com", "https://x/path"],
+    "BRIDGE_LOG_PROMPTS": ["all", "on"],
+    "BRIDGE_TIMEZONE": ["Nowhere", "../etc/passwd", "/etc/passwd"],
+    "BRIDGE_DEFAULT_MAX_COST_PER_DAY": ["-1", "nan", "inf", "free"],
+    "BRIDGE_DEFAULT_MAX_CONCURRENT": ["-1", "1.5", "nan"],
+}
+
+
+@pytest.mark.parametrize(("variable", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> None:
+    (problem,) = problems(**{variable: value})
+    assert problem.startswith(variable)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("BRIDGE_PROT", "BRIDGE_PORT"),
+        ("BRIDGE_MAX_CONCURENT", "BRIDGE_MAX_CONCURRENT"),
+        ("BRIDGE_DEFAULT_MAX_COSTS_PER_DAY", "BRIDGE_DEFAULT_MAX_COST_PER_DAY"),
+        ("BRIDGE_TRUST_PROXY", "BRIDGE_TRUSTED_PROXY"),
+    ],
+)
+def test_a_misspelt_name_is_a_mistake_and_the_right_one_is_told(variable: str, meant: str) -> None:
+    (problem,) = problems(**{variable: "1"})
+    assert meant in problem
+
+
+def test_a_default_limit_that_does_not_exist_is_a_mistake() -> None:
+    assert "BRIDGE_DEFAULT_NONSENSE" in problems(BRIDGE_DEFAULT_NONSENSE="1")[0]
+
+
+def test_what_others_put_into_the_environment_is_no_mistake() -> None:
+    assert Settings.load({"PATH": "/bin", "HOME": "/root", "EDITOR": "vi"}) == Settings.load({})
+
+
+def test_a_default_model_must_be_on_the_allow_list() -> None:
+    assert "BRIDGE_CODEX_DEFAULT_MODEL" in problems(BRIDGE_CODEX_MODELS="gpt-6.1-sol")[0]
+    env = {"BRIDGE_CODEX_MODELS": "gpt-6.1-sol, gpt-5.5", "BRIDGE_CODEX_DEFAULT_MODEL": "gpt-5.5"}
+    assert Settings.load(env).codex_models == ("gpt-6.1-sol", "gpt-5.5")
+
+
+def test_command_line_options_win_over_the_environment() -> None:
+    assert Settings.load({"BRIDGE_PORT": "1"}, {"BRIDGE_PORT": "2"}).port == 2
+
+
+SECRETS = [row["variable"] for row in TABLE if row["secret"]]
+
+
+def test_credentials_are_marked_as_secrets() -> None:
+    assert {"BRIDGE_ADMIN_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "BRIDGE_ALERT_WEBHOOK"} <= set(SECRETS)
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+def test_a_secret_is_never_shown(variable: str) -> None:
+    value = "https://hooks.example.com/hush-hush-hush"
+    assert "hush-hush" not in repr(Settings.load({variable: value}))
+    for wrong in ("hush-hush", "hush"):
+        try:
+            Settings.load({variable: wrong})
+        except SettingsError as error:
+            assert "hush" not in str(error)  # noqa: PT017
+
+
+def test_a_password_in_a_url_is_not_shown_either() -> None:
+    (problem,) = problems(OPENAI_BASE_URL="htp://user:hush-hush@proxy.example.com")
+    assert "hush" not in problem
+    assert "hush" not in repr(Settings.load({"OPENAI_BASE_URL": "http://user:hush-hush@proxy.example.com"}))
+
+
+def test_every_setting_has_a_text_of_its_own() -> None:
+    assert all(row["text"] for row in TABLE)
+    assert len({row["variable"] for row in TABLE}) == len(TABLE)
