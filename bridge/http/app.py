@@ -36,6 +36,7 @@ def create_app(service: Service) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = service.settings.max_body_bytes
     app.config["SERVICE"] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
     for blueprint in (generate.blueprint, me.blueprint, admin.blueprint):
