@@ -13,11 +13,12 @@ import gevent
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
-from bridge.engine.engine import Engine, cut_off
+from bridge.engine.engine import Engine
 from bridge.engine.provider import Provider
 from bridge.engine.providers.claude import ClaudeProvider
 from bridge.engine.providers.codex import CodexProvider
 from bridge.engine.providers.demo import DemoProvider
+from bridge.engine.records import cut_off
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, StoreError

@@ -101,7 +101,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Submitted(msgspec.Struct, frozen=True):
-    """The CLI has been handed the prompt: from here on a failure may have cost money."""
+    """The CLI has been handed the prompt: from here on a failure may have cost money.
+
+    `warm`: its process stood ready, and was not started for this prompt.
+    """
+
+    warm: bool = True
 
 
 class TextDelta(msgspec.Struct, frozen=True):
@@ -152,11 +157,12 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     cache_write_tokens: int
     reasoning_tokens: int
     cost_usd: float
+    reserved_usd: float
     assumed: bool
     duration_ms: int
     queued_ms: int
     first_token_ms: int | None
+    warm: bool | None
     stop_reason: str | None
     system_prompt: str | None
     user_prompt: str | None
-    output: str | None = None

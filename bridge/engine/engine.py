@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import os
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import gevent
 import msgspec
 
-from bridge.clock import Clock, iso
+from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.provider import Provider, ProviderStatus
+from bridge.engine.records import log_line, new_run_id
 from bridge.engine.run import Finished, Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
 from bridge.ledger.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.limits import effective
 from bridge.ledger.loops import LoopGuard
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.pricing import cost as cost_of
@@ -32,6 +33,9 @@ PREVIEW_CHARACTERS = 200
 ASSUMED_TOKENS_PER_SECOND = 150
 #: For stopped runs to be settled at the end, in seconds.
 LAST_SECONDS = 5.0
+
+
+log = logging.getLogger("bridge")
 
 
 class AuditLike(Protocol):
@@ -96,6 +100,13 @@ class Engine:
 
         Raises BridgeError for everything that speaks against it; nothing is spent or counted then.
         """
+        try:
+            return self._submit(key, request, stream=stream)
+        except BridgeError as error:
+            self._log_line(self._refused(key, request, error, stream=stream))
+            raise
+
+    def _submit(self, key: Key, request: GenerationRequest, *, stream: bool) -> Run:
         provider = self._check(key, request)
         if request.schema is not None:
             self._schemas.check(request.schema)
@@ -118,6 +129,7 @@ class Engine:
             provider=provider,
             admission=self.admission,
             close=self._close_run,
+            overdrawn=None if provider.enforces_output_limit else lambda run: self._overdrawn(key, run),
             clock=self._clock,
             idle_timeout_s=self._settings.idle_timeout_s,
             queue_timeout_s=self._settings.queue_timeout_s,
@@ -161,7 +173,10 @@ class Engine:
             digest.update(repr(message).encode("utf-8", "replace"))
         verdict = self._loops.check(key.name, digest.hexdigest())
         if verdict.newly_paused:
-            self._audit.write("loop_suspected", key.name, actor="bridge", address="")
+            try:
+                self._audit.write("loop_suspected", key.name, actor="bridge", address="")
+            except BridgeError as error:
+                log.warning("the audit of %s could not be written: %s", key.name, error.message)
         if verdict.delay_s:
             gevent.sleep(verdict.delay_s)
 
@@ -171,10 +186,7 @@ class Engine:
         """Charge, log, settle, in this order: what is settled is in the log, also after a crash."""
         charge = self._charge(run, end)
         finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
-        try:
-            self._log.write(self._record(run, finished))
-        except BridgeError as error:
-            finished = Finished(error, charge, finished.duration_ms)
+        self._log_line(self._record(run, finished))
         try:
             if run.submitted_s is None:
                 self._ledger.release(run.reservation)
@@ -184,6 +196,31 @@ class Engine:
             finished = Finished(error, charge, finished.duration_ms)
         self.runs.pop(run.id, None)
         return finished
+
+    def _overdrawn(self, key: Key, run: Run) -> BridgeError | None:
+        """Whether a run has by now used up what it reserved and all that its key has left besides.
+
+        For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
+        """
+        written = self._assumed_output(run)
+        beyond = written - run.reservation.output_tokens
+        if beyond <= 0:
+            return None
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        cost = cost_of(price, Usage(output_tokens=beyond))
+        caps = effective(key.limits, self._settings.default_limits)
+        if caps.max_cost_per_request and run.reservation.cost_micro + cost > caps.max_cost_per_request:
+            return BridgeError("cost_per_request", "Stopped: the answer may already cost more than one may.")
+        for (what, window), left in self._ledger.remaining(key).items():
+            if what != "requests" and (cost if what == "cost" else beyond) > left:
+                return BridgeError(
+                    f"{what}_per_{window}", "Stopped: the answer may already have used up what this key had left."
+                )
+        return None
+
+    def _assumed_output(self, run: Run) -> int:
+        """Output tokens that a run has probably used: what was streamed, or what the time allows."""
+        return max(run.output_estimate, round((run.submitted_s or 0) * ASSUMED_TOKENS_PER_SECOND))
 
     def _charge(self, run: Run, end: Completed | Failed) -> Charge:
         """What a run is charged: the CLI's own figures, else what the stream showed, else what the time
@@ -196,7 +233,7 @@ class Engine:
             by_table = cost_of(price, usage)
             return Charge(usage, cost or by_table)
         reserved = run.reservation
-        written = max(run.output_estimate, round(run.submitted_s * ASSUMED_TOKENS_PER_SECOND))
+        written = self._assumed_output(run)
         known = run.usage or Usage(input_tokens=reserved.input_tokens)
         assumed = Usage(
             known.input_tokens,
@@ -206,32 +243,33 @@ class Engine:
         )
         return Charge(assumed, min(cost_of(price, assumed), reserved.cost_micro), assumed=True)
 
+    def _log_line(self, record: RunRecord) -> None:
+        """Write a line of the request log. Trouble with it fails no request: the ledger is what counts."""
+        try:
+            self._log.write(record)
+        except BridgeError as error:
+            log.warning("the log line of %s could not be written: %s", record.id, error.message)
+
     def _record(self, run: Run, finished: Finished) -> RunRecord:
-        result, usage = finished.result, finished.charge.usage
-        error = result if isinstance(result, BridgeError) else None
-        request = run.request
-        return RunRecord(
-            id=run.id,
-            timestamp=iso(run.started_at),
-            key_name=run.key_name,
-            provider=request.provider,
-            model=request.model,
-            api=request.api,
-            status=error.status if error else 200,
-            code=error.code if error else None,
-            error=error.message if error else None,
+        line = log_line(run.id, run.started_at, run.key_name, run.request, finished.result, finished.charge)
+        return msgspec.structs.replace(
+            line,
             stream=run.stream,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            cost_usd=finished.charge.cost_micro / 1e6,
-            assumed=finished.charge.assumed,
+            reserved_usd=run.reservation.cost_micro / 1e6,
             duration_ms=finished.duration_ms,
             queued_ms=run.queued_ms,
             first_token_ms=run.first_token_ms,
-            stop_reason=None if isinstance(result, BridgeError) else result.stop_reason,
+            warm=run.warm,
+            system_prompt=self._kept(run.request.system),
+            user_prompt=self._kept(run.request.messages[-1].text),
+        )
+
+    def _refused(self, key: Key, request: GenerationRequest, error: BridgeError, *, stream: bool) -> RunRecord:
+        """The line of a request that was not taken on: it used and cost nothing."""
+        line = log_line(new_run_id(self._clock), self._clock.now(), key.name, request, error, Charge(Usage(), 0))
+        return msgspec.structs.replace(
+            line,
+            stream=stream,
             system_prompt=self._kept(request.system),
             user_prompt=self._kept(request.messages[-1].text),
         )
@@ -241,43 +279,6 @@ class Engine:
         if self._settings.log_prompts == "off":
             return None
         return prompt if self._settings.log_prompts == "full" else prompt[:PREVIEW_CHARACTERS]
-
-
-def new_run_id(clock: Clock) -> str:
-    """`run_` and 26 characters that sort by time: 48 bits of milliseconds, 80 of chance, base32hex."""
-    raw = int(clock.now() * 1000).to_bytes(6, "big") + os.urandom(10)
-    return "run_" + base64.b32hexencode(raw).decode().rstrip("=").lower()
-
-
-def cut_off(reservation: Reservation) -> RunRecord:
-    """The log line of a run that ended with the server, charged what it had reserved."""
-    charge = reservation.as_charge()
-    error = BridgeError("cli_failed", "The bridge stopped in the middle of this request.")
-    return RunRecord(
-        id=reservation.id,
-        timestamp=iso(reservation.at),
-        key_name=reservation.key_name,
-        provider=reservation.provider,
-        model=reservation.model,
-        api="native",
-        status=error.status,
-        code=error.code,
-        error=error.message,
-        stream=False,
-        input_tokens=charge.usage.input_tokens,
-        output_tokens=charge.usage.output_tokens,
-        cache_read_tokens=0,
-        cache_write_tokens=0,
-        reasoning_tokens=0,
-        cost_usd=charge.cost_micro / 1e6,
-        assumed=True,
-        duration_ms=0,
-        queued_ms=0,
-        first_token_ms=None,
-        stop_reason=None,
-        system_prompt=None,
-        user_prompt=None,
-    )
 
 
 def _reported(end: Completed | Failed) -> tuple[Usage | None, int | None]:

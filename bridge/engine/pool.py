@@ -59,16 +59,16 @@ class Pool:
             self._keeper = gevent.spawn(self._keep)
             self._wanted.set()
 
-    def take(self) -> Child:
-        """A warm process, or a fresh one where none is ready. Raises ChildError."""
+    def take(self) -> tuple[Child, bool]:
+        """A warm process, or a fresh one where none is ready; and whether it is warm. Raises ChildError."""
         while self._warm:
             child, _ = self._warm.popleft()
             self._wanted.set()
             if child.alive:
                 child.step_forward()
-                return child
+                return child, True
             child.stop()
-        return self._spawn()
+        return self._spawn(), False
 
     def shed(self) -> bool:
         """Give one warm process up, to free its memory; whether there was one."""

@@ -25,6 +25,7 @@ import gevent
 import gevent.event
 import gevent.os
 import gevent.queue
+from gevent.lock import BoundedSemaphore
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
@@ -93,6 +94,7 @@ class Child:
         self._watcher.start(self._note_exit)
         self._stderr: deque[bytes] = deque()
         self._stopped = False
+        self._write_turn = BoundedSemaphore(1)
         self._chunks: gevent.queue.Queue[bytes] = gevent.queue.Queue(_CHUNKS_AHEAD)
         self._readers = [gevent.spawn(self._keep_stdout), gevent.spawn(self._keep_stderr)]
 
@@ -118,11 +120,13 @@ class Child:
         return b"".join(self._stderr)[-STDERR_KEPT_BYTES:].decode("utf-8", "replace").strip()
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`; waits (this greenlet only) while the pipe is full. Raises ChildError."""
+        """Write all of `data` in one piece, whoever else writes; waits (this greenlet only) while the
+        pipe is full. Raises ChildError."""
         view = memoryview(data)
         try:
-            while view:
-                view = view[gevent.os.nb_write(self._stdin, view[:_CHUNK]) :]
+            with self._write_turn:
+                while view:
+                    view = view[gevent.os.nb_write(self._stdin, view[:_CHUNK]) :]
         except OSError as error:
             raise ChildError("the process does not read its input any more") from error
 

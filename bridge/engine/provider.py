@@ -37,6 +37,8 @@ class Provider(Protocol):
 
     name: str
     default_model: str
+    #: whether the CLI can be given a maximum of output tokens that the model then keeps
+    enforces_output_limit: bool
 
     def open(self) -> None:
         """Get ready: look at the CLI, start what is kept warm. Problems go into `status`."""

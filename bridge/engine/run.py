@@ -31,6 +31,8 @@ from bridge.types import (
 
 #: The most text that one answer may have, in characters; far above any model's maximum of tokens.
 MAX_ANSWER_CHARACTERS = 4_000_000
+#: How often a run is looked at whose CLI keeps no maximum of output tokens, in seconds.
+WATCH_S = 0.5
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -67,12 +69,14 @@ class Run:
         provider: Provider,
         admission: Admission,
         close: Callable[[Run, Completed | Failed], Finished],
+        overdrawn: Callable[[Run], BridgeError | None] | None,
         clock: Clock,
         idle_timeout_s: float,
         queue_timeout_s: float,
         stream: bool,
     ) -> None:
-        """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise."""
+        """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise.
+        `overdrawn(run)` is asked every now and then: an error to stop the run with, or None."""
         self.id = reservation.id
         self.key_name = reservation.key_name
         self.reservation = reservation
@@ -82,12 +86,14 @@ class Run:
         self.state = "queued"
         self.first_token_ms: int | None = None
         self.queued_ms = 0
+        self.warm: bool | None = None
         self.usage: Usage | None = None
         self.text_bytes = 0
         self.finished: Finished | None = None
         self._provider = provider
         self._admission = admission
         self._close = close
+        self._overdrawn = overdrawn
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._queue_timeout_s = queue_timeout_s
@@ -189,13 +195,27 @@ class Run:
 
     def _await_end(self) -> Completed | Failed:
         """Take the provider's events until the end. Raises BridgeError for a stop or a timeout."""
-        deadline = self._clock.monotonic() + self.request.timeout_s
+        now = self._clock.monotonic()
+        deadline, silent_since, watched_at = now + self.request.timeout_s, now, now
         while True:
-            left_s = deadline - self._clock.monotonic()
+            now = self._clock.monotonic()
+            if self._overdrawn is not None and now >= watched_at + WATCH_S:
+                watched_at = now
+                error = self._overdrawn(self)
+                if error is not None:
+                    raise error
+            until = min(deadline, silent_since + self._idle_timeout_s)
+            if self._overdrawn is not None:
+                until = min(until, watched_at + WATCH_S)
             try:
-                message = self._inbox.get(timeout=max(0.0, min(left_s, self._idle_timeout_s)))
+                message = self._inbox.get(timeout=max(0.0, until - now))
             except gevent.queue.Empty:
-                raise self._too_late(left_s) from None
+                self._check_time(deadline, silent_since)
+                continue
+            silent_since = self._clock.monotonic()
+            if silent_since >= deadline and not isinstance(message, Completed | Failed):
+                # A CLI that never falls silent has no more time than another.
+                self._check_time(deadline, silent_since)
             if isinstance(message, Completed | Failed):
                 return message
             if isinstance(message, _Stop):
@@ -206,6 +226,7 @@ class Run:
                 self.usage = message.usage
             elif isinstance(message, Submitted):
                 self._submitted_at = self._clock.monotonic()
+                self.warm = message.warm
 
     def _add(self, text: str) -> None:
         if not text:
@@ -222,11 +243,13 @@ class Run:
         self._changed.set()
         self._changed = gevent.event.Event()
 
-    def _too_late(self, left_s: float) -> BridgeError:
-        if left_s <= self._idle_timeout_s:
+    def _check_time(self, deadline: float, silent_since: float) -> None:
+        now = self._clock.monotonic()
+        if now >= deadline:
             seconds = self.request.timeout_s
-            return BridgeError("timeout", f"The answer was not complete within {seconds:g} seconds.")
-        return BridgeError("timeout", f"The CLI was silent for {self._idle_timeout_s:g} seconds.")
+            raise BridgeError("timeout", f"The answer was not complete within {seconds:g} seconds.")
+        if now >= silent_since + self._idle_timeout_s:
+            raise BridgeError("timeout", f"The CLI was silent for {self._idle_timeout_s:g} seconds.")
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_a_pool_keeps_its_size_and_refills_what_was_taken(spawn: Spawner, clock:
     pool = Pool(spawn, 3, clock)
     pool.open()
     assert until(lambda: pool.warm == 3)
-    taken = pool.take()
+    taken, _ = pool.take()
     assert until(lambda: pool.warm == 3)
     assert spawn.count == 4
     taken.stop()
@@ -76,7 +76,7 @@ def test_no_process_is_handed_out_twice(spawn: Spawner, clock: FrozenClock) -> N
     pool = Pool(spawn, 2, clock)
     pool.open()
     assert until(lambda: pool.warm == 2)
-    taken = [pool.take() for _ in range(6)]
+    taken = [pool.take()[0] for _ in range(6)]
     assert len({child.pid for child in taken}) == 6
     for child in taken:
         child.stop()
@@ -87,7 +87,7 @@ def test_an_empty_pool_starts_one_when_asked(spawn: Spawner, clock: FrozenClock)
     pool = Pool(spawn, 0, clock)
     pool.open()
     assert pool.warm == 0
-    child = pool.take()
+    child, _ = pool.take()
     assert child.alive
     child.stop()
     pool.close()
@@ -100,7 +100,7 @@ def test_a_process_that_died_while_warm_is_not_handed_out(spawn: Spawner, clock:
     (dead,) = children()
     dead.kill()
     assert until(lambda: pool.warm == 0)
-    child = pool.take()
+    child, _ = pool.take()
     assert child.alive
     assert child.pid != dead.pid
     child.stop()

@@ -38,6 +38,7 @@ class ClaudeProvider:
     """Runs requests on the Claude Code CLI."""
 
     name = "claude"
+    enforces_output_limit = True
 
     def __init__(
         self,
@@ -207,7 +208,7 @@ class _Conversation:
 
     def __init__(
         self,
-        take: Callable[[], Child],
+        take: Callable[[], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
         matches: Callable[[dict[str, Any], Any], str | None],
@@ -221,6 +222,7 @@ class _Conversation:
         self._emit = emit
         self._matches = matches
         self._child: Child | None = None
+        self._warm = False
         self._cancelled = False
         gevent.spawn(self._converse)
 
@@ -231,7 +233,7 @@ class _Conversation:
 
     def _converse(self) -> None:
         try:
-            self._child = self._take()
+            self._child, self._warm = self._take()
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:
@@ -254,7 +256,7 @@ class _Conversation:
             if acknowledged and not any(protocol.is_result(answer) for answer in lines):
                 self._say(Failed(BridgeError("cli_failed", "The claude CLI did not take the history.")))
                 return
-        self._say(Submitted())
+        self._say(Submitted(self._warm))
         child.write(protocol.prompt(request))
         parser = AnswerParser(request, lambda output: self._matches(request.schema or {}, output))
         for line in lines:

@@ -53,6 +53,7 @@ class CodexProvider:
     """Runs requests on the Codex CLI."""
 
     name = "codex"
+    enforces_output_limit = False
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ _START = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.provide
 class DemoProvider:
     """Runs requests on the simulated CLI, one warm process each, as the claude provider does."""
 
+    enforces_output_limit = True
+
     def __init__(
         self,
         name: str,
@@ -108,7 +110,7 @@ class _Conversation:
 
     def __init__(
         self,
-        take: Callable[[], Child],
+        take: Callable[[], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
         matches: Callable[[dict[str, Any], Any], str | None],
@@ -120,6 +122,7 @@ class _Conversation:
         self._matches = matches
         self._pace_s = pace_s
         self._child: Child | None = None
+        self._warm = False
         self._cancelled = False
         gevent.spawn(self._converse)
 
@@ -130,7 +133,7 @@ class _Conversation:
 
     def _converse(self) -> None:
         try:
-            self._child = self._take()
+            self._child, self._warm = self._take()
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:
@@ -141,7 +144,7 @@ class _Conversation:
 
     def _emit_until_end(self, child: Child) -> None:
         request = self._request
-        self._say(Submitted())
+        self._say(Submitted(self._warm))
         question = {
             "prompt": request.messages[-1].text,
             "turns": len(request.messages),
