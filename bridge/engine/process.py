@@ -25,6 +25,7 @@ import gevent
 import gevent.event
 import gevent.os
 import gevent.queue
+from gevent.fileobject import FileObjectPosix
 from gevent.lock import BoundedSemaphore
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
@@ -87,7 +88,10 @@ class Child:
         finally:
             for fd in inside:
                 os.close(fd)
-        self._stdin, self._stdout, self._stderr_fd = outside
+        stdin, self._stdout, self._stderr_fd = outside
+        # An object, not a number: closing it wakes whoever waits for room. A writer that slept on through
+        # the close would wake when the number is another process's stdin, and write there.
+        self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
         _started.add(self.pid)
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
@@ -107,8 +111,8 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process itself still runs."""
-        return not self._exit.ready()
+        """Whether the process itself still runs, and nobody has stopped it."""
+        return not self._stopped and not self._exit.ready()
 
     @property
     def returncode(self) -> int | None:
@@ -126,8 +130,8 @@ class Child:
         try:
             with self._write_turn:
                 while view:
-                    view = view[gevent.os.nb_write(self._stdin, view[:_CHUNK]) :]
-        except OSError as error:
+                    view = view[self._stdin.write(view[:_CHUNK]) :]
+        except (OSError, ValueError) as error:
             raise ChildError("the process does not read its input any more") from error
 
     def lines(self) -> Iterator[bytes]:
@@ -206,10 +210,14 @@ class Child:
         while self._chunks.full():
             self._chunks.get_nowait()
         self._chunks.put_nowait(b"")
-        pipes = (self._stdin, self._stdout, self._stderr_fd)
-        self._stdin = self._stdout = self._stderr_fd = -1
+        pipes = (self._stdout, self._stderr_fd)
+        self._stdout = self._stderr_fd = -1
         for fd in pipes:
             os.close(fd)
+        try:
+            self._stdin.close()
+        except OSError:
+            pass
 
     def _signal(self, number: int) -> None:
         try:
@@ -251,10 +259,16 @@ def _adopt_orphans() -> None:
 
 
 def _end_orphans() -> None:
-    """Kill what children have left behind: processes of ours now that we did not start."""
+    """Kill what children have left behind: processes of ours now that we did not start.
+
+    Looks until nothing was found twice: one that is just ending is no longer marked, and its own child
+    is not yet ours.
+    """
+    quiet = 0
     for _ in range(_MOST_GENERATIONS):
         orphans = [pid for pid in _own_children() if pid not in _started and _is_marked(pid)]
-        if not orphans:
+        quiet = 0 if orphans else quiet + 1
+        if quiet == 2:
             return
         for pid in orphans:
             try:
@@ -262,7 +276,7 @@ def _end_orphans() -> None:
             except OSError:
                 pass
         # Their own children become ours in turn.
-        gevent.sleep(0.01)
+        gevent.sleep(0.02)
 
 
 def _own_children() -> list[int]:

@@ -238,6 +238,8 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     )
     parent = Child([sys.executable, "-c", code], env=ENV, cwd=Path("/"))
     grandchild = int(next(parent.lines()))
+    # Between its start and the guard's prctl it has only the closed stdin to tell it, which sleep does not read.
+    assert until(lambda: Path(f"/proc/{grandchild}/comm").read_text().strip() == "sleep")
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(5)
     assert until(lambda: is_gone(grandchild))
