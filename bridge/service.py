@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from bridge.ledger.admin import AdminCredentials
 from bridge.ledger.audit import Audit
 from bridge.ledger.document import Document
 from bridge.ledger.keys import KeyBook
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.requestlog import RequestLog
 from bridge.ledger.store import Store
 from bridge.settings import Settings
+from bridge.types import Charge
 
 #: Memory that a claude process takes, and that is left to the rest of the host, in bytes.
 CLAUDE_PROCESS_BYTES = 160 * 2**20
@@ -74,9 +75,11 @@ class Service:
                 settings.zone,
                 settings.default_limits,
                 self.prices,
-                resolve=self.log.known_charges,
+                resolve=self._resolve,
             )
-            self._log_recovered()
+        except BridgeError as error:
+            self.store.close()
+            raise StoreError(error.message, error.hint) from None
         except BaseException:
             self.store.close()
             raise
@@ -114,13 +117,14 @@ class Service:
                 log.warning("old logs could not be removed: %s", error.strerror)
             gevent.sleep(HOUSEKEEPING_S)
 
-    def _log_recovered(self) -> None:
-        """Give every run that a crash cut off its line in the log. Raises StoreError."""
-        try:
-            for reservation in self.ledger.recovered:
-                self.log.write(cut_off(reservation))
-        except BridgeError as error:
-            raise StoreError(error.message, error.hint) from None
+    def _resolve(self, left: Sequence[Reservation]) -> Mapping[str, Charge]:
+        """What the log says of runs that a crash cut off. Those that it does not know get their line first:
+        what is settled is in the log, also when this is cut off in turn. Raises BridgeError."""
+        known = self.log.known_charges([each.id for each in left])
+        for each in left:
+            if each.id not in known:
+                self.log.write(cut_off(each))
+        return known
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""

@@ -20,8 +20,9 @@ from bridge.types import Charge
 
 __all__ = ["Ledger", "Reservation"]
 
-Resolve = Callable[[Sequence[str]], Mapping[str, Charge]]
-"""Run ids -> what those of them that are in the request log were charged."""
+Resolve = Callable[[Sequence[Reservation]], Mapping[str, Charge]]
+"""Runs that a crash cut off -> what those of them that are in the request log were charged. It is called
+before they are settled, so that it can also give the others their line in the log."""
 
 
 class Ledger:
@@ -166,7 +167,7 @@ class Ledger:
     def _settle_left_open(self, resolve: Resolve | None) -> list[Reservation]:
         """Settle, in memory, every run that a crash cut off; return those that had to be assumed."""
         left = self.open_reservations()
-        known = resolve([each.id for each in left]) if resolve and left else {}
+        known = resolve(left) if resolve and left else {}
         for each in left:
             charge = known.get(each.id) or each.as_charge()
             counts = counts_of(charge, error=each.id not in known)

@@ -426,7 +426,7 @@ def test_a_run_known_to_the_log_is_settled_with_it_after_a_crash(tmp_path):
     desk = Desk(tmp_path / "data", clock)
     reservation = desk.reserve()
     log.write(record(reservation.id))
-    desk.resolve = log.known_charges
+    desk.resolve = lambda left: log.known_charges([each.id for each in left])
     desk.crash()
     desk.open()
     assert desk.ledger.recovered == []

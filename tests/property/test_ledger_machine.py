@@ -80,7 +80,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.acknowledged = 0
         self.number = 0
         self.refusals: set[int] = set()
-        self.desk.resolve = lambda ids: {i: self.logged[i] for i in ids if i in self.logged}
+        self.desk.resolve = lambda left: {r.id: self.logged[r.id] for r in left if r.id in self.logged}
 
     def teardown(self) -> None:
         self.desk.store.close()

@@ -75,3 +75,23 @@ def test_a_codex_process_that_dies_is_replaced(rig: Rig) -> None:
     app_server.kill()
     app_server.wait(5)
     assert rig.ask("/generate-codex", prompt="hello").status == 200
+
+
+def test_codex_that_thinks_is_stopped_when_it_may_have_used_up_what_the_key_had(rig: Rig) -> None:
+    poor = rig.server.new_key("poor", maxTokensPerDay=1700)
+    ask = {"userPrompt": "[[standin mode=hang_headers]] think", "timeoutSeconds": 60}
+    answer = rig.server.call("POST", "/generate-codex", ask, key=poor)
+    assert (answer.status, answer.json["code"]) == (429, "tokens_per_day")
+    assert "Stopped" in answer.json["error"]
+    (sent,) = rig.standin.wait(lambda records: all(r.closed_early for r in records))
+    assert sent.closed_early
+    used = rig.server.call("GET", "/me", key=poor).json["usage"]
+    assert 1000 < used["today"]["tokens"] <= 1700
+    assert used["reserved"]["tokens"] == 0
+
+
+def test_codex_may_think_on_while_the_key_has_money_left(rig: Rig) -> None:
+    rich = rig.server.new_key("rich", maxTokensPerDay=100_000)
+    ask = {"userPrompt": "[[standin first_delay=4]] think", "maxOutputTokens": 256}
+    answer = rig.server.call("POST", "/generate-codex", ask, key=rich)
+    assert answer.status == 200

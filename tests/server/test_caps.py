@@ -153,3 +153,13 @@ def test_the_same_prompt_again_and_again_is_slowed_and_then_paused(tmp_path: Pat
         assert server.admin("GET", "/audit").json["audit"][0]["action"] == "loop_suspected"
         server.admin("POST", "/keys/loopy/enable")
         assert server.call("POST", "/generate", ask, key=key).status == 200
+
+
+def test_a_refused_request_is_in_the_log_and_cost_nothing(server: Server) -> None:
+    key = server.new_key("refused", maxRequestsPerDay=1)
+    ask_at_once(server, key, 1)
+    ask_at_once(server, key, 1)
+    refused, ran = server.admin("GET", "/logs?key=refused").json["logs"]
+    assert (refused["status"], refused["code"], refused["costUsd"]) == (429, "requests_per_day", 0)
+    assert (ran["status"], ran["warm"] in (True, False)) == (200, True)
+    assert ran["reservedUsd"] >= ran["costUsd"] > 0

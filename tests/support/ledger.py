@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from zoneinfo import ZoneInfo
 from bridge.clock import Clock, parse_iso
 from bridge.errors import BridgeError
 from bridge.ledger.keys import Key
-from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.ledger import Ledger, Reservation, Resolve
 from bridge.ledger.limits import Limits
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.store import Store
@@ -52,7 +51,7 @@ class Desk:
         self.zone = ZoneInfo(zone)
         self.key = key_with(**limits)
         self.runs = 0
-        self.resolve: Callable[[Sequence[str]], Mapping[str, Charge]] | None = None
+        self.resolve: Resolve | None = None
         self.open()
 
     def open(self) -> None:

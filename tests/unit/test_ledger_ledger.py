@@ -393,7 +393,7 @@ def test_a_run_cut_off_by_a_crash_is_charged_what_it_held(desk):
 
 def test_a_run_that_the_log_knows_is_charged_what_the_log_says(desk):
     logged, cut_off = desk.reserve(), desk.reserve()
-    desk.resolve = lambda ids: {logged.id: Charge(Usage(output_tokens=9), 77)}
+    desk.resolve = lambda left: {logged.id: Charge(Usage(output_tokens=9), 77)}
     desk.crash()
     desk.open()
     assert desk.ledger.recovered == [cut_off]
