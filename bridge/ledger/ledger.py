@@ -170,7 +170,7 @@ class Ledger:
         known = resolve(left) if resolve and left else {}
         for each in left:
             charge = known.get(each.id) or each.as_charge()
-            counts = counts_of(charge, error=each.id not in known)
+            counts = counts_of(charge, error=charge.assumed)
             self._books.accounts.apply(Settle(each.id, each.key_name, counts))
         return [each for each in left if each.id not in known]
 
