@@ -136,10 +136,10 @@ def memory_mib(pid: int) -> dict[str, float]:
     for process in (top, *top.children(recursive=True)):
         try:
             info = process.memory_full_info()
-            name = " ".join(process.cmdline())
+            # The arbiter and its worker look alike; everything else below is a CLI.
+            part = "bridge" if process.cmdline() == top.cmdline() else "children"
         except psutil.Error:
             continue
-        part = "bridge" if "bridge" in name and "demo_cli" not in name and "app-server" not in name else "children"
         found[f"{part}_rss"] += info.rss / 2**20
         found[f"{part}_pss"] += info.pss / 2**20
         found["children"] += part == "children"

@@ -38,6 +38,7 @@ LAST_WORDS_S = 1.0
 
 _CHUNK = 65536
 _CHUNKS_AHEAD = 16
+_YIELD_BYTES = 4 * _CHUNK
 _LOWEST = 19
 _ENV = "/usr/bin/env"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -138,10 +139,10 @@ class Child:
         """Each line of stdout without its newline, until the end of file.
 
         An unfinished last line is not a line. Raises ChildError for one above MAX_LINE_BYTES.
-        Yields to other greenlets after every chunk, so that a flood cannot hold the loop.
+        Yields to other greenlets now and then, so that a flood cannot hold the loop.
         """
         buffer = bytearray()
-        searched = 0
+        searched = since_yield = 0
         while True:
             chunk = self._chunks.get()
             if not chunk:
@@ -155,7 +156,11 @@ class Child:
             searched = len(buffer)
             if searched > MAX_LINE_BYTES:
                 raise ChildError("the process printed a line without end")
-            gevent.sleep(0)
+            # Small pieces come one by one, with everybody's turn between them; a flood has to be told.
+            since_yield += len(chunk)
+            if since_yield > _YIELD_BYTES:
+                since_yield = 0
+                gevent.sleep(0)
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End the whole process group, with SIGTERM and up to `grace_s` of patience before SIGKILL.

@@ -140,6 +140,12 @@ class Account(msgspec.Struct, rename="camel", omit_defaults=True):
                 cost += each.cost_micro
         return Totals(requests, tokens, cost)
 
+    def note_recent(self, run_id: str, at: float) -> None:
+        """Count a run for the last minute. The oldest come first, and those that are over are dropped."""
+        while self.recent and at - next(iter(self.recent.values())) >= MINUTE_S:
+            del self.recent[next(iter(self.recent))]
+        self.recent[run_id] = at
+
     def minute_ages_s(self, now: float) -> list[float]:
         """How many seconds ago each run of the last minute was admitted, oldest first.
 
@@ -230,7 +236,7 @@ class Accounts:
             case Reserve(reservation):
                 account = self._account(reservation.key_name)
                 account.open[reservation.id] = reservation
-                account.recent[reservation.id] = reservation.at
+                account.note_recent(reservation.id, reservation.at)
                 account.last_used_at = reservation.at
             case Settle(id, key, counts):
                 account = self._account(key)

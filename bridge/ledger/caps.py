@@ -69,7 +69,8 @@ def fit(caps: Caps, account: Account, now: Moment, ask: Ask) -> tuple[int, int]:
     day = (account.used(now.day), account.held(now.day))
     month = (account.used(now.month), account.held(now.month))
     _check_requests(caps, day, month, now)
-    _check_pace(caps, account.minute_ages_s(now.at), len(account.open), now)
+    ages_s = account.minute_ages_s(now.at) if caps.max_requests_per_minute else ()
+    _check_pace(caps, ages_s, len(account.open), now)
 
     wanted = min(ask.output_tokens, caps.max_output_tokens or ask.output_tokens)
     least = min(wanted, MINIMUM_OUTPUT_TOKENS)

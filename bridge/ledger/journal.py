@@ -7,7 +7,9 @@ with one write and one fdatasync for all of them.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Callable
 from errno import EIO, ESTALE
 from pathlib import Path
@@ -27,6 +29,10 @@ from bridge.ledger.files import (
     write_all,
 )
 from bridge.ledger.lines import backwards, encode, intact, last_seq
+
+#: A write and its fdatasync that took less than this, in seconds, are not worth a thread: waking one costs
+#: about as much, three times for each run. One slow write, and the next goes to a thread again.
+QUICK_S = 0.0005
 
 
 class Batch:
@@ -56,6 +62,8 @@ class Journal:
         self._io = BoundedSemaphore(1)
         self._failure: OSError | None = None
         self._writing = False
+        #: how long the last write took, in seconds; unknown is slow
+        self._write_s = math.inf
         try:
             self._fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
@@ -132,7 +140,11 @@ class Journal:
         if batch.lines:
             data = b"".join(batch.lines)
             try:
-                in_thread(self._write, data)
+                # A disk that answers quicker than a thread is woken is waited for in place.
+                if self._write_s < QUICK_S:
+                    self._write(data)
+                else:
+                    in_thread(self._write, data)
             except Exception as error:  # whatever it is, those who wait must hear of it
                 self._fail(error if isinstance(error, OSError) else OSError(EIO, str(error)), batch)
             else:
@@ -141,6 +153,7 @@ class Journal:
         batch.done.set()
 
     def _write(self, data: bytes) -> None:
+        began = time.perf_counter()
         try:
             write_all(self._fd, data)
             os.fdatasync(self._fd)
@@ -152,6 +165,8 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             raise
+        finally:
+            self._write_s = time.perf_counter() - began
 
     def _fail(self, error: OSError, *batches: Batch) -> None:
         self._failure = error

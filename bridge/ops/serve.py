@@ -150,8 +150,11 @@ def announce(service: Service, address: str) -> None:
 
 
 def say(text: str) -> None:
-    """A message to the operator."""
-    print(text, file=sys.stderr, flush=True)
+    """A message to the operator; a terminal that has gone away must not keep the service from starting."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def _address(sock: Any) -> str:
