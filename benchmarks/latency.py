@@ -150,18 +150,19 @@ class DemoDirect:
 def own_part(rounds: int, work: Path, samples: dict[str, list[float]]) -> None:
     """What the bridge adds: the same small process, directly and through it, turn by turn.
 
-    Both have a process ready for every turn, so that no start of one is measured.
+    Both have a process ready for every turn: ten turns end before the bridge begins to replace what was
+    used up (REFILL_PAUSE_S), so that no start of a process runs beside what is measured.
     """
-    with servers.running(work, {"DEMO_WARM": str(rounds + 5)}, demo=True) as demo:
+    turns = 10
+    with servers.running(work, {"DEMO_WARM": str(turns + 2)}, demo=True) as demo:
         client = lab.Client(demo.port, demo.new_key("bench"))
-        _wait_until_warm(demo, rounds + 5)
-        directly = DemoDirect(rounds + 1)
-        time.sleep(3)
-        for number in range(rounds + 1):
-            took = directly(), client.generate("/generate")
-            if number:
-                samples["simulated CLI, directly"].append(took[0])
-                samples["simulated CLI through the bridge"].append(took[1])
+        for _ in range(-(-rounds // turns)):
+            _wait_until_warm(demo, turns + 2)
+            directly = DemoDirect(turns)
+            time.sleep(1.5)
+            for _ in range(turns):
+                samples["simulated CLI, directly"].append(directly())
+                samples["simulated CLI through the bridge"].append(client.generate("/generate"))
 
 
 def measure(rounds: int) -> dict[str, Any]:
