@@ -270,8 +270,9 @@ class Engine:
         return msgspec.structs.replace(
             line,
             stream=stream,
-            system_prompt=self._kept(request.system),
-            user_prompt=self._kept(request.messages[-1].text),
+            # Never the whole prompt: a key that is at its cap must not be able to fill the disk.
+            system_prompt=(self._kept(request.system) or "")[:PREVIEW_CHARACTERS] or None,
+            user_prompt=(self._kept(request.messages[-1].text) or "")[:PREVIEW_CHARACTERS] or None,
         )
 
     def _kept(self, prompt: str) -> str | None:

@@ -175,6 +175,7 @@ class Run:
         finally:
             if conversation is not None:
                 conversation.cancel()
+                self._note_late_submission()
             took_s = None if granted_at is None else self._clock.monotonic() - granted_at
             self._admission.leave(place, took_s)
             self.finished = self._close(self, end)
@@ -227,6 +228,12 @@ class Run:
             elif isinstance(message, Submitted):
                 self._submitted_at = self._clock.monotonic()
                 self.warm = message.warm
+
+    def _note_late_submission(self) -> None:
+        """A prompt that was handed over while a stop was on its way may cost money all the same."""
+        while not self._inbox.empty():
+            if isinstance(self._inbox.get_nowait(), Submitted) and self._submitted_at is None:
+                self._submitted_at = self._clock.monotonic()
 
     def _add(self, text: str) -> None:
         if not text:
