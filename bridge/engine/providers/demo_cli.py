@@ -8,6 +8,7 @@ library only: it has to start quickly.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -91,6 +92,8 @@ def main() -> None:
             "output": None if cut else output,
         }
     )
+    # All is said. Python's own clearing up would take 3 ms of a processor from the reader of the answer.
+    os._exit(0)
 
 
 def _say(message: dict[str, Any]) -> None:
