@@ -97,6 +97,14 @@ class Answer(msgspec.Struct, frozen=True):
     output: Any = None
 
 
+class Finished(msgspec.Struct, frozen=True):
+    """How a run ended: an answer or an error, and what it cost. `result` is what the client gets."""
+
+    result: Answer | BridgeError
+    charge: Charge
+    duration_ms: int
+
+
 # --- events of a provider, in the order in which they come -------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import gevent
@@ -14,7 +14,7 @@ from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.records import log_line, new_run_id
-from bridge.engine.run import Finished, Run
+from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
 from bridge.ledger.keys import Key
@@ -25,7 +25,7 @@ from bridge.ledger.pricing import PriceTable
 from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.requestlog import RequestLog
 from bridge.settings import Settings
-from bridge.types import Charge, Completed, Failed, GenerationRequest, RunRecord, Usage
+from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 
 #: How much of a prompt the log keeps by default, in characters.
 PREVIEW_CHARACTERS = 200
@@ -66,6 +66,8 @@ class Engine:
         self.admission = admission
         self.runs: dict[str, Run] = {}
         self.draining = False
+        #: called with each line of the request log, once it is written; must not block or raise
+        self.observers: list[Callable[[RunRecord], None]] = []
         self._settings = settings
         self._ledger = ledger
         self._prices = prices
@@ -249,6 +251,8 @@ class Engine:
             self._log.write(record)
         except BridgeError as error:
             log.warning("the log line of %s could not be written: %s", record.id, error.message)
+        for observe in self.observers:
+            observe(record)
 
     def _record(self, run: Run, finished: Finished) -> RunRecord:
         line = log_line(run.id, run.started_at, run.key_name, run.request, finished.result, finished.charge)

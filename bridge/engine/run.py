@@ -18,11 +18,10 @@ from bridge.errors import BridgeError
 from bridge.ledger.ledger import Reservation
 from bridge.types import (
     Activity,
-    Answer,
-    Charge,
     Completed,
     Event,
     Failed,
+    Finished,
     GenerationRequest,
     Submitted,
     TextDelta,
@@ -33,14 +32,6 @@ from bridge.types import (
 MAX_ANSWER_CHARACTERS = 4_000_000
 #: How often a run is looked at whose CLI keeps no maximum of output tokens, in seconds.
 WATCH_S = 0.5
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """How a run ended: an answer or an error, and what it cost. `result` is what the client gets."""
-
-    result: Answer | BridgeError
-    charge: Charge
-    duration_ms: int
 
 
 class _Granted(msgspec.Struct, frozen=True):
@@ -102,7 +93,7 @@ class Run:
         self._deltas: list[str] = []
         self._changed = gevent.event.Event()
         self._submitted_at: float | None = None
-        self._place: Place | None = None
+        self._place: Place = admission.enter(self.key_name, lambda: self._inbox.put(_Granted()))
         self._greenlet = gevent.spawn(self._live)
 
     # --- for those who watch ---------------------------------------------------------------------
@@ -131,7 +122,7 @@ class Run:
     @property
     def queue_position(self) -> int:
         """Place in the queue, from 1; 0 once it runs."""
-        return self._admission.position(self._place) if self._place and self.state == "queued" else 0
+        return self._admission.position(self._place) if self.state == "queued" else 0
 
     def follow(self, heartbeat_s: float) -> Iterator[str | None]:
         """The text as it comes, in pieces; None after each `heartbeat_s` of silence. Ends when the run
@@ -161,7 +152,6 @@ class Run:
     def _live(self) -> None:
         conversation: Conversation | None = None
         end: Completed | Failed = Failed(BridgeError("internal", "The request failed inside the bridge."))
-        place = self._place = self._admission.enter(self.key_name, lambda: self._inbox.put(_Granted()))
         granted_at: float | None = None
         try:
             self._await_slot()
@@ -177,7 +167,7 @@ class Run:
                 conversation.cancel()
                 self._note_late_submission()
             took_s = None if granted_at is None else self._clock.monotonic() - granted_at
-            self._admission.leave(place, took_s)
+            self._admission.leave(self._place, took_s)
             self.finished = self._close(self, end)
             self.state = "failed" if isinstance(self.finished.result, BridgeError) else "done"
             self._announce()

@@ -11,12 +11,13 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, me
+from bridge.http import admin, generate, me, respond
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
 from bridge.service import Service
-from bridge.wire import native
+from bridge.wire import native_answer
+from bridge.wire.api import Api
 
 log = logging.getLogger("bridge")
 
@@ -46,6 +47,7 @@ def create_app(service: Service) -> Flask:
     def _begin() -> None:
         g.request_id = "req_" + secrets.token_hex(12)
         g.began = time.monotonic()
+        g.api = api_of(request.path)
         g.address = client_address(request.environ, service.settings.trusted_proxy)
         if request.path != "/health":
             limiter.hit(g.address)
@@ -73,9 +75,14 @@ def create_app(service: Service) -> Flask:
     return app
 
 
+def api_of(path: str) -> Api:
+    """The API whose clients ask for a path: errors come in its shape."""
+    return native_answer.API
+
+
 def error_response(error: BridgeError) -> Response:
-    """An error as an HTTP answer in the native shape."""
-    response = jsonify(native.error_object(error, g.get("request_id", "")))
+    """An error as an HTTP answer."""
+    response = jsonify(g.api.error(error, g.get("request_id", "")))
     response.status_code = error.status
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
@@ -83,7 +90,7 @@ def error_response(error: BridgeError) -> Response:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
     key = g.get("key")
     if key is not None:
-        response.headers.update(generate.remaining_headers(service_of().ledger, key))
+        response.headers.update(respond.remaining_headers(service_of().ledger, key))
     return response
 
 

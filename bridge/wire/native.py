@@ -1,4 +1,4 @@
-"""The native API: `POST /generate` and `/generate-codex`. Bytes in, types out, and back. Pure."""
+"""The native API, requests: the bodies of `POST /generate` and `/generate-codex`. Bytes in, types out. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import MODEL_PATTERN, Answer, Charge, GenerationRequest, Image, Message, Text, Usage
+from bridge.types import MODEL_PATTERN, GenerationRequest, Image, Message, Text
 
 #: Longest prompt, in characters.
 MAX_PROMPT_CHARACTERS = 500_000
@@ -197,55 +197,3 @@ def _sentence(message: str) -> str:
         return f"Unknown field {field[:100]!r}."
     text = text.replace("`", "")
     return f"{place[:200]}: {text[:300]}." if place else f"{text[:300]}."
-
-
-# --- answers ----------------------------------------------------------------------------------
-
-
-def usage_object(provider: str, usage: Usage) -> dict[str, int]:
-    """Usage in the words of the provider's own API."""
-    if provider == "codex":
-        return {
-            "input_tokens": usage.prompt,
-            "output_tokens": usage.output_tokens,
-            "cached_input_tokens": usage.cache_read_tokens,
-            "reasoning_output_tokens": usage.reasoning_tokens,
-        }
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_creation_input_tokens": usage.cache_write_tokens,
-        "cache_read_input_tokens": usage.cache_read_tokens,
-    }
-
-
-def answer_object(
-    run_id: str, request: GenerationRequest, answer: Answer, charge: Charge, duration_ms: int
-) -> dict[str, Any]:
-    """The body of a 200, and the data of `event: done`."""
-    body: dict[str, Any] = {
-        "id": run_id,
-        "model": answer.model,
-        "content": [{"type": "text", "text": answer.text}],
-        "stop_reason": answer.stop_reason,
-        "usage": usage_object(request.provider, charge.usage),
-        "cost_usd": charge.cost_micro / 1e6,
-        "duration_ms": duration_ms,
-    }
-    if charge.assumed:
-        # The CLI was stopped before it said what it used; these are the bridge's own figures.
-        body["usage_assumed"] = True
-    if request.schema is not None:
-        body["output"] = answer.output
-    return body
-
-
-def error_object(error: BridgeError, request_id: str) -> dict[str, Any]:
-    """The body of an error, and the data of `event: error`."""
-    return {
-        "error": error.message,
-        "code": error.code,
-        "hint": error.hint,
-        "request_id": request_id,
-        **error.facts,
-    }

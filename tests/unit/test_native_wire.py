@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Answer, Charge, GenerationRequest, Image, Message, Text, Usage
+from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
 from bridge.wire import native, sse
+from bridge.wire.api import Ended
+from bridge.wire.native_answer import API, usage_object
 
 SETTINGS = Settings.load({})
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
@@ -253,7 +255,7 @@ def fuzz(body: bytes) -> None:
         request, stream = parse_bytes(body)
     except BridgeError as error:
         assert error.code == "invalid_request"  # noqa: PT017
-        json.dumps(native.error_object(error, "r")).encode()
+        json.dumps(API.error(error, "r")).encode()
     else:
         assert request.messages[-1].role == "user"
         assert stream in (True, False)
@@ -270,10 +272,15 @@ def test_any_json_is_a_request_or_a_refusal(value: Any) -> None:
     fuzz(json.dumps(value).encode())
 
 
+def answered(request: GenerationRequest, answer: Answer, charge: Charge) -> dict[str, Any]:
+    finished = Finished(answer, charge, 56)
+    return API.answer(Ended("run_1", request, 0.0, finished), finished)
+
+
 def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
     usage = Usage(10, 3, 2, 5, 1)
     answer, charge = Answer("hi", "m", "end_turn", usage, output={"a": 1}), Charge(usage, 1234)
-    assert native.answer_object("run_1", parse(userPrompt="x"), answer, charge, 56) == {
+    assert answered(parse(userPrompt="x"), answer, charge) == {
         "id": "run_1",
         "model": "m",
         "content": [{"type": "text", "text": "hi"}],
@@ -287,12 +294,12 @@ def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
         "cost_usd": 0.001234,
         "duration_ms": 56,
     }
-    structured = native.answer_object("run_1", parse(userPrompt="x", schema={}), answer, charge, 56)
+    structured = answered(parse(userPrompt="x", schema={}), answer, charge)
     assert structured["output"] == {"a": 1}
 
 
 def test_usage_of_codex_speaks_its_own_words() -> None:
-    assert native.usage_object("codex", Usage(10, 3, 2, 5, 1)) == {
+    assert usage_object("codex", Usage(10, 3, 2, 5, 1)) == {
         "input_tokens": 15,
         "output_tokens": 5,
         "cached_input_tokens": 3,
@@ -302,7 +309,7 @@ def test_usage_of_codex_speaks_its_own_words() -> None:
 
 def test_an_error_has_a_sentence_a_code_a_hint_and_its_facts() -> None:
     error = BridgeError("cost_per_day", "Enough for today.", limit=5, used=5.1, resets_at="2026-01-01T00:00:00.000Z")
-    assert native.error_object(error, "req_1") == {
+    assert API.error(error, "req_1") == {
         "error": "Enough for today.",
         "code": "cost_per_day",
         "hint": "Wait for the reset, choose a cheaper model, or ask your admin for more.",
