@@ -136,10 +136,14 @@ def run(settings: Settings, *, make_providers: MakeProviders | None = None, read
         raise StoreLocked(holder.get("pid"))
     if "*" in settings.cors_origins:
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
+    arbiter = os.getpid()
     try:
         Server(settings, make_providers=make_providers, ready=ready or announce).run()
     except SystemExit as end:
-        raise SystemExit(1 if end.code == _BOOT_ERROR else end.code) from None
+        # The worker, a fork, comes out here as well; its own status is what tells the arbiter not to try again.
+        if end.code == _BOOT_ERROR and os.getpid() == arbiter:
+            raise SystemExit(1) from None
+        raise
 
 
 def announce(service: Service, address: str) -> None:
