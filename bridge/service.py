@@ -25,6 +25,7 @@ from bridge.errors import BridgeError, StoreError
 from bridge.ledger.admin import AdminCredentials
 from bridge.ledger.audit import Audit
 from bridge.ledger.document import Document
+from bridge.ledger.jobs import JobBook
 from bridge.ledger.keys import KeyBook
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable
@@ -39,7 +40,7 @@ RESERVED_BYTES = 256 * 2**20
 #: Slots for each core: a run mostly waits for the network.
 SLOTS_PER_CORE = 8
 #: Between two rounds of housekeeping, in seconds.
-HOUSEKEEPING_S = 6 * 3600.0
+HOUSEKEEPING_S = 3600.0
 
 log = logging.getLogger("bridge")
 
@@ -68,6 +69,7 @@ class Service:
             self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
             self.log = RequestLog(folder / "logs", self.clock, settings.zone)
+            self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
             self.ledger = Ledger(
                 self.store,
@@ -98,6 +100,7 @@ class Service:
             ledger=self.ledger,
             prices=self.prices,
             log=self.log,
+            jobs=self.jobs,
             audit=self.audit,
             schemas=schemas,
             admission=Admission(slots(self.settings), self.settings.queue_limit),
@@ -109,12 +112,13 @@ class Service:
         return self.engine
 
     def _keep_house(self) -> None:
-        """Once at the start and then every few hours: remove logs that are past their days."""
+        """Once at the start and then every hour: remove logs and answers that are past their time."""
         while True:
             try:
                 self.log.prune(self.settings.log_retention_days)
+                self.jobs.prune()
             except OSError as error:
-                log.warning("old logs could not be removed: %s", error.strerror)
+                log.warning("old files could not be removed: %s", error.strerror)
             gevent.sleep(HOUSEKEEPING_S)
 
     def _resolve(self, left: Sequence[Reservation]) -> Mapping[str, Charge]:

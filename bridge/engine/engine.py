@@ -12,11 +12,13 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
+from bridge.engine.jobs import Jobs
 from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.records import log_line, new_run_id
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
+from bridge.ledger.jobs import JobBook, Repeat, owner_of
 from bridge.ledger.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.limits import effective
@@ -57,6 +59,7 @@ class Engine:
         ledger: Ledger,
         prices: PriceTable,
         log: RequestLog,
+        jobs: JobBook,
         audit: AuditLike,
         schemas: SchemaChecker,
         admission: Admission,
@@ -65,6 +68,7 @@ class Engine:
         self.providers = providers
         self.admission = admission
         self.runs: dict[str, Run] = {}
+        self.jobs = Jobs(jobs, self.runs)
         self.draining = False
         #: called with each line of the request log, once it is written; must not block or raise
         self.observers: list[Callable[[RunRecord], None]] = []
@@ -97,18 +101,27 @@ class Engine:
 
     # --- requests ------------------------------------------------------------------------------------
 
-    def submit(self, key: Key, request: GenerationRequest, *, stream: bool) -> Run:
+    def submit(
+        self,
+        key: Key,
+        request: GenerationRequest,
+        *,
+        stream: bool = False,
+        keep: bool = False,
+        repeat: Repeat | None = None,
+    ) -> Run:
         """Take a request on: a Run that has begun, with its most possible cost reserved and durable.
 
+        With `keep` or `repeat` it is a job from the start: on the disk before its CLI sees the prompt.
         Raises BridgeError for everything that speaks against it; nothing is spent or counted then.
         """
         try:
-            return self._submit(key, request, stream=stream)
+            return self._submit(key, request, stream=stream, keep=keep, repeat=repeat)
         except BridgeError as error:
             self._log_line(self._refused(key, request, error, stream=stream))
             raise
 
-    def _submit(self, key: Key, request: GenerationRequest, *, stream: bool) -> Run:
+    def _submit(self, key: Key, request: GenerationRequest, *, stream: bool, keep: bool, repeat: Repeat | None) -> Run:
         provider = self._check(key, request)
         if request.schema is not None:
             self._schemas.check(request.schema)
@@ -122,9 +135,17 @@ class Engine:
             provider.input_ceiling(request),
             request.max_output_tokens,
         )
-        if self.draining:
+        try:
+            if keep or repeat is not None:
+                self.jobs.begin(key, reservation, request, repeat)
+            # Both may have changed while the disk was waited for.
+            if self.draining:
+                raise _draining()
+            self.admission.check_room()
+        except BridgeError:
+            self.jobs.drop(reservation.id)
             self._ledger.release(reservation)
-            raise _draining()
+            raise
         run = Run(
             reservation,
             _clamped(request, reservation),
@@ -136,6 +157,9 @@ class Engine:
             idle_timeout_s=self._settings.idle_timeout_s,
             queue_timeout_s=self._settings.queue_timeout_s,
             stream=stream,
+            owner=owner_of(key),
+            kept=keep or repeat is not None,
+            repeat=repeat,
         )
         self.runs[run.id] = run
         return run
@@ -185,7 +209,8 @@ class Engine:
     # --- the end of a run ----------------------------------------------------------------------------
 
     def _close_run(self, run: Run, end: Completed | Failed) -> Finished:
-        """Charge, log, settle, in this order: what is settled is in the log, also after a crash."""
+        """Charge, log, settle, in this order: what is settled is in the log, also after a crash. Then keep the
+        answer of a job: whoever can get it has paid for it."""
         charge = self._charge(run, end)
         finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
         self._log_line(self._record(run, finished))
@@ -196,6 +221,7 @@ class Engine:
                 self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, BridgeError))
         except BridgeError as error:
             finished = Finished(error, charge, finished.duration_ms)
+        self.jobs.finish(run, finished)
         self.runs.pop(run.id, None)
         return finished
 

@@ -15,6 +15,7 @@ from bridge.engine.admission import Admission, Place
 from bridge.engine.provider import Conversation, Provider
 from bridge.engine.tokens import estimate
 from bridge.errors import BridgeError
+from bridge.ledger.jobs import Repeat
 from bridge.ledger.ledger import Reservation
 from bridge.types import (
     Activity,
@@ -65,6 +66,9 @@ class Run:
         idle_timeout_s: float,
         queue_timeout_s: float,
         stream: bool,
+        owner: str,
+        kept: bool = False,
+        repeat: Repeat | None = None,
     ) -> None:
         """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise.
         `overdrawn(run)` is asked every now and then: an error to stop the run with, or None."""
@@ -73,6 +77,12 @@ class Run:
         self.reservation = reservation
         self.request = request
         self.stream = stream
+        #: whose job it is; see ledger/jobs.py
+        self.owner = owner
+        #: whether it goes on when its client leaves, because somebody will come back for its end
+        self.kept = kept
+        #: its Idempotency-Key, if it came with one
+        self.repeat = repeat
         self.started_at = clock.now()
         self.state = "queued"
         self.first_token_ms: int | None = None
@@ -142,6 +152,11 @@ class Run:
         """The end of the run, or None where it has not come within `timeout_s`."""
         self._greenlet.join(timeout_s)
         return self.finished
+
+    def leave(self) -> None:
+        """The client has gone: stop the run, unless somebody will come back for its end."""
+        if not self.kept:
+            self.cancel(BridgeError("cancelled", "The client closed the connection before the answer was complete."))
 
     def cancel(self, error: BridgeError) -> None:
         """Stop the run, for the reason `error` says. Returns at once; safe to call again, or late."""

@@ -11,7 +11,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, me, respond
+from bridge.http import admin, generate, jobs, me, respond
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
@@ -40,7 +40,7 @@ def create_app(service: Service) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
-    for blueprint in (generate.blueprint, me.blueprint, admin.blueprint):
+    for blueprint in (generate.blueprint, jobs.blueprint, me.blueprint, admin.blueprint):
         app.register_blueprint(blueprint)
 
     @app.before_request

@@ -27,10 +27,11 @@ def generate_codex() -> Response:
 def _generate(provider: str) -> Response:
     key = require_key()
     settings = service_of().settings
+    body = request.get_data(cache=False)
     wanted, stream = native.parse(
-        request.get_data(cache=False),
+        body,
         provider=provider,
         default_model=getattr(settings, f"{provider}_default_model"),
         settings=settings,
     )
-    return respond(key, wanted, API, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))
+    return respond(key, wanted, API, body, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))

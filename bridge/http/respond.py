@@ -1,30 +1,62 @@
-"""From a parsed request to its HTTP answer, the same way for every API: submitted, watched, rendered."""
+"""From a parsed request to its HTTP answer, the same way for every API: submitted, watched, rendered.
+
+`Prefer` is RFC 7240: `respond-async` answers with a job at once, `wait=N` after N seconds.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 
+import msgspec
 from flask import Response, g, jsonify, request
 
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, service_of
 from bridge.http.disconnect import watch
+from bridge.ledger.jobs import Repeat
 from bridge.ledger.keys import Key
 from bridge.ledger.ledger import Ledger
 from bridge.types import Finished, GenerationRequest
-from bridge.wire.api import Api, Generation
+from bridge.wire.api import Api, Ended, Generation
+
+#: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
+CLOUDFLARE_PATIENCE_S = 90.0
+_LONGEST_IDEMPOTENCY_KEY = 255
 
 
-def respond(key: Key, wanted: GenerationRequest, api: Api, *, stream: bool) -> Response:
-    """Generate `wanted` for `key` and answer in the shape of `api`. Raises BridgeError."""
-    run = engine_of().submit(key, wanted, stream=stream)
+class _Preference(msgspec.Struct, frozen=True):
+    """`Prefer`: after how many seconds the answer is to be a job; None for never."""
+
+    job_after_s: float | None = None
+    applied: str | None = None
+
+
+def respond(key: Key, wanted: GenerationRequest, api: Api, body: bytes, *, stream: bool) -> Response:
+    """Generate `wanted`, which came as `body`, for `key`, and answer in the shape of `api`. Raises BridgeError."""
+    repeat = _repeat(body)
+    if repeat is not None:
+        earlier = engine_of().jobs.earlier(key, repeat)
+        if earlier is not None and earlier.finished is not None:
+            ended = Ended(earlier.id, earlier.request, earlier.started_at, earlier.finished)
+            response = _streamed(ended, api, key) if stream else _answered(ended, earlier.finished, api, key)
+            response.headers["Idempotent-Replayed"] = "true"
+            return response
+    prefer = _Preference() if stream else _preference()
+    run = engine_of().submit(key, wanted, stream=stream, keep=prefer.job_after_s == 0, repeat=repeat)
     if stream:
         return _streamed(run, api, key)
-    with watch(request.environ, lambda: run.cancel(client_gone())):
-        finished = run.wait()
-    assert finished is not None
-    return _answered(run, finished, api, key)
+    with watch(request.environ, run.leave):
+        finished = run.wait(prefer.job_after_s)
+        if finished is None:
+            engine_of().jobs.keep(run)
+            finished = run.finished
+    response = _accepted(run, key) if finished is None else _answered(run, finished, api, key)
+    if prefer.applied:
+        response.headers["Preference-Applied"] = prefer.applied
+    return response
 
 
 def _answered(generation: Generation, finished: Finished, api: Api, key: Key) -> Response:
@@ -37,26 +69,60 @@ def _answered(generation: Generation, finished: Finished, api: Api, key: Key) ->
     return response
 
 
-def _streamed(run: Run, api: Api, key: Key) -> Response:
-    response = Response(_events(run, api, request.environ, g.request_id), mimetype="text/event-stream")
+def _accepted(run: Run, key: Key) -> Response:
+    """202: the run goes on as a job."""
+    response = jsonify({"id": run.id, "status": "queued" if run.queue_position else "running"})
+    response.status_code = 202
+    response.headers["Location"] = f"/jobs/{run.id}"
+    response.headers.update(remaining_headers(service_of().ledger, key))
+    return response
+
+
+def _streamed(generation: Generation, api: Api, key: Key) -> Response:
+    events = api.events(generation, g.request_id)
+    if isinstance(generation, Run):
+        events = _watched(generation, events, request.environ)
+    response = Response(events, mimetype="text/event-stream")
+    if isinstance(generation, Run):
+        # Also where the client leaves before the first byte, or the server drops the response half-way.
+        response.call_on_close(generation.leave)
     # Proxies must not collect the events.
     response.headers["X-Accel-Buffering"] = "no"
     response.headers.update(remaining_headers(service_of().ledger, key))
     return response
 
 
-def _events(run: Run, api: Api, environ: dict[str, object], request_id: str) -> Iterator[bytes]:
-    try:
-        with watch(environ, lambda: run.cancel(client_gone())):
-            yield from api.events(run, request_id)
-    finally:
-        # Also when the server drops the response in the middle.
-        run.cancel(client_gone())
+def _watched(run: Run, events: Iterator[bytes], environ: dict[str, object]) -> Iterator[bytes]:
+    with watch(environ, run.leave):
+        yield from events
 
 
-def client_gone() -> BridgeError:
-    """Why a run ends whose client has left; only the log sees it."""
-    return BridgeError("cancelled", "The client closed the connection before the answer was complete.")
+def _repeat(body: bytes) -> Repeat | None:
+    """The Idempotency-Key of the request. Raises BridgeError invalid_request."""
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    if not given or len(given) > _LONGEST_IDEMPOTENCY_KEY:
+        raise BridgeError("invalid_request", f"Idempotency-Key must have 1 to {_LONGEST_IDEMPOTENCY_KEY} characters.")
+    path = request.path.encode("utf-8", "replace")
+    return Repeat(_digest(given.encode("utf-8", "replace")), _digest(path + b"\n" + body))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _preference() -> _Preference:
+    """What the client, or the proxy that it came through, can wait for."""
+    given = ",".join(request.headers.getlist("Prefer")).lower()
+    names = [part.split(";")[0].strip() for part in given.split(",")]
+    waits = [int(found[1]) for name in names if (found := re.fullmatch(r"wait\s*=\s*\"?(\d{1,6})\"?", name))]
+    most = CLOUDFLARE_PATIENCE_S if "CF-Ray" in request.headers else None
+    if waits:
+        return _Preference(waits[0] if most is None else min(waits[0], most), f"wait={waits[0]}")
+    if "respond-async" in names:
+        return _Preference(0.0, "respond-async")
+    return _Preference(most)
 
 
 def remaining_headers(ledger: Ledger, key: Key) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bridge.errors import StoreError, StoreLocked
-from bridge.ledger import salvage
+from bridge.ledger import jobs, salvage
 from bridge.ledger.admin import check_state
 from bridge.ledger.document import REPAIR_HINT, Document
 from bridge.ledger.files import set_aside, sync_folder, write_private
@@ -67,6 +67,8 @@ def _examine(folder: Path) -> Iterator[tuple[Finding, Act | None]]:
     yield from _examine_document(keys, lambda content: from_disk(content.get("keys", [])), _no_keys)
     yield from _examine_document(Document(folder / "admin.json"), check_state, _no_admin)
     yield from _examine_usage(folder)
+    for path in sorted((folder / "jobs").glob("*.json")):
+        yield from _examine_job(path)
     for path in (folder / "audit.jsonl", *sorted((folder / "logs").glob("*.jsonl"))):
         damaged = sum(not intact(line) for line in read_backwards(path))
         if damaged:
@@ -134,6 +136,23 @@ def _no_admin(document: Document) -> Act | None:
         return "admin.json had no usable version and was put aside: the next start makes a new admin key."
 
     return act if document.path.exists() else None
+
+
+def _examine_job(path: Path) -> Iterator[tuple[Finding, Act | None]]:
+    name = f"jobs/{path.name}"
+
+    def act() -> str:
+        set_aside(path, "damaged")
+        path.unlink()
+        sync_folder(path.parent)
+        return f"{name} was put aside: this kept answer is lost. Usage is not affected."
+
+    try:
+        jobs.read(path)
+    except StoreError as error:
+        yield Finding(name, error.message, "put it aside"), act
+    except OSError as error:
+        yield Finding(name, f"{name} cannot be read ({error.strerror})."), None
 
 
 def _examine_usage(folder: Path) -> Iterator[tuple[Finding, Act | None]]:

@@ -10,6 +10,7 @@ from bridge.engine.provider import Provider
 from bridge.engine.providers.demo import DemoProvider
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
+from bridge.http import respond
 from bridge.ops import serve
 from bridge.settings import Settings
 
@@ -24,4 +25,6 @@ def providers(settings: Settings, scratch: Scratch, clock: Clock, schemas: Schem
 
 
 if __name__ == "__main__":
+    if "DEMO_PATIENCE_SECONDS" in os.environ:
+        respond.CLOUDFLARE_PATIENCE_S = float(os.environ["DEMO_PATIENCE_SECONDS"])
     serve.run(Settings.load(dict(os.environ)), make_providers=providers)

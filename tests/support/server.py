@@ -155,6 +155,8 @@ def start(folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = 
             server.port = int(line.rsplit(":", 1)[1])
             return server
     process.kill()
+    process.wait()
+    process.stderr.close()
     raise AssertionError("the server did not start:\n" + "\n".join(server.output))
 
 

@@ -375,8 +375,9 @@ class _Conversation:
         if self._request.schema is None:
             return Completed(self._answer("end_turn"))
         try:
-            output = json.loads(text)
-        except (ValueError, RecursionError):
+            # Stricter than Python's own reader: no NaN, no halves of characters.
+            output = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             problem: str | None = "it is not valid JSON"
         else:
             problem = self._matches(self._request.schema, output)
