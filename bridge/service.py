@@ -6,12 +6,12 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gevent
 
 from bridge.clock import Clock
+from bridge.engine import account, memory
 from bridge.engine.admission import Admission
 from bridge.engine.engine import Engine
 from bridge.engine.provider import Provider
@@ -34,8 +34,7 @@ from bridge.ledger.store import Store
 from bridge.settings import Settings
 from bridge.types import Charge
 
-#: Memory that a claude process takes, and that is left to the rest of the host, in bytes.
-CLAUDE_PROCESS_BYTES = 160 * 2**20
+#: Memory that is left to the bridge, to codex and to the rest of the host, in bytes.
 RESERVED_BYTES = 256 * 2**20
 #: Slots for each core: a run mostly waits for the network.
 SLOTS_PER_CORE = 8
@@ -92,7 +91,7 @@ class Service:
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""
-        scratch = Scratch(self.settings.data_dir)
+        scratch = Scratch(self.settings.data_dir, account.find(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
         self.engine = Engine(
             self.settings,
@@ -146,7 +145,7 @@ def slots(settings: Settings) -> int:
     """Runs at once: as set, or what memory and cores of this host bear."""
     if settings.max_concurrent is not None:
         return settings.max_concurrent
-    by_memory = (memory_bytes() - RESERVED_BYTES) // CLAUDE_PROCESS_BYTES
+    by_memory = (memory.total_bytes() - RESERVED_BYTES) // memory.CLAUDE_PROCESS_BYTES
     return max(1, min(by_memory, SLOTS_PER_CORE * (os.cpu_count() or 1)))
 
 
@@ -155,16 +154,6 @@ def warm_processes(settings: Settings) -> int:
     if settings.warm_processes is not None:
         return settings.warm_processes
     return max(1, min(4, slots(settings) // 4))
-
-
-def memory_bytes() -> int:
-    """Memory of this host, or of the control group it is in, in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def real_providers(

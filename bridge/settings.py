@@ -93,6 +93,12 @@ def _command(value: str) -> str:
     return value
 
 
+def _user(value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError("must be the name of a user")
+    return value
+
+
 def _model(value: str) -> str:
     if not re.fullmatch(MODEL_PATTERN, value):
         raise ValueError("must be a model name such as claude-sonnet-5-5")
@@ -178,6 +184,12 @@ class Settings:
         "BRIDGE_CLAUDE_COMMAND", _command, "claude", "the Claude Code CLI: a name on PATH or a path"
     )
     codex_command: str = _setting("BRIDGE_CODEX_COMMAND", _command, "codex", "the Codex CLI: a name on PATH or a path")
+    cli_user: str | None = _setting(
+        "BRIDGE_CLI_USER",
+        _user,
+        "",
+        "the user that the CLIs run as, where the service may change users; unset: cli-bridge-run, if there is one",
+    )
     anthropic_api_key: str | None = _setting(
         "ANTHROPIC_API_KEY", _text, "", "credential for the claude CLI", secret=True
     )

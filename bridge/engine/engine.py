@@ -33,6 +33,8 @@ from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest,
 PREVIEW_CHARACTERS = 200
 #: Tokens a second that a model is assumed to have written where a run ended without any usage.
 ASSUMED_TOKENS_PER_SECOND = 150
+#: How often is looked for a CLI that is not available, in seconds.
+RECHECK_S = 60.0
 #: For stopped runs to be settled at the end, in seconds.
 LAST_SECONDS = 5.0
 
@@ -86,10 +88,20 @@ class Engine:
     def open(self) -> None:
         """Get the providers ready, at the same time; returns when each is ready or known not to be."""
         gevent.joinall([gevent.spawn(provider.open) for provider in self.providers.values()])
+        self._recheck = gevent.spawn(self._look_again)
+
+    def _look_again(self) -> None:
+        """A CLI that was missing, or not logged in, may have come meanwhile."""
+        while True:
+            gevent.sleep(RECHECK_S)
+            for provider in self.providers.values():
+                if not provider.status().available:
+                    provider.open()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing on any more, give running ones `drain_s` to end, end the rest, stop the CLIs."""
         self.draining = True
+        self._recheck.kill()
         waiting = list(self.runs.values())
         _wait_for(waiting, drain_s)
         for run in waiting:
@@ -190,7 +202,7 @@ class Engine:
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
         status = provider.status()
         if not status.available:
-            raise BridgeError("cli_unavailable", status.problem or f"{request.provider} is not available.", status.hint)
+            raise status.refusal()
         return provider
 
     def _guard_against_loops(self, key: Key, request: GenerationRequest) -> None:

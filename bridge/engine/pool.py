@@ -1,4 +1,8 @@
-"""Processes started ahead of their one run, so that a run does not wait for a CLI to boot."""
+"""Processes started ahead of their one run, so that a run does not wait for a CLI to boot.
+
+Any of them can take any request: the model is told to the process with the prompt, so there is one
+pool and not one for each model.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,26 @@ import gevent
 import gevent.event
 
 from bridge.clock import Clock
+from bridge.engine.breaker import Breaker
 from bridge.engine.process import Child, ChildError
+from bridge.engine.watch import resident_bytes
+from bridge.errors import BridgeError
 
-#: A warm process is thrown away after this long, in seconds; it holds no connection that could go stale,
-#: but a CLI is not made to sit for days.
-MAX_IDLE_S = 1800.0
+#: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
+#: connection that could go stale, but a CLI is not made to sit for days.
+MAX_IDLE_S, MAX_IDLE_BYTES = 1800.0, 400 * 2**20
 #: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
 REFILL_PAUSE_S = 0.3
 #: Longest time for which a start waits for a quiet moment, in seconds.
 LONGEST_DELAY_S = 1.0
-#: First pause after a process that died while warm, in seconds; doubles up to the maximum.
-BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
+#: How long a process must have stood before it counts as one that starts, in seconds, once one has not.
+PROOF_S = 2.0
+#: How often the keeper looks around, in seconds.
+LOOK_S = 2.0
+#: How long a run waits for memory for its process, and how often it looks, in seconds.
+ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
+#: When to come again where there is no memory, in seconds.
+COME_AGAIN_S = 20.0
 
 
 class Pool:
@@ -30,17 +43,23 @@ class Pool:
         spawn: Callable[[], Child],
         size: int,
         clock: Clock,
+        breaker: Breaker,
         *,
         quiet: Callable[[], bool] = lambda: True,
+        room: Callable[[int], bool] = lambda processes: True,
+        short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`spawn` starts a process (raises ChildError); `quiet` says whether a refill may start now."""
+        """`spawn` starts a process (raises ChildError); `quiet` says whether a refill may start now,
+        `room` whether there is memory for so many more, `short` whether warm ones should go."""
         self._spawn = spawn
         self.size = size
         self._clock = clock
+        self._breaker = breaker
         self._quiet = quiet
+        self._room = room
+        self._short = short
         self._warm: deque[tuple[Child, float]] = deque()
         self._wanted = gevent.event.Event()
-        self._failures = 0
         self._keeper: gevent.Greenlet[[], None] | None = None
 
     @property
@@ -48,27 +67,32 @@ class Pool:
         """How many processes stand ready."""
         return sum(child.alive for child, _ in self._warm)
 
-    @property
-    def failures(self) -> int:
-        """Starts that failed, one after the other, up to now."""
-        return self._failures
-
     def open(self) -> None:
         """Begin to keep processes warm."""
-        if self.size:
+        if self.size and self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
             self._wanted.set()
 
     def take(self) -> tuple[Child, bool]:
-        """A warm process, or a fresh one where none is ready; and whether it is warm. Raises ChildError."""
-        while self._warm:
-            child, _ = self._warm.popleft()
-            self._wanted.set()
-            if child.alive:
-                child.step_forward()
-                return child, True
-            child.stop()
-        return self._spawn(), False
+        """A warm process, or a fresh one where none is ready; and whether it is warm.
+
+        Raises ChildError, or BridgeError overloaded where there is no memory for one.
+        """
+        deadline = self._clock.monotonic() + ROOM_WAIT_S
+        while True:
+            while self._warm:
+                child, _ = self._warm.popleft()
+                self._wanted.set()
+                if child.alive:
+                    child.step_forward()
+                    return child, True
+                child.stop()
+            if self._room(1):
+                return self._spawn(), False
+            if self._clock.monotonic() >= deadline:
+                message = "The bridge's host is short of memory."
+                raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
+            gevent.sleep(ROOM_LOOK_S)
 
     def shed(self) -> bool:
         """Give one warm process up, to free its memory; whether there was one."""
@@ -90,12 +114,13 @@ class Pool:
     def _keep(self) -> None:
         """The refill: one start at a time, with a pause between them, and longer ones after failures."""
         while True:
-            self._wanted.wait(timeout=5)
+            self._wanted.wait(timeout=LOOK_S)
             self._wanted.clear()
-            self._discard_old()
-            while len(self._warm) < self.size:
+            self._discard()
+            # A run should find room for a process of its own before one is kept that nobody may need.
+            while len(self._warm) < self.size and self._room(2):
                 # First the pause: the run that has just taken a process is in its most urgent moment.
-                gevent.sleep(self._pause())
+                gevent.sleep(max(REFILL_PAUSE_S, self._breaker.pause_s))
                 self._await_quiet()
                 self._start_one()
 
@@ -103,18 +128,22 @@ class Pool:
         try:
             child = self._spawn()
         except ChildError:
-            self._failures += 1
+            self._breaker.failed()
             return
         child.step_back()
         entry = (child, self._clock.monotonic())
         self._warm.append(entry)
-        if child.wait(REFILL_PAUSE_S) is not None and entry in self._warm:
-            # It ended although nobody had used it.
-            self._warm.remove(entry)
-            child.stop()
-            self._failures += 1
+        if child.wait(PROOF_S if self._breaker.failures else REFILL_PAUSE_S) is None:
+            self._breaker.succeeded()
         else:
-            self._failures = 0
+            self._lose(entry)
+
+    def _lose(self, entry: tuple[Child, float]) -> None:
+        """One ended although nobody had used it."""
+        if entry in self._warm:
+            self._warm.remove(entry)
+            entry[0].stop()
+            self._breaker.failed()
 
     def _await_quiet(self) -> None:
         """Not beside a run that is just starting: a boot would slow it. But under steady load, anyway."""
@@ -122,17 +151,14 @@ class Pool:
         while not self._quiet() and self._clock.monotonic() < deadline:
             gevent.sleep(0.02)
 
-    def _pause(self) -> float:
-        if not self._failures:
-            return REFILL_PAUSE_S
-        return min(BACKOFF_S * 2.0 ** (self._failures - 1), MAX_BACKOFF_S)
-
-    def _discard_dead(self) -> None:
-        for entry in [entry for entry in self._warm if not entry[0].alive]:
-            self._warm.remove(entry)
-            entry[0].stop()
-
-    def _discard_old(self) -> None:
-        self._discard_dead()
-        while self._warm and self._clock.monotonic() - self._warm[0][1] > MAX_IDLE_S:
-            self._warm.popleft()[0].stop()
+    def _discard(self) -> None:
+        """Let go of what has died, is old, has grown, or is in the way of something that matters more."""
+        for entry in list(self._warm):
+            child, began = entry
+            if not child.alive:
+                self._lose(entry)
+            elif self._clock.monotonic() - began > MAX_IDLE_S or resident_bytes([child.pid]) > MAX_IDLE_BYTES:
+                self._warm.remove(entry)
+                child.stop()
+        if self._short():
+            self.shed()

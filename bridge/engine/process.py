@@ -11,7 +11,6 @@ every request stands still (5 to 14 ms measured, against less than 1 ms).
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import resource
@@ -28,6 +27,9 @@ import gevent.queue
 from gevent.fileobject import FileObjectPosix
 from gevent.lock import BoundedSemaphore
 
+from bridge.engine import guard, orphans, watch
+from bridge.engine.account import Account
+
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
 #: How much of stderr is kept for the error message, in bytes.
@@ -40,13 +42,8 @@ _CHUNK = 65536
 _CHUNKS_AHEAD = 16
 _YIELD_BYTES = 4 * _CHUNK
 _LOWEST = 19
-_ENV = "/usr/bin/env"
-_PR_SET_CHILD_SUBREAPER = 36
-#: In the environment of every child: whose it is.
-_MARK = "CLI_BRIDGE_CHILD_OF"
-_MOST_GENERATIONS = 100
 #: The processes that were started here and not reaped yet.
-_started: set[int] = set()
+_started: dict[int, Child] = {}
 
 
 @functools.cache
@@ -62,18 +59,21 @@ class ChildError(Exception):
 class Child:
     """A running process with line-oriented pipes. Belongs to one owner, who must `stop` it."""
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """Start `argv[0]` (a name on PATH or a path). Raises ChildError."""
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, account: Account | None = None
+    ) -> None:
+        """Start `argv[0]` (a name on PATH or a path), as `account` if one is given. Raises ChildError."""
         outside, inside = _pipes()
         try:
-            _adopt_orphans()
+            orphans.adopt()
+            _keep_watch()
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
-            command = [*_guard(), _ENV, "-C", str(cwd), *argv]
+            command = guard.command(argv, cwd, account)
             self.pid = os.posix_spawn(
                 command[0],
                 command,
-                {**env, _MARK: str(os.getpid())},
+                {**env, orphans.MARK: str(os.getpid())},
                 file_actions=[
                     *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)),
                     *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
@@ -93,7 +93,9 @@ class Child:
         # An object, not a number: closing it wakes whoever waits for room. A writer that slept on through
         # the close would wake when the number is another process's stdin, and write there.
         self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
-        _started.add(self.pid)
+        _started[self.pid] = self
+        #: why the watch has ended it
+        self.trouble: str | None = None
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
@@ -105,7 +107,7 @@ class Child:
 
     def _note_exit(self) -> None:
         # The loop has reaped it; its process id may be anybody's from now on.
-        _started.discard(self.pid)
+        _started.pop(self.pid, None)
         self._exit.set(os.waitstatus_to_exitcode(self._watcher.rstatus))
         self._watcher.stop()
         self._watcher.close()
@@ -208,7 +210,7 @@ class Child:
         # Also when the leader has gone: its group may still hold children of its own.
         self._signal(signal.SIGKILL)
         self.wait()
-        _end_orphans()
+        orphans.end(_started)
         # What it printed last is still read; but a daemon that it left may hold the pipes open for ever.
         gevent.joinall(self._readers, timeout=LAST_WORDS_S)
         gevent.killall(self._readers)
@@ -258,47 +260,15 @@ def _inheritable() -> list[int]:
 
 
 @functools.cache
-def _adopt_orphans() -> None:
-    """Become the parent of what a child leaves behind, also of a daemon in a session of its own."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _keep_watch() -> None:
+    gevent.spawn(watch.keep_watch, lambda: _started, _end_for)
 
 
-def _end_orphans() -> None:
-    """Kill what children have left behind: processes of ours now that we did not start.
-
-    Looks until nothing was found twice: one that is just ending is no longer marked, and its own child
-    is not yet ours.
-    """
-    quiet = 0
-    for _ in range(_MOST_GENERATIONS):
-        orphans = [pid for pid in _own_children() if pid not in _started and _is_marked(pid)]
-        quiet = 0 if orphans else quiet + 1
-        if quiet == 2:
-            return
-        for pid in orphans:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        # Their own children become ours in turn.
-        gevent.sleep(0.02)
-
-
-def _own_children() -> list[int]:
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            found += map(int, (task / "children").read_text().split())
-        except OSError:
-            continue
-    return found
-
-
-def _is_marked(pid: int) -> bool:
-    try:
-        return f"{_MARK}={os.getpid()}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
+def _end_for(pid: int, why: str) -> None:
+    child = _started.get(pid)
+    if child is not None:
+        child.trouble = why
+        child.stop()
 
 
 def _read(fd: int) -> bytes:
@@ -318,12 +288,6 @@ def _pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return ours, (stdin_in, out_out, err_out)
 
 
-@functools.cache
-def _guard() -> list[str]:
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-
-
 def program(name: str) -> str | None:
     """The absolute path of a program, given by name or path; None where there is none that can be run.
 
@@ -333,12 +297,14 @@ def program(name: str) -> str | None:
     return None if found is None else os.path.abspath(found)
 
 
-def capture(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float) -> tuple[int | None, str]:
+def capture(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float, account: Account | None = None
+) -> tuple[int | None, str]:
     """Run a short command to its end; (exit status or None after `timeout_s`, its stdout).
 
     For version and log-in checks only. Raises ChildError where it cannot be started.
     """
-    child = Child(argv, env=env, cwd=cwd)
+    child = Child(argv, env=env, cwd=cwd, account=account)
     output: list[bytes] = []
     reader = gevent.spawn(lambda: output.extend(child.lines()))
     code = child.wait(timeout_s)

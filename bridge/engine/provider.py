@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from bridge.engine.breaker import Breaker
+from bridge.errors import BridgeError
 from bridge.types import Event, GenerationRequest
 
 Emit = Callable[[Event], None]
@@ -23,6 +25,25 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     problem: str | None = None
     hint: str | None = None
     warm: int = 0
+    #: seconds until it is worth trying again, where that is known
+    retry_after: float | None = None
+
+    def while_tripped(self, breaker: Breaker) -> ProviderStatus:
+        """This state, or that it does not start where it has failed to several times in a row."""
+        if not self.available or not breaker.retry_in_s:
+            return self
+        return msgspec.structs.replace(
+            self,
+            available=False,
+            problem=f"The {self.name} CLI does not start.",
+            hint="It is tried again by itself. If it stays so, run 'cli-bridge doctor'.",
+            retry_after=breaker.retry_in_s,
+        )
+
+    def refusal(self) -> BridgeError:
+        """What somebody is told who asks for it now."""
+        problem = self.problem or f"The {self.name} CLI is not available."
+        return BridgeError("cli_unavailable", problem, self.hint, retry_after=self.retry_after)
 
 
 class Conversation(Protocol):
@@ -41,7 +62,8 @@ class Provider(Protocol):
     enforces_output_limit: bool
 
     def open(self) -> None:
-        """Get ready: look at the CLI, start what is kept warm. Problems go into `status`."""
+        """Get ready: look at the CLI, start what is kept warm. Problems go into `status`; called again
+        now and then while there are any."""
 
     def check(self) -> ProviderStatus:
         """Look at the CLI: is it there, new enough, logged in. Starts short commands only; spends nothing."""

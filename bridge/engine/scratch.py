@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from bridge.engine import orphans
+from bridge.engine.account import Account
 from bridge.engine.process import ChildError
 
 
@@ -18,22 +20,37 @@ class Scratch:
     the next one, and two servers never share it.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, account: Account | None = None) -> None:
+        """`account` is who the CLIs run as, if not the service's own user: the folders become theirs."""
+        self.account = account
         base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
         mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
         self.path = base / f"cli-bridge-{os.getuid()}-{mark}"
+        orphans.end_leavings(self.path)
         self.clear()
         self.path.mkdir(mode=0o700)
+        if account is not None:
+            # To be walked through, not to be looked at.
+            self.path.chmod(0o711)
         #: An empty folder: the working directory of every CLI. Nobody writes into it.
         self.empty = self.path / "empty"
-        self.empty.mkdir(mode=0o500)
+        self.empty.mkdir(mode=0o500 if account is None else 0o555)
 
     def folder(self, prefix: str) -> Path:
         """A fresh private folder; its owner removes it with `remove`. Raises ChildError."""
         try:
-            return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+            folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+            if self.account is not None:
+                os.chown(folder, self.account.uid, self.account.gid)
+            return folder
         except OSError as error:
             raise ChildError(f"there is no place for its files ({error.strerror})") from None
+
+    def login_folder(self, variable: str, name: str) -> Path:
+        """Where the CLIs' user keeps a log-in: the folder that an environment variable names, or ~/NAME."""
+        if self.account is not None:
+            return self.account.home / name
+        return Path(os.environ.get(variable) or Path.home() / name)
 
     @staticmethod
     def link(file: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from bridge.clock import iso
+from bridge.engine import memory
 from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.ledger.keys import Key
 from bridge.ledger.limits import effective
@@ -42,17 +43,20 @@ def ready() -> Response:
 @blueprint.get("/capacity")
 def capacity() -> Response:
     """Whether work is welcome now."""
-    admission = engine_of().admission
-    if admission.free:
-        verdict = "green"
-    else:
+    engine = engine_of()
+    admission, statuses = engine.admission, engine.statuses()
+    if engine.draining or not any(status.available for status in statuses):
+        verdict = "red"
+    elif not admission.free:
         verdict = "red" if admission.queued >= admission.queue_limit else "yellow"
+    else:
+        verdict = "green" if memory.room() else "yellow"
     return jsonify(
         {
-            "verdict": "red" if engine_of().draining else verdict,
+            "verdict": verdict,
             "slots_free": admission.free,
             "queued": admission.queued,
-            "retry_after_seconds": 0 if admission.free else round(admission.retry_after_s()),
+            "retry_after_seconds": 0 if verdict == "green" else round(admission.retry_after_s()),
         }
     )
 

@@ -16,6 +16,7 @@ import gevent
 from gevent.lock import RLock
 from gunicorn.app.base import BaseApplication
 
+from bridge.engine import account
 from bridge.errors import StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
@@ -130,10 +131,17 @@ _BOOT_ERROR = 3
 
 
 def run(settings: Settings, *, make_providers: MakeProviders | None = None, ready: Ready | None = None) -> None:
-    """Serve until a signal. Raises StoreLocked where another server has the data folder."""
+    """Serve until a signal.
+
+    Raises StoreLocked where another server has the data folder, and SettingsError where the CLIs' user
+    cannot be used.
+    """
     holder = Store.holder(settings.data_dir)
     if holder is not None:
         raise StoreLocked(holder.get("pid"))
+    warning = account.warning(account.find(settings.cli_user))
+    if warning and make_providers is None:
+        say(warning)
     if "*" in settings.cors_origins:
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
     arbiter = os.getpid()

@@ -9,9 +9,12 @@ import gevent
 import pytest
 
 from bridge.clock import Clock
+from bridge.engine import breaker as breaker_module
 from bridge.engine import pool as module
+from bridge.engine.breaker import Breaker
 from bridge.engine.pool import Pool
 from bridge.engine.process import Child, ChildError
+from bridge.errors import BridgeError
 from tests.engine.harness import children, until
 
 
@@ -50,7 +53,11 @@ def spawn() -> Spawner:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "REFILL_PAUSE_S", 0.01)
-    monkeypatch.setattr(module, "BACKOFF_S", 0.05)
+    monkeypatch.setattr(module, "PROOF_S", 0.05)
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    monkeypatch.setattr(module, "ROOM_WAIT_S", 0.3)
+    monkeypatch.setattr(module, "ROOM_LOOK_S", 0.01)
+    monkeypatch.setattr(breaker_module, "PAUSE_S", 0.05)
     yield
     assert until(lambda: not children()), children()
 
@@ -61,7 +68,7 @@ def clock() -> FrozenClock:
 
 
 def test_a_pool_keeps_its_size_and_refills_what_was_taken(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 3, clock)
+    pool = Pool(spawn, 3, clock, Breaker(clock))
     pool.open()
     assert until(lambda: pool.warm == 3)
     taken, _ = pool.take()
@@ -73,7 +80,7 @@ def test_a_pool_keeps_its_size_and_refills_what_was_taken(spawn: Spawner, clock:
 
 
 def test_no_process_is_handed_out_twice(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 2, clock)
+    pool = Pool(spawn, 2, clock, Breaker(clock))
     pool.open()
     assert until(lambda: pool.warm == 2)
     taken = [pool.take()[0] for _ in range(6)]
@@ -84,7 +91,7 @@ def test_no_process_is_handed_out_twice(spawn: Spawner, clock: FrozenClock) -> N
 
 
 def test_an_empty_pool_starts_one_when_asked(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 0, clock)
+    pool = Pool(spawn, 0, clock, Breaker(clock))
     pool.open()
     assert pool.warm == 0
     child, _ = pool.take()
@@ -94,7 +101,7 @@ def test_an_empty_pool_starts_one_when_asked(spawn: Spawner, clock: FrozenClock)
 
 
 def test_a_process_that_died_while_warm_is_not_handed_out(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 1, clock)
+    pool = Pool(spawn, 1, clock, Breaker(clock))
     pool.open()
     assert until(lambda: pool.warm == 1)
     (dead,) = children()
@@ -108,7 +115,7 @@ def test_a_process_that_died_while_warm_is_not_handed_out(spawn: Spawner, clock:
 
 
 def test_an_old_process_is_replaced(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 1, clock)
+    pool = Pool(spawn, 1, clock, Breaker(clock))
     pool.open()
     assert until(lambda: pool.warm == 1)
     (old,) = children()
@@ -119,7 +126,7 @@ def test_an_old_process_is_replaced(spawn: Spawner, clock: FrozenClock) -> None:
 
 
 def test_a_warm_process_can_be_given_up(spawn: Spawner, clock: FrozenClock) -> None:
-    pool = Pool(spawn, 1, clock)
+    pool = Pool(spawn, 1, clock, Breaker(clock))
     pool.open()
     assert until(lambda: pool.warm == 1)
     (given_up,) = children()
@@ -131,7 +138,7 @@ def test_a_warm_process_can_be_given_up(spawn: Spawner, clock: FrozenClock) -> N
 
 def test_the_refill_waits_until_it_is_quiet(spawn: Spawner, clock: FrozenClock) -> None:
     quiet = False
-    pool = Pool(spawn, 1, clock, quiet=lambda: quiet)
+    pool = Pool(spawn, 1, clock, Breaker(clock), quiet=lambda: quiet)
     pool.open()
     gevent.sleep(0.1)  # ten pauses of the refill, in which nothing may happen
     assert spawn.count == 0
@@ -144,29 +151,84 @@ def test_the_refill_waits_until_it_is_quiet(spawn: Spawner, clock: FrozenClock) 
 def test_starts_that_fail_are_tried_again_ever_more_slowly(spawn: Spawner, clock: FrozenClock, how: str) -> None:
     spawn.fails = how == "cannot start"
     spawn.command = ["false"]
-    pool = Pool(spawn, 1, clock)
+    breaker = Breaker(clock)
+    pool = Pool(spawn, 1, clock, breaker)
     pool.open()
     assert until(lambda: spawn.count >= 5)
     pauses = [later - earlier for earlier, later in zip(spawn.times, spawn.times[1:], strict=False)]
-    assert pool.failures >= 4
-    assert pauses[3] > 3 * module.BACKOFF_S > pauses[0]
+    assert breaker.failures >= 4
+    assert pauses[3] > 3 * breaker_module.PAUSE_S > pauses[0]
     spawn.fails, spawn.command = False, ["cat"]
     assert until(lambda: pool.warm == 1)
-    assert until(lambda: pool.failures == 0)
+    assert until(lambda: breaker.failures == 0)
     pool.close()
 
 
 def test_a_start_that_fails_on_demand_says_so(spawn: Spawner, clock: FrozenClock) -> None:
     spawn.fails = True
     with pytest.raises(ChildError):
-        Pool(spawn, 0, clock).take()
+        Pool(spawn, 0, clock, Breaker(clock)).take()
 
 
 def test_close_in_the_middle_of_a_refill_leaves_nothing(spawn: Spawner, clock: FrozenClock) -> None:
     for turns in range(20):
-        pool = Pool(spawn, 4, clock)
+        pool = Pool(spawn, 4, clock, Breaker(clock))
         pool.open()
         for _ in range(turns):
             gevent.sleep(0)
         pool.close()
         assert until(lambda: not children()), turns
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_without_memory_nothing_is_started_ahead_and_what_stands_ready_is_given_up(
+    spawn: Spawner, clock: FrozenClock
+) -> None:
+    free = 3
+    pool = Pool(spawn, 4, clock, Breaker(clock), room=lambda n: free - pool.warm >= n, short=lambda: free < 0)
+    pool.open()
+    assert until(lambda: pool.warm == 2)  # room for one more is left to a run
+    free = -1
+    assert until(lambda: pool.warm == 0)
+    assert spawn.count == 2
+    free = 3
+    assert until(lambda: pool.warm == 2)
+    pool.close()
+
+
+def test_a_run_waits_for_memory_and_takes_what_becomes_free(spawn: Spawner, clock: FrozenClock) -> None:
+    free = 0
+    pool = Pool(spawn, 0, clock, Breaker(clock), room=lambda n: free >= n)
+    waiting = gevent.spawn(pool.take)
+    gevent.sleep(0.05)
+    assert spawn.count == 0
+    free = 1
+    child, warm = waiting.get(timeout=5)
+    assert (child.alive, warm) == (True, False)
+    child.stop()
+    pool.close()
+
+
+def test_a_run_that_finds_no_memory_for_long_is_told_when_to_come_again(spawn: Spawner) -> None:
+    pool = Pool(spawn, 0, Clock(), Breaker(Clock()), room=lambda n: False)
+    with pytest.raises(BridgeError) as refused:
+        pool.take()
+    assert refused.value.code == "overloaded"
+    assert refused.value.retry_after
+    assert spawn.count == 0
+
+
+def test_a_warm_process_that_has_grown_is_replaced(
+    spawn: Spawner, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(spawn, 1, clock, Breaker(clock))
+    pool.open()
+    assert until(lambda: pool.warm == 1)
+    (large,) = children()
+    monkeypatch.setattr(module, "MAX_IDLE_BYTES", 0)
+    assert until(lambda: not large.is_running())
+    monkeypatch.setattr(module, "MAX_IDLE_BYTES", 2**30)
+    assert until(lambda: pool.warm == 1)
+    pool.close()

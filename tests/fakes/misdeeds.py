@@ -45,6 +45,9 @@ def before_the_answer(directives):
     if "forks" in directives:
         for _ in range(int(directives.number("forks", "count", 50))):
             _sleep_in_a_child(leave_group=False)
+    if "memory" in directives:
+        kept = b"x" * int(directives.number("memory", "megabytes", 200) * 2**20)
+        time.sleep(FOREVER_S + len(kept) % 2)
     if "stderr_flood" in directives:
         for _ in range(int(directives.number("stderr_flood", "megabytes", 5))):
             sys.stderr.buffer.write((b"E" * 99 + b"\n") * 10_000)

@@ -13,6 +13,8 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
+from bridge.engine import memory
+from bridge.engine.breaker import Breaker
 from bridge.engine.pool import Pool
 from bridge.engine.process import Child, ChildError, capture, program
 from bridge.engine.provider import Emit, ProviderStatus
@@ -30,6 +32,8 @@ OLDEST_VERSION = (2, 1, 329)
 OVERHEAD_TOKENS = 1200
 #: The most that one image counts, in tokens: the largest size that a model reads without scaling down.
 IMAGE_TOKENS = 5000
+#: Longest start of a process, until it has taken its settings, in seconds.
+BOOT_TIMEOUT_S = 30.0
 #: With a schema, the tool's frame comes on top, in tokens.
 SCHEMA_OVERHEAD_TOKENS = 1000
 
@@ -55,7 +59,16 @@ class ClaudeProvider:
         self._scratch = scratch
         self._matches = matches
         self._login = settings.claude_credentials == "login"
-        self._pool = Pool(self._spawn, warm, clock, quiet=lambda: not self._starting)
+        self._breaker = Breaker(clock)
+        self._pool = Pool(
+            self._spawn,
+            warm,
+            clock,
+            self._breaker,
+            quiet=lambda: not self._starting,
+            room=memory.room,
+            short=memory.short,
+        )
         self._command: str | None = None
         self._children: set[Child] = set()
         #: conversations whose model has not said anything yet
@@ -76,16 +89,16 @@ class ClaudeProvider:
             child.wait(2)
 
     def status(self) -> ProviderStatus:
-        return msgspec.structs.replace(self._status, warm=self._pool.warm)
+        return msgspec.structs.replace(self._status, warm=self._pool.warm).while_tripped(self._breaker)
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
 
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
-        if not self._status.available:
-            raise BridgeError("cli_unavailable", self._status.problem or "", self._status.hint)
-        return _Conversation(self._pool.take, request, emit, self._matches, self._starting)
+        if not self._status.available or not self._breaker.may_try():
+            raise self.status().refusal()
+        return _Conversation(self._pool.take, request, emit, self._matches, self._starting, self._breaker)
 
     # --- the process ---------------------------------------------------------------------------
 
@@ -93,7 +106,7 @@ class ClaudeProvider:
         home = self._scratch.folder("claude")
         argv = [self._command or "claude", *protocol.arguments(self.default_model, bare=not self._login)]
         try:
-            child = Child(argv, env=self._environment(home), cwd=self._scratch.empty)
+            child = Child(argv, env=self._environment(home), cwd=self._scratch.empty, account=self._scratch.account)
         except ChildError:
             self._scratch.remove(home)
             raise
@@ -127,7 +140,7 @@ class ClaudeProvider:
             token = os.environ.get("CLAUDE_CODE_OAUTH_TOKEN")
             if token:
                 env["CLAUDE_CODE_OAUTH_TOKEN"] = token
-            config = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
+            config = self._scratch.login_folder("CLAUDE_CONFIG_DIR", ".claude")
             self._scratch.link(config / ".credentials.json", home)
         elif settings.anthropic_api_key:
             env["ANTHROPIC_API_KEY"] = settings.anthropic_api_key
@@ -165,6 +178,7 @@ class ClaudeProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
+            account=self._scratch.account,
         )
         found = re.search(r"(\d+\.\d+\.\d+) \(Claude Code\)", text)
         return found.group(1) if found else None
@@ -193,13 +207,14 @@ class ClaudeProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
+            account=self._scratch.account,
         )
         try:
             logged_in = code == 0 and json.loads(text)["loggedIn"] is True
         except (ValueError, KeyError, TypeError):
             logged_in = False
         if not logged_in:
-            return "The claude CLI is not logged in.", "Run 'claude auth login' as the bridge's user."
+            return "The claude CLI is not logged in.", "Run 'claude auth login' as the user that the CLIs run as."
         return None, None
 
 
@@ -213,9 +228,11 @@ class _Conversation:
         emit: Emit,
         matches: Callable[[dict[str, Any], Any], str | None],
         starting: set[_Conversation],
+        breaker: Breaker,
     ) -> None:
         """`starting` holds this conversation until the model's first word, or the end."""
         self._starting = starting
+        self._breaker = breaker
         starting.add(self)
         self._take = take
         self._request = request
@@ -238,6 +255,8 @@ class _Conversation:
                 self._emit_until_end(self._child)
         except ChildError as error:
             self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {error}.")))
+        except BridgeError as error:
+            self._say(Failed(error))
         finally:
             self._starting.discard(self)
             if self._child is not None:
@@ -246,11 +265,7 @@ class _Conversation:
     def _emit_until_end(self, child: Child) -> None:
         request = self._request
         lines = child.lines()
-        child.write(protocol.opening(request))
-        # The prompt goes only once the model and the output limit are known to hold.
-        if not _settled(lines):
-            self._say(Failed(BridgeError("cli_failed", "The claude CLI did not take its settings.")))
-            return
+        self._boot(child, lines)
         for line, acknowledged in protocol.history(request):
             child.write(line)
             if acknowledged and not any(protocol.is_result(answer) for answer in lines):
@@ -264,8 +279,21 @@ class _Conversation:
                 self._say(event)
                 if isinstance(event, Completed | Failed):
                     return
-        error = BridgeError("cli_failed", "The claude CLI ended before the answer was complete.")
-        self._say(Failed(error))
+        why = child.trouble or "it ended before the answer was complete"
+        self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {why}.")))
+
+    def _boot(self, child: Child, lines: Iterator[bytes]) -> None:
+        """The prompt goes only once the model and the output limit are known to hold. Raises ChildError."""
+        try:
+            with gevent.Timeout(BOOT_TIMEOUT_S, ChildError("it did not start in time")):
+                child.write(protocol.opening(self._request))
+                if not _settled(lines):
+                    raise ChildError("it did not take its settings")
+        except ChildError:
+            if not self._cancelled:
+                self._breaker.failed()
+            raise
+        self._breaker.succeeded()
 
     def _say(self, event: Event) -> None:
         if isinstance(event, TextDelta):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +16,16 @@ import msgspec
 
 from bridge import __version__
 from bridge.clock import Clock
+from bridge.engine.breaker import Breaker
 from bridge.engine.process import Child, ChildError, capture, program
 from bridge.engine.provider import Emit, ProviderStatus
 from bridge.engine.providers import codex_protocol as protocol
 from bridge.engine.providers.app_server import AppServer, RpcError
+from bridge.engine.providers.codex_turn import CodexTurn
 from bridge.engine.scratch import Scratch
-from bridge.engine.tokens import estimate, text_ceiling
-from bridge.errors import BridgeError
+from bridge.engine.tokens import text_ceiling
 from bridge.settings import Settings
-from bridge.types import (
-    Activity,
-    Answer,
-    Completed,
-    Event,
-    Failed,
-    GenerationRequest,
-    Submitted,
-    TextDelta,
-    Usage,
-)
+from bridge.types import GenerationRequest
 
 #: Oldest version whose protocol is known to be the one spoken here.
 OLDEST_VERSION = (0, 169, 0)
@@ -45,8 +35,6 @@ OVERHEAD_TOKENS = 1200
 IMAGE_TOKENS = 12000
 #: Runs after which a process is replaced, because it keeps a log that grows.
 RUNS_PER_PROCESS = 1000
-#: Time for an interrupted turn to end before the whole process is thought to hang, in seconds.
-INTERRUPT_TIMEOUT_S = 5.0
 
 
 class CodexProvider:
@@ -77,6 +65,7 @@ class CodexProvider:
         self._server: AppServer | None = None
         self._starting = gevent.lock.RLock()
         self._children: set[Child] = set()
+        self._breaker = Breaker(clock)
         self._status = ProviderStatus("codex", False, None, settings.codex_credentials, "not checked yet")
 
     def open(self) -> None:
@@ -103,15 +92,16 @@ class CodexProvider:
             child.wait(2)
 
     def status(self) -> ProviderStatus:
-        return msgspec.structs.replace(self._status, warm=int(self._server is not None and self._server.alive))
+        running = int(self._server is not None and self._server.alive)
+        return msgspec.structs.replace(self._status, warm=running).while_tripped(self._breaker)
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
-        if not self._status.available:
-            raise BridgeError("cli_unavailable", self._status.problem or "", self._status.hint)
-        return _Conversation(self._connect, str(self._scratch.empty), request, emit, self._matches)
+    def start(self, request: GenerationRequest, emit: Emit) -> CodexTurn:
+        if not self._status.available or not self._breaker.may_try():
+            raise self.status().refusal()
+        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, self._matches)
 
     # --- the process ---------------------------------------------------------------------------
 
@@ -125,30 +115,40 @@ class CodexProvider:
             if old is not None and old.alive and old.runs < self._runs_per_process:
                 old.runs += 1
                 return old
-            home = self._scratch.folder("codex")
             try:
-                child = Child(
-                    [self._command or "codex", *self._arguments(home)],
-                    env=self._environment(home),
-                    cwd=self._scratch.empty,
-                )
-            except ChildError:
-                self._scratch.remove(home)
-                raise
-            self._children.add(child)
-            gevent.spawn(self._clean_up_after, child, home)
-            server = AppServer(child)
-            try:
-                server.call("initialize", protocol.initialize(__version__))
-                server.notify("initialized")
+                server = self._start_server()
             except (ChildError, RpcError):
-                child.stop()
+                self._breaker.failed()
                 raise
+            self._breaker.succeeded()
             self._server = server
             if old is not None:
                 gevent.spawn(_retire, old)
             server.runs += 1
             return server
+
+    def _start_server(self) -> AppServer:
+        home = self._scratch.folder("codex")
+        try:
+            child = Child(
+                [self._command or "codex", *self._arguments(home)],
+                env=self._environment(home),
+                cwd=self._scratch.empty,
+                account=self._scratch.account,
+            )
+        except ChildError:
+            self._scratch.remove(home)
+            raise
+        self._children.add(child)
+        gevent.spawn(self._clean_up_after, child, home)
+        server = AppServer(child)
+        try:
+            server.call("initialize", protocol.initialize(__version__))
+            server.notify("initialized")
+        except (ChildError, RpcError):
+            child.stop()
+            raise
+        return server
 
     def _clean_up_after(self, child: Child, home: Path) -> None:
         child.wait()
@@ -174,8 +174,7 @@ class CodexProvider:
         }
         if self._login:
             # Only the log-in: an AGENTS.md or config.toml beside it would be read as well.
-            config = Path(os.environ.get("CODEX_HOME") or Path.home() / ".codex")
-            self._scratch.link(config / "auth.json", home)
+            self._scratch.link(self._scratch.login_folder("CODEX_HOME", ".codex") / "auth.json", home)
         elif self._settings.openai_api_key:
             env[protocol.KEY_VARIABLE] = self._settings.openai_api_key
         return env
@@ -212,6 +211,7 @@ class CodexProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
+            account=self._scratch.account,
         )
 
     def _version(self, home: Path) -> str | None:
@@ -236,7 +236,7 @@ class CodexProvider:
                 "Set OPENAI_API_KEY, or BRIDGE_CODEX_CREDENTIALS=login to use the CLI's own log-in.",
             )
         if self._login and self._run(home, "login", "status")[0] != 0:
-            return "The codex CLI is not logged in.", "Run 'codex login' as the bridge's user."
+            return "The codex CLI is not logged in.", "Run 'codex login' as the user that the CLIs run as."
         return None, None
 
     def _write_catalog(self, home: Path) -> None:
@@ -253,148 +253,3 @@ def _retire(server: AppServer) -> None:
     while server.alive and server.busy:
         gevent.sleep(0.5)
     server.child.stop(grace_s=2)
-
-
-class _Conversation:
-    """One turn on one thread of an app-server."""
-
-    def __init__(
-        self,
-        connect: Callable[[], AppServer],
-        cwd: str,
-        request: GenerationRequest,
-        emit: Emit,
-        matches: Callable[[dict[str, Any], Any], str | None],
-    ) -> None:
-        self._connect = connect
-        self._cwd = cwd
-        self._request = request
-        self._emit = emit
-        self._matches = matches
-        self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
-        self._text: list[str] = []
-        self._text_bytes = 0
-        self._usage: Usage | None = None
-        self._full = False
-        self._cancelled = False
-        gevent.spawn(self._converse)
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._inbox.put(("cancel", {}))
-
-    def _converse(self) -> None:
-        try:
-            server = self._connect()
-            thread = server.call("thread/start", protocol.thread_start(self._request, self._cwd))["thread"]["id"]
-        except (ChildError, RpcError, KeyError, TypeError) as error:
-            self._emit(Failed(BridgeError("cli_failed", "The codex CLI did not start the request.")))
-            if isinstance(error, ChildError):
-                gevent.sleep(0)
-            return
-        server.listen(thread, lambda method, params: self._inbox.put((method, params)))
-        try:
-            self._take_turn(server, thread)
-        except (ChildError, RpcError, KeyError, TypeError):
-            self._emit(Failed(BridgeError("cli_failed", "The codex CLI failed during the request.")))
-        finally:
-            server.forget(thread)
-            if server.alive:
-                try:
-                    server.post("thread/unsubscribe", {"threadId": thread})
-                except ChildError:
-                    pass
-
-    def _take_turn(self, server: AppServer, thread: str) -> None:
-        items = protocol.history(self._request, thread)
-        if items is not None:
-            server.call("thread/inject_items", items)
-        if self._cancelled:
-            return
-        self._emit(Submitted())
-        turn = server.call("turn/start", protocol.turn_start(self._request, thread))["turn"]["id"]
-        while True:
-            method, params = self._inbox.get()
-            if method == "cancel":
-                self._interrupt(server, thread, turn)
-                return
-            if method == "gone":
-                error = BridgeError("cli_failed", "The codex process ended in the middle of the answer.")
-                self._emit(Failed(error))
-                return
-            if method == "turn/completed":
-                self._emit(self._end(_mapping(params.get("turn"))))
-                return
-            self._note(method, params)
-            if self._full:
-                # The CLI knows no maximum of output tokens: the stream is watched and stopped instead.
-                self._interrupt(server, thread, turn)
-                self._emit(Completed(self._answer("max_tokens")))
-                return
-
-    def _note(self, method: str, params: dict[str, Any]) -> None:
-        event: Event = Activity()
-        if method == "item/agentMessage/delta":
-            text = params.get("delta")
-            if isinstance(text, str):
-                self._text.append(text)
-                self._text_bytes += len(text.encode("utf-8", "replace"))
-                event = TextDelta(text)
-                self._full = estimate(self._text_bytes, len(self._text)) > self._request.max_output_tokens
-        elif method == "item/completed":
-            item = _mapping(params.get("item"))
-            if item.get("type") == "agentMessage" and not self._text and item.get("text"):
-                self._text.append(str(item["text"]))
-                event = TextDelta(str(item["text"]))
-        elif method == "thread/tokenUsage/updated":
-            usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("last"))
-            self._usage = usage or self._usage
-            event = Activity(self._usage)
-        self._emit(event)
-
-    def _interrupt(self, server: AppServer, thread: str, turn: str) -> None:
-        """Stop the turn upstream; a server that does not obey is ended, with all that runs on it."""
-        try:
-            server.post("turn/interrupt", {"threadId": thread, "turnId": turn})
-            with gevent.Timeout(INTERRUPT_TIMEOUT_S):
-                while self._inbox.get()[0] not in ("turn/completed", "gone"):
-                    pass
-        except (ChildError, gevent.Timeout):
-            server.child.stop()
-
-    def _end(self, turn: dict[str, Any]) -> Event:
-        error = turn.get("error")
-        if turn.get("status") != "completed":
-            if protocol.hit_max_tokens(error) and self._text:
-                return Completed(self._answer("max_tokens"))
-            usage = Usage() if protocol.costs_nothing(error) and self._usage is None else self._usage
-            return Failed(protocol.turn_error(error), usage)
-        text = "".join(self._text)
-        if not text.strip():
-            return Failed(BridgeError("cli_bad_output", "The model gave an empty answer."), self._usage)
-        if self._request.schema is None:
-            return Completed(self._answer("end_turn"))
-        try:
-            # Stricter than Python's own reader: no NaN, no halves of characters.
-            output = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            problem: str | None = "it is not valid JSON"
-        else:
-            problem = self._matches(self._request.schema, output)
-        if problem is not None:
-            message = f"The answer does not fit the schema: {problem}"
-            return Failed(BridgeError("output_mismatch", message, text=text), self._usage)
-        return Completed(self._answer("end_turn", output))
-
-    def _answer(self, stop_reason: str, output: Any = None) -> Answer:
-        return Answer(
-            text="".join(self._text),
-            model=self._request.model,
-            stop_reason=stop_reason,
-            usage=self._usage,
-            output=output,
-        )
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -16,6 +16,7 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
+from bridge.engine.breaker import Breaker
 from bridge.engine.pool import Pool
 from bridge.engine.process import Child, ChildError
 from bridge.engine.provider import Emit, ProviderStatus
@@ -62,7 +63,7 @@ class DemoProvider:
         self._scratch = scratch
         self._matches = matches
         self._pace_s = pace_s
-        self._pool = Pool(self._spawn, warm, clock)
+        self._pool = Pool(self._spawn, warm, clock, Breaker(clock))
         self._children: set[Child] = set()
 
     def open(self) -> None:

@@ -1,0 +1,252 @@
+"""What a CLI may use, who it runs as, and what happens to one that does not start."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bridge.engine import account as accounts
+from bridge.engine import breaker, guard, memory, watch
+from bridge.engine.account import Account
+from bridge.engine.process import Child, capture
+from bridge.engine.providers import claude as claude_module
+from bridge.engine.providers.claude import ClaudeProvider
+from bridge.engine.providers.codex import CodexProvider
+from bridge.engine.scratch import Scratch
+from bridge.errors import BridgeError, SettingsError
+from tests.engine.harness import ask, complete, fail, install_fake, until
+
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+# --- memory and processes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [("memory megabytes=120", "too much memory"), ("forks count=100]][[fake hang", "too many processes")],
+)
+def test_a_cli_that_takes_too_much_is_ended_and_the_error_says_why(
+    claude: ClaudeProvider, monkeypatch: pytest.MonkeyPatch, order: str, why: str
+) -> None:
+    monkeypatch.setattr(watch, "MOST_BYTES", 100 * 2**20)
+    assert why in fail(claude, f"[[fake {order}]]").error.message
+    assert complete(claude, "hello").answer.text == "echo: hello"
+
+
+def test_the_kernel_keeps_the_bounds_that_it_can() -> None:
+    code, text = capture(["cat", "/proc/self/limits", "/proc/self/oom_score_adj"], env=ENV, cwd=Path("/"), timeout_s=10)
+    assert code == 0
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in text.splitlines()}
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max file size"] == [str(guard.FILE_BYTES)] * 2
+    assert limits["Max open files"] == [str(guard.OPEN_FILES)] * 2
+    assert text.splitlines()[-1] == str(guard.OOM_SCORE)
+    code, text = capture(["cat", "/proc/self/status"], env=ENV, cwd=Path("/"), timeout_s=10)
+    assert "NoNewPrivs:\t1" in text
+
+
+def test_memory_is_read_from_the_host_and_from_its_control_group() -> None:
+    assert 0 < memory.available_bytes() <= memory.total_bytes() * 1.01
+    assert not memory.room(10**6)
+
+
+def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path("/proc/self/cgroup").read_text().strip().rsplit("::", 1)[-1].lstrip("/")
+    group = tmp_path / own
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.max").write_text("300000000\n")
+    (group / "memory.current").write_text("250000000\n")
+    (group / "memory.stat").write_text("anon 1\ninactive_file 30000000\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.total_bytes() == 300_000_000
+    assert memory.available_bytes() == 80_000_000
+    assert not memory.room()
+    assert not memory.short()
+    (group / "memory.max").write_text("max\n")
+    assert memory.total_bytes() > 300_000_000
+
+
+# --- CLIs that do not start ---------------------------------------------------------------------
+
+
+def test_a_claude_that_does_not_start_is_left_alone_and_found_again_when_it_does(
+    make_claude: Callable[..., ClaudeProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    provider = make_claude(boot="exit")
+    for _ in range(breaker.THRESHOLD):
+        assert provider.status().available
+        assert fail(provider, "hello").error.code == "cli_failed"
+    status = provider.status()
+    assert (status.available, status.problem) == (False, "The claude CLI does not start.")
+    with pytest.raises(BridgeError) as refused:
+        provider.start(ask("hello"), lambda event: None)
+    assert refused.value.code == "cli_unavailable"
+    assert refused.value.retry_after
+    install_fake(tmp_path, "fake_claude")
+    assert until(lambda: provider.status().available)
+    assert complete(provider, "hello").answer.text == "echo: hello"
+    assert complete(provider, "again").answer.text == "echo: again"
+
+
+def test_a_pool_of_processes_that_die_makes_claude_unavailable_and_its_refill_is_the_probe(
+    make_claude: Callable[..., ClaudeProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    provider = make_claude(boot="exit", warm=1)
+    assert until(lambda: not provider.status().available)
+    install_fake(tmp_path, "fake_claude")
+    assert until(lambda: provider.status().available and provider.status().warm == 1)
+
+
+def test_a_claude_that_hangs_while_it_starts_is_given_up(
+    make_claude: Callable[..., ClaudeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claude_module, "BOOT_TIMEOUT_S", 0.5)
+    error = fail(make_claude(boot="hang"), "hello").error
+    assert (error.code, "did not start in time" in error.message) == ("cli_failed", True)
+
+
+def test_a_codex_that_does_not_start_again_is_left_alone_and_found_again(
+    make_codex: Callable[..., CodexProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    provider = make_codex(runs=1)  # every run has a process of its own
+    broken = tmp_path / "codex"
+    whole = broken.read_text()
+    broken.write_text("#!/bin/false\n")
+    for _ in range(breaker.THRESHOLD):
+        assert fail(provider, "hello").error.code == "cli_failed"
+    assert provider.status().problem == "The codex CLI does not start."
+    broken.write_text(whole)
+    assert until(lambda: provider.status().available)
+    assert "hello" in complete(provider, "hello").answer.text
+
+
+def test_a_cli_that_is_installed_later_is_found_when_it_is_looked_for_again(
+    make_claude: Callable[..., ClaudeProvider], tmp_path: Path
+) -> None:
+    provider = make_claude(command=str(tmp_path / "claude"))
+    assert not provider.status().available
+    install_fake(tmp_path, "fake_claude")
+    provider.open()
+    assert provider.status().available
+    assert complete(provider, "hello").answer.text == "echo: hello"
+
+
+# --- another user -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody() -> Account:
+    """A user that exists everywhere."""
+    entry = pwd.getpwnam("nobody")
+    return Account("nobody", entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+@pytest.fixture
+def theirs(nobody: Account) -> Iterator[Scratch]:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Scratch(Path(folder), nobody if os.geteuid() == 0 else None)
+        yield scratch
+        scratch.clear()
+        assert not scratch.path.exists()
+
+
+def test_who_the_clis_run_as_is_known_at_the_start(monkeypatch: pytest.MonkeyPatch, nobody: Account) -> None:
+    with pytest.raises(SettingsError, match="does not exist"):
+        accounts.find("nobody-has-this-name")
+    assert accounts.find(pwd.getpwuid(os.geteuid()).pw_name) is None
+    if os.geteuid() == 0:
+        assert accounts.find("nobody") == nobody
+        assert "run as root" in (accounts.warning(None) or "")
+    monkeypatch.setattr(accounts, "_capabilities", lambda: 0)
+    if os.geteuid() != nobody.uid:
+        with pytest.raises(SettingsError, match="may change users"):
+            accounts.find("nobody")
+
+
+def test_without_a_user_of_their_own_the_clis_run_as_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "DEFAULT_USER", "nobody-has-this-name")
+    assert accounts.find(None) is None
+
+
+def test_a_cli_runs_as_its_user_with_a_home_of_its_own_and_nothing_else(theirs: Scratch) -> None:
+    home = theirs.folder("claude")
+    uid = theirs.account.uid if theirs.account else os.geteuid()
+    assert home.stat().st_uid == uid
+    script = [
+        "sh",
+        "-c",
+        'umask; id -u; mkdir -p "$HOME/a/b"; echo x > "$HOME/a/b/c"; cat /proc/self/status; touch new',
+    ]
+    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, account=theirs.account)
+    assert text.splitlines()[1] == str(uid)
+    assert (home / "a/b/c").read_text() == "x\n"
+    if theirs.account is not None:
+        assert code != 0  # it may not write where it stands
+        assert f"Groups:\t{theirs.account.gid}" in text or "Groups:\t \n" in text or "Groups:\t\n" in text
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert f"{kind}:\t0000000000000000" in text
+    theirs.remove(home)
+    assert not home.exists()
+
+
+def test_another_users_process_is_stopped_with_all_that_it_started(theirs: Scratch) -> None:
+    child = Child(
+        ["sh", "-c", "setsid sleep 300 & sleep 300 & wait"], env=ENV, cwd=theirs.empty, account=theirs.account
+    )
+    assert until(lambda: len(psutil.Process(child.pid).children(recursive=True)) == 2)
+    family = psutil.Process(child.pid).children(recursive=True)
+    child.stop()
+    child.wait()
+    assert until(lambda: not any(process.is_running() for process in family))
+
+
+def test_another_users_process_dies_with_the_server(theirs: Scratch, tmp_path: Path) -> None:
+    who = theirs.account
+    script = (
+        "import gevent.monkey; gevent.monkey.patch_all()\n"
+        "import os, signal\nfrom pathlib import Path\n"
+        "from bridge.engine.account import Account\nfrom bridge.engine.process import Child\n"
+        f"who = {None if who is None else (who.name, who.uid, who.gid)!r}\n"
+        "account = who and Account(*who, Path('/'))\n"
+        "child = Child(['sleep', '300'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'), account=account)\n"
+        "import gevent; gevent.sleep(0.5)\n"
+        "print(child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=30)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# --- leavings of a killed server ----------------------------------------------------------------
+
+
+def test_what_a_killed_server_left_running_is_ended_by_the_next(tmp_path: Path) -> None:
+    path = Scratch(tmp_path).path
+    marked = {**ENV, "CLI_BRIDGE_CHILD_OF": "1", "HOME": str(path / "claude-x")}
+    left = subprocess.Popen(["sleep", "300"], env=marked, start_new_session=True)
+    other = subprocess.Popen(["sleep", "300"], env={**marked, "HOME": "/elsewhere"}, start_new_session=True)
+    try:
+        Scratch(tmp_path).clear()
+        assert left.wait(5) == -9
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
