@@ -29,19 +29,19 @@ def environment() -> dict[str, str]:
 def load_settings(**overrides: str | None) -> Settings:
     """The settings; mistakes are listed all at once and end the command with status 2."""
     given = {name: value for name, value in overrides.items() if value is not None}
-    try:
+    with plain_errors():
         return Settings.load(environment(), given)
-    except SettingsError as error:
-        for problem in error.problems:
-            click.echo(f"cli-bridge: {problem}", err=True)
-        raise SystemExit(WRONG_USE) from None
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show what went wrong as a sentence and a hint, and end with status 1."""
+    """Show what went wrong as a sentence and a hint, and end with status 1; with 2 for wrong settings."""
     try:
         yield
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(f"cli-bridge: {problem}", err=True)
+        raise SystemExit(WRONG_USE) from None
     except BridgeError as error:
         click.echo(f"cli-bridge: {error.message}\n  {error.hint}", err=True)
         raise SystemExit(FAILED) from None
@@ -79,9 +79,14 @@ def serve(host: str | None, port: str | None) -> None:
     """Run the service until it is stopped."""
     from bridge.ops import serve as server
 
-    settings = load_settings(BRIDGE_HOST=host, BRIDGE_PORT=port)
+    given = {"BRIDGE_HOST": host, "BRIDGE_PORT": port}
+    overrides = {name: value for name, value in given.items() if value is not None}
+
+    def read() -> Settings:
+        return Settings.load(environment(), overrides)
+
     with plain_errors():
-        server.run(settings)
+        server.run(read(), reread=read)
 
 
 @main.command()
@@ -93,13 +98,8 @@ def demo(host: str | None, port: str | None) -> None:
 
     given = {"BRIDGE_HOST": host, "BRIDGE_PORT": port}
     overrides = {name: value for name, value in given.items() if value is not None}
-    try:
-        with plain_errors():
-            demonstration.run(environment(), overrides)
-    except SettingsError as error:
-        for problem in error.problems:
-            click.echo(f"cli-bridge: {problem}", err=True)
-        raise SystemExit(WRONG_USE) from None
+    with plain_errors():
+        demonstration.run(environment(), overrides)
 
 
 # --- keys ------------------------------------------------------------------------------------------

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
 from gevent.lock import RLock
+from gevent.server import StreamServer
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.ggevent import GeventWorker
 
 from bridge.engine import account
-from bridge.errors import StoreError, StoreLocked
+from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
 from bridge.service import MakeProviders, Service, announcement
@@ -39,19 +43,79 @@ TAKE_OVER_S = GRACEFUL_TIMEOUT_S + 5.0
 Ready = Callable[[Service, str], None]
 
 
+class Worker(GeventWorker):  # type: ignore[misc]
+    """gunicorn's gevent worker, which drains on SIGTERM instead of closing its listener at once.
+
+    While it drains, who comes is answered (503 draining) and not refused the connection. After a SIGHUP the
+    next worker will serve: then (SIGUSR2 from the arbiter) it leaves new connections to that one.
+    """
+
+    #: set once the service is open: ends everything, and this process
+    finish: Callable[[], None] = partial(os._exit, 0)
+    ending = False
+
+    def server_class(self, sock: Any, *, spawn: Any, **ignored: Any) -> StreamServer:
+        """Make the server of one listening socket, as gunicorn would, and remember it."""
+        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=spawn)
+        self.__dict__.setdefault("listeners", []).append(server)
+        return server
+
+    def init_signals(self) -> None:
+        """As gunicorn's, and SIGUSR2."""
+        super().init_signals()
+        signal.signal(signal.SIGUSR2, self.handle_hand_over)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM."""
+        self.ending = True
+        gevent.spawn(self.finish)
+
+    def handle_hand_over(self, sig: int, frame: Any) -> None:
+        """SIGUSR2: another worker is about to take over."""
+        for server in self.__dict__.get("listeners", ()):
+            server.stop_accepting()
+        self.handle_exit(sig, frame)
+
+    def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
+        """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
+        if self.ending:
+            req.force_close()
+        return super().handle_request(listener_name, req, sock, addr)
+
+
+def _hand_over(arbiter: Any) -> None:
+    for pid in list(arbiter.WORKERS):
+        os.kill(pid, signal.SIGUSR2)
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with our application and our configuration, and none of its own config files."""
 
     def __init__(
-        self, settings: Settings, *, make_providers: MakeProviders | None = None, ready: Ready | None = None
+        self,
+        settings: Settings,
+        *,
+        make_providers: MakeProviders | None = None,
+        ready: Ready | None = None,
+        reread: Callable[[], Settings] | None = None,
     ) -> None:
-        """`ready(service, address)` is called in the worker once it serves."""
+        """`ready(service, address)` is called in the worker once it serves, `reread()` on SIGHUP."""
         self._settings = settings
+        self._reread = reread
         self._make_providers = make_providers
         self._ready = ready
         self._service: Service | None = None
         self._stopping = RLock()
         super().__init__()
+
+    def reload(self) -> None:
+        """SIGHUP: read the settings again. Mistakes in them are said, and the old ones stay."""
+        if self._reread is not None:
+            try:
+                self._settings = self._reread()
+            except SettingsError as error:
+                say("The settings were not read again:\n  " + "\n  ".join(error.problems))
+        super().reload()
 
     def load_config(self) -> None:
         settings = self._settings
@@ -59,7 +123,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": bind,
             "workers": 1,
-            "worker_class": "gevent",
+            "worker_class": Worker,
             "worker_connections": 1000,
             "keepalive": KEEP_ALIVE_S,
             "timeout": 60,
@@ -75,6 +139,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "post_worker_init": self._serve,
             "worker_int": lambda worker: self._stop(),
             "worker_exit": lambda server, worker: self._stop(),
+            "on_reload": _hand_over,
         }
         for name, value in options.items():
             if name in self.cfg.settings:
@@ -104,17 +169,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         for status in engine.statuses():
             if not status.available:
                 say(f"{status.name} is not available: {status.problem}\n  {status.hint or ''}".rstrip())
-        gevent.spawn(self._watch, worker)
+        worker.finish = self._finish
         if self._ready is not None:
             self._ready(service, address)
 
-    def _watch(self, worker: Any) -> None:
-        """Drain when the worker is told to stop: gunicorn itself would cut running requests off."""
-        while worker.alive:
-            gevent.sleep(0.1)
+    def _finish(self) -> None:
+        """Drain, and end this process: gunicorn itself would cut running requests off, and then wait for
+        idle keep-alive connections."""
         self._stop(DRAIN_S)
-        # The last bytes of the answers go out; then nothing is left to wait for. gunicorn itself would
-        # wait for idle keep-alive connections until its own timeout.
+        # The last bytes of the answers go out.
         gevent.sleep(FLUSH_S)
         os._exit(0)
 
@@ -130,7 +193,13 @@ class Server(BaseApplication):  # type: ignore[misc]
 _BOOT_ERROR = 3
 
 
-def run(settings: Settings, *, make_providers: MakeProviders | None = None, ready: Ready | None = None) -> None:
+def run(
+    settings: Settings,
+    *,
+    make_providers: MakeProviders | None = None,
+    ready: Ready | None = None,
+    reread: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until a signal.
 
     Raises StoreLocked where another server has the data folder, and SettingsError where the CLIs' user
@@ -146,7 +215,7 @@ def run(settings: Settings, *, make_providers: MakeProviders | None = None, read
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
     arbiter = os.getpid()
     try:
-        Server(settings, make_providers=make_providers, ready=ready or announce).run()
+        Server(settings, make_providers=make_providers, ready=ready or announce, reread=reread).run()
     except SystemExit as end:
         # The worker, a fork, comes out here as well; its own status is what tells the arbiter not to try again.
         if end.code == _BOOT_ERROR and os.getpid() == arbiter:

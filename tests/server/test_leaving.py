@@ -132,3 +132,102 @@ def test_sigterm_lets_a_running_request_end(tmp_path: Path) -> None:
     assert answers[0].status == 200
     assert time.monotonic() - began < 15, "idle connections do not hold the server up"
     assert not [p for p in family if p.is_running()]
+
+
+# --- draining and handing over --------------------------------------------------------------------
+
+
+def ask(server: Server, key: str, answers: list[servers.Answer], **more: object) -> threading.Thread:
+    """A request in a thread of its own."""
+
+    def send() -> None:
+        answers.append(server.call("POST", "/generate", {"userPrompt": "hello", **more}, key=key))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_while_it_drains_who_comes_is_told_when_to_come_again(tmp_path: Path) -> None:
+    server = servers.start(tmp_path, {"DEMO_PACE_SECONDS": "0.1"}, demo=True)
+    key = server.new_key()
+    answers: list[servers.Answer] = []
+    running = ask(server, key, answers)
+    eventually(lambda: bool(runs(server)) and runs(server)[0]["state"] == "running")
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: server.call("GET", "/ready").status == 503)
+    refused = server.call("POST", "/generate", {"userPrompt": "hello"}, key=key)
+    assert (refused.status, refused.json["code"]) == (503, "draining")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["connection"] == "close"
+    assert server.call("GET", "/capacity").json["verdict"] == "red"
+    assert server.call("GET", "/health").status == 200
+    assert server.call("GET", "/me", key=key).json["usage"]["today"]["requests"] == 0
+    running.join(10)
+    assert answers[0].status == 200
+    assert server.stop() == 0
+
+
+def test_what_does_not_end_in_time_ends_with_a_clear_error_and_is_settled(tmp_path: Path) -> None:
+    server = servers.start(tmp_path, {"DEMO_PACE_SECONDS": "3", "DEMO_DRAIN_SECONDS": "0.5"}, demo=True)
+    key = server.new_key()
+    answers: list[servers.Answer] = []
+    both = [ask(server, key, answers), ask(server, key, answers, stream=True)]
+    eventually(lambda: sum(run["state"] == "running" for run in runs(server)) == 2)
+    eventually(lambda: all(run["outputTokensSoFar"] for run in runs(server)))
+    server.stop(signal.SIGTERM)
+    for thread in both:
+        thread.join(10)
+    whole, streamed = sorted(answers, key=lambda answer: answer.status, reverse=True)
+    assert (whole.status, whole.json["code"]) == (503, "draining")
+    assert (streamed.events[-1][0], streamed.events[-1][1]["code"]) == ("error", "draining")
+    with servers.running(tmp_path, demo=True) as again:
+        usage = again.call("GET", "/me", key=key).json["usage"]
+        assert (usage["today"]["requests"], usage["reserved"]["requests"]) == (2, 0)
+        assert usage["today"]["costUsd"] > 0
+
+
+def test_sighup_hands_over_without_losing_anybody(tmp_path: Path) -> None:
+    server = servers.start(tmp_path, {"DEMO_PACE_SECONDS": "0.1", "BRIDGE_MAX_CONCURRENT": "1"}, demo=True)
+    try:
+        key = server.new_key("many", maxConcurrent=0, maxRequestsPerMinute=0)
+        before: list[servers.Answer] = []
+        early = [ask(server, key, before) for _ in range(2)]  # one runs, one waits in the queue
+        eventually(lambda: sorted(str(run["state"]) for run in runs(server)) == ["queued", "running"])
+        (old,) = psutil.Process(server.process.pid).children()
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(psutil.Process(server.process.pid).children()) == 2)
+        after: list[servers.Answer] = []
+        late = [ask(server, key, after) for _ in range(4)]
+        for thread in [*early, *late]:
+            thread.join(30)
+        assert [answer.status for answer in before + after] == [200] * 6
+        eventually(lambda: not old.is_running())
+        assert server.call("GET", "/me", key=key).json["usage"]["today"]["requests"] == 6
+        assert server.admin("GET", "/overview").json["running"] == 0
+    finally:
+        server.stop()
+
+
+def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
+    settings = tmp_path / ".env"
+    settings.write_text("BRIDGE_DEFAULT_MAX_COST_PER_DAY=1\n")
+    server = servers.start(tmp_path)
+    try:
+        assert server.admin("POST", "/keys", {"name": "before"}).status == 201
+        settings.write_text("BRIDGE_DEFAULT_MAX_COST_PER_DAY=7\nBRIDGE_TIMEZONE=Nowhere/Nothing\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.stderr is not None
+        while "Nowhere/Nothing" not in server.process.stderr.readline():
+            pass
+        eventually(lambda: default_cost(server) == 1, within_s=20)
+        settings.write_text("BRIDGE_DEFAULT_MAX_COST_PER_DAY=7\n")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: default_cost(server) == 7, within_s=20)
+    finally:
+        server.stop()
+
+
+def default_cost(server: Server) -> float:
+    limits: dict[str, float] = server.admin("GET", "/keys/before").json["limits"]
+    return limits["maxCostPerDay"]

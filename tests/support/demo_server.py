@@ -27,4 +27,6 @@ def providers(settings: Settings, scratch: Scratch, clock: Clock, schemas: Schem
 if __name__ == "__main__":
     if "DEMO_PATIENCE_SECONDS" in os.environ:
         respond.CLOUDFLARE_PATIENCE_S = float(os.environ["DEMO_PATIENCE_SECONDS"])
+    if "DEMO_DRAIN_SECONDS" in os.environ:
+        serve.DRAIN_S = float(os.environ["DEMO_DRAIN_SECONDS"])
     serve.run(Settings.load(dict(os.environ)), make_providers=providers)
