@@ -26,6 +26,9 @@ RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "claude-2.1.32
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 FITS: Callable[[Any], str | None] = lambda output: None  # noqa: E731
 
+#: the time of these tests, in UTC seconds
+NOW = 1_795_000_000.0
+
 
 def ask(*messages: Message, **more: Any) -> GenerationRequest:
     return GenerationRequest("claude", "claude-opus-5-5", messages or (Message("user", (Text("hello"),)),), **more)
@@ -37,7 +40,7 @@ def recorded(name: str) -> list[bytes]:
 
 def play(lines: list[bytes], request: GenerationRequest | None = None, matches: Any = FITS) -> list[Event]:
     """The events up to the first end, as a provider takes them."""
-    parser = meaning.AnswerParser(request or ask(), matches)
+    parser = meaning.AnswerParser(request or ask(), matches, lambda: NOW)
     events = []
     for line in lines:
         for event in parser.feed(line):
@@ -181,6 +184,18 @@ def test_a_rate_limit_event_is_a_sign_of_life_and_no_more() -> None:
     (line,) = [line for line in recorded("rate-limit-event") if b'"rate_limit_event"' in line]
     assert play([line]) == [Activity()]
     assert isinstance(play(recorded("rate-limit-event"))[-1], Completed)
+
+
+@pytest.mark.parametrize(
+    ("resets_at", "retry_after"), [(NOW + 90, 90), (NOW - 5, None), (NOW + 10**9, None), ("soon", None), (True, None)]
+)
+def test_a_rate_limit_says_when_it_ends_where_that_is_known(resets_at: Any, retry_after: float | None) -> None:
+    event = {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": resets_at}}
+    end = play([json.dumps(event).encode(), *recorded("fail-429")])[-1]
+    assert isinstance(end, Failed)
+    assert end.error.code == "provider_rate_limited"
+    assert end.error.retry_after == retry_after
+    assert ("resets_at" in end.error.facts) == (retry_after is not None)
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)

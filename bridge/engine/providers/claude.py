@@ -57,6 +57,7 @@ class ClaudeProvider:
         self.default_model = settings.claude_default_model
         self._settings = settings
         self._scratch = scratch
+        self._clock = clock
         self._matches = matches
         self._login = settings.claude_credentials == "login"
         self._breaker = Breaker(clock)
@@ -98,7 +99,8 @@ class ClaudeProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
-        return _Conversation(self._pool.take, request, emit, self._matches, self._starting, self._breaker)
+        parser = AnswerParser(request, lambda output: self._matches(request.schema or {}, output), self._clock.now)
+        return _Conversation(self._pool.take, request, emit, parser, self._starting, self._breaker)
 
     # --- the process ---------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class _Conversation:
         take: Callable[[], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
-        matches: Callable[[dict[str, Any], Any], str | None],
+        parser: AnswerParser,
         starting: set[_Conversation],
         breaker: Breaker,
     ) -> None:
@@ -237,7 +239,7 @@ class _Conversation:
         self._take = take
         self._request = request
         self._emit = emit
-        self._matches = matches
+        self._parser = parser
         self._child: Child | None = None
         self._warm = False
         self._cancelled = False
@@ -273,9 +275,8 @@ class _Conversation:
                 return
         self._say(Submitted(self._warm))
         child.write(protocol.prompt(request))
-        parser = AnswerParser(request, lambda output: self._matches(request.schema or {}, output))
         for line in lines:
-            for event in parser.feed(line):
+            for event in self._parser.feed(line):
                 self._say(event)
                 if isinstance(event, Completed | Failed):
                     return

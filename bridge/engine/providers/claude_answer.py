@@ -13,11 +13,15 @@ from typing import Any
 
 import msgspec
 
+from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.types import Activity, Answer, Completed, Event, Failed, GenerationRequest, TextDelta, Usage
 
 #: More than this of any kind of token is a lie.
 MOST_TOKENS = 10**8
+
+#: The longest that a limit lasts, in seconds; more is a lie.
+LONGEST_RESET_S = 8 * 86400.0
 
 _STRUCTURED_OUTPUT = "StructuredOutput"
 _decode = msgspec.json.Decoder().decode
@@ -30,8 +34,15 @@ class AnswerParser:
     `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
     """
 
-    def __init__(self, request: GenerationRequest, matches: Callable[[Any], str | None]) -> None:
-        """`matches(output)` says why an output does not fit the schema, or None if it does."""
+    def __init__(
+        self,
+        request: GenerationRequest,
+        matches: Callable[[Any], str | None],
+        now: Callable[[], float],
+    ) -> None:
+        """`matches(output)` says why an output does not fit the schema, or None if it does; `now()` is UTC
+        seconds."""
+        self._now = now
         self._request = request
         self._matches = matches
         self._model = request.model
@@ -42,6 +53,8 @@ class AnswerParser:
         self._stop_reason: str | None = None
         self._refused = False
         self._calls = 0
+        #: when a used-up subscription is full again, in UTC seconds
+        self._resets_at: float | None = None
 
     @property
     def usage(self) -> Usage | None:
@@ -71,7 +84,14 @@ class AnswerParser:
             self._calls += 1
             # Whatever made it call the model again, only one call was reserved.
             yield Activity() if self._calls == 1 else self._bad("The CLI asked the model a second time.")
-        elif kind in ("assistant", "user", "system", "rate_limit_event"):
+        elif kind == "rate_limit_event":
+            # Only with a log-in; an API key's limits are told by nobody.
+            resets_at: Any = _mapping(message.get("rate_limit_info")).get("resetsAt")
+            known = isinstance(resets_at, int | float) and not isinstance(resets_at, bool)
+            if known and 0 < resets_at - self._now() < LONGEST_RESET_S:
+                self._resets_at = float(resets_at)
+            yield Activity()
+        elif kind in ("assistant", "user", "system"):
             yield Activity()
 
     def _stream_event(self, event: dict[str, Any]) -> Iterator[Event]:
@@ -131,8 +151,9 @@ class AnswerParser:
     def _structured(self, cost: int | None) -> Event:
         """The end of a run with a schema: the answer is what the model gave to the output tool."""
         try:
-            output = json.loads("".join(self._json))
-        except (ValueError, RecursionError):
+            # Stricter than Python's own reader: no NaN, no halves of characters.
+            output = _decode("".join(self._json))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             return self._mismatch("it is not valid JSON", cost)
         problem = self._matches(output)
         return self._completed(cost, output) if problem is None else self._mismatch(problem, cost)
@@ -143,6 +164,9 @@ class AnswerParser:
         status = result.get("api_error_status")
         reason = result.get("terminal_reason")
         error = api_error(status if isinstance(status, int) else None, text, reason)
+        if error.code == "provider_rate_limited" and self._resets_at is not None:
+            error.retry_after = max(1.0, self._resets_at - self._now())
+            error.facts["resets_at"] = iso(self._resets_at)
         if reason == "budget_exhausted":
             error = BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
         if self._usage is None:
