@@ -73,9 +73,8 @@ def _job(run: Run) -> Job:
 
 
 def _bare(request: GenerationRequest) -> GenerationRequest:
-    """What rendering needs of a request: nothing that somebody wrote."""
-    schema: dict[str, object] | None = None if request.schema is None else {}
-    return msgspec.structs.replace(request, messages=(), system="", schema=schema)
+    """What rendering needs of a request: no prompts."""
+    return msgspec.structs.replace(request, messages=(), system="")
 
 
 def _ended(job: Job) -> Job:
