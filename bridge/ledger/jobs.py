@@ -7,6 +7,8 @@ Prompts are not kept, answers are: for KEPT_S, within a bound for each key and o
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,10 @@ class JobBook:
         """Look at the files. Raises StoreError where one cannot be read."""
         self._folder = folder
         self._clock = clock
+        #: oldest first, like what each owner has
         self._entries: dict[str, _Entry] = {}
+        self._owned: dict[str, dict[str, None]] = {}
+        self._sizes: Counter[str] = Counter()
         self._by_repeat: dict[tuple[str, str], str] = {}
         self._writing = BoundedSemaphore(1)
         try:
@@ -165,7 +170,12 @@ class JobBook:
             self._forget_repeat(job.id)
             job = msgspec.structs.replace(job, repeat=None)
         self._save(job)
-        self._prune(job.owner)
+        own = self._owned.get(job.owner, {})
+        while len(own) > MOST_OF_KEY or self._sizes[job.owner] > MOST_BYTES_OF_KEY:
+            if not self._forget_oldest(own):
+                break
+        while self._sizes.total() > MOST_BYTES and self._forget_oldest(self._entries):
+            pass
 
     def drop(self, job_id: str) -> None:
         """Forget a job that did not come to run."""
@@ -173,7 +183,9 @@ class JobBook:
 
     def prune(self) -> None:
         """Remove what has been kept long enough."""
-        self._prune(None)
+        too_old = self._clock.now() - KEPT_S
+        for job_id in [each for each, entry in self._entries.items() if entry.ended and entry.started_at < too_old]:
+            self._forget(job_id)
 
     def _save(self, job: Job) -> None:
         data = _encode(job)
@@ -184,11 +196,14 @@ class JobBook:
             raise storage_failed(error) from error
         entry = self._entries.get(job.id)
         if entry is not None:
+            self._sizes[job.owner] += len(data) - entry.size
             entry.size, entry.ended = len(data), job.finished is not None
 
     def _remember(self, job: Job, size: int) -> None:
         # Whatever a file says that was found: nothing runs any more.
         self._entries[job.id] = _Entry(job.owner, job.started_at, job.repeat, size, ended=size > 0)
+        self._owned.setdefault(job.owner, {})[job.id] = None
+        self._sizes[job.owner] += size
         if job.repeat is not None:
             self._by_repeat[job.owner, job.repeat.key] = job.id
 
@@ -200,24 +215,20 @@ class JobBook:
 
     def _forget(self, job_id: str) -> None:
         self._forget_repeat(job_id)
-        if self._entries.pop(job_id, None) is not None:
+        entry = self._entries.pop(job_id, None)
+        if entry is not None:
+            self._sizes[entry.owner] -= entry.size
+            del self._owned[entry.owner][job_id]
+            if not self._owned[entry.owner]:
+                del self._owned[entry.owner], self._sizes[entry.owner]
             self._path(job_id).unlink(missing_ok=True)
 
-    def _prune(self, owner: str | None) -> None:
-        """Oldest first: what is too old, what is too much of one key, what is too much at all."""
-        ended = sorted((e.started_at, job_id) for job_id, e in self._entries.items() if e.ended)
-        too_old = self._clock.now() - KEPT_S
-        size = sum(entry.size for entry in self._entries.values())
-        own = [entry for entry in self._entries.values() if entry.owner == owner]
-        own_count, own_size = len(own), sum(entry.size for entry in own)
-        for started_at, job_id in ended:
-            entry = self._entries[job_id]
-            over = entry.owner == owner and (own_count > MOST_OF_KEY or own_size > MOST_BYTES_OF_KEY)
-            if started_at < too_old or over or size > MOST_BYTES:
-                size -= entry.size
-                if entry.owner == owner:
-                    own_count, own_size = own_count - 1, own_size - entry.size
-                self._forget(job_id)
+    def _forget_oldest(self, among: Iterable[str]) -> bool:
+        """Remove the first of some jobs that has ended; whether there was one."""
+        oldest = next((job_id for job_id in among if self._entries[job_id].ended), None)
+        if oldest is not None:
+            self._forget(oldest)
+        return oldest is not None
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
