@@ -14,13 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+#: The longest wait that a program should sit out by itself, in seconds.
+SOON_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A row of the table of errors: its HTTP status, and the hint given when nothing better is known."""
+    """A row of the table of errors: its HTTP status, and the hint given when nothing better is known.
+
+    `again`: it passes by itself, so that a program may send the same request again a little later.
+    """
 
     status: int
     hint: str
+    again: bool = False
 
 
 CODES: dict[str, Code] = {
@@ -34,7 +41,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, "Use one of the methods in the Allow header."),
     "conflict": Code(409, "Read the message; the thing exists already or is still in use."),
     "payload_too_large": Code(413, "Send less: shorten the prompt or use smaller images."),
-    "requests_per_minute": Code(429, "Wait a moment, then send the request again."),
+    "requests_per_minute": Code(429, "Wait a moment, then send the request again.", again=True),
     "requests_per_day": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
     "requests_per_month": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
     "tokens_per_day": Code(429, "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."),
@@ -42,21 +49,21 @@ CODES: dict[str, Code] = {
     "cost_per_request": Code(429, "Shorten the prompt, lower maxOutputTokens, or choose a cheaper model."),
     "cost_per_day": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
     "cost_per_month": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
-    "concurrent_requests": Code(429, "Wait until one of your running requests has ended."),
+    "concurrent_requests": Code(429, "Wait until one of your running requests has ended.", again=True),
     "loop_suspected": Code(429, "Check your script for a loop; ask your admin to resume the key."),
-    "too_many_requests": Code(429, "Slow down; this address sends too many requests."),
+    "too_many_requests": Code(429, "Slow down; this address sends too many requests.", again=True),
     "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),
     "cli_bad_output": Code(502, "Try again; if it happens again, tell your admin the request id."),
     "output_mismatch": Code(502, "Simplify the schema or say in the prompt what each field means."),
     "refused": Code(502, "The model declined to answer; rephrase the prompt."),
     "cancelled": Code(502, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
-    "provider_rate_limited": Code(503, "The provider limits this account at the moment; try again later."),
-    "provider_overloaded": Code(503, "The provider is overloaded; try again in a little while."),
-    "overloaded": Code(503, "The bridge is busy; try again after the time in Retry-After."),
-    "queue_timeout": Code(503, "The bridge is busy; try again after the time in Retry-After."),
-    "draining": Code(503, "The bridge is restarting; try again after the time in Retry-After."),
-    "storage_failed": Code(503, "Nothing was spent. Ask your admin to look at the disk of the bridge."),
+    "provider_rate_limited": Code(503, "The provider limits this account at the moment; try again later.", again=True),
+    "provider_overloaded": Code(503, "The provider is overloaded; try again in a little while.", again=True),
+    "overloaded": Code(503, "The bridge is busy; try again after the time in Retry-After.", again=True),
+    "queue_timeout": Code(503, "The bridge is busy; try again after the time in Retry-After.", again=True),
+    "draining": Code(503, "The bridge is restarting; try again after the time in Retry-After.", again=True),
+    "storage_failed": Code(503, "Nothing was spent. Ask your admin to look at the disk of the bridge.", again=True),
     "internal": Code(500, "Tell your admin the request id; the bridge's log says more."),
     "timeout": Code(504, "Ask for a shorter answer, or set a higher timeoutSeconds."),
 }
@@ -99,6 +106,13 @@ class BridgeError(Exception):
     def status(self) -> int:
         """The HTTP status of this code."""
         return CODES[self.code].status
+
+    @property
+    def again(self) -> bool:
+        """Whether a program may simply send the request again: what is in the way passes soon by itself."""
+        if self.status in (409, 429) and self.retry_after is not None:
+            return self.retry_after <= SOON_S
+        return CODES[self.code].again
 
 
 class SettingsError(Exception):

@@ -28,6 +28,7 @@ from bridge.ledger.document import Document
 from bridge.ledger.jobs import JobBook
 from bridge.ledger.keys import KeyBook
 from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.models import ModelBook
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.requestlog import RequestLog
 from bridge.ledger.store import Store
@@ -67,6 +68,8 @@ class Service:
             self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
             self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
+            allowed = {"claude": settings.claude_models, "codex": settings.codex_models}
+            self.models = ModelBook(folder / "models.json", self.clock, self.prices, allowed)
             self.log = RequestLog(folder / "logs", self.clock, settings.zone)
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)

@@ -28,6 +28,14 @@ class Image(msgspec.Struct, frozen=True, tag="image"):
     data: str
 
 
+class ModelChoice(msgspec.Struct, frozen=True):
+    """The model that a name stands for. `alias` is that name where it is one of the operator's own."""
+
+    provider: str
+    model: str
+    alias: str | None = None
+
+
 class Message(msgspec.Struct, frozen=True):
     """One turn of a conversation."""
 
@@ -52,6 +60,12 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     effort: str | None = None
     schema: dict[str, Any] | None = None
     api: str = "native"
+    #: the operator's name for the model, where it was asked for by that
+    alias: str | None = None
+    #: texts at the first of which the answer ends, without it
+    stop: tuple[str, ...] = ()
+    #: whether a stream of chat completions shall end with the usage
+    include_usage: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -95,6 +109,8 @@ class Answer(msgspec.Struct, frozen=True):
     usage: Usage | None
     cost_micro: int | None = None
     output: Any = None
+    #: which of the request's `stop` ended it, where `stop_reason` is "stop_sequence"
+    stop_sequence: str | None = None
 
 
 class Finished(msgspec.Struct, frozen=True):

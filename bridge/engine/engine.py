@@ -19,6 +19,7 @@ from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
 from bridge.ledger.jobs import JobBook, Repeat, owner_of
+from bridge.ledger.key import may_use
 from bridge.ledger.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.limits import effective
@@ -198,7 +199,7 @@ class Engine:
         if key.providers is not None and request.provider not in key.providers:
             raise BridgeError("provider_not_allowed", f"This key may not use {request.provider}.")
         allowed = self.allowed_models(request.provider)
-        if (allowed and request.model not in allowed) or (key.models is not None and request.model not in key.models):
+        if (allowed and request.model not in allowed) or not may_use(key, request.model, request.alias):
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
         status = provider.status()
         if not status.available:

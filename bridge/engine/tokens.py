@@ -9,6 +9,8 @@ from bridge.types import GenerationRequest, Image, Text
 
 #: Frame of one message in a conversation, in tokens.
 MESSAGE_OVERHEAD_TOKENS = 16
+#: What the frame of a message usually counts, and an image of a usual size, in tokens.
+FRAME_TOKENS, USUAL_IMAGE_TOKENS = 4, 1600
 
 
 def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
@@ -34,3 +36,12 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
 def estimate(text_bytes: int, deltas: int) -> int:
     """About how many tokens a streamed text is: a quarter of its bytes, or its pieces if those are more."""
     return max(math.ceil(text_bytes / 4), deltas)
+
+
+def prompt_estimate(request: GenerationRequest) -> int:
+    """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and an image by the usual."""
+    images = sum(isinstance(part, Image) for message in request.messages for part in message.content)
+    size = len(request.system.encode()) + sum(len(message.text.encode()) for message in request.messages)
+    if request.schema is not None:
+        size += len(json.dumps(request.schema))
+    return math.ceil(size / 4) + len(request.messages) * FRAME_TOKENS + images * USUAL_IMAGE_TOKENS

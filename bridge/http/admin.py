@@ -234,7 +234,7 @@ def overview() -> Response:
             "keys": len(service.keys.list()),
             "timezone": str(service.settings.zone),
             "resetsAt": service.ledger.resets_at(),
-            "problems": [p for p in (service.prices.problem,) if p],
+            "problems": [p for p in (service.prices.problem, service.models.problem) if p],
         }
     )
 

@@ -11,12 +11,12 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, jobs, me, respond
+from bridge.http import admin, generate, jobs, me, respond, v1
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
 from bridge.service import Service
-from bridge.wire import native_answer
+from bridge.wire import anthropic_answer, native_answer, openai_chat_answer
 from bridge.wire.api import Api
 
 log = logging.getLogger("bridge")
@@ -29,6 +29,19 @@ _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+#: Headers that a web page may send: our own, and those of the SDKs in a browser.
+_OWN_HEADERS = ("Authorization", "Content-Type", "X-Api-Key", "Idempotency-Key", "Prefer")
+_SDK_HEADERS = (
+    "Anthropic-Version",
+    "Anthropic-Beta",
+    "Anthropic-Dangerous-Direct-Browser-Access",
+    "OpenAI-Organization",
+    "OpenAI-Project",
+    "User-Agent",
+    r"x-stainless-.*",
+)
+#: Headers of answers that a web page may read.
+_SHOWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Should-Retry", "Location", "X-Bridge-Cost-Usd")
 
 
 def create_app(service: Service) -> Flask:
@@ -40,14 +53,14 @@ def create_app(service: Service) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
-    for blueprint in (generate.blueprint, jobs.blueprint, me.blueprint, admin.blueprint):
+    for blueprint in (generate.blueprint, v1.blueprint, jobs.blueprint, me.blueprint, admin.blueprint):
         app.register_blueprint(blueprint)
 
     @app.before_request
     def _begin() -> None:
         g.request_id = "req_" + secrets.token_hex(12)
         g.began = time.monotonic()
-        g.api = api_of(request.path)
+        g.api = api_of(request.path, v1.speaks_anthropic())
         g.address = client_address(request.environ, service.settings.trusted_proxy)
         if request.path != "/health":
             limiter.hit(g.address)
@@ -55,6 +68,8 @@ def create_app(service: Service) -> Flask:
     @app.after_request
     def _end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
+        if g.get("api") is anthropic_answer.API:
+            response.headers["Request-Id"] = response.headers["X-Request-Id"]
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         if request.environ.get("wsgi.input") is not None:
@@ -68,16 +83,28 @@ def create_app(service: Service) -> Flask:
         CORS(
             app,
             origins=list(service.settings.cors_origins),
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "Idempotency-Key", "Prefer"],
-            expose_headers=["X-Request-Id", "Retry-After", "Location", "X-Bridge-Cost-Usd"],
+            allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
+            expose_headers=[
+                "X-Request-Id",
+                "Request-Id",
+                "Retry-After",
+                "X-Should-Retry",
+                "Location",
+                "X-Bridge-Cost-Usd",
+            ],
             resources=[r"/generate.*", r"/jobs/.*", r"/me", r"/v1/.*", r"/capacity"],
         )
     return app
 
 
-def api_of(path: str) -> Api:
-    """The API whose clients ask for a path: errors come in its shape."""
-    return native_answer.API
+def api_of(path: str, anthropic: bool = False) -> Api:
+    """The API whose clients ask for a path: errors come in its shape. `anthropic`: they say that they are
+    Anthropic's, for the paths that both APIs have."""
+    if not path.startswith("/v1/"):
+        return native_answer.API
+    if path.startswith("/v1/messages") or (anthropic and path.startswith("/v1/models")):
+        return anthropic_answer.API
+    return openai_chat_answer.API
 
 
 def error_response(error: BridgeError) -> Response:
@@ -88,6 +115,9 @@ def error_response(error: BridgeError) -> Response:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    if g.api is not native_answer.API:
+        # Both SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
+        response.headers["X-Should-Retry"] = "true" if error.again else "false"
     key = g.get("key")
     if key is not None:
         response.headers.update(respond.remaining_headers(service_of().ledger, key))

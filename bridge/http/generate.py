@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 from flask import Blueprint, Response, request
 
+from bridge.errors import BridgeError
 from bridge.http.context import require_key, service_of
 from bridge.http.respond import respond
+from bridge.types import GenerationRequest
 from bridge.wire import native
 from bridge.wire.native_answer import API
 
@@ -34,4 +37,15 @@ def _generate(provider: str) -> Response:
         default_model=getattr(settings, f"{provider}_default_model"),
         settings=settings,
     )
+    wanted = _by_alias(wanted)
     return respond(key, wanted, API, body, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))
+
+
+def _by_alias(wanted: GenerationRequest) -> GenerationRequest:
+    """The request with the model behind a name of the operator's own. Raises BridgeError."""
+    choice = service_of().models.aliases.get(wanted.model)
+    if choice is None:
+        return wanted
+    if choice.provider != wanted.provider:
+        raise BridgeError("invalid_request", f"The model {wanted.model} is one of {choice.provider}; use its endpoint.")
+    return msgspec.structs.replace(wanted, model=choice.model, alias=choice.alias)

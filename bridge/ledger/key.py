@@ -50,6 +50,11 @@ class Key(msgspec.Struct, frozen=True):
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
 
 
+def may_use(key: Key, model: str, alias: str | None = None) -> bool:
+    """Whether a key may use a model, under its own name or under the operator's."""
+    return key.models is None or model in key.models or (alias is not None and alias in key.models)
+
+
 def check_name(name: object) -> str:
     """A name as it may be. Raises BridgeError invalid_request."""
     if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):

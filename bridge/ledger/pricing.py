@@ -6,7 +6,6 @@ whole pico-dollars per token, so that every sum is exact. A run's cost is rounde
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bridge.clock import Clock
-from bridge.errors import StoreError
+from bridge.ledger.operatorfile import OperatorFile
 from bridge.types import Usage
 
 PICO = 1_000_000
@@ -94,23 +93,23 @@ def affordable_output(price: Price, input_tokens: int, budget_micro: int) -> int
 class PriceTable:
     """The prices in force. An operator's prices.json adds models to the package's, or replaces their prices.
 
-    It is looked at again when it has changed, at most once a second. One that cannot be used any
-    more leaves the last good one in force; `problem` then says what is wrong with it.
+    A change of it holds within about a second.
     """
 
     def __init__(self, override: Path, clock: Clock) -> None:
         """Raises StoreError where the operator's file cannot be used at start."""
-        self.problem: str | None = None
-        self._override = override
-        self._clock = clock
-        packaged = resources.files("bridge.ledger").joinpath("prices.json").read_bytes()
-        self._packaged = _parse(packaged)
-        self._stamp = _stamp(override)
-        self._next_look = clock.monotonic() + 1
-        try:
-            self._prices = self._read()
-        except ValueError as error:
-            raise StoreError(f"prices.json cannot be used: {error}.", _HINT) from None
+        packaged = _parse(resources.files("bridge.ledger").joinpath("prices.json").read_bytes())
+
+        def merged(data: bytes) -> dict[str, dict[str, Price]]:
+            own = _parse(data)
+            return {name: {**packaged.get(name, {}), **own.get(name, {})} for name in packaged.keys() | own.keys()}
+
+        self._file = OperatorFile(override, clock, merged, packaged, _HINT)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the operator's file, if it cannot be used any more."""
+        return self._file.problem
 
     # Here too, so that whoever has the table need not import this module.
     cost = staticmethod(cost)
@@ -119,40 +118,16 @@ class PriceTable:
 
     def price_of(self, provider: str, model: str) -> Price:
         """The price of a model: by its name, without its date, by its family, else the provider's dearest."""
-        self._look_again()
-        prices, name = self._prices.get(provider, {}), model.lower().removesuffix("[1m]")
+        every, name = self._file.value, model.lower().removesuffix("[1m]")
+        prices = every.get(provider, {})
         price = prices.get(name) or prices.get(_DATE.sub("", name))
         if price is not None:
             return price
-        return _dearest(model, list(prices.values()) or _every(self._prices))
+        return _dearest(model, list(prices.values()) or _every(every))
 
     def models(self, provider: str) -> list[str]:
         """The names that a provider's prices are known for."""
-        return sorted(self._prices.get(provider, {}))
-
-    def _look_again(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + 1
-        stamp = _stamp(self._override)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._prices, self.problem = self._read(), None
-        except ValueError as error:
-            self.problem = f"prices.json cannot be used: {error}. The last good prices stay in force."
-
-    def _read(self) -> dict[str, dict[str, Price]]:
-        try:
-            own = _parse(self._override.read_bytes())
-        except FileNotFoundError:
-            own = {}
-        except OSError as error:
-            raise ValueError(os.strerror(error.errno or 0)) from None
-        names = self._packaged.keys() | own.keys()
-        return {name: {**self._packaged.get(name, {}), **own.get(name, {})} for name in names}
+        return sorted(self._file.value.get(provider, {}))
 
 
 def _dearest(model: str, prices: list[Price]) -> Price:
@@ -173,14 +148,6 @@ def _highest(rates: list[Rates]) -> Rates:
 
 def _every(prices: Mapping[str, Mapping[str, Price]]) -> list[Price]:
     return [price for models in prices.values() for price in models.values()]
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 # --- the file ---------------------------------------------------------------------------------

@@ -1,15 +1,21 @@
-"""`python -m bridge.ops.docs`: writes docs/configuration.md from the table of settings."""
+"""`python -m bridge.ops.docs`: writes docs/configuration.md from the table of settings, and
+docs/compatibility.md from the tables of parameters."""
 
 from __future__ import annotations
 
+import json
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bridge.settings import TABLE
+from bridge.wire import anthropic, openai_chat, openai_responses
+from bridge.wire.parameters import Parameter
 
-#: The file that is written, in a checkout.
+#: The files that are written, in a checkout.
 CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+COMPATIBILITY = CONFIGURATION.with_name("compatibility.md")
 WIDTH = 119
 
 _HEAD = """\
@@ -62,9 +68,84 @@ def _entry(row: dict[str, Any]) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
+_COMPATIBILITY_HEAD = """\
+# Compatibility
+
+<!-- Written by `python -m bridge.ops.docs` from bridge/wire: change the tables there. -->
+
+What becomes of each parameter of the three APIs. How to use them: [clients.md](clients.md).
+
+- **supported**: does what it does elsewhere, as far as the remark says.
+- **ignored**: may be sent and changes nothing.
+- **refused**: the CLIs cannot do it. Any value is a 400 in the API's own shape, but for those that ask for what happens
+  anyway; they are taken and change nothing.
+
+`null` counts as not given. A parameter that is not listed is a 400 that names it. Inside messages and options, fields
+that are not known are passed over.
+"""
+
+_COMPATIBILITY_FOOT = """\
+## What is different
+
+- **No tools.** The CLIs are started without any, so that nothing that a model writes can touch the host. Tool calls and
+  tool results in a conversation are a 400.
+- **Images** come as data (data URLs, base64). The bridge fetches nothing, and keeps no files.
+- **No state.** Nothing is kept between requests: no stored answers, conversations, files or batches.
+- **The last message is from the user.** An answer cannot be begun for the model (prefill).
+- **System messages** anywhere in a conversation are put together into one system prompt. Messages of one role that
+  follow each other become one.
+- **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
+  asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
+  has been checked. After the second miss: a 502 `output_mismatch`.
+- **Stop sequences** are looked for by the bridge in the text. The model is then stopped, so the usage of such an answer
+  is the bridge's own estimate.
+- **A refusal of the model** is a 502 `refused`, with the text, not an answer with a stop reason of its own.
+- **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.
+- **`count_tokens`** is an estimate: a quarter of the bytes, 1,600 for an image. The model's own count differs.
+- **`usage`** at the start of a stream of `/v1/messages` is zero; `message_delta` at its end has all of it.
+- **Errors** have the fields of their API, and the bridge's own `code` and `hint` besides ([api.md](api.md#errors)). In
+  the OpenAI shape `code` is the bridge's, and `type` is `insufficient_quota` for caps of a day, a month or a request.
+- **Output tokens**: a number above what the server allows (`BRIDGE_MAX_OUTPUT_TOKENS_LIMIT`) counts as what it allows.
+- **Headers** such as `anthropic-version`, `anthropic-beta` or `OpenAI-Organization` are ignored.
+"""
+
+_APIS = {
+    "POST /v1/chat/completions": openai_chat.PARAMETERS,
+    "POST /v1/responses": openai_responses.PARAMETERS,
+    "POST /v1/messages": anthropic.PARAMETERS,
+}
+
+
+def compatibility() -> str:
+    """The text of docs/compatibility.md."""
+    parts = [_COMPATIBILITY_HEAD]
+    for title, parameters in _APIS.items():
+        rows = "\n".join(_rows(parameters.values()))
+        counted = ""
+        if parameters is anthropic.PARAMETERS:
+            left_out = ", ".join(f"`{name}`" for name in parameters if name not in anthropic.COUNT_PARAMETERS)
+            counted = f"\n`POST /v1/messages/count_tokens` takes the same, but for {left_out}.\n"
+        parts.append(f"## {title}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
+    return "\n".join([*parts, _COMPATIBILITY_FOOT])
+
+
+def _rows(parameters: Iterable[Parameter]) -> Iterable[str]:
+    for parameter in parameters:
+        but = f", but {_taken(parameter.only)}" if parameter.only else ""
+        yield f"| `{parameter.name}` | {parameter.what}{but} | {parameter.note} |"
+
+
+def _taken(only: tuple[Any, ...]) -> str:
+    types = [value["type"] for value in only if isinstance(value, dict) and value]
+    if types:
+        return "type " + ", ".join(f"`{name}`" for name in types)
+    return ", ".join(f"`{json.dumps(value)}`" for value in only)
+
+
 def main() -> None:
-    """Write the file."""
+    """Write the files."""
     CONFIGURATION.write_text(configuration())
+    COMPATIBILITY.write_text(compatibility())
 
 
 if __name__ == "__main__":

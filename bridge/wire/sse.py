@@ -9,6 +9,11 @@ import msgspec
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def event(name: str, data: dict[str, Any]) -> bytes:
+def event(name: str, data: Any) -> bytes:
     """One event: JSON never holds a line break, so one `data:` line is enough."""
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
+    return b"event: " + name.encode() + b"\n" + unnamed(data)
+
+
+def unnamed(data: Any) -> bytes:
+    """An event without a name."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

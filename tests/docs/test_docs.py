@@ -12,7 +12,7 @@ import pytest
 from bridge.cli import main
 from bridge.errors import CODES
 from bridge.http.app import create_app
-from bridge.ops.docs import CONFIGURATION, configuration
+from bridge.ops.docs import COMPATIBILITY, CONFIGURATION, compatibility, configuration
 from bridge.service import Service
 from bridge.settings import LIMIT_DEFAULTS, TABLE, Settings
 from bridge.wire.native import GenerateBody
@@ -35,6 +35,10 @@ FOREIGN = re.compile(
 
 def test_configuration_is_up_to_date() -> None:
     assert CONFIGURATION.read_text() == configuration(), "run: python -m bridge.ops.docs"
+
+
+def test_compatibility_is_up_to_date() -> None:
+    assert COMPATIBILITY.read_text() == compatibility(), "run: python -m bridge.ops.docs"
 
 
 @pytest.mark.parametrize("variable", [row["variable"] for row in TABLE])

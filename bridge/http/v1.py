@@ -1,0 +1,134 @@
+"""`/v1/…`: what the SDKs of OpenAI and Anthropic ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, jsonify, request
+
+from bridge.engine.tokens import prompt_estimate
+from bridge.errors import BridgeError
+from bridge.http.context import engine_of, require_key, service_of
+from bridge.http.respond import respond
+from bridge.ledger.key import may_use
+from bridge.ledger.keys import Key
+from bridge.ledger.pricing import PICO, Rates
+from bridge.types import GenerationRequest, ModelChoice
+from bridge.wire import (
+    anthropic,
+    anthropic_answer,
+    models,
+    openai_chat,
+    openai_chat_answer,
+    openai_responses,
+    openai_responses_answer,
+)
+from bridge.wire.api import Api
+
+blueprint = Blueprint("v1", __name__, url_prefix="/v1")
+
+
+@blueprint.post("/chat/completions")
+def chat_completions() -> Response:
+    """OpenAI's chat completions."""
+    return _generated(openai_chat.parse, openai_chat_answer.API)
+
+
+@blueprint.post("/responses")
+def responses() -> Response:
+    """OpenAI's responses."""
+    return _generated(openai_responses.parse, openai_responses_answer.API)
+
+
+@blueprint.post("/messages")
+def messages() -> Response:
+    """Anthropic's messages."""
+    return _generated(anthropic.parse, anthropic_answer.API)
+
+
+def _generated(parse: Callable[..., tuple[GenerationRequest, bool]], api: Api) -> Response:
+    key = require_key()
+    body = request.get_data(cache=False)
+    wanted, stream = parse(body, settings=service_of().settings, resolve=service_of().models.resolve)
+    return respond(key, wanted, api, body, stream=stream)
+
+
+@blueprint.post("/messages/count_tokens")
+def count_tokens() -> Response:
+    """About how many tokens a message would have. Asks no model, and costs nothing."""
+    require_key()
+    wanted = anthropic.parse_count(
+        request.get_data(cache=False), settings=service_of().settings, resolve=service_of().models.resolve
+    )
+    return jsonify({"input_tokens": prompt_estimate(wanted)})
+
+
+@blueprint.get("/models")
+def list_models() -> Response:
+    """The models that the key may use, with their prices; in Anthropic's shape for Anthropic's SDK."""
+    key = require_key()
+    return jsonify(models.listing([_listed(choice) for choice in usable(key)], anthropic=speaks_anthropic()))
+
+
+@blueprint.get("/models/<path:model>")
+def show_model(model: str) -> Response:
+    """One of them."""
+    key = require_key()
+    for choice in usable(key):
+        if model == (choice.alias or choice.model):
+            return jsonify(models.entry(_listed(choice), anthropic=speaks_anthropic()))
+    raise BridgeError("not_found", f"This key has no model {model[:100]}.", "GET /v1/models lists what it may use.")
+
+
+def speaks_anthropic() -> bool:
+    """Whether a client of Anthropic's asks, on a path that both APIs have."""
+    return "Anthropic-Version" in request.headers
+
+
+def usable(key: Key) -> list[ModelChoice]:
+    """What a key may name, as far as it can be listed: aliases, then the models of each CLI that is there."""
+    service, engine = service_of(), engine_of()
+    available = [
+        status.name
+        for status in engine.statuses()
+        if status.available and (key.providers is None or status.name in key.providers)
+    ]
+    listed = list(service.models.aliases.values())
+    for provider in available:
+        names = service.models.names(provider)
+        # Those that only the key names count, too, where any well-formed name is allowed.
+        own = [] if engine.allowed_models(provider) else [name for name in key.models or () if name not in names]
+        listed += [ModelChoice(provider, name) for name in names]
+        listed += [choice for choice in map(_resolved, own) if choice is not None and choice.provider == provider]
+    found: dict[str, ModelChoice] = {}
+    for choice in listed:
+        allowed = engine.allowed_models(choice.provider)
+        if (
+            choice.provider in available
+            and (not allowed or choice.model in allowed)
+            and may_use(key, choice.model, choice.alias)
+        ):
+            found.setdefault(choice.alias or choice.model, choice)
+    return list(found.values())
+
+
+def _resolved(name: str) -> ModelChoice | None:
+    try:
+        return service_of().models.resolve(name)
+    except BridgeError:
+        return None
+
+
+def _listed(choice: ModelChoice) -> models.Listed:
+    service = service_of()
+    price = service.prices.price_of(choice.provider, choice.model)
+    long = None
+    if price.long_prompt is not None:
+        long = models.LongPrompt(*_dollars(price.long_prompt), above_tokens=price.above_tokens)
+    pricing = models.Pricing(*_dollars(price.rates), assumed=not price.known, long_prompt=long)
+    return models.Listed(choice, pricing, service.settings.max_output_tokens_limit)
+
+
+def _dollars(rates: Rates) -> tuple[float, float, float, float]:
+    """Pico-dollars per token are millionths of a dollar per million tokens."""
+    return rates.input / PICO, rates.cached / PICO, rates.cache_write / PICO, rates.output / PICO

@@ -1,0 +1,189 @@
+"""Anthropic's Messages API, requests: the bodies of `POST /v1/messages` and `/v1/messages/count_tokens`.
+
+Bytes in, types out. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bridge.settings import Settings
+from bridge.types import GenerationRequest, Image, Text
+from bridge.wire import content
+from bridge.wire.content import invalid
+from bridge.wire.dropin import Resolve, Turns, generation
+from bridge.wire.parameters import ignored, read, refused, supported, table
+
+#: as the log shows it
+API_NAME = "anthropic"
+
+_NO_TOOLS = "the CLIs are given no tools"
+_SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
+_THINKING = "the model decides, and effort says how much"
+
+PARAMETERS = table(
+    supported("max_tokens", "more than the bridge allows counts as what it allows"),
+    supported("messages", "user, assistant; text and base64 images; the last from the user"),
+    supported("model", "its name picks the CLI; aliases work"),
+    supported("output_config", "effort; format: json_schema, any JSON Schema"),
+    supported("output_format", "the older name of output_config.format"),
+    supported("stop_sequences", "applied by the bridge; not together with a JSON format"),
+    supported("stream", "server-sent events"),
+    supported("system", "a text, or text blocks"),
+    refused("billing_policy", "the key has its own caps"),
+    ignored("cache_control", "the CLIs decide what is cached, also where a block has it"),
+    refused("compaction", "the bridge changes no prompts"),
+    refused("container", "there are none here"),
+    refused("context_management", "the bridge changes no prompts"),
+    ignored("diagnostics", "there are none"),
+    refused("fallback_credit_token", "there are none here"),
+    refused("fallbacks", "one model for each request", []),
+    refused("inference_geo", "the bridge cannot choose where a model runs"),
+    refused("mcp_servers", _NO_TOOLS, []),
+    ignored("metadata", "the key says who asks"),
+    refused("service_tier", "only the ordinary one", "auto", "standard_only"),
+    refused("speed", "only the ordinary one", "standard"),
+    refused("temperature", _SAMPLING, 1),
+    refused("thinking", _THINKING, {"type": "adaptive"}, {"type": "disabled"}, {"type": "between_tools"}),
+    refused("thread", "the bridge keeps no conversations; send the earlier messages in messages"),
+    refused("tool_choice", _NO_TOOLS, {"type": "auto"}, {"type": "none"}),
+    refused("tools", _NO_TOOLS, []),
+    refused("top_k", "the CLIs cannot set it"),
+    refused("top_p", _SAMPLING, 1),
+    ignored("user_profile_id", "the key says who asks"),
+)
+#: what `count_tokens` does not need
+_NOT_COUNTED = ("max_tokens", "stop_sequences", "stream")
+COUNT_PARAMETERS = {name: parameter for name, parameter in PARAMETERS.items() if name not in _NOT_COUNTED}
+
+
+class TextBlock(msgspec.Struct, tag="text", tag_field="type"):
+    """A piece of text."""
+
+    text: str
+
+
+class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
+    """An image, as data."""
+
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: str
+
+
+class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
+    """An image of a user's message."""
+
+    source: Base64Source
+
+
+class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
+    """What a model thought in an earlier answer; it is skipped."""
+
+    thinking: str
+
+
+class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
+    """The same, unreadable."""
+
+    data: str
+
+
+Block = TextBlock | ImageBlock | ThinkingBlock | RedactedThinkingBlock
+
+
+class WireMessage(msgspec.Struct):
+    """A turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str | list[Block]
+
+
+class SchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
+    """JSON that fits a schema."""
+
+    schema: dict[str, Any]
+
+
+class OutputConfig(msgspec.Struct):
+    """What the answer shall look like, and how much to think about it."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: SchemaFormat | None = None
+
+
+class CountBody(msgspec.Struct):
+    """What is counted."""
+
+    model: str
+    messages: list[WireMessage]
+    system: str | list[TextBlock] | None = None
+    output_config: OutputConfig | None = None
+    output_format: SchemaFormat | None = None
+
+
+class MessagesBody(CountBody, kw_only=True):
+    """The body of a request, as far as it is passed on."""
+
+    max_tokens: Annotated[int, Meta(ge=1)]
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+
+
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, bool]:
+    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request, not_found)."""
+    wire = read(body, PARAMETERS, MessagesBody)
+    return _generation(wire, wire.max_tokens, wire.stop_sequences or [], settings, resolve), bool(wire.stream)
+
+
+def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> GenerationRequest:
+    """The request whose tokens are to be counted. Raises like `parse`."""
+    return _generation(read(body, COUNT_PARAMETERS, CountBody), None, [], settings, resolve)
+
+
+def _generation(
+    wire: CountBody, max_tokens: int | None, stop: list[str], settings: Settings, resolve: Resolve
+) -> GenerationRequest:
+    config = wire.output_config or OutputConfig()
+    form = config.format or wire.output_format
+    return generation(
+        settings,
+        resolve(content.model_name(wire.model)),
+        _turns(wire),
+        "messages",
+        api=API_NAME,
+        max_output_tokens=max_tokens,
+        effort=config.effort,
+        schema=None if form is None else form.schema,
+        stop=stop,
+    )
+
+
+def _turns(wire: CountBody) -> Turns:
+    turns = Turns()
+    if isinstance(wire.system, str):
+        turns.instruct(wire.system, "system")
+    else:
+        for number, block in enumerate(wire.system or []):
+            turns.instruct(block.text, f"system[{number}].text")
+    for number, message in enumerate(wire.messages):
+        where = f"messages[{number}].content"
+        turns.say(message.role, _parts(message, where), where)
+    return turns
+
+
+def _parts(message: WireMessage, where: str) -> list[Text | Image]:
+    if isinstance(message.content, str):
+        return [Text(content.prompt(where, message.content))]
+    parts: list[Text | Image] = []
+    for position, block in enumerate(message.content):
+        at = f"{where}[{position}]"
+        if isinstance(block, TextBlock):
+            parts.append(Text(content.prompt(f"{at}.text", block.text)))
+        elif isinstance(block, ImageBlock):
+            parts.append(content.image(block.source.media_type, block.source.data, f"{at}.source.data"))
+        elif message.role == "user":
+            raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")
+    return parts

@@ -1,0 +1,106 @@
+"""What every API's messages are made of, checked the same way: texts, images, conversations. Pure.
+
+`field` and `where` are the place in the body, as the sentence of a refusal names it. Everything here
+raises BridgeError (invalid_request).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+
+from bridge.errors import BridgeError
+from bridge.types import MODEL_PATTERN, Image, Message, Text
+
+#: Longest prompt, in characters.
+MAX_PROMPT_CHARACTERS = 500_000
+#: Most messages of one conversation, and most images of one request.
+MAX_MESSAGES, MAX_IMAGES = 1000, 50
+
+_DATA_URL = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,([A-Za-z0-9+/=\s]+)\Z")
+_MAGIC = {
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/gif": (b"GIF87a", b"GIF89a"),
+    "image/webp": (b"RIFF",),
+}
+
+
+def invalid(message: str, param: str | None = None) -> BridgeError:
+    """The refusal of a body; `param` is the field, for the APIs whose errors have a place for it."""
+    error = BridgeError("invalid_request", message)
+    if param is not None:
+        error.facts["param"] = param
+    return error
+
+
+def prompt(field: str, text: str) -> str:
+    """`text`, if it is something that a CLI can be given."""
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise invalid(f"{field} is longer than {MAX_PROMPT_CHARACTERS} characters.")
+    if "\0" in text:
+        raise invalid(f"{field} contains a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise invalid(f"{field} contains half a character (a lone surrogate).") from None
+    return text
+
+
+def image_of_url(url: str, where: str) -> Image:
+    """The image of a data URL. The bridge fetches nothing."""
+    match = _DATA_URL.match(url)
+    if match is None:
+        raise invalid(f"{where} is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...).")
+    return image(match.group(1), match.group(2), where)
+
+
+def image(media_type: str, data: str, where: str) -> Image:
+    """An image of base64, if it is what it says it is."""
+    # Not a registered type, but what many send.
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+    try:
+        raw = base64.b64decode(re.sub(r"\s+", "", data), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid(f"{where} is not valid base64.") from None
+    if not raw.startswith(_MAGIC[media_type]) or (media_type == "image/webp" and raw[8:12] != b"WEBP"):
+        raise invalid(f"{where} is not a {media_type} image.")
+    return Image(media_type, base64.b64encode(raw).decode())
+
+
+def message(role: str, parts: Sequence[Text | Image], where: str) -> Message:
+    """One turn. Empty texts are refused upstream and carry nothing, so they are left out."""
+    kept = tuple(part for part in parts if not (isinstance(part, Text) and not part.text.strip()))
+    if not kept:
+        raise invalid(f"{where} is empty.")
+    return Message("assistant" if role == "assistant" else "user", kept)
+
+
+def conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A whole conversation, if it is not too large."""
+    if sum(isinstance(part, Image) for each in messages for part in each.content) > MAX_IMAGES:
+        raise invalid(f"A request may have at most {MAX_IMAGES} images.")
+    if sum(len(each.text) for each in messages) > MAX_PROMPT_CHARACTERS:
+        raise invalid(f"The messages are longer than {MAX_PROMPT_CHARACTERS} characters together.")
+    return tuple(messages)
+
+
+def model_name(name: str) -> str:
+    """`name`, if it may be that of a model."""
+    if not re.fullmatch(MODEL_PATTERN, name):
+        raise invalid("model is not a well-formed model name.")
+    return name
+
+
+def sentence(error: str) -> str:
+    """msgspec's message with the field's name first: ``Expected `str`, got `int` - at `$.userPrompt` ``."""
+    text, _, path = error.partition(" - at ")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
+    place = path.strip("`").removeprefix("$").removeprefix(".")
+    if unknown:
+        field = f"{place}.{unknown.group(1)}" if place else unknown.group(1)
+        return f"Unknown field {field[:100]!r}."
+    text = text.replace("`", "")
+    return f"{place[:200]}: {text[:300]}." if place else f"{text[:300]}."

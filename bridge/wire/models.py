@@ -1,0 +1,121 @@
+"""Lists of models, in the shapes of both APIs, with what the bridge adds: the CLI and the price. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from bridge.types import ModelChoice
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Dollars per million tokens, by kind."""
+
+    input: float
+    cached: float
+    cache_write: float
+    output: float
+
+
+class LongPrompt(Rates, frozen=True, kw_only=True):
+    """The rates of a whole run with more prompt tokens than that."""
+
+    above_tokens: int
+
+
+class Pricing(Rates, frozen=True, kw_only=True):
+    """What a model costs. `assumed`: its price is not known, so the dearest of its provider is counted."""
+
+    assumed: bool = False
+    long_prompt: LongPrompt | None = None
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A model that a key may use. `max_output_tokens`: the most that a request may ask for."""
+
+    choice: ModelChoice
+    pricing: Pricing
+    max_output_tokens: int
+
+    @property
+    def id(self) -> str:
+        """The name to ask for it by."""
+        return self.choice.alias or self.choice.model
+
+
+class OpenAIModel(msgspec.Struct):
+    """A model, as OpenAI's SDKs read it. `created` is not known. `alias_of`: the model behind a name of the
+    operator's own."""
+
+    id: str
+    owned_by: str
+    provider: str
+    alias_of: str | None
+    pricing: Pricing
+    created: int = 0
+    object: Literal["model"] = "model"
+
+
+class OpenAIModels(msgspec.Struct):
+    """All of them."""
+
+    data: list[OpenAIModel]
+    object: Literal["list"] = "list"
+
+
+class AnthropicModel(msgspec.Struct):
+    """A model, as Anthropic's SDKs read it. `created_at` is not known."""
+
+    id: str
+    display_name: str
+    provider: str
+    alias_of: str | None
+    pricing: Pricing
+    max_tokens: int
+    type: Literal["model"] = "model"
+    created_at: str = "1970-01-01T00:00:00Z"
+    lifecycle: Literal["active"] = "active"
+
+
+class AnthropicModels(msgspec.Struct):
+    """All of them; there are no further pages."""
+
+    data: list[AnthropicModel]
+    first_id: str | None
+    last_id: str | None
+    has_more: Literal[False] = False
+
+
+def entry(listed: Listed, *, anthropic: bool) -> dict[str, Any]:
+    """One model."""
+    body: dict[str, Any] = msgspec.to_builtins(_anthropic(listed) if anthropic else _openai(listed))
+    return body
+
+
+def listing(all_listed: list[Listed], *, anthropic: bool) -> dict[str, Any]:
+    """All models."""
+    shown: OpenAIModels | AnthropicModels
+    if anthropic:
+        rows = [_anthropic(listed) for listed in all_listed]
+        shown = AnthropicModels(rows, rows[0].id if rows else None, rows[-1].id if rows else None)
+    else:
+        shown = OpenAIModels([_openai(listed) for listed in all_listed])
+    body: dict[str, Any] = msgspec.to_builtins(shown)
+    return body
+
+
+def _openai(listed: Listed) -> OpenAIModel:
+    return OpenAIModel(
+        listed.id, f"cli-bridge-{listed.choice.provider}", listed.choice.provider, _alias_of(listed), listed.pricing
+    )
+
+
+def _anthropic(listed: Listed) -> AnthropicModel:
+    return AnthropicModel(
+        listed.id, listed.id, listed.choice.provider, _alias_of(listed), listed.pricing, listed.max_output_tokens
+    )
+
+
+def _alias_of(listed: Listed) -> str | None:
+    return None if listed.choice.alias is None else listed.choice.model

@@ -1,0 +1,183 @@
+"""OpenAI's chat completions, requests: the bodies of `POST /v1/chat/completions`. Bytes in, types out. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bridge.settings import Settings
+from bridge.types import GenerationRequest, Image, Text
+from bridge.wire import content
+from bridge.wire.content import invalid
+from bridge.wire.dropin import ANY_OBJECT, Resolve, Turns, generation
+from bridge.wire.openai import JsonObjectFormat, NamedSchema, TextFormat
+from bridge.wire.parameters import ignored, read, refused, supported, table
+
+#: as the log shows it
+API_NAME = "openai-chat"
+
+_NO_TOOLS = "the CLIs are given no tools"
+_NOT_KEPT = "nothing is kept to be fetched later"
+_SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
+_PENALTY = "the CLIs cannot set it; only 0, the default, is taken"
+
+PARAMETERS = table(
+    supported("messages", "system, developer, user, assistant; text and images as data URLs; the last from the user"),
+    supported("model", "its name picks the CLI; aliases work"),
+    supported("max_completion_tokens", "more than the bridge allows counts as what it allows"),
+    supported("max_tokens", "the same, older name"),
+    supported("reasoning_effort", "none counts as minimal; a model may know fewer steps"),
+    supported("response_format", "text, json_object, json_schema; any JSON Schema, strict or not"),
+    supported("stop", "a text or a list; applied by the bridge; not together with a JSON format"),
+    supported("stream", "server-sent events"),
+    supported("stream_options", "include_usage"),
+    refused("audio", "the CLIs have no audio"),
+    refused("frequency_penalty", _PENALTY, 0),
+    refused("function_call", _NO_TOOLS, "none", "auto"),
+    refused("functions", _NO_TOOLS, []),
+    refused("logit_bias", "the CLIs cannot set it", {}),
+    refused("logprobs", "the CLIs do not tell them", False),
+    ignored("metadata", "not kept"),
+    refused("modalities", "only text", ["text"]),
+    refused("moderation", "there is none here"),
+    refused("n", "one answer for each request; only 1 is taken", 1),
+    ignored("parallel_tool_calls", _NO_TOOLS),
+    ignored("prediction", "the answer is the same, not quicker"),
+    refused("presence_penalty", _PENALTY, 0),
+    ignored("prompt_cache_key", "the CLIs decide what is cached"),
+    ignored("prompt_cache_options", "the CLIs decide what is cached"),
+    ignored("prompt_cache_retention", "the CLIs decide what is cached"),
+    ignored("safety_identifier", "the key says who asks"),
+    ignored("seed", "it never promised the same answer; here it does nothing"),
+    refused("service_tier", "only the ordinary one", "auto", "default"),
+    ignored("store", _NOT_KEPT),
+    refused("temperature", _SAMPLING, 1),
+    refused("tool_choice", _NO_TOOLS, "none", "auto"),
+    refused("tools", _NO_TOOLS, []),
+    refused("top_logprobs", "the CLIs do not tell them", 0),
+    refused("top_p", _SAMPLING, 1),
+    ignored("user", "the key says who asks"),
+    refused("verbosity", "the CLIs cannot set it; only medium, the default, is taken", "medium"),
+    refused("web_search_options", _NO_TOOLS),
+)
+
+
+class TextPart(msgspec.Struct, tag="text", tag_field="type"):
+    """A piece of text of a message."""
+
+    text: str
+
+
+class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
+    """What a model said when it declined, in an earlier answer."""
+
+    refusal: str
+
+
+class ImageUrl(msgspec.Struct):
+    """Where an image is: always a data URL. `detail` is not passed on."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(msgspec.Struct, tag="image_url", tag_field="type"):
+    """An image of a user's message."""
+
+    image_url: ImageUrl
+
+
+class ChatMessage(msgspec.Struct):
+    """A turn of the conversation. `name` is not passed on."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart | ImagePart | RefusalPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
+    """JSON that fits a schema."""
+
+    json_schema: NamedSchema
+
+
+class StreamOptions(msgspec.Struct):
+    """`include_usage`: a last chunk with the usage."""
+
+    include_usage: bool | None = None
+
+
+class ChatBody(msgspec.Struct):
+    """The body of a request, as far as it is passed on."""
+
+    model: str
+    messages: list[ChatMessage]
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, bool]:
+    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request, not_found)."""
+    wire = read(body, PARAMETERS, ChatBody)
+    stop = [wire.stop] if isinstance(wire.stop, str) else wire.stop or []
+    request = generation(
+        settings,
+        resolve(content.model_name(wire.model)),
+        _turns(wire.messages),
+        "messages",
+        api=API_NAME,
+        max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
+        effort=wire.reasoning_effort,
+        schema=_schema(wire),
+        stop=stop,
+        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
+    )
+    return request, bool(wire.stream)
+
+
+def _schema(wire: ChatBody) -> dict[str, Any] | None:
+    if isinstance(wire.response_format, JsonObjectFormat):
+        return ANY_OBJECT
+    if isinstance(wire.response_format, JsonSchemaFormat):
+        return wire.response_format.json_schema.schema or ANY_OBJECT
+    return None
+
+
+def _turns(messages: list[ChatMessage]) -> Turns:
+    turns = Turns()
+    for number, message in enumerate(messages):
+        where = f"messages[{number}].content"
+        if message.tool_calls or message.function_call:
+            raise invalid(f"messages[{number}].tool_calls: {_NO_TOOLS}.", "messages")
+        parts = _parts(message.content if message.content is not None else message.refusal or "", where)
+        if message.role in ("system", "developer"):
+            for part in parts:
+                if isinstance(part, Image):
+                    raise invalid(f"{where}: only a user's message may have images.", "messages")
+                turns.instruct(part.text, where)
+        else:
+            turns.say(message.role, parts, where)
+    return turns
+
+
+def _parts(given: str | list[TextPart | ImagePart | RefusalPart], where: str) -> list[Text | Image]:
+    if isinstance(given, str):
+        return [Text(content.prompt(where, given))]
+    parts: list[Text | Image] = []
+    for position, part in enumerate(given):
+        at = f"{where}[{position}]"
+        if isinstance(part, ImagePart):
+            parts.append(content.image_of_url(part.image_url.url, f"{at}.image_url.url"))
+        else:
+            parts.append(Text(content.prompt(at, part.text if isinstance(part, TextPart) else part.refusal)))
+    return parts

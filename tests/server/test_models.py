@@ -1,0 +1,110 @@
+"""Which models a key sees and may use, under the operator's own names as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import server as servers
+from tests.support.server import Answer, Server
+
+ALIASES = {"default-fast": "gpt-6-luna", "default-good": {"provider": "claude", "model": "claude-opus-5-5"}}
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "data").mkdir()
+    (folder / "data" / "models.json").write_text(json.dumps({"aliases": ALIASES}))
+    with servers.running(folder, demo=True) as running:
+        yield running
+
+
+def chat(server: Server, key: str, model: str) -> Answer:
+    return server.call("POST", "/v1/chat/completions", {"model": model, "messages": HELLO}, key=key)
+
+
+def listed(server: Server, key: str) -> dict[str, dict[str, Any]]:
+    answer = server.call("GET", "/v1/models", key=key)
+    assert answer.status == 200
+    return {row["id"]: row for row in answer.json["data"]}
+
+
+def test_an_alias_works_in_every_api_and_the_log_has_the_model(server: Server) -> None:
+    key = server.new_key("everywhere")
+    assert chat(server, key, "default-fast").json["model"] == "gpt-6-luna"
+    ask = {"model": "default-fast", "input": "hello"}
+    assert server.call("POST", "/v1/responses", ask, key=key).json["model"] == "gpt-6-luna"
+    ask = {"model": "default-good", "max_tokens": 100, "messages": HELLO}
+    assert server.call("POST", "/v1/messages", ask, key=key).json["model"] == "claude-opus-5-5"
+    native = {"userPrompt": "hello", "model": "default-fast"}
+    assert server.call("POST", "/generate-codex", native, key=key).json["model"] == "gpt-6-luna"
+    wrong = server.call("POST", "/generate", native, key=key)
+    assert (wrong.status, "codex" in wrong.json["error"]) == (400, True)
+    rows = server.admin("GET", "/logs?key=everywhere").json["logs"]
+    assert [row["model"] for row in rows] == ["gpt-6-luna", "claude-opus-5-5", "gpt-6-luna", "gpt-6-luna"]
+    assert [row["api"] for row in rows] == ["native", "anthropic", "openai-responses", "openai-chat"]
+
+
+def test_a_key_may_be_given_the_alias_alone_or_the_model_behind_it(server: Server) -> None:
+    alias = server.new_key("alias-only", models=["default-fast"])
+    assert chat(server, alias, "default-fast").status == 200
+    assert chat(server, alias, "gpt-6-luna").json["error"]["code"] == "model_not_allowed"
+    assert set(listed(server, alias)) == {"default-fast"}
+    model = server.new_key("model-only", models=["gpt-6-luna", "gpt-99-new"])
+    assert chat(server, model, "default-fast").status == 200
+    assert chat(server, model, "default-good").json["error"]["code"] == "model_not_allowed"
+    assert set(listed(server, model)) == {"default-fast", "gpt-6-luna", "gpt-99-new"}
+
+
+def test_the_list_shows_what_a_key_may_use_with_prices(server: Server) -> None:
+    rows = listed(server, server.new_key("anything"))
+    assert {"default-fast", "default-good", "claude-sonnet-5-5", "gpt-6-sol", "sonnet"} <= set(rows)
+    fast = rows["default-fast"]
+    assert (fast["alias_of"], fast["provider"], fast["object"]) == ("gpt-6-luna", "codex", "model")
+    assert fast["pricing"] == {
+        "input": 0.1,
+        "cached": 0.01,
+        "cache_write": 0.125,
+        "output": 0.5,
+        "assumed": False,
+        "long_prompt": {"input": 0.2, "cached": 0.02, "cache_write": 0.25, "output": 0.75, "above_tokens": 272000},
+    }
+    unknown = listed(server, server.new_key("new-model", models=["gpt-99-new"]))["gpt-99-new"]
+    assert unknown["pricing"]["assumed"] is True
+    claude = listed(server, server.new_key("claude-only", providers=["claude"]))
+    assert {row["provider"] for row in claude.values()} == {"claude"}
+    assert listed(server, server.new_key("nothing", models=[])) == {}
+
+
+def test_one_model_is_shown_only_to_a_key_that_may_use_it(server: Server) -> None:
+    key = server.new_key("one", models=["default-fast"])
+    assert server.call("GET", "/v1/models/default-fast", key=key).json["id"] == "default-fast"
+    for name in ("gpt-6-luna", "x/y", "%2e%2e"):
+        assert server.call("GET", f"/v1/models/{name}", key=key).status == 404
+    assert server.call("GET", "/v1/models/default-fast").status == 401
+
+
+def test_the_servers_own_list_holds_for_aliases_and_keys(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models.json").write_text(json.dumps({"aliases": ALIASES}))
+    env = {"BRIDGE_CODEX_MODELS": "gpt-6-sol", "BRIDGE_CLAUDE_MODELS": "claude-sonnet-5-5,claude-opus-5-5"}
+    with servers.running(tmp_path, env, demo=True) as server:
+        key = server.new_key()
+        assert set(listed(server, key)) == {"default-good", "gpt-6-sol", "claude-sonnet-5-5", "claude-opus-5-5"}
+        assert chat(server, key, "default-fast").json["error"]["code"] == "model_not_allowed"
+
+
+def test_a_damaged_file_of_models_refuses_to_start(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models.json").write_text("{")
+    env = servers.environment(tmp_path / "data", {"BRIDGE_PORT": "0"})
+    done = Server(None, tmp_path / "data", 0, env).command("serve")  # type: ignore[arg-type]
+    assert done.returncode == 1
+    assert "models.json cannot be used" in done.stderr
+    assert "Correct or remove models.json" in done.stderr

@@ -1,0 +1,323 @@
+"""Bodies of the OpenAI and Anthropic APIs: what they ask for arrives, and what cannot be done says where."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import CODES, BridgeError
+from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
+from bridge.wire.api import Ended
+from bridge.wire.apis import APIS as RENDERED
+from tests.unit.test_parameters import APIS, HELLO, parse, refusal
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
+PNG_URL = f"data:image/png;base64,{PNG}"
+SCHEMA = {"type": "object", "properties": {"a": {}}}
+USAGE = Usage(input_tokens=10, cache_read_tokens=20, cache_write_tokens=5, output_tokens=30, reasoning_tokens=7)
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_least_body_takes_every_default(api: str) -> None:
+    request = parse(api)
+    assert request == GenerationRequest(
+        provider="claude" if api == "messages" else "codex",
+        model=APIS[api][1]["model"],
+        messages=(Message("user", (Text("hello"),)),),
+        max_output_tokens=100 if api == "messages" else 8192,
+        timeout_s=300.0,
+        api={"chat": "openai-chat", "responses": "openai-responses", "messages": "anthropic"}[api],
+    )
+
+
+def test_system_messages_become_one_prompt_wherever_they_stand() -> None:
+    chat = parse(
+        "chat",
+        messages=[
+            {"role": "system", "content": "one"},
+            *HELLO,
+            {"role": "developer", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "three"}]},
+        ],
+    )
+    assert chat.system == "one\n\ntwo\n\nthree"
+    assert chat.messages == parse("chat").messages
+    response = parse("responses", instructions="one", input=[{"role": "system", "content": "two"}, *HELLO])
+    assert response.system == "one\n\ntwo"
+    blocks = [{"type": "text", "text": "one"}, {"type": "text", "text": "two", "cache_control": {"type": "ephemeral"}}]
+    assert parse("messages", system=blocks).system == "one\n\ntwo"
+    assert parse("messages", system="one").system == "one"
+
+
+@pytest.mark.parametrize(("api", "field"), [("chat", "messages"), ("responses", "input"), ("messages", "messages")])
+def test_turns_of_one_role_that_follow_each_other_become_one(api: str, field: str) -> None:
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
+    assert parse(api, **{field: turns}).messages == (
+        Message("user", (Text("a"), Text("b"))),
+        Message("assistant", (Text("c"),)),
+        Message("user", (Text("d"),)),
+    )
+
+
+IMAGES = [
+    ("chat", "messages", {"type": "image_url", "image_url": {"url": PNG_URL, "detail": "high"}}),
+    ("responses", "input", {"type": "input_image", "image_url": PNG_URL, "detail": "auto"}),
+    ("messages", "messages", {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}),
+]
+
+
+@pytest.mark.parametrize(("api", "field", "part"), IMAGES)
+def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict[str, Any]) -> None:
+    assert parse(api, **{field: [user(part)]}).messages == (Message("user", (Image("image/png", PNG),)),)
+    turns = [*HELLO, {"role": "assistant", "content": [part]}, *HELLO]
+    assert "image" in refusal(api, **{field: turns}).message
+
+
+@pytest.mark.parametrize(
+    ("api", "field", "part", "says"),
+    [
+        ("chat", "messages", {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}, "data URL"),
+        ("chat", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "image/png"),
+        ("chat", "messages", {"type": "input_audio", "input_audio": {}}, "input_audio"),
+        ("chat", "messages", {"type": "file", "file": {}}, "file"),
+        ("chat", "messages", {"text": "x"}, "type"),
+        ("responses", "input", {"type": "input_image", "file_id": "x"}, "keeps no files"),
+        ("responses", "input", {"type": "input_image", "image_url": "https://example.com/x.png"}, "data URL"),
+        ("responses", "input", {"type": "input_file", "file_id": "x"}, "input_file"),
+        ("messages", "messages", {"type": "image", "source": {"type": "url", "url": "https://example.com/x"}}, "url"),
+        ("messages", "messages", {"type": "document", "source": {}}, "document"),
+        ("messages", "messages", {"type": "tool_result", "tool_use_id": "x"}, "tool_result"),
+        ("messages", "messages", {"type": "thinking", "thinking": "x"}, "thinking"),
+    ],
+)
+def test_a_part_that_cannot_be_passed_on_is_named_with_its_place(
+    api: str, field: str, part: dict[str, Any], says: str
+) -> None:
+    error = refusal(api, **{field: [user({"type": "text", "text": "x"} if api != "responses" else {**TEXT}, part)]})
+    assert error.message.startswith(f"{field}[0].content[1]")
+    assert says in error.message
+
+
+TEXT = {"type": "input_text", "text": "x"}
+CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "says"),
+    [
+        ("chat", {"messages": [*HELLO, {"role": "assistant", "tool_calls": [CALL]}, *HELLO]}, "tools"),
+        ("chat", {"messages": [*HELLO, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "tool"),
+        ("chat", {"messages": [*HELLO, {"role": "assistant", "content": "It is"}]}, "from the user"),
+        ("chat", {"messages": [{"role": "system", "content": "x"}]}, "no message of a user"),
+        ("chat", {"messages": [{"role": "user", "content": None}]}, "empty"),
+        ("chat", {"messages": "hello"}, "messages"),
+        ("chat", {"max_tokens": 0}, "max_tokens"),
+        ("chat", {"max_tokens": 1.5}, "max_tokens"),
+        ("chat", {"reasoning_effort": "huge"}, "reasoning_effort"),
+        ("chat", {"response_format": {"type": "yaml"}}, "response_format"),
+        ("chat", {"response_format": {"type": "json_schema"}}, "response_format"),
+        ("chat", {"stop": ""}, "stop"),
+        ("chat", {"stop": ["x"] * 101}, "stop"),
+        ("chat", {"stop": "x", "response_format": {"type": "json_object"}}, "JSON"),
+        ("chat", {"stream": "yes"}, "stream"),
+        ("responses", {"input": ""}, "empty"),
+        ("responses", {"input": []}, "no message of a user"),
+        ("responses", {"input": [{"type": "function_call", "name": "f"}]}, "function_call"),
+        ("responses", {"input": [{"type": "item_reference", "id": "x"}]}, "item_reference"),
+        ("responses", {"input": [{"content": "x"}]}, "role"),
+        ("responses", {"input": [{"role": "user"}]}, "content"),
+        ("responses", {"text": {"verbosity": "high"}}, "verbosity"),
+        ("responses", {"previous_response_id": "resp_1"}, "earlier messages in input"),
+        ("messages", {"max_tokens": 0}, "max_tokens"),
+        ("messages", {"messages": [{"role": "system", "content": "x"}]}, "role"),
+        ("messages", {"messages": [{"role": "user", "content": []}]}, "empty"),
+        ("messages", {"messages": [*HELLO, {"role": "assistant", "content": "The best answer is ("}]}, "from the user"),
+        ("messages", {"output_config": {"format": {"type": "json_schema"}}}, "schema"),
+        ("messages", {"stop_sequences": [""]}, "stop"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_sentence(api: str, body: dict[str, Any], says: str) -> None:
+    message = refusal(api, **body).message
+    assert says in message
+    assert "$" not in message
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("text", ["a\0b", "x" * 500_001, "\ud800"])
+def test_text_that_no_cli_can_be_given_is_refused(api: str, text: str) -> None:
+    field = "input" if api == "responses" else "messages"
+    refusal(api, **{field: [{"role": "user", "content": text}]})
+
+
+def test_efforts_and_maxima_arrive() -> None:
+    assert parse("chat", reasoning_effort="none").effort == "minimal"
+    assert parse("responses", reasoning={"effort": "max", "summary": "auto"}).effort == "max"
+    assert parse("messages", output_config={"effort": "xhigh"}).effort == "xhigh"
+    assert parse("chat", max_tokens=7).max_output_tokens == 7
+    assert parse("chat", max_tokens=7, max_completion_tokens=9).max_output_tokens == 9
+    assert parse("responses", max_output_tokens=7).max_output_tokens == 7
+    for api, field in (("chat", "max_tokens"), ("responses", "max_output_tokens"), ("messages", "max_tokens")):
+        assert parse(api, **{field: 128_000}).max_output_tokens == 32_000
+
+
+def test_every_way_of_asking_for_json_is_a_schema() -> None:
+    named = {"name": "x", "schema": SCHEMA, "strict": True}
+    assert parse("chat", response_format={"type": "json_schema", "json_schema": named}).schema == SCHEMA
+    assert parse("chat", response_format={"type": "json_object"}).schema == {"type": "object"}
+    assert parse("chat", response_format={"type": "text"}).schema is None
+    assert parse("responses", text={"format": {"type": "json_schema", **named}}).schema == SCHEMA
+    assert parse("responses", text={"format": {"type": "json_object"}}).schema == {"type": "object"}
+    assert parse("responses", text={"format": {"type": "text"}, "verbosity": "medium"}).schema is None
+    form = {"type": "json_schema", "schema": SCHEMA}
+    assert parse("messages", output_config={"format": form}).schema == SCHEMA
+    assert parse("messages", output_format=form).schema == SCHEMA
+
+
+def test_stop_sequences_arrive() -> None:
+    assert parse("chat", stop="END").stop == ("END",)
+    assert parse("chat", stop=["a", "b"]).stop == ("a", "b")
+    assert parse("messages", stop_sequences=["a", "b"]).stop == ("a", "b")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+@pytest.mark.parametrize("api", APIS)
+def test_no_json_at_all_is_more_than_a_refusal(api: str, anything: Any) -> None:
+    field = "input" if api == "responses" else "messages"
+    refused = set()
+    for body in ({field: anything}, {field: [anything]}, {field: [{"role": "user", "content": anything}]}):
+        try:
+            parse(api, **body)
+        except BridgeError as error:
+            refused.add(error.code)
+    assert refused <= {"invalid_request"}
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def ended(api: str, result: Answer | BridgeError, **asked: Any) -> Ended:
+    request = parse({"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}[api], **asked)
+    return Ended("run_0123", request, 1000.5, Finished(result, Charge(USAGE, 42), 2500))
+
+
+def answer(text: str = "Hi there", stop_reason: str = "end_turn", **more: Any) -> Answer:
+    return Answer(text, "the-model", stop_reason, USAGE, **more)
+
+
+def events(api: str, generation: Ended) -> Iterator[dict[str, Any]]:
+    for event in RENDERED[api].events(generation, "req_1"):
+        for line in event.decode().splitlines():
+            if line.startswith("data: {"):
+                yield json.loads(line[6:])
+
+
+DROPIN = ["openai-chat", "openai-responses", "anthropic"]
+
+
+def test_every_api_is_found_by_its_name() -> None:
+    assert set(RENDERED) == {"native", *DROPIN}
+    assert all(api.name == name for name, api in RENDERED.items())
+
+
+def test_usage_is_told_in_the_words_of_each_api() -> None:
+    bodies = {api: RENDERED[api].answer(ended(api, answer()), ended(api, answer()).finished) for api in DROPIN}
+    chat = bodies["openai-chat"]["usage"]
+    assert (chat["prompt_tokens"], chat["completion_tokens"], chat["total_tokens"]) == (35, 30, 65)
+    assert chat["prompt_tokens_details"]["cached_tokens"] == 20
+    assert chat["completion_tokens_details"]["reasoning_tokens"] == 7
+    response = bodies["openai-responses"]["usage"]
+    assert (response["input_tokens"], response["output_tokens"], response["total_tokens"]) == (35, 30, 65)
+    assert response["input_tokens_details"] == {"cached_tokens": 20, "cache_write_tokens": 5}
+    message = bodies["anthropic"]["usage"]
+    assert (message["input_tokens"], message["cache_read_input_tokens"]) == (10, 20)
+    assert (message["cache_creation_input_tokens"], message["output_tokens"]) == (5, 30)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "chat", "status", "message"),
+    [
+        ("end_turn", "stop", "completed", "end_turn"),
+        ("max_tokens", "length", "incomplete", "max_tokens"),
+        ("stop_sequence", "stop", "completed", "stop_sequence"),
+        ("model_context_window_exceeded", "length", "incomplete", "model_context_window_exceeded"),
+        ("something_new", "stop", "completed", "end_turn"),
+    ],
+)
+def test_the_end_of_an_answer_is_told_in_the_words_of_each_api(
+    stop_reason: str, chat: str, status: str, message: str
+) -> None:
+    told = []
+    for api in DROPIN:
+        generation = ended(api, answer(stop_reason=stop_reason))
+        told.append(RENDERED[api].answer(generation, generation.finished))
+    assert told[0]["choices"][0]["finish_reason"] == chat
+    assert told[1]["status"] == status
+    assert told[2]["stop_reason"] == message
+
+
+def test_the_stop_sequence_that_ended_an_answer_is_named() -> None:
+    generation = ended("anthropic", answer(stop_reason="stop_sequence", stop_sequence="END"))
+    assert RENDERED["anthropic"].answer(generation, generation.finished)["stop_sequence"] == "END"
+    delta = next(event for event in events("anthropic", generation) if event["type"] == "message_delta")
+    assert delta["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+
+
+@pytest.mark.parametrize("api", DROPIN)
+def test_a_stored_answer_streams_again_with_the_same_text(api: str) -> None:
+    told = json.dumps(list(events(api, ended(api, answer()))))
+    assert "Hi there" in told
+
+
+@pytest.mark.parametrize("api", DROPIN)
+def test_an_answer_without_text_has_no_empty_block(api: str) -> None:
+    generation = ended(api, answer("", "max_tokens"))
+    told = list(events(api, generation))
+    kinds = [event.get("type") for event in told]
+    assert "content_block_start" not in kinds
+    assert "response.output_item.added" not in kinds
+    body = RENDERED[api].answer(generation, generation.finished)
+    assert body.get("content", []) == []
+    assert body.get("output", []) == []
+
+
+@pytest.mark.parametrize("api", DROPIN)
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_has_its_code_hint_and_request_id_in_the_shape_of_the_api(api: str, code: str) -> None:
+    error = BridgeError(code, "A sentence.", retry_after=5, limit=3, param="x")
+    body = RENDERED[api].error(error, "req_1")
+    inner = body["error"]
+    assert (inner["code"], inner["hint"], inner["limit"]) == (code, CODES[code].hint, 3)
+    assert isinstance(inner["type"], str)
+    assert inner["message"].startswith("A sentence.")
+    assert "req_1" in (body.get("request_id"), inner.get("request_id"))
+    if api == "anthropic":
+        assert body["type"] == "error"
+    else:
+        assert inner["param"] == "x"
+
+
+@pytest.mark.parametrize("api", DROPIN)
+def test_a_failure_is_the_last_event(api: str) -> None:
+    told = list(events(api, ended(api, BridgeError("cli_failed", "It broke."))))
+    assert "It broke." in json.dumps(told[-1])
+    assert "It broke." not in json.dumps(told[:-1])

@@ -1,0 +1,134 @@
+"""A model's name picks the CLI; the operator's own names do too, and a damaged file opens nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.errors import BridgeError, StoreError
+from bridge.ledger.models import ModelBook
+from bridge.ledger.pricing import PriceTable
+from bridge.types import ModelChoice
+from tests.support.ledger import FrozenClock
+
+
+def book(folder: Path, clock: FrozenClock | None = None, **allowed: tuple[str, ...]) -> ModelBook:
+    clock = clock or FrozenClock()
+    return ModelBook(folder / "models.json", clock, PriceTable(folder / "prices.json", clock), allowed)
+
+
+def write(folder: Path, content: Any) -> None:
+    (folder / "models.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [
+        ("claude-sonnet-5-5", "claude"),
+        ("claude-something-new", "claude"),
+        ("claude-opus-5-5[1m]", "claude"),
+        ("sonnet", "claude"),
+        ("opus", "claude"),
+        ("opusplan", "claude"),
+        ("haiku", "claude"),
+        ("Claude-Haiku-5-5", "claude"),
+        ("gpt-6-sol", "codex"),
+        ("gpt-9", "codex"),
+        ("chatgpt-4o-latest", "codex"),
+        ("o3", "codex"),
+        ("o4-mini", "codex"),
+        ("o9-new", "codex"),
+        ("codex-mini-latest", "codex"),
+    ],
+)
+def test_the_name_picks_the_cli(tmp_path: Path, name: str, provider: str) -> None:
+    assert book(tmp_path).resolve(name) == ModelChoice(provider, name)
+
+
+@pytest.mark.parametrize("name", ["gemini-3", "llama", "model", "x-gpt", "demo"])
+def test_a_name_that_no_cli_has_is_not_found(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BridgeError) as caught:
+        book(tmp_path).resolve(name)
+    assert (caught.value.code, name in caught.value.message) == ("not_found", True)
+
+
+def test_a_model_of_the_operators_lists_is_known_whatever_its_name(tmp_path: Path) -> None:
+    prices = {"input": 1, "cached": 1, "cacheWrite": 1, "output": 1}
+    (tmp_path / "prices.json").write_text(json.dumps({"providers": {"codex": {"models": {"house": prices}}}}))
+    models = book(tmp_path, claude=("gpt-look-alike",))
+    assert models.resolve("house").provider == "codex"
+    assert models.resolve("gpt-look-alike").provider == "claude"
+    assert models.names("claude") == ["gpt-look-alike"]
+    assert "house" in models.names("codex")
+
+
+def test_an_alias_stands_for_its_model_and_wins_over_a_name(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "schema": 1,
+            "note": "for the team",
+            "aliases": {
+                "default-fast": "gpt-6-luna",
+                "house": {"provider": "claude", "model": "my-own"},
+                "gpt-4o": "claude-haiku-5-5",
+            },
+        },
+    )
+    models = book(tmp_path)
+    assert models.resolve("default-fast") == ModelChoice("codex", "gpt-6-luna", "default-fast")
+    assert models.resolve("house") == ModelChoice("claude", "my-own", "house")
+    assert models.resolve("gpt-4o") == ModelChoice("claude", "claude-haiku-5-5", "gpt-4o")
+    assert set(models.aliases) == {"default-fast", "house", "gpt-4o"}
+
+
+DAMAGED = [
+    ("{", "truncated"),
+    ("[]", "object"),
+    ('{"aliases": {"x": 5}}', "aliases"),
+    ('{"nonsense": {}}', "nonsense"),
+    ('{"schema": 2}', "schema 2"),
+    ('{"aliases": {"--help": "gpt-6-sol"}}', "--help"),
+    ('{"aliases": {"x": "a b"}}', "a b"),
+    ('{"aliases": {"x": "unheard-of"}}', "needs a provider"),
+    ('{"aliases": {"x": {"model": "gpt-6-sol", "provider": "gemini"}}}', "needs a provider"),
+    ('{"aliases": {"x": "y", "y": "gpt-6-sol"}}', "alias itself"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), DAMAGED)
+def test_a_file_that_cannot_be_used_stops_the_start_and_says_why(tmp_path: Path, content: str, says: str) -> None:
+    write(tmp_path, content)
+    with pytest.raises(StoreError) as caught:
+        book(tmp_path)
+    assert caught.value.message.startswith("models.json cannot be used: ")
+    assert says in caught.value.message
+    assert "models.json" in caught.value.hint
+
+
+def test_a_folder_in_its_place_stops_the_start_too(tmp_path: Path) -> None:
+    (tmp_path / "models.json").mkdir()
+    with pytest.raises(StoreError):
+        book(tmp_path)
+
+
+def test_a_change_holds_soon_and_a_broken_one_leaves_the_last_good_one(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    models = book(tmp_path, clock)
+    with pytest.raises(BridgeError):
+        models.resolve("fast")
+    write(tmp_path, {"aliases": {"fast": "gpt-6-luna"}})
+    clock.pass_s(1.5)
+    assert models.resolve("fast").model == "gpt-6-luna"
+    write(tmp_path, "{")
+    clock.pass_s(1.5)
+    assert models.resolve("fast").model == "gpt-6-luna"
+    assert models.problem is not None
+    assert "stays in force" in models.problem
+    (tmp_path / "models.json").unlink()
+    clock.pass_s(1.5)
+    assert models.aliases == {}
+    assert models.problem is None

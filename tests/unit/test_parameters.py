@@ -1,0 +1,127 @@
+"""The tables of parameters do what they say: what is ignored passes, what is refused says so by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+from bridge.types import GenerationRequest, ModelChoice
+from bridge.wire import anthropic, openai_chat, openai_responses
+from bridge.wire.parameters import Parameter, refused, table
+
+SETTINGS = Settings.load({})
+HELLO = [{"role": "user", "content": "hello"}]
+#: API -> (its module, the least body)
+APIS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "chat": (openai_chat, {"model": "gpt-6-sol", "messages": HELLO}),
+    "responses": (openai_responses, {"model": "gpt-6-sol", "input": "hello"}),
+    "messages": (anthropic, {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": HELLO}),
+}
+ROWS = [(api, parameter) for api, (module, _) in APIS.items() for parameter in module.PARAMETERS.values()]
+#: Values of every kind: what is ignored takes any of them, what is refused none.
+VALUES: list[Any] = [True, False, 0, 1, -3, 0.7, "", "x", [], ["x"], {}, {"x": 1}, {"type": "x"}]
+
+Parse = Callable[..., GenerationRequest]
+
+
+def parse(api: str, **fields: Any) -> GenerationRequest:
+    module, least = APIS[api]
+    body = json.dumps({**least, **fields}).encode()
+    request: GenerationRequest = module.parse(
+        body, settings=SETTINGS, resolve=lambda name: ModelChoice("codex" if name.startswith("gpt") else "claude", name)
+    )[0]
+    return request
+
+
+def refusal(api: str, **fields: Any) -> BridgeError:
+    with pytest.raises(BridgeError) as caught:
+        parse(api, **fields)
+    assert (caught.value.code, caught.value.status) == ("invalid_request", 400)
+    return caught.value
+
+
+def of_kind(*kinds: str) -> Any:
+    rows = [(api, parameter) for api, parameter in ROWS if parameter.what in kinds]
+    return pytest.mark.parametrize(("api", "parameter"), rows, ids=lambda v: v if isinstance(v, str) else v.name)
+
+
+@of_kind("ignored")
+def test_what_is_ignored_may_be_anything_and_changes_nothing(api: str, parameter: Parameter) -> None:
+    for value in VALUES:
+        assert parse(api, **{parameter.name: value}) == parse(api)
+
+
+@of_kind("refused")
+def test_what_is_refused_says_so_by_name(api: str, parameter: Parameter) -> None:
+    for value in VALUES:
+        if value not in parameter.only:
+            error = refusal(api, **{parameter.name: value})
+            assert error.message.startswith(f"{parameter.name}: ")
+            assert parameter.note in error.message
+            assert error.facts["param"] == parameter.name
+
+
+@of_kind("refused")
+def test_what_asks_for_what_happens_anyway_is_taken(api: str, parameter: Parameter) -> None:
+    for value in parameter.only:
+        assert parse(api, **{parameter.name: value}) == parse(api)
+
+
+@of_kind("supported")
+def test_what_is_supported_is_a_field_of_the_body(api: str, parameter: Parameter) -> None:
+    module, _ = APIS[api]
+    body = {"chat": "ChatBody", "responses": "ResponsesBody", "messages": "MessagesBody"}[api]
+    assert parameter.name in getattr(module, body).__struct_encode_fields__
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_every_field_of_the_body_is_supported(api: str) -> None:
+    module, _ = APIS[api]
+    body = {"chat": "ChatBody", "responses": "ResponsesBody", "messages": "MessagesBody"}[api]
+    wanted = {name for name, parameter in module.PARAMETERS.items() if parameter.what == "supported"}
+    assert set(getattr(module, body).__struct_encode_fields__) == wanted
+
+
+@of_kind("supported", "ignored", "refused")
+def test_null_counts_as_not_given(api: str, parameter: Parameter) -> None:
+    required = parameter.name in APIS[api][1]
+    if required:
+        assert parameter.name in refusal(api, **{parameter.name: None}).message
+    else:
+        assert parse(api, **{parameter.name: None}) == parse(api)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_what_nobody_knows_is_refused_by_name(api: str) -> None:
+    error = refusal(api, nonsense=None)
+    assert error.message == "Unknown parameter 'nonsense'."
+    assert error.facts["param"] == "nonsense"
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"x"', b"[" * 20000, b'{"metadata":' * 20000])
+def test_what_is_no_json_object_is_refused(api: str, body: bytes) -> None:
+    with pytest.raises(BridgeError) as caught:
+        APIS[api][0].parse(body, settings=SETTINGS, resolve=lambda name: ModelChoice("claude", name))
+    assert caught.value.code == "invalid_request"
+
+
+def test_true_is_not_the_number_one_but_one_point_zero_is() -> None:
+    assert parse("chat", temperature=1.0) == parse("chat")
+    assert "temperature" in refusal("chat", temperature=True).message
+    assert "logprobs" in refusal("chat", logprobs=0).message
+
+
+def test_an_object_that_is_taken_may_say_more() -> None:
+    thinking = {"type": "adaptive", "display": "summarized"}
+    assert parse("messages", thinking=thinking) == parse("messages")
+    assert "thinking" in refusal("messages", thinking={"type": "enabled", "budget_tokens": 2000}).message
+
+
+def test_a_table_knows_its_rows_by_name() -> None:
+    assert set(table(refused("a", "why"), refused("b", "why"))) == {"a", "b"}
