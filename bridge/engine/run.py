@@ -13,12 +13,14 @@ import msgspec
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
 from bridge.engine.provider import Conversation, Provider
+from bridge.engine.stops import StopFilter
 from bridge.engine.tokens import estimate
 from bridge.errors import BridgeError
 from bridge.ledger.jobs import Repeat
 from bridge.ledger.ledger import Reservation
 from bridge.types import (
     Activity,
+    Answer,
     Completed,
     Event,
     Failed,
@@ -101,6 +103,8 @@ class Run:
         self._began = clock.monotonic()
         self._inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()
         self._deltas: list[str] = []
+        self._pieces = 0
+        self._stops = StopFilter(request.stop)
         self._changed = gevent.event.Event()
         self._submitted_at: float | None = None
         self._place: Place = admission.enter(self.key_name, lambda: self._inbox.put(_Granted()))
@@ -121,7 +125,7 @@ class Run:
     @property
     def output_estimate(self) -> int:
         """About how many tokens have been streamed."""
-        return estimate(self.text_bytes, len(self._deltas))
+        return estimate(self.text_bytes, self._pieces)
 
     @property
     def usage_so_far(self) -> Usage:
@@ -223,11 +227,14 @@ class Run:
                 # A CLI that never falls silent has no more time than another.
                 self._check_time(deadline, silent_since)
             if isinstance(message, Completed | Failed):
+                self._show(self._stops.rest())
                 return message
             if isinstance(message, _Stop):
                 raise message.error
             if isinstance(message, TextDelta):
                 self._add(message.text)
+                if self._stops.found is not None:
+                    return self._stopped(self._stops.found)
             elif isinstance(message, Activity) and message.usage is not None:
                 self.usage = message.usage
             elif isinstance(message, Submitted):
@@ -245,11 +252,23 @@ class Run:
             return
         if self.first_token_ms is None:
             self.first_token_ms = round(1000 * self.age_s)
-        self._deltas.append(text)
+        self._pieces += 1
         self.text_bytes += len(text.encode("utf-8", "replace"))
         if self.text_bytes > MAX_ANSWER_CHARACTERS:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
-        self._announce()
+        self._show(self._stops.feed(text))
+
+    def _show(self, text: str) -> None:
+        """Hand text on to the readers."""
+        if text:
+            self._deltas.append(text)
+            self._announce()
+
+    def _stopped(self, sequence: str) -> Completed:
+        """An answer that is complete because a stop sequence came. What it used is only estimated: the CLI is
+        stopped before it could tell."""
+        text = "".join(self._deltas)
+        return Completed(Answer(text, self.request.model, "stop_sequence", None, stop_sequence=sequence))
 
     def _announce(self) -> None:
         self._changed.set()
