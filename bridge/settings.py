@@ -81,6 +81,12 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return value == "on"
+
+
 def _admin_key(value: str) -> str:
     if len(value) < 16:
         raise ValueError("must have at least 16 characters")
@@ -229,6 +235,12 @@ class Settings:
         _number(1, 86400),
         "90",
         "most time without a sign of life from the CLI, in seconds",
+    )
+    schema_repair: bool = _setting(
+        "BRIDGE_SCHEMA_REPAIR",
+        _switch,
+        "on",
+        "on or off: whether an answer that misses its schema is asked for once more, within what was reserved",
     )
     max_concurrent: int | None = _setting(
         "BRIDGE_MAX_CONCURRENT", _auto(_integer(1, 512)), "auto", "runs at once; auto: from memory and cores"

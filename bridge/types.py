@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from bridge.errors import BridgeError
 
@@ -91,6 +92,10 @@ class Usage(msgspec.Struct, frozen=True):
         """Everything on the input side."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
+    def plus(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
 
 class Charge(msgspec.Struct, frozen=True):
     """What a run cost. `assumed` where the CLI never said, so that the figure is the bridge's own."""
@@ -98,6 +103,10 @@ class Charge(msgspec.Struct, frozen=True):
     usage: Usage
     cost_micro: int
     assumed: bool = False
+
+    def plus(self, other: Charge) -> Charge:
+        """Both together."""
+        return Charge(self.usage.plus(other.usage), self.cost_micro + other.cost_micro, self.assumed or other.assumed)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -190,3 +199,5 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     stop_reason: str | None
     system_prompt: str | None
     user_prompt: str | None
+    #: further attempts after an answer that missed its schema
+    repairs: int = 0

@@ -15,7 +15,8 @@ from bridge.engine.admission import Admission
 from bridge.engine.jobs import Jobs
 from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.records import log_line, new_run_id
-from bridge.engine.run import Run
+from bridge.engine.repair import second_attempt
+from bridge.engine.run import Attempt, Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
 from bridge.ledger.jobs import JobBook, Repeat, owner_of
@@ -166,6 +167,7 @@ class Engine:
             admission=self.admission,
             close=self._close_run,
             overdrawn=None if provider.enforces_output_limit else lambda run: self._overdrawn(key, run),
+            repair=self._repair,
             clock=self._clock,
             idle_timeout_s=self._settings.idle_timeout_s,
             queue_timeout_s=self._settings.queue_timeout_s,
@@ -228,7 +230,7 @@ class Engine:
         finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
         self._log_line(self._record(run, finished))
         try:
-            if run.submitted_s is None:
+            if run.submitted_s is None and run.attempt.spent is None:
                 self._ledger.release(run.reservation)
             else:
                 self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, BridgeError))
@@ -243,8 +245,8 @@ class Engine:
 
         For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
         """
-        written = self._assumed_output(run)
-        beyond = written - run.reservation.output_tokens
+        before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
+        beyond = before + self._assumed_output(run) - run.reservation.output_tokens
         if beyond <= 0:
             return None
         price = self._prices.price_of(run.request.provider, run.request.model)
@@ -263,9 +265,22 @@ class Engine:
         """Output tokens that a run has probably used: what was streamed, or what the time allows."""
         return max(run.output_estimate, round((run.submitted_s or 0) * ASSUMED_TOKENS_PER_SECOND))
 
+    def _repair(self, run: Run, end: Failed) -> Attempt | None:
+        """What to try after an answer that missed its schema, once, and where the reservation has room for it."""
+        if not self._settings.schema_repair or run.repairs or end.error.code != "output_mismatch" or end.usage is None:
+            return None
+        ceiling = self.providers[run.request.provider].input_ceiling
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        return second_attempt(run.request, end.error, run.reservation, self._charge(run, end), price, ceiling)
+
     def _charge(self, run: Run, end: Completed | Failed) -> Charge:
-        """What a run is charged: the CLI's own figures, else what the stream showed, else what the time
-        makes likely; never more than was reserved where it is a guess, and never nothing by default."""
+        """What a run is charged, over all its attempts."""
+        spent, last = run.attempt.spent, self._charge_of_attempt(run, end)
+        return last if spent is None else spent.plus(last)
+
+    def _charge_of_attempt(self, run: Run, end: Completed | Failed) -> Charge:
+        """The CLI's own figures, else what the stream showed, else what the time makes likely; never more
+        than is left of the reservation where it is a guess, and never nothing by default."""
         if run.submitted_s is None:
             return Charge(Usage(), 0)
         usage, cost = _reported(end)
@@ -273,16 +288,17 @@ class Engine:
         if usage is not None:
             by_table = cost_of(price, usage)
             return Charge(usage, cost or by_table)
-        reserved = run.reservation
+        attempt = run.attempt
         written = self._assumed_output(run)
-        known = run.usage or Usage(input_tokens=reserved.input_tokens)
+        known = run.usage or Usage(input_tokens=attempt.input_tokens)
         assumed = Usage(
             known.input_tokens,
             known.cache_read_tokens,
             known.cache_write_tokens,
-            max(known.output_tokens, min(written, reserved.output_tokens)),
+            max(known.output_tokens, min(written, attempt.request.max_output_tokens)),
         )
-        return Charge(assumed, min(cost_of(price, assumed), reserved.cost_micro), assumed=True)
+        left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
+        return Charge(assumed, min(cost_of(price, assumed), left), assumed=True)
 
     def _log_line(self, record: RunRecord) -> None:
         """Write a line of the request log. Trouble with it fails no request: the ledger is what counts."""
@@ -303,6 +319,7 @@ class Engine:
             queued_ms=run.queued_ms,
             first_token_ms=run.first_token_ms,
             warm=run.warm,
+            repairs=run.repairs,
             system_prompt=self._kept(run.request.system),
             user_prompt=self._kept(run.request.messages[-1].text),
         )

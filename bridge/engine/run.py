@@ -21,6 +21,7 @@ from bridge.ledger.ledger import Reservation
 from bridge.types import (
     Activity,
     Answer,
+    Charge,
     Completed,
     Event,
     Failed,
@@ -39,6 +40,15 @@ WATCH_S = 0.5
 
 class _Granted(msgspec.Struct, frozen=True):
     """The run has its slot."""
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What the CLI is asked, and the most input tokens that it may count."""
+
+    request: GenerationRequest
+    input_tokens: int
+    #: what the attempt before it was charged
+    spent: Charge | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -64,6 +74,7 @@ class Run:
         admission: Admission,
         close: Callable[[Run, Completed | Failed], Finished],
         overdrawn: Callable[[Run], BridgeError | None] | None,
+        repair: Callable[[Run, Failed], Attempt | None],
         clock: Clock,
         idle_timeout_s: float,
         queue_timeout_s: float,
@@ -73,7 +84,8 @@ class Run:
         repeat: Repeat | None = None,
     ) -> None:
         """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise.
-        `overdrawn(run)` is asked every now and then: an error to stop the run with, or None."""
+        `overdrawn(run)` is asked every now and then: an error to stop the run with, or None.
+        `repair(run, end)` is asked at a bad end: what to try instead of ending so, or None."""
         self.id = reservation.id
         self.key_name = reservation.key_name
         self.reservation = reservation
@@ -92,11 +104,14 @@ class Run:
         self.warm: bool | None = None
         self.usage: Usage | None = None
         self.text_bytes = 0
+        self.repairs = 0
+        self.attempt = Attempt(request, reservation.input_tokens)
         self.finished: Finished | None = None
         self._provider = provider
         self._admission = admission
         self._close = close
         self._overdrawn = overdrawn
+        self._repair = repair
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._queue_timeout_s = queue_timeout_s
@@ -131,7 +146,8 @@ class Run:
     def usage_so_far(self) -> Usage:
         """What is known or estimated of the usage now, for the live list."""
         known = self.usage or Usage()
-        return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, self.output_estimate))
+        known = msgspec.structs.replace(known, output_tokens=max(known.output_tokens, self.output_estimate))
+        return known if self.attempt.spent is None else self.attempt.spent.usage.plus(known)
 
     @property
     def queue_position(self) -> int:
@@ -177,8 +193,15 @@ class Run:
             granted_at = self._clock.monotonic()
             self.queued_ms = round(1000 * (granted_at - self._began))
             self.state = "running"
-            conversation = self._provider.start(self.request, self._inbox.put)
-            end = self._await_end()
+            deadline = granted_at + self.request.timeout_s
+            while True:
+                conversation = self._provider.start(self.attempt.request, self._inbox.put)
+                end = self._await_end(deadline)
+                again = self._repair(self, end) if isinstance(end, Failed) else None
+                if again is None:
+                    break
+                conversation.cancel()
+                self._begin_again(again)
         except BridgeError as error:
             end = Failed(error)
         finally:
@@ -203,10 +226,17 @@ class Run:
         if isinstance(message, _Stop):
             raise message.error
 
-    def _await_end(self) -> Completed | Failed:
+    def _begin_again(self, attempt: Attempt) -> None:
+        """Forget what belongs to the attempt before; what that has cost is in `attempt`."""
+        self.attempt = attempt
+        self.repairs += 1
+        self.usage = None
+        self.text_bytes = self._pieces = 0
+        self._submitted_at = None
+
+    def _await_end(self, deadline: float) -> Completed | Failed:
         """Take the provider's events until the end. Raises BridgeError for a stop or a timeout."""
-        now = self._clock.monotonic()
-        deadline, silent_since, watched_at = now + self.request.timeout_s, now, now
+        silent_since = watched_at = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
             if self._overdrawn is not None and now >= watched_at + WATCH_S:
@@ -228,6 +258,8 @@ class Run:
                 self._check_time(deadline, silent_since)
             if isinstance(message, Completed | Failed):
                 self._show(self._stops.rest())
+                if isinstance(message, Completed) and self.request.schema is not None:
+                    self._show(message.answer.text)
                 return message
             if isinstance(message, _Stop):
                 raise message.error
@@ -256,7 +288,9 @@ class Run:
         self.text_bytes += len(text.encode("utf-8", "replace"))
         if self.text_bytes > MAX_ANSWER_CHARACTERS:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
-        self._show(self._stops.feed(text))
+        if self.request.schema is None:
+            self._show(self._stops.feed(text))
+        # With a schema, only an answer that fits is shown, in one piece: what was streamed cannot be taken back.
 
     def _show(self, text: str) -> None:
         """Hand text on to the readers."""

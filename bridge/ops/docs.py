@@ -40,7 +40,14 @@ What the limits mean: [limits.md](limits.md). What the CLIs get to see of these 
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "Limits of keys that name none": ("BRIDGE_DEFAULT_",),
     "Credentials and CLIs": ("ANTHROPIC_", "OPENAI_", "BRIDGE_CLAUDE_", "BRIDGE_CODEX_", "BRIDGE_WARM_"),
-    "Runs": ("BRIDGE_MAX_OUTPUT_", "BRIDGE_TIMEOUT_", "BRIDGE_IDLE_", "BRIDGE_MAX_CONCURRENT", "BRIDGE_QUEUE_"),
+    "Runs": (
+        "BRIDGE_MAX_OUTPUT_",
+        "BRIDGE_SCHEMA_",
+        "BRIDGE_TIMEOUT_",
+        "BRIDGE_IDLE_",
+        "BRIDGE_MAX_CONCURRENT",
+        "BRIDGE_QUEUE_",
+    ),
     "Log and clock": ("BRIDGE_LOG_", "BRIDGE_TIMEZONE"),
     "Guards": ("BRIDGE_LOOP_", "BRIDGE_RATE_", "BRIDGE_MAX_BODY_", "BRIDGE_ALERT_"),
     "Server": ("",),

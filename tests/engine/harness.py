@@ -18,7 +18,13 @@ import psutil
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, TextDelta
 
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
-SCHEMA = {"type": "object", "properties": {"echo": {"type": "string"}}, "required": ["echo"]}
+#: One that both CLIs take in their own way.
+SCHEMA = {
+    "type": "object",
+    "properties": {"echo": {"type": "string"}},
+    "required": ["echo"],
+    "additionalProperties": False,
+}
 
 
 def install_fake(folder: Path, module: str, **options: Any) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .answer import Answer, Prompt, Tokens
 from .events import Event
+from .schemas import anthropic_objection
 
 Json = dict[str, Any]
 
@@ -66,6 +67,13 @@ def read(body: Json) -> Prompt:
         schema=schema,
         tool_answered=answered,
     )
+
+
+def objection(body: Json) -> Json | None:
+    """The body of a 400, where the schema of a tool is not taken."""
+    schemas = [tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool]
+    why = next((why for schema in schemas if (why := anthropic_objection(schema))), None)
+    return None if why is None else _error_body("invalid_request_error", why)
 
 
 def _text(content: Any) -> str:

@@ -135,6 +135,10 @@ class Handler(BaseHTTPRequestHandler):
             extra = {"retry-after": str(script.retry_after)} if status == 429 else {}
             self._reply(status, api.error(status, record.model, script.mode == "quota"), extra)
             return
+        objection = api.objection(body)
+        if objection is not None:
+            self._reply(400, objection)
+            return
         if script.mode == "context" and (api is anthropic or not body.get("stream")):
             self._reply(400, api.context_error())
             return

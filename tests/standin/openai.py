@@ -17,6 +17,7 @@ from typing import Any
 
 from .answer import Answer, Prompt, Tokens
 from .events import Event
+from .schemas import openai_objection
 
 Json = dict[str, Any]
 
@@ -69,6 +70,17 @@ def read(body: Json) -> Prompt:
         schema=form.get("schema") if form.get("type") == "json_schema" else None,
         tool_answered=bool(items) and str(items[-1].get("type")).endswith("_call_output"),
     )
+
+
+def objection(body: Json) -> Json | None:
+    """The body of a 400, where strict mode does not take the schema of a request."""
+    form = (body.get("text") or {}).get("format") or {}
+    if form.get("type") != "json_schema" or not form.get("strict"):
+        return None
+    why = openai_objection(form.get("schema") or {})
+    message = f"Invalid schema for response_format '{form.get('name')}': {why}."
+    error = {"message": message, "type": "invalid_request_error", "param": "text.format.schema"}
+    return None if why is None else {"error": {**error, "code": "invalid_json_schema"}}
 
 
 def _text(content: Any) -> str:

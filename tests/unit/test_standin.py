@@ -23,6 +23,7 @@ SCHEMA = {
     "properties": {"name": {"type": "string"}, "n": {"type": "integer", "minimum": 3}},
     "required": ["name", "n"],
 }
+STRICT: dict[str, Any] = {**SCHEMA, "additionalProperties": False}
 
 
 @pytest.fixture
@@ -263,3 +264,31 @@ def test_as_a_command_it_prints_its_url_and_is_scripted_over_http() -> None:
         connection.close()
         process.terminate()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "object", "properties": {}}, "'additionalProperties' is required"),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": False}, "'required' is required"),
+        ({"type": "array", "items": {"type": "string"}}, "type"),
+        ({**STRICT, "properties": {**STRICT["properties"], "n": {"minLength": 1}}}, "'minLength' is not permitted"),
+    ],
+)
+def test_a_loose_schema_is_refused_as_openai_does_and_not_without_strict(
+    standin: StandIn, schema: dict[str, Any], says: str
+) -> None:
+    form = {"type": "json_schema", "name": "x", "strict": True, "schema": schema}
+    refused = ask_openai(standin, "hello", text={"format": form})
+    assert refused.status == 400
+    error = json.loads(refused.data)["error"]
+    assert (error["code"], says in error["message"]) == ("invalid_json_schema", True)
+    assert ask_openai(standin, "hello", text={"format": {**form, "strict": False}}).status == 200
+    assert ask_openai(standin, "hello", text={"format": {**form, "schema": STRICT}}).status == 200
+
+
+def test_a_tool_whose_input_is_no_object_is_refused_as_anthropic_does(standin: StandIn) -> None:
+    tools = [{"name": "StructuredOutput", "input_schema": {"type": "array"}}]
+    refused = ask_anthropic(standin, "hello", tools=tools)
+    assert refused.status == 400
+    assert "Input should be 'object'" in refused.data.decode()

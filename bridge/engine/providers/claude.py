@@ -13,7 +13,7 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
-from bridge.engine import memory
+from bridge.engine import memory, structured
 from bridge.engine.breaker import Breaker
 from bridge.engine.pool import Pool
 from bridge.engine.process import Child, ChildError, capture, program
@@ -99,8 +99,10 @@ class ClaudeProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
-        parser = AnswerParser(request, lambda output: self._matches(request.schema or {}, output), self._clock.now)
-        return _Conversation(self._pool.take, request, emit, parser, self._starting, self._breaker)
+        told, in_words = structured.told(request, structured.for_claude)
+        schema = request.schema or {}
+        parser = AnswerParser(request, lambda output: self._matches(schema, output), self._clock.now, in_words=in_words)
+        return _Conversation(self._pool.take, told, emit, parser, self._starting, self._breaker)
 
     # --- the process ---------------------------------------------------------------------------
 

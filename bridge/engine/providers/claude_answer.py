@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.clock import iso
+from bridge.engine import structured
 from bridge.errors import BridgeError
 from bridge.types import Activity, Answer, Completed, Event, Failed, GenerationRequest, TextDelta, Usage
 
@@ -39,12 +40,15 @@ class AnswerParser:
         request: GenerationRequest,
         matches: Callable[[Any], str | None],
         now: Callable[[], float],
+        *,
+        in_words: bool = False,
     ) -> None:
         """`matches(output)` says why an output does not fit the schema, or None if it does; `now()` is UTC
-        seconds."""
+        seconds; `in_words`: the model was told the schema in words, and answers in text."""
         self._now = now
         self._request = request
         self._matches = matches
+        self._by_tool = request.schema is not None and not in_words
         self._model = request.model
         self._text: list[str] = []
         self._json: list[str] = []
@@ -102,7 +106,7 @@ class AnswerParser:
             if delta.get("type") == "text_delta" and isinstance(text, str):
                 self._text.append(text)
                 # With a schema the answer is the tool's JSON; words around it are not part of it.
-                yield TextDelta(text) if self._request.schema is None else Activity()
+                yield Activity() if self._by_tool else TextDelta(text)
             elif delta.get("type") == "input_json_delta" and self._in_output_tool:
                 piece = delta.get("partial_json")
                 if isinstance(piece, str):
@@ -140,23 +144,22 @@ class AnswerParser:
             return self._structured(cost)
         if not complete or self._stop_reason is None:
             return self._failure(result, cost)
-        if self._request.schema is not None:
+        if self._by_tool:
             return self._mismatch("the model answered in words instead of the asked-for structure", cost)
         if self._stop_reason == "tool_use":
             return self._bad("The model asked for a tool that it was not given.", cost)
         if not "".join(self._text).strip():
             return self._bad("The model gave an empty answer.", cost)
-        return self._completed(cost)
+        return self._completed(cost) if self._request.schema is None else self._structured(cost)
 
     def _structured(self, cost: int | None) -> Event:
-        """The end of a run with a schema: the answer is what the model gave to the output tool."""
+        """The end of a run with a schema: the answer is what the model gave to the output tool, or its text."""
         try:
-            # Stricter than Python's own reader: no NaN, no halves of characters.
-            output = _decode("".join(self._json))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            found, output = structured.read("".join(self._json or self._text))
+        except ValueError:
             return self._mismatch("it is not valid JSON", cost)
         problem = self._matches(output)
-        return self._completed(cost, output) if problem is None else self._mismatch(problem, cost)
+        return self._completed(cost, output, found) if problem is None else self._mismatch(problem, cost)
 
     def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
         """An error that the CLI reports in a result line, often with exit status 0."""
@@ -175,11 +178,11 @@ class AnswerParser:
         # A stream that broke: it is billed for what it had made, which nobody tells.
         return Failed(error)
 
-    def _completed(self, cost: int | None, output: Any = None) -> Completed:
+    def _completed(self, cost: int | None, output: Any = None, text: str | None = None) -> Completed:
         stop_reason = self._stop_reason or "end_turn"
         return Completed(
             Answer(
-                text="".join(self._json or self._text),
+                text="".join(self._json or self._text) if text is None else text,
                 model=self._model,
                 # The output tool is the CLI's way, not the client's.
                 stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,

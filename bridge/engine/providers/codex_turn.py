@@ -7,8 +7,8 @@ from typing import Any
 
 import gevent
 import gevent.queue
-import msgspec
 
+from bridge.engine import structured
 from bridge.engine.process import ChildError
 from bridge.engine.provider import Emit
 from bridge.engine.providers import codex_protocol as protocol
@@ -45,6 +45,7 @@ class CodexTurn:
         self._connect = connect
         self._cwd = cwd
         self._request = request
+        self._told, _ = structured.told(request, structured.for_openai)
         self._emit = emit
         self._matches = matches
         self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
@@ -62,7 +63,7 @@ class CodexTurn:
     def _converse(self) -> None:
         try:
             server = self._connect()
-            thread = server.call("thread/start", protocol.thread_start(self._request, self._cwd))["thread"]["id"]
+            thread = server.call("thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
         except (ChildError, RpcError, KeyError, TypeError) as error:
             self._emit(Failed(BridgeError("cli_failed", "The codex CLI did not start the request.")))
             if isinstance(error, ChildError):
@@ -82,13 +83,13 @@ class CodexTurn:
                     pass
 
     def _take_turn(self, server: AppServer, thread: str) -> None:
-        items = protocol.history(self._request, thread)
+        items = protocol.history(self._told, thread)
         if items is not None:
             server.call("thread/inject_items", items)
         if self._cancelled:
             return
         self._emit(Submitted())
-        turn = server.call("turn/start", protocol.turn_start(self._request, thread))["turn"]["id"]
+        turn = server.call("turn/start", protocol.turn_start(self._told, thread))["turn"]["id"]
         while True:
             method, params = self._inbox.get()
             if method == "cancel":
@@ -151,20 +152,18 @@ class CodexTurn:
         if self._request.schema is None:
             return Completed(self._answer("end_turn"))
         try:
-            # Stricter than Python's own reader: no NaN, no halves of characters.
-            output = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            problem: str | None = "it is not valid JSON"
-        else:
+            found, output = structured.read(text)
             problem = self._matches(self._request.schema, output)
-        if problem is not None:
-            message = f"The answer does not fit the schema: {problem}"
-            return Failed(BridgeError("output_mismatch", message, text=text), self._usage)
-        return Completed(self._answer("end_turn", output))
+        except ValueError:
+            problem = "it is not valid JSON"
+        if problem is None:
+            return Completed(self._answer("end_turn", output, found))
+        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=text)
+        return Failed(error, self._usage)
 
-    def _answer(self, stop_reason: str, output: Any = None) -> Answer:
+    def _answer(self, stop_reason: str, output: Any = None, text: str | None = None) -> Answer:
         return Answer(
-            text="".join(self._text),
+            text="".join(self._text) if text is None else text,
             model=self._request.model,
             stop_reason=stop_reason,
             usage=self._usage,

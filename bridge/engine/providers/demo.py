@@ -173,7 +173,7 @@ class _Conversation:
         if self._request.schema is not None and message["stopReason"] == "end_turn":
             problem = self._matches(self._request.schema, output)
             if problem is not None:
-                error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}", text=text)
+                error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=text)
                 return Failed(error, usage)
         answer = Answer(text, self._request.model, message["stopReason"], usage, None, output)
         return Completed(answer)

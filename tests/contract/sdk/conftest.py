@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.support import server as servers
 from tests.support.server import Server
 
 _numbers = itertools.count(1)
+#: Clients that a test has made.
+_opened = ExitStack()
 
 CLAUDE, CODEX = "claude-sonnet-5-5", "gpt-6-sol"
 BOTH_CLIS = pytest.mark.parametrize("model", [CLAUDE, CODEX])
@@ -40,13 +43,13 @@ class Clients:
     name: str
 
     def openai(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(**self._options("/v1", options))
+        return _opened.enter_context(openai.OpenAI(**self._options("/v1", options)))
 
     def openai_async(self, **options: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(**self._options("/v1", options))
 
     def anthropic(self, **options: Any) -> anthropic.Anthropic:
-        return anthropic.Anthropic(**self._options("", options))
+        return _opened.enter_context(anthropic.Anthropic(**self._options("", options)))
 
     def anthropic_async(self, **options: Any) -> anthropic.AsyncAnthropic:
         return anthropic.AsyncAnthropic(**self._options("", options))
@@ -64,6 +67,13 @@ class Clients:
         """What this key has running."""
         runs = self.server.admin("GET", "/runs").json["runs"]
         return [run for run in runs if run["keyName"] == self.name]
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """No connection outlives its test."""
+    yield
+    _opened.close()
 
 
 def clients_of(server: Server, **limits: Any) -> Clients:
