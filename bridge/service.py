@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 
@@ -24,6 +24,7 @@ from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.admin import AdminCredentials
 from bridge.ledger.audit import Audit
+from bridge.ledger.backups import Backups
 from bridge.ledger.document import Document
 from bridge.ledger.jobs import JobBook
 from bridge.ledger.keys import KeyBook
@@ -33,7 +34,7 @@ from bridge.ledger.pricing import PriceTable
 from bridge.ledger.requestlog import RequestLog
 from bridge.ledger.store import Store
 from bridge.settings import Settings
-from bridge.types import Charge
+from bridge.types import Charge, RunRecord
 
 #: Memory that is left to the bridge, to codex and to the rest of the host, in bytes.
 RESERVED_BYTES = 256 * 2**20
@@ -45,6 +46,16 @@ HOUSEKEEPING_S = 3600.0
 log = logging.getLogger("bridge")
 
 MakeProviders = Callable[[Settings, Scratch, Clock, SchemaChecker], Mapping[str, Provider]]
+
+
+class Watcher(Protocol):
+    """The part of the alerts that the rest of the house knows."""
+
+    def recent(self) -> list[dict[str, Any]]:
+        """The latest alerts, newest first: kind, subject, message, at."""
+
+    def close(self) -> None:
+        """Stop watching."""
 
 
 class Service:
@@ -73,6 +84,7 @@ class Service:
             self.log = RequestLog(folder / "logs", self.clock, settings.zone)
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
+            self.backups = Backups(Document(folder / "backup.json"), self.clock)
             self.ledger = Ledger(
                 self.store,
                 self.clock,
@@ -89,6 +101,10 @@ class Service:
             raise
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
         self.local_token = secrets.token_urlsafe(32)
+        #: called with each line of the request log, once it is written; must not block or raise
+        self.observers: list[Callable[[RunRecord], None]] = []
+        #: who watches the service and tells its operator; set by the server
+        self.alerts: Watcher | None = None
         self._make_providers = make_providers or real_providers
         self.engine: Engine | None = None
 
@@ -109,6 +125,7 @@ class Service:
             clock=self.clock,
         )
         self._scratch = scratch
+        self.engine.observers.extend(self.observers)
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
         return self.engine
@@ -138,6 +155,8 @@ class Service:
             self._housekeeper.kill()
             self.engine.close(drain_s)
             self._scratch.clear()
+        if self.alerts is not None:
+            self.alerts.close()
         self.ledger.close()
         self.log.close()
         self.audit.close()

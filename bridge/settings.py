@@ -286,6 +286,27 @@ class Settings:
     )
     loop_window_s: float = _setting("BRIDGE_LOOP_WINDOW_SECONDS", _number(1, 86400), "300", "that window, in seconds")
     alert_webhook: str | None = _setting("BRIDGE_ALERT_WEBHOOK", _url, "", "URL that alerts are posted to", secret=True)
+    alert_format: str = _setting(
+        "BRIDGE_ALERT_FORMAT",
+        _choice("auto", "json", "slack", "discord"),
+        "auto",
+        "what is posted there: json, slack or discord; auto: by the host name of the URL",
+    )
+    alert_cost_per_day: float = _setting(
+        "BRIDGE_ALERT_COST_PER_DAY",
+        _dollars,
+        "0",
+        "alert when all keys together have spent this many dollars in a day; 0 = never",
+    )
+    alert_cost_per_month: float = _setting(
+        "BRIDGE_ALERT_COST_PER_MONTH", _dollars, "0", "the same for a month; 0 = never"
+    )
+    metrics: str = _setting(
+        "BRIDGE_METRICS",
+        _choice("admin", "loopback", "off"),
+        "admin",
+        "who may read /metrics: admin (with the admin key), loopback (this host without a key, others with it), or off",
+    )
     default_limits: Mapping[str, float] = field(
         default_factory=lambda: {name: value for name, (value, _) in LIMIT_DEFAULTS.items()}
     )

@@ -15,7 +15,8 @@ class Breaker:
     (one try for each pause) until one works again."""
 
     def __init__(self, clock: Clock) -> None:
-        self.failures = 0
+        #: failures in a row, and since the beginning
+        self.failures = self.total = 0
         self._clock = clock
         self._next = 0.0
 
@@ -46,6 +47,7 @@ class Breaker:
     def failed(self) -> None:
         """A start came to nothing."""
         self.failures += 1
+        self.total += 1
         self._next = self._clock.monotonic() + self.pause_s
 
     def succeeded(self) -> None:

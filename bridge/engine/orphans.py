@@ -15,6 +15,8 @@ from pathlib import Path
 
 import gevent
 
+from bridge.engine import footprint
+
 #: In the environment of every child: the process id of the bridge.
 MARK = "CLI_BRIDGE_CHILD_OF"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -35,7 +37,7 @@ def end(started: Collection[int]) -> None:
     """
     quiet = 0
     for _ in range(_MOST_GENERATIONS):
-        orphans = [pid for pid in children(os.getpid()) if pid not in started and _is_ours(pid)]
+        orphans = [pid for pid in footprint.children() if pid not in started and _is_ours(pid)]
         quiet = 0 if orphans else quiet + 1
         if quiet == 2:
             return
@@ -58,17 +60,6 @@ def end_leavings(home: Path) -> int:
             _kill(pid)
             ended += 1
     return ended
-
-
-def children(pid: int) -> list[int]:
-    """The process ids of a process's children."""
-    found: list[int] = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    except OSError:
-        pass
-    return found
 
 
 def _is_ours(pid: int) -> bool:

@@ -14,8 +14,8 @@ import gevent.event
 
 from bridge.clock import Clock
 from bridge.engine.breaker import Breaker
+from bridge.engine.footprint import resident_bytes
 from bridge.engine.process import Child, ChildError
-from bridge.engine.watch import resident_bytes
 from bridge.errors import BridgeError
 
 #: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
@@ -157,7 +157,7 @@ class Pool:
             child, began = entry
             if not child.alive:
                 self._lose(entry)
-            elif self._clock.monotonic() - began > MAX_IDLE_S or resident_bytes([child.pid]) > MAX_IDLE_BYTES:
+            elif self._clock.monotonic() - began > MAX_IDLE_S or resident_bytes(child.pid) > MAX_IDLE_BYTES:
                 self._warm.remove(entry)
                 child.stop()
         if self._short():

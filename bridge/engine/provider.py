@@ -25,15 +25,18 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     problem: str | None = None
     hint: str | None = None
     warm: int = 0
+    #: processes that could not be started, or ended while they started, since the bridge began
+    boot_failures: int = 0
     #: seconds until it is worth trying again, where that is known
     retry_after: float | None = None
 
-    def while_tripped(self, breaker: Breaker) -> ProviderStatus:
-        """This state, or that it does not start where it has failed to several times in a row."""
+    def with_starts(self, breaker: Breaker) -> ProviderStatus:
+        """This state with its failed starts; unavailable where there were several in a row."""
+        status = msgspec.structs.replace(self, boot_failures=breaker.total)
         if not self.available or not breaker.retry_in_s:
-            return self
+            return status
         return msgspec.structs.replace(
-            self,
+            status,
             available=False,
             problem=f"The {self.name} CLI does not start.",
             hint="It is tried again by itself. If it stays so, run 'cli-bridge doctor'.",

@@ -6,13 +6,12 @@ together; this one is for each, and says which it was.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from itertools import islice
 
 import gevent
 
-from bridge.engine import orphans
+from bridge.engine.footprint import descendants, resident_bytes
 
 #: How often is looked, in seconds.
 INTERVAL_S = 1.0
@@ -22,36 +21,13 @@ MOST_BYTES = 1536 * 2**20
 #: The most processes of one CLI; both have one to three.
 MOST_PROCESSES = 64
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def family(pid: int) -> list[int]:
-    """A process and everything below it, up to somewhat more than is allowed."""
-    found = [pid]
-    for member in found:
-        if len(found) > MOST_PROCESSES:
-            break
-        found += orphans.children(member)
-    return found
-
-
-def resident_bytes(pids: Iterable[int]) -> int:
-    """Memory of processes, in bytes (RSS; pages that they share count for each)."""
-    total = 0
-    for pid in pids:
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-        except (OSError, IndexError, ValueError):
-            continue
-    return total
-
 
 def trouble(pid: int) -> str | None:
     """What is wrong with the CLI whose process this is; None while it keeps its bounds."""
-    pids = family(pid)
+    pids = [pid, *islice(descendants(pid), MOST_PROCESSES)]
     if len(pids) > MOST_PROCESSES:
         return "it started too many processes"
-    if resident_bytes(pids) > MOST_BYTES:
+    if sum(map(resident_bytes, pids)) > MOST_BYTES:
         return "it took too much memory"
     return None
 

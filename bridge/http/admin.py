@@ -234,6 +234,8 @@ def overview() -> Response:
             "keys": len(service.keys.list()),
             "timezone": str(service.settings.zone),
             "resetsAt": service.ledger.resets_at(),
+            "alerts": service.alerts.recent() if service.alerts is not None else [],
+            "backup": service.backups.notes(),
             "problems": [p for p in (service.prices.problem, service.models.problem) if p],
         }
     )

@@ -11,7 +11,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, jobs, me, respond, v1
+from bridge.http import admin, generate, jobs, me, metrics, respond, v1
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
@@ -53,6 +53,7 @@ def create_app(service: Service) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
+    metrics.install(app, service)
     for blueprint in (generate.blueprint, v1.blueprint, jobs.blueprint, me.blueprint, admin.blueprint):
         app.register_blueprint(blueprint)
 

@@ -56,6 +56,11 @@ class Books:
         """Whether the last write worked."""
         return not self._journal.failed
 
+    @property
+    def journal(self) -> Journal:
+        """The journal, to look at."""
+        return self._journal
+
     def ensure_open(self) -> None:
         """After a write has failed, try again. Does not switch greenlets while the books are open.
 

@@ -62,6 +62,8 @@ class Journal:
         self._io = BoundedSemaphore(1)
         self._failure: OSError | None = None
         self._writing = False
+        #: called with the seconds that each write took, the disk's part included; must not raise
+        self.on_commit: Callable[[float], None] = lambda seconds: None
         #: how long the last write took, in seconds; unknown is slow
         self._write_s = math.inf
         try:
@@ -150,6 +152,7 @@ class Journal:
             else:
                 self._size += len(data)
                 self.lines += len(batch.lines)
+                self.on_commit(self._write_s)
         batch.done.set()
 
     def _write(self, data: bytes) -> None:

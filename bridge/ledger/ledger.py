@@ -160,6 +160,15 @@ class Ledger:
         """Whether the last write worked. Where it did not, `reserve` raises storage_failed until one does."""
         return self._books.open
 
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal."""
+        return self._books.journal.size
+
+    def watch_commits(self, observe: Callable[[float], None]) -> None:
+        """Call `observe` with the seconds that each write of the journal takes. It must not block or raise."""
+        self._books.journal.on_commit = observe
+
     def close(self) -> None:
         """Save everything and close the files. Never raises for the disk: what was confirmed is on it."""
         self._books.close()

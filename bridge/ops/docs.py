@@ -29,7 +29,6 @@ every mistake is listed at once, and the server does not start (exit status 2). 
 
 `cli-bridge serve --help` prints the same list. `--host` and `--port` of `serve` and `demo` win over the settings.
 `demo` reads only `BRIDGE_HOST` and `BRIDGE_PORT`. The path of a CLI may be relative to the working directory.
-`BRIDGE_ALERT_WEBHOOK` has no effect yet.
 """
 
 _FOOT = """\
@@ -49,10 +48,19 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "BRIDGE_QUEUE_",
     ),
     "Log and clock": ("BRIDGE_LOG_", "BRIDGE_TIMEZONE"),
-    "Guards": ("BRIDGE_LOOP_", "BRIDGE_RATE_", "BRIDGE_MAX_BODY_", "BRIDGE_ALERT_"),
+    "Alerts and metrics": ("BRIDGE_ALERT_", "BRIDGE_METRICS"),
+    "Guards": ("BRIDGE_LOOP_", "BRIDGE_RATE_", "BRIDGE_MAX_BODY_"),
     "Server": ("",),
 }
-_ORDER = ("Server", "Credentials and CLIs", "Runs", "Limits of keys that name none", "Guards", "Log and clock")
+_ORDER = (
+    "Server",
+    "Credentials and CLIs",
+    "Runs",
+    "Limits of keys that name none",
+    "Guards",
+    "Log and clock",
+    "Alerts and metrics",
+)
 
 
 def configuration() -> str:

@@ -24,6 +24,7 @@ from bridge.engine import account
 from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
+from bridge.ops.alerts import Alerts
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
 
@@ -169,6 +170,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         for status in engine.statuses():
             if not status.available:
                 say(f"{status.name} is not available: {status.problem}\n  {status.hint or ''}".rstrip())
+        service.alerts = Alerts(service)
         worker.finish = self._finish
         if self._ready is not None:
             self._ready(service, address)

@@ -90,7 +90,7 @@ class ClaudeProvider:
             child.wait(2)
 
     def status(self) -> ProviderStatus:
-        return msgspec.structs.replace(self._status, warm=self._pool.warm).while_tripped(self._breaker)
+        return msgspec.structs.replace(self._status, warm=self._pool.warm).with_starts(self._breaker)
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)

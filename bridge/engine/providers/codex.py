@@ -93,7 +93,7 @@ class CodexProvider:
 
     def status(self) -> ProviderStatus:
         running = int(self._server is not None and self._server.alive)
-        return msgspec.structs.replace(self._status, warm=running).while_tripped(self._breaker)
+        return msgspec.structs.replace(self._status, warm=running).with_starts(self._breaker)
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)

@@ -63,7 +63,8 @@ class DemoProvider:
         self._scratch = scratch
         self._matches = matches
         self._pace_s = pace_s
-        self._pool = Pool(self._spawn, warm, clock, Breaker(clock))
+        self._breaker = Breaker(clock)
+        self._pool = Pool(self._spawn, warm, clock, self._breaker)
         self._children: set[Child] = set()
 
     def open(self) -> None:
@@ -81,7 +82,7 @@ class DemoProvider:
         return self.status()
 
     def status(self) -> ProviderStatus:
-        return ProviderStatus(self.name, True, "demo", "demo", warm=self._pool.warm)
+        return ProviderStatus(self.name, True, "demo", "demo", warm=self._pool.warm).with_starts(self._breaker)
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)
