@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 from bridge.errors import SettingsError
 from bridge.types import MODEL_PATTERN
 
+ENV_FILE = "BRIDGE_ENV_FILE"
+"""Names the file that settings are read from besides the environment."""
+
 LIMIT_DEFAULTS: dict[str, tuple[float, str]] = {
     "maxRequestsPerMinute": (30, "requests per minute"),
     "maxRequestsPerDay": (0, "requests per day"),
@@ -175,6 +178,9 @@ def _setting(variable: str, parse: Callable[[str], Any], default: str, text: str
 class Settings:
     """All settings of one server, checked. See docs/configuration.md, which is made from this table."""
 
+    env_file: str = _setting(
+        ENV_FILE, _command, ".env", "file with further settings; only from the real environment, not from that file"
+    )
     host: str = _setting("BRIDGE_HOST", _text, "127.0.0.1", "listen address")
     port: int = _setting("BRIDGE_PORT", _integer(0, 65535), "3456", "listen port; 0 picks a free one")
     socket: str | None = _setting("BRIDGE_SOCKET", _command, "", "listen on this unix socket instead of host and port")

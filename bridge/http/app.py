@@ -11,7 +11,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, jobs, me, metrics, respond, v1
+from bridge.http import admin, generate, jobs, me, metrics, respond, upkeep, v1
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
@@ -54,7 +54,8 @@ def create_app(service: Service) -> Flask:
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
     metrics.install(app, service)
-    for blueprint in (generate.blueprint, v1.blueprint, jobs.blueprint, me.blueprint, admin.blueprint):
+    parts = (generate, v1, jobs, me, admin, upkeep)
+    for blueprint in (part.blueprint for part in parts):
         app.register_blueprint(blueprint)
 
     @app.before_request

@@ -93,6 +93,12 @@ class Books:
             # The write was only no longer waited for, or a snapshot has caught it meanwhile.
             self._journal.append(msgspec.json.encode(record))
 
+    def snapshot(self) -> bytes:
+        """All of memory as usage.json would hold it now, to stand beside an empty journal. Does not switch
+        greenlets, so that it is of one moment."""
+        content = {"schema": self._document.schema, "seq": self._journal.seq, "accounts": self.accounts.by_name}
+        return msgspec.json.encode(content)
+
     def compact(self) -> None:
         """Save all of memory and begin the journal afresh. Raises BridgeError storage_failed."""
         self._journal.compact(self._save)

@@ -15,6 +15,11 @@ from bridge.ledger.files import in_thread, keep_previous, storage_failed, sync_f
 REPAIR_HINT = "Run 'cli-bridge doctor --repair', or put a copy of the data folder from a backup in its place."
 
 
+SCHEMAS: dict[str, int] = {"keys.json": 1, "admin.json": 1, "usage.json": 1}
+"""Document -> the version of its schema that this program reads and writes; others have version 1.
+upgrade.py has the steps from older ones."""
+
+
 class Document:
     """A JSON object on disk, with the version of its schema.
 
@@ -22,10 +27,11 @@ class Document:
     `NAME.previous`, for a person (or `doctor --repair`) to fall back to; it is never used by itself.
     """
 
-    def __init__(self, path: Path, schema: int = 1) -> None:
+    def __init__(self, path: Path, schema: int | None = None) -> None:
+        """`schema`: the version to read and write, if not that of `SCHEMAS`."""
         self.path = path
         self.previous = path.with_name(path.name + ".previous")
-        self.schema = schema
+        self.schema = SCHEMAS.get(path.name, 1) if schema is None else schema
 
     def load(self) -> dict[str, Any] | None:
         """The content; None where there is neither the file nor its previous version.

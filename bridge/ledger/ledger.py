@@ -129,6 +129,10 @@ class Ledger:
         """
         self._books.write(Import(key_name, day, counts))
 
+    def has_usage(self, key_name: str, day: str) -> bool:
+        """Whether anything is booked for a key on a day."""
+        return day in self._books.accounts[key_name].days
+
     def usage(self, key_name: str) -> dict[str, Any]:
         """A key's `today`, `thisMonth`, `reserved` and `lastUsedAt`, as the API shows them."""
         return report.usage(self._books.accounts[key_name], self._now())
@@ -159,6 +163,11 @@ class Ledger:
     def open_for_business(self) -> bool:
         """Whether the last write worked. Where it did not, `reserve` raises storage_failed until one does."""
         return self._books.open
+
+    def snapshot(self) -> bytes:
+        """Everything as usage.json would hold it at this moment, for a backup: with an empty usage.jsonl beside
+        it, a ledger that opens them has the same figures. What is reserved now is still open there."""
+        return self._books.snapshot()
 
     @property
     def journal_bytes(self) -> int:

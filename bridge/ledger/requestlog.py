@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bridge.clock import Clock, day_of, iso
+from bridge.clock import Clock, day_of, iso, parse_iso
 from bridge.errors import StoreError
 from bridge.ledger.files import private_folder
 from bridge.ledger.limits import MICRO
@@ -74,6 +74,32 @@ class RequestLog:
             if previous is not None:
                 previous.close()
         self._file.write(msgspec.json.encode(record))
+
+    def add_old(self, records: Iterable[RunRecord]) -> int:
+        """Add lines of earlier days, from another program, each to the file of its own day; how many were added.
+
+        A line whose id is there already is passed over. Raises BridgeError storage_failed.
+        """
+        by_day: dict[str, list[RunRecord]] = {}
+        for record in records:
+            by_day.setdefault(day_of(parse_iso(record.timestamp), self._zone), []).append(record)
+        added = 0
+        for day, lines in sorted(by_day.items()):
+            path = self._folder / f"{day}.jsonl"
+            known = {line["id"] for line in self._lines_with({line.id for line in lines}, [path])}
+            fresh = [line for line in lines if line.id not in known]
+            if self._file is not None and self._file.path == path:
+                file = self._file
+            else:
+                file = LogFile.create(path)
+            try:
+                for line in fresh:
+                    file.write(msgspec.json.encode(line))
+            finally:
+                if file is not self._file:
+                    file.close()
+            added += len(fresh)
+        return added
 
     def page(
         self,

@@ -14,10 +14,13 @@ import gevent
 
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError, StoreLocked
+from bridge.ledger import upgrade
 from bridge.ledger.document import REPAIR_HINT, Document
 from bridge.ledger.files import open_private, private_folder
 
 SCHEMA: Final = 1
+RESTORING: Final = "restoring"
+"""A folder of that name: a restore was cut off in the middle of its swap (see restore.py)."""
 _LEAST_WAIT_S = 0.2
 _TIGHTENED = ("*.json", "*.json.previous", "*.jsonl", "logs/*.jsonl")
 
@@ -44,12 +47,15 @@ class Store:
         """
         try:
             private_folder(folder)
+            _refuse_root(folder)
             lock = open_private(folder / "lock", os.O_RDWR | os.O_CREAT)
             try:
                 _take(lock, max(wait_s, _LEAST_WAIT_S))
                 store = cls(folder, lock, {"pid": os.getpid(), "startedAt": iso(Clock().now()), "schema": SCHEMA})
                 store.announce({"address": address} if address else {})
                 store._tighten()
+                store._refuse_half_restored()
+                upgrade.run(folder, Clock())
                 store._begin()
             except BaseException:
                 os.close(lock)
@@ -62,6 +68,23 @@ class Store:
         except BridgeError as error:
             raise StoreError(error.message, error.hint) from None
         return store
+
+    @staticmethod
+    @contextlib.contextmanager
+    def held(folder: Path) -> Iterator[None]:
+        """Keep every server away from a folder for a block, whatever state it is in; made if there is none.
+
+        Raises StoreLocked where another process has it, and OSError.
+        """
+        private_folder(folder)
+        lock = open_private(folder / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            _take(lock, _LEAST_WAIT_S)
+            _write(lock, {"pid": os.getpid()})
+            yield
+            os.ftruncate(lock, 0)
+        finally:
+            os.close(lock)
 
     @staticmethod
     def holder(folder: Path) -> dict[str, Any] | None:
@@ -105,6 +128,13 @@ class Store:
                 with contextlib.suppress(PermissionError):  # reading it will say so in better words
                     os.close(open_private(path, os.O_RDONLY))
 
+    def _refuse_half_restored(self) -> None:
+        if (self.folder / RESTORING).exists():
+            raise StoreError(
+                "A restore of this data folder was cut off; its files are of different times.",
+                "Run 'cli-bridge restore FILE' again. What was there before is in the folder replaced-… beside them.",
+            )
+
     def _begin(self) -> None:
         """Write the first documents of a new folder, and see that an old one still has them.
 
@@ -120,6 +150,16 @@ class Store:
             if len(usage.load() or {}) > 1:
                 raise StoreError("keys.json is missing.", REPAIR_HINT)
             keys.save({})
+
+
+def _refuse_root(folder: Path) -> None:
+    """Root would leave files in another user's folder that the service, as that user, could not read."""
+    owner = folder.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        raise StoreError(
+            "The data folder belongs to another user than root.",
+            f"Run this as that user (sudo -u '#{owner}' ...); or, if root is meant, give the folder to root.",
+        )
 
 
 def _take(lock: int, wait_s: float) -> None:

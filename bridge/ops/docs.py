@@ -27,6 +27,8 @@ Settings are environment variables. A file `.env` in the working directory is re
 `NAME=${OTHER}` in that file puts in another variable. An empty value counts as not set. All are checked at the start:
 every mistake is listed at once, and the server does not start (exit status 2). A change holds from the next start on.
 
+Where that file has another name, `BRIDGE_ENV_FILE` names it.
+
 `cli-bridge serve --help` prints the same list. `--host` and `--port` of `serve` and `demo` win over the settings.
 `demo` reads only `BRIDGE_HOST` and `BRIDGE_PORT`. The path of a CLI may be relative to the working directory.
 """

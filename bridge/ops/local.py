@@ -21,6 +21,7 @@ from bridge.settings import Settings
 
 #: Longest that a running server may take for an answer, in seconds.
 TIMEOUT_S = 60.0
+_PIECE = 65536
 
 
 class AdminClient:
@@ -39,6 +40,10 @@ class AdminClient:
 
     def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """(HTTP status, body of the answer)."""
+        raise NotImplementedError
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The body of a GET, piece by piece."""
         raise NotImplementedError
 
 
@@ -82,6 +87,20 @@ class _Online(AdminClient):
         finally:
             connection.close()
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        connection = _connection(self._address)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise BridgeError("overloaded", f"The running server refuses this (status {answer.status}).")
+            while piece := answer.read(_PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise BridgeError("overloaded", f"The running server broke off ({error}).") from None
+        finally:
+            connection.close()
+
 
 class _Offline(AdminClient):
     online = False
@@ -98,6 +117,10 @@ class _Offline(AdminClient):
             headers={"Authorization": f"Bearer {self._token}"},
         )
         return answer.status_code, answer.data
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        answer = self._client.get(path, headers={"Authorization": f"Bearer {self._token}"}, buffered=False)
+        yield from answer.iter_encoded()
 
 
 class _UnixConnection(http.client.HTTPConnection):

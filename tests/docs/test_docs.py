@@ -113,7 +113,7 @@ def _commands(command: click.Command, name: str = "") -> Iterator[tuple[str, cli
 
 @pytest.mark.parametrize(("name", "command"), [(n, c) for n, c in _commands(main) if n])
 def test_every_command_and_option_is_described(name: str, command: click.Command) -> None:
-    page = TEXTS["docs/troubleshooting.md"]
+    page = TEXTS["docs/commands.md"]
     assert re.search(rf"`(?:cli-bridge )?{name}\b", page)
     options = [opt for param in command.params if isinstance(param, click.Option) for opt in param.opts]
     assert [opt for opt in options if not re.search(rf"(?<![\w-]){opt}\b", page)] == []

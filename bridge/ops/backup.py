@@ -1,0 +1,125 @@
+"""`cli-bridge backup` and `restore`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from bridge.clock import Clock, iso
+from bridge.errors import BridgeError, StoreError
+from bridge.ledger import archive
+from bridge.ledger import restore as restores
+from bridge.ledger.archive import Manifest
+from bridge.ops.local import AdminClient, admin_client
+from bridge.settings import Settings
+
+#: The name of a backup in a folder, by the time at which it was made.
+_DATED = re.compile(r"cli-bridge-\d{8}T\d{6}Z\.tar\.gz")
+_DISK_HINT = "Check the path, its rights, and the space on its disk."
+
+
+def to_file(
+    settings: Settings, target: Path, *, keep: int | None = None, show: Callable[[str], None] = lambda what: None
+) -> dict[str, Any]:
+    """Make a backup in a file, or under a dated name in a folder; of those the newest `keep` stay.
+
+    What came of it is told to the service, which raises an alert where it failed. Raises StoreError, BridgeError.
+    """
+    with admin_client(settings) as client:
+        try:
+            made = _to_file(settings, client, target, keep, show)
+        except (OSError, StoreError, BridgeError) as error:
+            message = getattr(error, "message", None) or f"It could not be written ({_cause(error)})."
+            _tell(client, {"error": message})
+            if isinstance(error, OSError):
+                raise StoreError(f"The backup failed: {message}", _DISK_HINT) from None
+            raise
+        _tell(client, {"bytes": made["bytes"]})
+    return made
+
+
+def to_stream(settings: Settings, target: IO[bytes]) -> None:
+    """Write a backup to an open stream. Raises StoreError, BridgeError."""
+    with admin_client(settings) as client:
+        try:
+            archive.write(target, settings.data_dir, _snapshot(client), iso(Clock().now()))
+            target.flush()
+        except OSError as error:
+            raise StoreError(f"The backup failed: {_cause(error)}.", _DISK_HINT) from None
+
+
+def check(file: Path) -> dict[str, Any]:
+    """Read a backup to its end; what it says of itself. Raises StoreError."""
+    try:
+        with file.open("rb") as source:
+            return _told(archive.read(source))
+    except OSError as error:
+        raise StoreError(f"The backup cannot be read ({_cause(error)}).", _DISK_HINT) from None
+
+
+def restore(settings: Settings, file: Path) -> dict[str, Any]:
+    """Put a backup in the place of the data folder's content. Raises StoreError."""
+    try:
+        with file.open("rb") as source:
+            manifest, aside = restores.restore(settings.data_dir, source, Clock())
+    except OSError as error:
+        raise StoreError(f"The backup could not be restored ({_cause(error)}).", _DISK_HINT) from None
+    return {**_told(manifest), "aside": None if aside is None else str(aside)}
+
+
+def _to_file(
+    settings: Settings, client: AdminClient, target: Path, keep: int | None, show: Callable[[str], None]
+) -> dict[str, Any]:
+    made_at = iso(Clock().now())
+    folder = target if target.is_dir() else None
+    if keep is not None and folder is None:
+        raise StoreError("--keep needs a folder.", "Make the folder first, and give its path.")
+    stamp = made_at.partition(".")[0].replace("-", "").replace(":", "")
+    path = target if folder is None else folder / f"cli-bridge-{stamp}Z.tar.gz"
+    show("reading the ledger")
+    usage = _snapshot(client)
+    show(f"writing {path.name}")
+    manifest = archive.save(path, settings.data_dir, usage, made_at)
+    removed = [] if keep is None or folder is None else _prune(folder, keep)
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "files": len(manifest.files),
+        "madeAt": made_at,
+        "removed": removed,
+    }
+
+
+def _snapshot(client: AdminClient) -> bytes:
+    status, usage = client.send("GET", "/admin/snapshot", None)
+    if status != 200:
+        raise BridgeError("overloaded", "The running server gave no snapshot of its ledger.")
+    return usage
+
+
+def _tell(client: AdminClient, how: dict[str, Any]) -> None:
+    try:
+        client.call("POST", "/admin/backups", how)
+    except BridgeError:
+        pass  # the backup itself is what counts; a full disk cannot take the note either
+
+
+def _prune(folder: Path, keep: int) -> list[str]:
+    """Remove all but the newest backups. Only files that this program has named."""
+    made = sorted(path for path in folder.iterdir() if _DATED.fullmatch(path.name))
+    old = made[:-keep]
+    for path in old:
+        path.unlink()
+    return [path.name for path in old]
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    return {"madeAt": manifest.made_at, "version": manifest.version, "files": len(manifest.files)}
+
+
+def _cause(error: OSError | StoreError | BridgeError) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)

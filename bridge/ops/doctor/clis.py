@@ -1,0 +1,129 @@
+"""The CLIs: found, of a tested version, with which credentials; and one real request if asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import gevent.queue
+
+from bridge.clock import Clock
+from bridge.engine.provider import Provider, ProviderStatus
+from bridge.engine.providers import claude, codex
+from bridge.engine.schema import SchemaChecker
+from bridge.engine.scratch import Scratch
+from bridge.errors import BridgeError
+from bridge.ledger.limits import dollars
+from bridge.ledger.pricing import PriceTable, cost
+from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.ops.table import money
+from bridge.service import real_providers
+from bridge.settings import Settings
+from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text
+
+#: The versions that the tests cover.
+TESTED = {"claude": claude.OLDEST_VERSION, "codex": codex.OLDEST_VERSION}
+#: Longest that the one real request may take, in seconds.
+PROBE_S = 120.0
+PROBE_OUTPUT_TOKENS = 64
+_PROMPT = "Answer with the word OK."
+#: How the API keys of the providers' own endpoints begin.
+_KEYS = {"claude": ("anthropic_api_key", "anthropic_base_url", "sk-ant-"), "codex": ("openai_api_key", None, "sk-")}
+_OPENAI = "https://api.openai.com/v1"
+
+
+def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
+    """Each CLI. `probe` sends a tiny request, which costs a little."""
+    # A scratch folder of its own: the one of a running server is not to be touched.
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Scratch(Path(temporary))
+        schemas = SchemaChecker(scratch)
+        # Nothing is kept warm for a check.
+        lean = dataclasses.replace(settings, warm_processes=0)
+        try:
+            usable = 0
+            for provider in real_providers(lean, scratch, Clock(), schemas).values():
+                status = provider.check()
+                usable += status.available
+                yield from _status(status, settings)
+                if probe and status.available:
+                    yield _probe(provider, settings)
+            if not usable:
+                yield fail("CLIs", "neither can be used", "Install one (deploy/clis/README.md) and set its API key.")
+        finally:
+            schemas.close()
+            scratch.clear()
+
+
+def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
+    name = status.name
+    if not status.available:
+        yield warn(name, status.problem or "not available", status.hint or "")
+        return
+    version, tested = status.version or "", ".".join(map(str, TESTED[name]))
+    if version == tested:
+        yield ok(name, f"version {version}, the tested one")
+    else:
+        yield warn(name, f"version {version}; tested was {tested}", "Watch it, or install the one of deploy/clis.")
+    if status.credentials == "login":
+        yield warn(
+            f"{name} credentials",
+            "the CLI's own log-in",
+            "Consumer terms do not allow one subscription for several people; for a team, use an API key.",
+        )
+        return
+    field, url_field, prefix = _KEYS[name]
+    key = getattr(settings, field) or ""
+    own = settings.openai_base_url == _OPENAI if url_field is None else getattr(settings, url_field) is None
+    if own and not key.startswith(prefix):
+        yield warn(f"{name} credentials", f"an API key that does not begin with {prefix}", "Is it the right one?")
+    else:
+        yield ok(f"{name} credentials", "an API key" + ("" if own else ", for an endpoint of your own"))
+
+
+def _probe(provider: Provider, settings: Settings) -> Finding:
+    """One real request, outside the ledger: no key is charged for it."""
+    name = f"{provider.name} probe"
+    request = GenerationRequest(
+        provider.name,
+        provider.default_model,
+        (Message("user", (Text(_PROMPT),)),),
+        max_output_tokens=PROBE_OUTPUT_TOKENS,
+        timeout_s=PROBE_S,
+    )
+    events: gevent.queue.Queue[Event] = gevent.queue.Queue()
+    began = Clock().monotonic()
+    provider.open()
+    try:
+        conversation = provider.start(request, events.put)
+        try:
+            end = _end(events)
+        finally:
+            conversation.cancel()
+    except BridgeError as error:
+        return fail(name, error.message, error.hint)
+    except gevent.Timeout:
+        return fail(name, f"no answer within {PROBE_S:g} seconds", "Look at the network, and at the provider's status.")
+    finally:
+        provider.close()
+    took = f"{Clock().monotonic() - began:.1f} s"
+    if isinstance(end, Failed):
+        return fail(name, end.error.message, end.error.hint)
+    usage, micro = end.answer.usage, end.answer.cost_micro
+    if usage is not None and not micro:
+        table = PriceTable(settings.data_dir / "prices.json", Clock())
+        micro = cost(table.price_of(provider.name, provider.default_model), usage)
+    paid = "cost unknown" if micro is None else f"cost {money(dollars(micro))}"
+    return ok(name, f"{provider.default_model} answered in {took}, {paid}")
+
+
+def _end(events: gevent.queue.Queue[Event]) -> Completed | Failed:
+    """The last event. Raises gevent.Timeout."""
+    with gevent.Timeout(PROBE_S):
+        while True:
+            event = events.get()
+            if isinstance(event, Completed | Failed):
+                return event

@@ -1,0 +1,131 @@
+"""The data folder: rights, files, space, keys, backups."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge.clock import Clock, parse_iso
+from bridge.errors import StoreError
+from bridge.ledger import repair as repairs
+from bridge.ledger import upgrade
+from bridge.ledger.document import Document
+from bridge.ledger.key import from_disk
+from bridge.ledger.limits import effective
+from bridge.ledger.store import RESTORING, Store
+from bridge.ops.alert import BACKUP_OVERDUE_S, LOW_DISK_BYTES
+from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.settings import Settings
+
+_OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """What is kept, and whether it can be trusted."""
+    folder = settings.data_dir
+    if not folder.exists():
+        yield ok("data folder", f"{folder} does not exist yet; the first start makes it")
+        yield from _space(folder)
+        return
+    try:
+        holder = Store.holder(folder)
+    except OSError as error:
+        todo = "Run this as the service's user, such as: sudo -u cli-bridge cli-bridge doctor"
+        yield fail("data folder", f"{folder} cannot be read ({error.strerror})", todo)
+        return
+    used_by = f", in use by process {holder.get('pid')}" if holder else ", no server runs"
+    yield ok("data folder", f"{folder.resolve()}{used_by}")
+    yield from _rights(folder)
+    yield from _files(folder)
+    yield from _space(folder)
+    yield from _keys(settings)
+    yield from _backups(folder)
+
+
+def _rights(folder: Path) -> Iterator[Finding]:
+    status = folder.stat()
+    if status.st_mode & 0o077:
+        yield fail("rights", f"the folder has mode {status.st_mode & 0o777:03o}", f"chmod 700 {folder}")
+    strangers = [p.name for pattern in _OURS for p in folder.glob(pattern) if p.stat().st_uid != status.st_uid]
+    if strangers:
+        todo = f"chown -R --reference={folder} {folder}"
+        yield fail("rights", f"{', '.join(sorted(strangers)[:5])} belong to another user than the folder", todo)
+    if os.geteuid() not in (0, status.st_uid):
+        yield fail("rights", "the folder belongs to another user", f"Run this as user {status.st_uid}.")
+
+
+def _files(folder: Path) -> Iterator[Finding]:
+    if (folder / RESTORING).exists():
+        yield fail("restore", "one was cut off in the middle", "Run 'cli-bridge restore FILE' again.")
+        return
+    try:
+        older = upgrade.check(folder)
+    except StoreError as error:
+        yield fail("files", error.message, error.hint)
+        return
+    if older:
+        names = ", ".join(sorted(older))
+        yield ok("files", f"{names} are of an older version; the next start makes a backup and brings them up to date")
+        return
+    found = repairs.check(folder)
+    for each in found:
+        todo = f"'cli-bridge doctor --repair' will do this: {each.repair}" if each.repair else ""
+        yield Finding("fail" if each.blocks else "warn", each.file, each.problem, todo)
+    if not found:
+        yield ok("files", "every file is whole")
+
+
+def _space(folder: Path) -> Iterator[Finding]:
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{free / 2**30:.1f} GiB free"
+    if free < LOW_DISK_BYTES:
+        yield warn("disk", found, "Make some room, or lower BRIDGE_LOG_RETENTION_DAYS.")
+    else:
+        yield ok("disk", found)
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    try:
+        rows = (Document(settings.data_dir / "keys.json").load() or {}).get("keys", [])
+        keys = [key for key in from_disk(rows) if key.status(Clock().now()) == "active"]
+    except (StoreError, ValueError):
+        return  # said above
+    if not keys:
+        yield warn("keys", "there is none, so nobody can use the bridge", "cli-bridge keys create NAME")
+        return
+    open_ended = [
+        key.name
+        for key in keys
+        if not (caps := effective(key.limits, settings.default_limits)).max_cost_per_day and not caps.max_cost_per_month
+    ]
+    if open_ended:
+        names = ", ".join(open_ended[:5]) + (" …" if len(open_ended) > 5 else "")
+        todo = "cli-bridge keys set NAME --max-cost-per-day 5"
+        yield warn("keys", f"{len(keys)} active; without a limit on dollars per day or month: {names}", todo)
+    else:
+        yield ok("keys", f"{len(keys)} active, each with a limit on dollars")
+
+
+def _backups(folder: Path) -> Iterator[Finding]:
+    notes: dict[str, Any] = {}
+    try:
+        notes = Document(folder / "backup.json").load() or {}
+    except StoreError:
+        pass  # the next backup writes it anew
+    last, failure = notes.get("lastGoodAt"), notes.get("lastFailure")
+    if failure:
+        yield fail("backup", f"the last one failed: {failure.get('error')}", "cli-bridge backup FILE")
+    elif last is None:
+        todo = "cli-bridge backup FILE; deploy/systemd has a nightly timer."
+        yield warn("backup", "none was made yet", todo)
+    else:
+        age_s = Clock().now() - parse_iso(last)
+        found = f"the last good one is {age_s / 3600:.0f} hours old"
+        if age_s > BACKUP_OVERDUE_S:
+            yield warn("backup", found, "systemctl status cli-bridge-backup.timer")
+        else:
+            yield ok("backup", found)

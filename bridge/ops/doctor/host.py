@@ -1,0 +1,132 @@
+"""The machine: Python, users, memory, clock."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import pwd
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridge.clock import Clock, iso, next_day_at
+from bridge.ledger.store import Store
+from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.service import CLAUDE_PROCESS_BYTES, RESERVED_BYTES, memory_bytes, slots, warm_processes
+from bridge.settings import Settings
+
+#: Before this the clock must be wrong: the program is newer.
+_EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+_CAP_SETGID, _CAP_SETUID = 6, 7
+#: struct timex of adjtimex(2), with room to spare, and what it returns for a clock that nobody sets.
+_TIMEX_BYTES, _TIME_ERROR = 512, 5
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """What the host must have."""
+    yield ok("Python", platform.python_version())
+    if shutil.which("setpriv"):
+        yield ok("setpriv", "found: CLIs end with the server, however it ends")
+    else:
+        yield fail(
+            "setpriv", "not found: CLIs would outlive a server that is killed", "Install the package util-linux."
+        )
+    yield from _users(settings)
+    yield from _memory(settings)
+    yield from _clock(settings)
+
+
+def _users(settings: Settings) -> Iterator[Finding]:
+    """Who runs the service: the process that has the data folder, or else this command."""
+    holder = _holder(settings)
+    pid = holder if holder is not None else os.getpid()
+    uid, capabilities = _identity(pid)
+    name = _user_name(uid)
+    if uid == 0:
+        yield warn("user", "root", "Run the service as a user of its own; deploy/install.sh sets that up.")
+    else:
+        yield ok("user", f"{name}" + ("" if holder is None else " (the running server)"))
+    wanted = str(getattr(settings, "cli_user", None) or "cli-bridge-run")
+    may_switch = uid == 0 or (capabilities >> _CAP_SETUID & capabilities >> _CAP_SETGID & 1 == 1)
+    try:
+        pwd.getpwnam(wanted)
+    except KeyError:
+        if may_switch:
+            todo = f"Make a user that owns nothing: useradd --system --shell /usr/sbin/nologin {wanted}"
+            yield warn("user of the CLIs", f"the same as the service's: there is no user {wanted}", todo)
+            return
+    if may_switch:
+        yield ok("user of the CLIs", wanted)
+    else:
+        yield warn(
+            "user of the CLIs",
+            f"{name}, the same as the service's: it may not change users",
+            "The unit in deploy/systemd gives it that right. Else give this user nothing of value to read.",
+        )
+
+
+def _memory(settings: Settings) -> Iterator[Finding]:
+    total, runs, warm = memory_bytes(), slots(settings), warm_processes(settings)
+    # Every slot may be taken by claude, while the pool is being filled again.
+    needed = RESERVED_BYTES + (runs + warm) * CLAUDE_PROCESS_BYTES
+    found = f"{_gib(total)} for {runs} runs at once and {warm} processes kept ready"
+    if needed > total and settings.max_concurrent is not None:
+        most = max(1, (total - RESERVED_BYTES) // CLAUDE_PROCESS_BYTES - warm)
+        yield warn("memory", f"{found}; they may need {_gib(needed)}", f"Set BRIDGE_MAX_CONCURRENT to {most} or less.")
+    else:
+        yield ok("memory", found)
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    now = Clock().now()
+    if now < _EARLIEST:
+        yield fail("clock", f"it says {iso(now)}", "Set it: timedatectl set-ntp true")
+    elif not _is_set_by_network():
+        yield warn("clock", f"{iso(now)}; nobody keeps it right", "Switch on a time service: timedatectl set-ntp true")
+    else:
+        yield ok("clock", iso(now))
+    local = datetime.fromtimestamp(now, settings.zone)
+    ends = iso(next_day_at(now, settings.zone))
+    yield ok("zone", f"{settings.zone}, where it is {local:%H:%M}; today's caps end at {ends}")
+
+
+def _is_set_by_network() -> bool:
+    try:
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
+        return state != _TIME_ERROR
+    except (OSError, AttributeError):
+        return True  # nothing is known
+
+
+def _holder(settings: Settings) -> int | None:
+    try:
+        facts = Store.holder(settings.data_dir)
+    except OSError:
+        return None  # what is wrong with the folder is said elsewhere
+    pid = None if facts is None else facts.get("pid")
+    return pid if isinstance(pid, int) else None
+
+
+def _identity(pid: int) -> tuple[int, int]:
+    """(user id, effective capabilities) of a process."""
+    fields = {}
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields[name] = value.split()
+        return int(fields["Uid"][1]), int(fields["CapEff"][0], 16)
+    except (OSError, KeyError, ValueError, IndexError):
+        return os.geteuid(), 0
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,217 @@
+"""`cli-bridge doctor`: each check finds what it is for, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.ops.doctor import clis, data, examine, host, network
+from bridge.ops.doctor.finding import Finding
+from bridge.settings import Settings
+from tests.engine.harness import install_fake
+from tests.support import server as servers
+from tests.support.receiver import receiving
+from tests.support.server import Server
+
+
+def settings(folder: Path, **env: str) -> Settings:
+    base = {"BRIDGE_DATA_DIR": str(folder / "data"), "BRIDGE_CLAUDE_COMMAND": "/nonexistent/claude"}
+    return Settings.load({**base, "BRIDGE_CODEX_COMMAND": "/nonexistent/codex", **env})
+
+
+def one(findings: Any, what: str) -> Finding:
+    found = [finding for finding in findings if finding.what == what]
+    assert found, what
+    return next((finding for finding in found if finding.level != "ok"), found[0])
+
+
+def test_every_check_has_a_level_and_every_problem_something_to_do(tmp_path: Path) -> None:
+    findings = list(examine(settings(tmp_path)))
+    assert {finding.level for finding in findings} <= {"ok", "warn", "fail"}
+    assert [finding.what for finding in findings if finding.level != "ok" and not finding.todo] == []
+    wanted = {
+        "Python", "setpriv", "user", "user of the CLIs", "memory", "clock", "zone", "data folder", "disk",
+        "settings", "admin key", "address", "tunnel", "alerts", "claude", "codex",
+    }  # fmt: skip
+    assert wanted <= {finding.what for finding in findings}
+    assert not (tmp_path / "data").exists(), "it changes nothing"
+
+
+def test_a_sound_bridge_passes_and_scripts_can_tell(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as server:
+        server.new_key("ada", maxCostPerDay=1)
+        done = server.command("doctor", "--json")
+        assert done.returncode == 1, "there is no CLI"
+        findings = {row["what"]: row for row in json.loads(done.stdout)}
+        assert findings["CLIs"]["level"] == "fail"
+        assert findings["files"]["level"] == "ok"
+        assert "in use by process" in findings["data folder"]["found"]
+        assert findings["keys"]["level"] == "ok"
+        people = server.command("doctor").stdout
+        assert people.splitlines()[-1].endswith("1 failed.")
+
+
+@pytest.mark.parametrize(
+    ("env", "what", "level", "word"),
+    [
+        ({}, "admin key", "ok", "first start"),
+        ({"BRIDGE_ADMIN_KEY": "a" * 40}, "admin key", "warn", "guess"),
+        ({"BRIDGE_ADMIN_KEY": "adminadminadmin1"}, "admin key", "warn", "guess"),
+        ({"BRIDGE_ADMIN_KEY": "Zk3vQ9wX1mB7nR5tY2uI8oP4"}, "admin key", "ok", "24"),
+        ({"BRIDGE_HOST": "0.0.0.0"}, "address", "warn", "outside"),
+        ({"BRIDGE_HOST": "::1"}, "address", "ok", "this host"),
+        ({"BRIDGE_SOCKET": "/run/x.sock"}, "address", "ok", "unix socket"),
+        ({"BRIDGE_HOST": "0.0.0.0", "BRIDGE_TRUSTED_PROXY": "cloudflare"}, "proxy", "fail", "anybody"),
+        ({"BRIDGE_CORS_ORIGINS": "*"}, "web pages", "warn", "every web page"),
+        ({"BRIDGE_DEFAULT_MAX_COST_PER_DAY": "0"}, "default limits", "warn", "without end"),
+        ({"BRIDGE_ALERT_WEBHOOK": "http://chat.example.com/x"}, "alerts", "warn", "TLS"),
+        ({"BRIDGE_ALERT_WEBHOOK": "https://hooks.slack.com/x"}, "alerts", "ok", "slack"),
+    ],
+)
+def test_what_the_outside_can_reach(tmp_path: Path, env: dict[str, str], what: str, level: str, word: str) -> None:
+    found = one(network.check(settings(tmp_path, **env), probe=False), what)
+    assert (found.level, word in found.found) == (level, True), found
+
+
+TUNNEL = """\
+tunnel: x
+ingress:
+  - hostname: b.example.com
+{rule}    service: {service}
+  - service: http_status:404
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "rule", "proxy", "level", "word"),
+    [
+        ("http://localhost:3456", "    path: ^/admin\n", "cloudflare", "ok", "/admin"),
+        ("http://127.0.0.1:3456", "", "cloudflare", "warn", "open to whoever"),
+        ("http://localhost:3456", "    path: ^/admin\n", "none", "warn", "one address"),
+        ("http://localhost:8080", "", "cloudflare", "warn", "does not lead"),
+        ("unix:/run/other.sock", "", "cloudflare", "warn", "does not lead"),
+    ],
+)
+def test_the_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, rule: str, proxy: str, level: str, word: str
+) -> None:
+    (tmp_path / "config.yml").write_text(TUNNEL.format(service=service, rule=rule))
+    monkeypatch.setattr(network, "TUNNELS", (tmp_path / "none.yml", tmp_path / "config.yml"))
+    found = one(network.check(settings(tmp_path, BRIDGE_TRUSTED_PROXY=proxy), probe=False), "tunnel")
+    assert (found.level, word in found.found) == (level, True), found
+
+
+def test_the_templates_of_the_tunnel_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).resolve().parents[2] / "deploy" / "cloudflared"
+    for name, env in (
+        ("config.yml", {"BRIDGE_SOCKET": "/run/cli-bridge/bridge.sock"}),
+        ("config-tcp.yml", {}),
+    ):
+        monkeypatch.setattr(network, "TUNNELS", (folder / name,))
+        found = one(network.check(settings(tmp_path, BRIDGE_TRUSTED_PROXY="cloudflare", **env), probe=False), "tunnel")
+        assert found.level == "ok", found
+
+
+def test_a_settings_file_that_others_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("")
+    for mode, level in ((0o640, "fail"), (0o604, "fail"), (0o600, "ok")):
+        file.chmod(mode)
+        found = one(network.check(settings(tmp_path, BRIDGE_ENV_FILE=str(file)), probe=False), "settings")
+        assert found.level == level, oct(mode)
+
+
+def test_a_test_alert_is_sent_only_when_asked_for(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        ours = settings(tmp_path, BRIDGE_ALERT_WEBHOOK=receiver.url)
+        list(network.check(ours, probe=False))
+        assert one(network.check(ours, probe=True), "test alert").level == "ok"
+        assert receiver.next()["kind"] == "test"
+        receiver.answers = [(404, {})]
+        assert one(network.check(ours, probe=True), "test alert").level == "fail"
+        assert receiver.posts.qsize() == 1
+
+
+def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = servers.environment(tmp_path / "data", {})
+    commands = Server(None, tmp_path / "data", 0, env)  # type: ignore[arg-type]
+    ours = settings(tmp_path)
+    assert one(data.check(ours), "data folder").level == "ok"
+    assert commands.command("keys", "create", "ada", "--max-cost-per-day", "0").returncode == 0
+    keys = one(data.check(ours), "keys")
+    assert (keys.level, "ada" in keys.found) == ("warn", True)
+    assert commands.command("keys", "set", "ada", "--max-cost-per-day", "1").returncode == 0
+    assert one(data.check(ours), "keys").level == "ok"
+    assert one(data.check(ours), "backup").level == "warn"
+    assert commands.command("backup", str(tmp_path / "b.tar.gz")).returncode == 0
+    assert one(data.check(ours), "backup").level == "ok"
+
+    (tmp_path / "data").chmod(0o755)
+    assert one(data.check(ours), "rights").todo.startswith("chmod 700")
+    (tmp_path / "data").chmod(0o700)
+    (tmp_path / "data" / "restoring").mkdir()
+    assert one(data.check(ours), "restore").level == "fail"
+    (tmp_path / "data" / "restoring").rmdir()
+    whole = (tmp_path / "data" / "keys.json").read_text()
+    (tmp_path / "data" / "keys.json").write_text(whole.replace('"schema": 1', '"schema": 2'))
+    assert "newer version" in one(data.check(ours), "files").found
+    (tmp_path / "data" / "keys.json").write_text("{")
+    assert one(data.check(ours), "keys.json").level == "fail"
+    monkeypatch.setattr(data, "LOW_DISK_BYTES", 2**62)
+    assert one(data.check(ours), "disk").level == "warn"
+
+
+def test_files_of_another_user_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = servers.environment(tmp_path / "data", {})
+    Server(None, tmp_path / "data", 0, env).command("keys", "create", "ada")  # type: ignore[arg-type]
+    real = Path.stat
+
+    def strange(self: Path, **how: bool) -> os.stat_result:
+        status = real(self, **how)
+        return os.stat_result((*status[:4], 4242, *status[5:])) if self.name == "keys.json" else status
+
+    monkeypatch.setattr(Path, "stat", strange)
+    found = one(data.check(settings(tmp_path)), "rights")
+    assert "keys.json" in found.found
+    assert "chown" in found.todo
+
+
+def test_memory_that_does_not_bear_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "memory_bytes", lambda: 2**30)
+    found = one(host.check(settings(tmp_path, BRIDGE_MAX_CONCURRENT="20")), "memory")
+    assert found.level == "warn"
+    assert "BRIDGE_MAX_CONCURRENT" in found.todo
+    assert one(host.check(settings(tmp_path, BRIDGE_MAX_CONCURRENT="2")), "memory").level == "ok"
+
+
+def test_a_clock_that_must_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.Clock, "now", lambda self: 0.0)
+    assert one(host.check(settings(tmp_path)), "clock").level == "fail"
+
+
+def test_a_cli_is_judged_without_spending_and_probed_when_asked(tmp_path: Path) -> None:
+    env = {"BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude")), "ANTHROPIC_API_KEY": "sk-ant-made-up"}
+    ours = settings(tmp_path, **env)
+    found = list(clis.check(ours, probe=False))
+    assert one(found, "claude").level == "ok"
+    assert one(found, "claude credentials").level == "ok"
+    assert not [finding for finding in found if "probe" in finding.what]
+    assert one(found, "codex").level == "warn"
+    assert "CLIs" not in {finding.what for finding in found}, "one of the two is enough"
+    probed = one(clis.check(ours, probe=True), "claude probe")
+    assert probed.level == "ok", probed
+    assert "cost $" in probed.found
+
+
+def test_odd_keys_and_subscriptions_are_pointed_out(tmp_path: Path) -> None:
+    command = str(install_fake(tmp_path, "fake_claude"))
+    odd = settings(tmp_path, BRIDGE_CLAUDE_COMMAND=command, ANTHROPIC_API_KEY="not-a-key")
+    found = one(clis.check(odd, probe=False), "claude credentials")
+    assert (found.level, "sk-ant-" in found.found, "not-a-key" in str(found)) == ("warn", True, False)
+    login = settings(tmp_path, BRIDGE_CLAUDE_COMMAND=command, BRIDGE_CLAUDE_CREDENTIALS="login")
+    found = one(clis.check(login, probe=False), "claude credentials")
+    assert "several people" in found.todo
