@@ -19,7 +19,12 @@ from bridge.wire.native import GenerateBody
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), ROOT / "data" / "README.md"],
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("**/*.md"),
+        *(ROOT / "deploy").glob("*/*.md"),
+        ROOT / "data" / "README.md",
+    ],
     key=lambda path: path.relative_to(ROOT),
 )
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in PAGES}
@@ -29,7 +34,7 @@ API = TEXTS["docs/api.md"]
 LONGEST_LINE = 120
 #: What belongs to one machine, or to somebody's set-up of package sources.
 FOREIGN = re.compile(
-    r"/(?:home|root|work|opt|srv|mnt|Users|tmp)/|file://|registry\.npmjs|pypi\.org|pythonhosted|/simple/|crates\.io"
+    r"/(?:home|root|work|srv|mnt|Users|tmp)/|/opt/(?!cli-bridge\b)|file://|registry\.npmjs|pypi\.org|pythonhosted|/simple/|crates\.io"
 )
 
 

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.clock import Clock, iso, next_day_at
+from bridge.engine.memory import CLAUDE_PROCESS_BYTES, total_bytes
 from bridge.ledger.store import Store
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
-from bridge.service import CLAUDE_PROCESS_BYTES, RESERVED_BYTES, memory_bytes, slots, warm_processes
+from bridge.service import RESERVED_BYTES, slots, warm_processes
 from bridge.settings import Settings
 
 #: Before this the clock must be wrong: the program is newer.
@@ -68,7 +69,7 @@ def _users(settings: Settings) -> Iterator[Finding]:
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:
-    total, runs, warm = memory_bytes(), slots(settings), warm_processes(settings)
+    total, runs, warm = total_bytes(), slots(settings), warm_processes(settings)
     # Every slot may be taken by claude, while the pool is being filled again.
     needed = RESERVED_BYTES + (runs + warm) * CLAUDE_PROCESS_BYTES
     found = f"{_gib(total)} for {runs} runs at once and {warm} processes kept ready"
