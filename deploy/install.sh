@@ -70,6 +70,11 @@ run() {
     fi
 }
 
+# The same for a command whose chatter nobody reads; what goes wrong is on its standard error.
+quietly() {
+    if [ -n "$dry" ]; then run "$@"; else "$@" >/dev/null; fi
+}
+
 # Write standard input to a file: put PATH MODE OWNER. The file is replaced in one step.
 put() {
     if [ -n "$dry" ]; then
@@ -138,7 +143,7 @@ say "   $system, $(uname -m)"
 systemd_runs || say "   systemd does not run here: the units are installed, but nothing is started"
 [ -n "$clis" ] && packages="$packages npm"
 
-step "Installing Debian packages: $packages"
+step "Installing Debian packages: $packages (a few minutes, the first time)"
 missing=''
 for package in $packages; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
@@ -146,7 +151,7 @@ done
 if [ -n "$missing" ]; then
     run apt-get update -qq
     # shellcheck disable=SC2086 # a list of names
-    run env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+    quietly env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
 else
     say "   all are here"
 fi
@@ -194,7 +199,7 @@ if [ -n "$clis" ]; then
         run cp "$SOURCE/deploy/clis/package.json" "$SOURCE/deploy/clis/package-lock.json" \
             "$SOURCE/deploy/clis/.npmrc" "$PROGRAM/clis.new/"
         # The native programs need no install script, and none of anybody else's is run.
-        run npm ci --prefix "$PROGRAM/clis.new" --ignore-scripts --no-audit --no-fund --loglevel=error
+        quietly npm ci --prefix "$PROGRAM/clis.new" --ignore-scripts --no-audit --no-fund --loglevel=error
         run cp "$SOURCE/deploy/clis/package-lock.json" "$PROGRAM/clis.new/.installed"
         run rm -rf "$PROGRAM/clis.old"
         if [ -d "$PROGRAM/clis" ]; then run mv "$PROGRAM/clis" "$PROGRAM/clis.old"; fi
