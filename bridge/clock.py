@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 
+#: The year 10000, in UTC seconds.
+_END_OF_TIME = 253_402_300_800
+
 
 class Clock:
     """Wall time in UTC seconds and a monotonic counter in seconds.
@@ -61,8 +64,12 @@ def iso(at: float) -> str:
 
 
 def parse_iso(text: str) -> float:
-    """UTC seconds of an ISO 8601 text with a zone. Raises ValueError for anything else."""
+    """UTC seconds of an ISO 8601 text with a zone. Raises ValueError for anything else, also for a time that
+    lies in no year from 1970 to 9999 in UTC, which nothing here could show."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone, for example 2026-12-31T18:00:00Z")
-    return moment.timestamp()
+    at = moment.timestamp()
+    if not 0 <= at < _END_OF_TIME:
+        raise ValueError("a time lies in a year from 1970 to 9999")
+    return at

@@ -41,7 +41,8 @@ class Audit:
     def page(self, before: str | None = None, limit: int = 100) -> tuple[list[dict[str, Any]], str | None]:
         """Entries, newest first, those older than the id `before`; and the id to go on from, if there are more."""
         found: list[dict[str, Any]] = []
-        ceiling = int(before) if before and before.isdecimal() else None
+        # No number of a line is longer; Python refuses to read one of thousands of digits.
+        ceiling = int(before) if before and before.isdecimal() and len(before) < 20 else None
         for line in read_backwards(self._file.path):
             if not intact(line):
                 continue

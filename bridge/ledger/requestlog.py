@@ -163,7 +163,8 @@ class RequestLog:
         paths = sorted(path for path in self._folder.iterdir() if _DAY.fullmatch(path.name))
         if wanted is not None and wanted.since is not None:
             # A line lies in the file of the day on which its run ended, at or after its timestamp.
-            first = day_of(wanted.since, self._zone)
+            # None can be later than today, and the last day of all time has no name in every zone.
+            first = day_of(min(wanted.since, self._clock.now()), self._zone)
             paths = [path for path in paths if path.stem >= first]
         return paths
 

@@ -87,7 +87,18 @@ def test_a_time_with_a_zone_is_understood(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "soon", "2026-12-31", "2026-12-31T18:00:00", "2026-13-01T00:00:00Z", "1767225600", "2026-02-30T00:00:00Z"],
+    [
+        *(
+            "",
+            "soon",
+            "2026-12-31",
+            "2026-12-31T18:00:00",
+            "2026-13-01T00:00:00Z",
+            "1767225600",
+            "2026-02-30T00:00:00Z",
+        ),
+        *("0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-00:01"),
+    ],
 )
 def test_a_time_without_a_zone_or_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError):

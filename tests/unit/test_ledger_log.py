@@ -93,6 +93,15 @@ def test_pages_can_be_filtered(log, wanted, found):
     assert [line["id"] for line in log.iterate(Filter(**given))] == found[::-1]
 
 
+def test_the_last_second_of_all_time_can_be_asked_for_in_every_zone(tmp_path, clock):
+    from zoneinfo import ZoneInfo
+
+    log = RequestLog(tmp_path / "logs", clock, ZoneInfo("Pacific/Kiritimati"))
+    log.write(record("run_1"))
+    assert log.page(since=parse_iso("9999-12-31T23:59:59Z")) == ([], None)
+    assert ids(log.page(until=parse_iso("9999-12-31T23:59:59Z"))) == ["run_1"]
+
+
 def test_a_damaged_line_is_skipped_and_counted(log, tmp_path):
     for n in range(3):
         log.write(record(f"run_{n}"))
@@ -188,3 +197,10 @@ def test_the_audit_is_paged_and_goes_on_after_a_restart(tmp_path, clock):
     rest, end = audit.page(before=following, limit=4)
     assert [entry["subject"] for entry in first + rest] == ["5", "4", "3", "2", "1", "0"]
     assert end is None
+
+
+@pytest.mark.parametrize("before", ["x", "-1", "1e3", "9" * 5000])
+def test_what_is_no_number_of_an_entry_gives_the_newest(tmp_path, clock, before):
+    audit = Audit(tmp_path / "audit.jsonl", clock)
+    audit.write("a", "only", actor="admin", address="")
+    assert [entry["subject"] for entry in audit.page(before=before)[0]] == ["only"]
