@@ -114,7 +114,7 @@ def _amount(name: str, value: Any) -> int:
     """A limit's value as a count or in micro-dollars."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(name, "must be a number; 0 means no limit")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(name, "must be a finite number")
     if value < 0:
         raise _wrong(name, "must not be negative; 0 means no limit")

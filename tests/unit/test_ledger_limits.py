@@ -26,7 +26,7 @@ def test_costs_are_kept_to_the_micro_dollar():
 
 
 @pytest.mark.parametrize("name", list(LIMIT_DEFAULTS))
-@pytest.mark.parametrize("value", [-1, -0.01, math.nan, math.inf, -math.inf, True, "5", None, [], {}, 2e12])
+@pytest.mark.parametrize("value", [-1, -0.01, math.nan, math.inf, -math.inf, True, "5", None, [], {}, 2e12, 10**400])
 def test_what_is_not_a_sensible_number_is_refused_by_name(name, value):
     with pytest.raises(BridgeError) as refused:
         Limits.parse({name: value})
