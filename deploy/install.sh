@@ -177,7 +177,7 @@ run install -d -m 0700 -o cli-bridge -g cli-bridge "$DATA" "$BACKUPS"
 
 if [ -x "$PROGRAM/current/bin/cli-bridge" ] && [ -e "$DATA/keys.json" ]; then
     step "A backup before the upgrade"
-    run "$COMMAND" backup "$BACKUPS"
+    run "$COMMAND" backup "$BACKUPS" || die "the backup failed, so nothing was changed"
 fi
 
 release="$PROGRAM/releases/$(date -u +%Y%m%dT%H%M%SZ)"
@@ -307,6 +307,11 @@ if systemd_runs && [ -n "$start" ]; then
     if [ -n "$tunnel" ] && [ "${tunnel_id:-TUNNEL_ID}" != TUNNEL_ID ] && command -v cloudflared >/dev/null; then
         run systemctl enable --quiet cloudflared.service
         run systemctl restart cloudflared.service
+    fi
+    if [ -z "$dry" ]; then
+        sleep 3
+        systemctl is-active --quiet cli-bridge.service || die "the service does not start: journalctl -u cli-bridge -n 30"
+        say "   it runs"
     fi
 fi
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreLocked
 from bridge.ledger.store import Store
 from bridge.settings import Settings
 
 #: Longest that a running server may take for an answer, in seconds.
 TIMEOUT_S = 60.0
+#: How long a command waits for a server that is just starting, in seconds.
+STARTING_S = 20.0
 _PIECE = 65536
 
 
@@ -50,10 +54,8 @@ class AdminClient:
 @contextmanager
 def admin_client(settings: Settings) -> Iterator[AdminClient]:
     """A client of the running server, or of the data folder itself. Raises StoreError."""
-    holder = Store.holder(settings.data_dir)
+    holder = _holder(settings)
     if holder is not None:
-        if "address" not in holder:
-            raise StoreLocked(holder.get("pid"))
         yield _Online(holder["address"], holder["token"])
         return
     from bridge.http.app import create_app
@@ -64,6 +66,17 @@ def admin_client(settings: Settings) -> Iterator[AdminClient]:
         yield _Offline(create_app(service), service.local_token)
     finally:
         service.close()
+
+
+def _holder(settings: Settings) -> dict[str, Any] | None:
+    """Who has the data folder. A server that is just starting does not say its address yet, and another command
+    is soon done: both are waited for. Raises StoreLocked."""
+    deadline = Clock().monotonic() + STARTING_S
+    while (holder := Store.holder(settings.data_dir)) is not None and "address" not in holder:
+        if Clock().monotonic() > deadline:
+            raise StoreLocked(holder.get("pid"))
+        time.sleep(0.1)
+    return holder
 
 
 class _Online(AdminClient):

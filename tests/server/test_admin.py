@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +184,16 @@ def test_commands_work_while_the_server_runs_and_while_it_does_not(tmp_path: Pat
     with servers.running(tmp_path, demo=True) as again:
         assert again.call("GET", "/me", key=second).status == 200
         assert again.call("GET", "/me", key=raw).json["usage"]["today"]["requests"] == 1
+
+
+def test_a_command_waits_for_a_server_that_is_just_starting(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as server:
+        lock = server.data_dir / "lock"
+        facts = lock.read_text()
+        # As it is between taking the folder and listening.
+        lock.write_text(json.dumps({"pid": json.loads(facts)["pid"]}))
+        threading.Timer(1.0, lock.write_text, (facts,)).start()
+        assert server.command("keys", "list").returncode == 0
 
 
 def test_a_second_server_on_the_same_folder_refuses_and_names_the_first(tmp_path: Path) -> None:
