@@ -1,0 +1,213 @@
+"""What is in deploy/ fits together, and passes the checks that can be made without the machines it is for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bridge.cli import main
+from bridge.ops.serve import DRAIN_S, GRACEFUL_TIMEOUT_S, KEEP_ALIVE_S
+from bridge.settings import TABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+INSTALLER = (DEPLOY / "install.sh").read_text()
+UNITS = [*sorted((DEPLOY / "systemd").glob("*")), DEPLOY / "cloudflared" / "cloudflared.service"]
+TUNNELS = sorted((DEPLOY / "cloudflared").glob("*.yml"))
+VARIABLES = {row["variable"] for row in TABLE}
+
+
+def tool(name: str) -> str:
+    """A checker that the dev extra has installed beside this Python."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    assert found is not None, f"{name} is missing: pip install -e '.[dev]'"
+    return found
+
+
+@pytest.mark.parametrize("script", ["deploy/install.sh", "run", ".ci/run"])
+def test_shell_scripts_pass_shellcheck(script: str) -> None:
+    done = subprocess.run([tool("shellcheck"), script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    done = subprocess.run([tool("hadolint"), "deploy/docker/Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_the_dockerfile_copies_is_in_its_context() -> None:
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source in allowed, f"{source} is not let into the context"
+    assert set(re.findall(r"\bBRIDGE_\w+", text)) <= VARIABLES
+
+
+def test_compose_keeps_the_bridge_to_itself() -> None:
+    services = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())["services"]
+    assert set(services) == {"bridge", "cloudflared"}
+    for service in services.values():
+        assert "ports" not in service
+        assert service["cap_drop"] == ["ALL"]
+        assert service["read_only"] is True
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    assert services["cloudflared"]["network_mode"] == "service:bridge", "else its word on addresses is not believed"
+    assert set(services["bridge"]["environment"]) <= VARIABLES
+    assert int(services["bridge"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+
+
+# --- systemd ---------------------------------------------------------------------------------------------
+
+
+def unit(path: Path) -> dict[str, list[str]]:
+    """Key -> values of a unit, whatever the section. Keys of systemd may come several times."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_name_only_what_the_installer_makes(path: Path) -> None:
+    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    made = ("/opt/cli-bridge", "/etc/cli-bridge/env", "/var/lib/cli-bridge", "/var/backups/cli-bridge")
+    for named in re.findall(r"(?<![\w:/])/(?:opt|etc|var|run)/[\w/.-]+", text):
+        assert named.startswith((*made, "/etc/cloudflared")), named
+        assert named.split("/")[2] in INSTALLER
+    assert path.name in INSTALLER
+    assert set(re.findall(r"\bBRIDGE_\w+", text)) <= VARIABLES
+
+
+@pytest.mark.parametrize("path", [p for p in UNITS if p.suffix == ".service"], ids=lambda path: path.name)
+def test_services_run_as_users_of_their_own_and_are_closed_in(path: Path) -> None:
+    keys = unit(path)
+    assert keys["User"][0] in ("cli-bridge", "cloudflared")
+    assert "useradd --system --user-group" in INSTALLER
+    for key in ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectKernelModules", "RestrictSUIDSGID"):
+        assert keys[key] == ["yes"], key
+    assert keys["ProtectSystem"] == ["strict"]
+    assert keys["SystemCallFilter"][0] == "@system-service"
+    assert keys["UMask"] == ["0077"]
+
+
+def test_the_service_may_change_to_the_user_of_the_clis_and_nothing_more() -> None:
+    keys = unit(DEPLOY / "systemd" / "cli-bridge.service")
+    assert keys["AmbientCapabilities"] == keys["CapabilityBoundingSet"] == ["CAP_SETUID CAP_SETGID CAP_KILL"]
+    assert unit(DEPLOY / "systemd" / "cli-bridge-backup.service")["CapabilityBoundingSet"] == [""]
+
+
+def test_the_service_gets_time_to_drain_and_survives_a_greedy_cli() -> None:
+    keys = unit(DEPLOY / "systemd" / "cli-bridge.service")
+    assert int(keys["TimeoutStopSec"][0]) > max(DRAIN_S, GRACEFUL_TIMEOUT_S)
+    assert keys["KillMode"] == ["mixed"], "the CLIs are not told to stop before the server has drained"
+    assert keys["OOMPolicy"] == ["continue"]
+    assert keys["RestartPreventExitStatus"] == ["2"]
+
+
+def test_every_command_that_a_unit_or_the_installer_runs_exists() -> None:
+    texts = "\n".join([*(path.read_text() for path in UNITS), INSTALLER])
+    run = set(re.findall(r"(?:bin/cli-bridge|\"\$COMMAND\"|sudo cli-bridge) ([a-z][a-z-]*)", texts))
+    assert {"serve", "backup", "doctor", "keys"} == run
+    assert run <= set(main.commands)
+
+
+def test_the_settings_that_the_installer_writes_exist() -> None:
+    assert set(re.findall(r"\b(?:BRIDGE|ANTHROPIC|OPENAI)_\w+", INSTALLER)) <= VARIABLES
+
+
+def test_the_installer_can_be_asked_without_root_and_changes_nothing(tmp_path: Path) -> None:
+    before = sorted(path.name for path in Path("/etc/systemd/system").glob("cli-bridge*"))
+    for arguments in (["--dry-run"], ["--dry-run", "--tunnel", "b.example.com"], ["--dry-run", "--uninstall"]):
+        done = subprocess.run([DEPLOY / "install.sh", *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "would run" in done.stdout
+    assert sorted(path.name for path in Path("/etc/systemd/system").glob("cli-bridge*")) == before
+    assert subprocess.run([DEPLOY / "install.sh", "--nonsense"], capture_output=True).returncode == 2
+    evil = subprocess.run([DEPLOY / "install.sh", "--dry-run", "--tunnel", "x;id"], capture_output=True, text=True)
+    assert (evil.returncode, "not a host name" in evil.stderr) == (1, True)
+
+
+# --- the tunnel --------------------------------------------------------------------------------------------
+
+#: Fields as cloudflared reads them (config/configuration.go there).
+TOP = {"tunnel", "credentials-file", "ingress", "originRequest", "metrics", "loglevel"}
+RULE = {"hostname", "path", "service", "originRequest"}
+ORIGIN = {"connectTimeout", "tlsTimeout", "tcpKeepAlive", "keepAliveConnections", "keepAliveTimeout", "access"}
+ACCESS = {"required", "teamName", "audTag"}
+
+
+def with_access(text: str) -> str:
+    """The template as its comments say for Cloudflare Access: the second form of the first rule."""
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("  # - hostname"))
+    end = next(n for n in range(start, len(lines)) if not lines[n].startswith("  #"))
+    closed = next(n for n, line in enumerate(lines) if line.startswith("  - hostname"))
+    opened = [line.replace("  # ", "  ", 1) for line in lines[start:end]]
+    return "\n".join([*lines[:closed], *lines[closed + 3 : start], *opened, *lines[end:]])
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    """What `cloudflared tunnel ingress validate` would say (ingress/ingress.go there), and unknown fields."""
+    found = [f"unknown {name}" for name in config.keys() - TOP]
+    rules = config["ingress"]
+    for number, rule in enumerate(rules):
+        last = number == len(rules) - 1
+        found += [f"unknown {name}" for name in rule.keys() - RULE]
+        origin = rule.get("originRequest", {})
+        found += [f"unknown {name}" for name in origin.keys() - ORIGIN]
+        found += [f"unknown {name}" for name in origin.get("access", {}).keys() - ACCESS]
+        catches_all = rule.get("hostname", "") in ("", "*") and not rule.get("path")
+        if catches_all != last:
+            found.append("the last rule, and only that, must catch everything")
+        if not re.fullmatch(r"unix:/[^\s]+|http_status:[1-5]\d\d|https?://[^/\s]+", rule["service"]):
+            found.append(f"service {rule['service']}")
+        re.compile(rule.get("path", ""))
+    return found
+
+
+@pytest.mark.parametrize("path", TUNNELS, ids=lambda path: path.name)
+@pytest.mark.parametrize("access", [False, True], ids=["closed", "access"])
+def test_the_templates_of_the_tunnel_are_valid_and_guard_the_admin(path: Path, access: bool) -> None:
+    text = path.read_text()
+    config = yaml.safe_load(with_access(text) if access else text)
+    assert problems(config) == []
+    guard, api = config["ingress"][:2]
+    assert guard["hostname"] == api["hostname"]
+    for spelling in ("/admin", "/admin/", "/admin/keys", "//admin", "/./admin", "/x/../admin/keys", "/metrics"):
+        assert re.search(guard["path"], spelling), spelling
+    for free in ("/generate", "/generate-codex", "/me", "/health", "/v1/messages", "/jobs/run_1", "/"):
+        assert not re.search(guard["path"], free), free
+    if access:
+        assert guard["originRequest"]["access"]["required"] is True
+        assert guard["service"] == api["service"]
+    else:
+        assert guard["service"] == "http_status:404"
+    idle = api["originRequest"]["keepAliveTimeout"]
+    assert int(idle.removesuffix("s")) < KEEP_ALIVE_S, "else cloudflared uses connections that the bridge has closed"
+
+
+def test_a_wrong_configuration_would_be_noticed() -> None:
+    good = yaml.safe_load(TUNNELS[0].read_text())
+    assert problems({**good, "ingres": []})
+    assert problems({**good, "ingress": good["ingress"][:-1]})
+    assert problems({**good, "ingress": [{"service": "http_status:404"}, *good["ingress"]]})
+    assert problems({**good, "ingress": [{"hostname": "x", "service": "localhost:1"}, good["ingress"][-1]]})
+
+
+def test_the_unit_and_the_template_mean_the_same_socket() -> None:
+    socket = next(rule["service"] for rule in yaml.safe_load(TUNNELS[1].read_text())["ingress"][1:])
+    assert socket == "unix:/run/cli-bridge/bridge.sock"
+    assert "SOCKET=/run/cli-bridge/bridge.sock" in INSTALLER
+    assert unit(DEPLOY / "systemd" / "cli-bridge.service")["RuntimeDirectory"] == ["cli-bridge"]
+    assert unit(DEPLOY / "cloudflared" / "cloudflared.service")["SupplementaryGroups"] == ["cli-bridge"]
