@@ -110,7 +110,8 @@ def read(source: IO[bytes], target: Path | None = None) -> Manifest:
     found: dict[str, Entry] = {}
     manifest: Manifest | None = None
     try:
-        with tarfile.open(fileobj=source, mode="r|gz") as tar:
+        # gzip itself, and not tarfile's way with it, so that its own sum is checked at the end.
+        with gzip.GzipFile(fileobj=source, mode="rb") as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() else None
                 if manifest is not None or content is None or member.name in found:
@@ -121,7 +122,9 @@ def read(source: IO[bytes], target: Path | None = None) -> Manifest:
                     found[member.name] = _take(content, None if target is None else target / member.name)
                 else:
                     raise StoreError("The backup holds things that no backup has.", _HINT)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            while packed.read(_CHUNK):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise StoreError(f"The backup cannot be read ({error}).", _HINT) from None
     if manifest is None:
         raise StoreError("The backup has no end.", _HINT)

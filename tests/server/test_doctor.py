@@ -181,7 +181,7 @@ def test_files_of_another_user_are_found(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_memory_that_does_not_bear_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "memory_bytes", lambda: 2**30)
+    monkeypatch.setattr(host, "total_bytes", lambda: 2**30)
     found = one(host.check(settings(tmp_path, BRIDGE_MAX_CONCURRENT="20")), "memory")
     assert found.level == "warn"
     assert "BRIDGE_MAX_CONCURRENT" in found.todo
