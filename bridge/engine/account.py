@@ -40,11 +40,16 @@ def find(wanted: str | None) -> Account | None:
         return None
     if entry.pw_uid == os.geteuid():
         return None
-    if _capabilities() & _NEEDED != _NEEDED or shutil.which("setpriv") is None:
+    if not may_change_users(_capabilities()) or shutil.which("setpriv") is None:
         if wanted:
             raise SettingsError(["BRIDGE_CLI_USER needs setpriv, and a service that may change users, such as root"])
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+def may_change_users(capabilities: int) -> bool:
+    """Whether a process with these effective capabilities (a mask, as in /proc/PID/status) can be given one."""
+    return capabilities & _NEEDED == _NEEDED
 
 
 def warning(account: Account | None) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from bridge.cli import main
+from bridge.engine import account
 from bridge.ops.serve import DRAIN_S, GRACEFUL_TIMEOUT_S, KEEP_ALIVE_S
 from bridge.settings import TABLE
 
@@ -103,7 +104,14 @@ def test_services_run_as_users_of_their_own_and_are_closed_in(path: Path) -> Non
 
 def test_the_service_may_change_to_the_user_of_the_clis_and_nothing_more() -> None:
     keys = unit(DEPLOY / "systemd" / "cli-bridge.service")
-    assert keys["AmbientCapabilities"] == keys["CapabilityBoundingSet"] == ["CAP_SETUID CAP_SETGID CAP_KILL"]
+    assert (
+        keys["AmbientCapabilities"]
+        == keys["CapabilityBoundingSet"]
+        == ["CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE"]
+    )
+    numbers = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
+    mask = sum(1 << numbers[name] for name in keys["AmbientCapabilities"][0].split())
+    assert account.may_change_users(mask)
     assert unit(DEPLOY / "systemd" / "cli-bridge-backup.service")["CapabilityBoundingSet"] == [""]
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.clock import Clock, iso, next_day_at
+from bridge.engine import account
 from bridge.engine.memory import CLAUDE_PROCESS_BYTES, total_bytes
 from bridge.ledger.store import Store
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
@@ -20,7 +21,6 @@ from bridge.settings import Settings
 
 #: Before this the clock must be wrong: the program is newer.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-_CAP_SETGID, _CAP_SETUID = 6, 7
 #: struct timex of adjtimex(2), with room to spare, and what it returns for a clock that nobody sets.
 _TIMEX_BYTES, _TIME_ERROR = 512, 5
 
@@ -49,8 +49,8 @@ def _users(settings: Settings) -> Iterator[Finding]:
         yield warn("user", "root", "Run the service as a user of its own; deploy/install.sh sets that up.")
     else:
         yield ok("user", f"{name}" + ("" if holder is None else " (the running server)"))
-    wanted = str(getattr(settings, "cli_user", None) or "cli-bridge-run")
-    may_switch = uid == 0 or (capabilities >> _CAP_SETUID & capabilities >> _CAP_SETGID & 1 == 1)
+    wanted = settings.cli_user or account.DEFAULT_USER
+    may_switch = uid == 0 or account.may_change_users(capabilities)
     try:
         pwd.getpwnam(wanted)
     except KeyError:
