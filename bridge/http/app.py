@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from bridge.errors import BridgeError
 from bridge.http import admin, generate, jobs, me, metrics, respond, upkeep, v1
 from bridge.http.address import AddressLimiter, client_address
+from bridge.http.body import Intake, Request
 from bridge.http.context import service_of
 from bridge.http.discard import discard_rest
 from bridge.service import Service
@@ -47,7 +48,9 @@ _SHOWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Should-Retry",
 def create_app(service: Service) -> Flask:
     """The WSGI application of one opened service."""
     app = Flask("bridge", static_folder=None)
+    app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = service.settings.max_body_bytes
+    app.config["INTAKE"] = Intake(service.settings.max_body_bytes)
     app.config["SERVICE"] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]

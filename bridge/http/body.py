@@ -1,0 +1,106 @@
+"""The bodies of requests: read whole, in a bounded time, and not too many large ones at once.
+
+A body lies in memory while it arrives. Whoever sends slowly, or many at once, must not be able to fill it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import flask
+import gevent
+from flask import current_app, g
+from gunicorn.http.errors import ParseException
+
+from bridge.errors import BridgeError
+from bridge.http.context import service_of
+
+#: Time for any body, in seconds, and the slowest pace of a long one: 32 MiB may take five minutes.
+BODY_S, BYTES_PER_SECOND = 30.0, 128 * 1024
+#: Up to this size, in bytes, a body is read without asking for room.
+SMALL_BYTES = 256 * 1024
+#: Bodies of the largest size that are read at the same time: of one key, and of all.
+LARGEST_OF_KEY, LARGEST_OF_ALL = 1, 4
+#: How long a large body waits for its turn, and how often it looks, in seconds.
+TURN_S, LOOK_S = 20.0, 0.05
+
+_CHUNK = 65536
+
+
+class Intake:
+    """The bytes of large bodies that are on their way in, by key."""
+
+    def __init__(self, largest: int) -> None:
+        """`largest` is the most that one body may have, in bytes."""
+        self._largest = largest
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def room(self, key_name: str, size: int) -> Iterator[None]:
+        """Room for `size` bytes for the length of a block. Raises BridgeError overloaded."""
+        for _ in range(round(TURN_S / LOOK_S)):
+            if self._fits(key_name, size):
+                break
+            gevent.sleep(LOOK_S)
+        else:
+            raise BridgeError("overloaded", "Too many large requests are coming in already.", retry_after=TURN_S)
+        self._taken[key_name] += size
+        try:
+            yield
+        finally:
+            self._taken[key_name] -= size
+            if not self._taken[key_name]:
+                del self._taken[key_name]
+
+    def _fits(self, key_name: str, size: int) -> bool:
+        return (
+            self._taken[key_name] + size <= LARGEST_OF_KEY * self._largest
+            and self._taken.total() + size <= LARGEST_OF_ALL * self._largest
+        )
+
+
+class Request(flask.Request):
+    """A request whose body is read by these rules, whoever asks for it."""
+
+    def get_data(self, cache: bool = False, as_text: bool = False, parse_form_data: bool = False) -> Any:
+        """The whole body, as bytes, read once. Raises BridgeError invalid_request where it breaks off, is not
+        what its headers say, or comes too slowly, and overloaded; and HTTPException for one that is too large."""
+        try:
+            body = self._read()
+        except ParseException:
+            raise _broken("The body cannot be read; its chunks are not as HTTP says.") from None
+        if self.content_length is not None and len(body) < self.content_length:
+            raise _broken("The body broke off.")
+        return body
+
+    def _read(self) -> bytes:
+        stream, body, largest = self.stream, bytearray(), self.max_content_length or 0
+        # Of unknown length: one byte more than there may be, which the stream refuses.
+        size = largest + 1 if self.content_length is None else self.content_length
+        _fill(body, stream, min(size, SMALL_BYTES))
+        if len(body) == SMALL_BYTES:
+            key = g.get("key")
+            intake: Intake = current_app.config["INTAKE"]
+            with intake.room("" if key is None else key.name, min(size, largest)):
+                _fill(body, stream, size)
+        return bytes(body)
+
+
+def _fill(body: bytearray, stream: IO[bytes], size: int) -> None:
+    """Read until `body` has `size` bytes, or nothing more comes. Raises BridgeError where that is too slow."""
+    clock = service_of().clock
+    until = clock.monotonic() + BODY_S
+    while len(body) < size:
+        with gevent.Timeout(max(0.0, until - clock.monotonic()), _broken("The body came too slowly.")):
+            chunk = stream.read(min(_CHUNK, size - len(body)))
+        if not chunk:
+            return
+        body += chunk
+        until += len(chunk) / BYTES_PER_SECOND
+
+
+def _broken(message: str) -> BridgeError:
+    return BridgeError("invalid_request", message, "Send the whole body again.")

@@ -1,0 +1,118 @@
+"""Bodies that break off, lie about themselves, come slowly, or come in large numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import server as servers
+from tests.support.server import Server
+from tests.support.wire import Wire, head
+
+BODY = b'{"userPrompt": "hello"}'
+CHUNKED = "Transfer-Encoding: chunked"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without patience."""
+    env = {"DEMO_BODY_SECONDS": "0.5", "DEMO_TURN_SECONDS": "0.3"}
+    with servers.running(tmp_path_factory.mktemp("hasty"), env, demo=True) as server:
+        yield server
+
+
+def length(size: int) -> str:
+    return f"Content-Length: {size}"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def test_a_body_in_chunks_is_a_body(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        answer = wire.ask(head("POST", "/generate", CHUNKED, key=key), chunk(BODY[:5]), chunk(BODY[5:]), b"0\r\n\r\n")
+        assert answer.status == 200
+        assert wire.ask(head("GET", "/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\nhello\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloXX0\r\n\r\n",
+        b"\r\n\r\n",
+        b"17;=;\r\n" + BODY + b"\r\n0\r\n\r\n",
+        chunk(BODY) + b"0\r\nAuthorization: Bearer x\r\n\r\n",
+        chunk(BODY) + b"0\r\n half a trailer\r\n\r\n",
+        b"0" * 9000,
+    ],
+)
+def test_chunks_that_are_none_are_refused_and_end_the_connection(server: Server, key: str, chunks: bytes) -> None:
+    with Wire(server) as wire:
+        answer = wire.ask(head("POST", "/generate", CHUNKED, key=key), chunks, head("GET", "/health"))
+        assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+        assert wire.socket.recv(65536) == b"", "what follows such a body is not read as a request"
+
+
+def test_a_body_that_breaks_off_changes_nothing(server: Server) -> None:
+    server.new_key("kept")
+    for headers, part in ((length(23), b""), (length(23), b"{}"), (CHUNKED, b""), (CHUNKED, b"2\r\n{}")):
+        with Wire(server) as wire:
+            wire.send(head("POST", "/admin/keys/kept/rotate", headers, key=servers.ADMIN_KEY), part)
+            wire.socket.shutdown(1)
+            assert wire.answer().status == 400
+    assert server.admin("GET", "/audit").json["audit"][0]["action"] == "key_created"
+
+
+@pytest.mark.parametrize("framing", [length(20), CHUNKED])
+def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server, framing: str) -> None:
+    key = hasty.new_key(f"slow-{framing[:1]}")
+    with Wire(hasty) as wire:
+        answer = wire.ask(head("POST", "/generate", framing, key=key), b"1")
+        assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+        assert "too slowly" in answer.json["error"]
+        assert wire.ended()
+
+
+def test_a_body_in_chunks_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    with servers.running(tmp_path, {"BRIDGE_MAX_BODY_BYTES": str(MIB)}, demo=True) as server:
+        key = server.new_key()
+        for size, status in ((MIB // 2, 400), (MIB - 1, 400), (MIB + 1, 413), (3 * MIB, 413)):
+            with Wire(server) as wire:
+                answer = wire.ask(head("POST", "/generate", CHUNKED, key=key), chunk(b" " * size), b"0\r\n\r\n")
+                assert answer.status == status, size
+
+
+def test_large_bodies_that_never_end_do_not_fill_the_memory_or_hold_up_others(server: Server) -> None:
+    greedy, other = server.new_key("greedy"), server.new_key("other")
+    worker = psutil.Process(server.process.pid).children()[0]
+    before = worker.memory_info().rss
+    with ExitStack() as stack:
+        for _ in range(8):
+            wire = stack.enter_context(Wire(server))
+            wire.socket.settimeout(0.2)
+            wire.send(head("POST", "/generate", length(32 * MIB), key=greedy))
+            try:
+                wire.send(b" " * (32 * MIB - 1))
+            except TimeoutError:
+                pass  # nobody takes it, as it should be
+        assert worker.memory_info().rss - before < 100 * MIB
+        assert server.call("POST", "/generate", BODY, key=greedy).status == 200
+        assert server.call("POST", "/generate", BODY + b" " * 20 * MIB, key=other).status == 200
+
+
+def test_who_waits_too_long_for_room_is_told_so(hasty: Server) -> None:
+    key = hasty.new_key("impatient")
+    with Wire(hasty) as first, Wire(hasty) as second:
+        first.send(head("POST", "/generate", length(32 * MIB), key=key), b" " * MIB)
+        second.send(head("POST", "/generate", length(20 * MIB), key=key), b" " * MIB)
+        answer = second.answer()
+        assert (answer.status, answer.json["code"]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
