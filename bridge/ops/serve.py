@@ -25,6 +25,7 @@ from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
 from bridge.ops.alerts import Alerts
+from bridge.ops.notify import notify, take_socket
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
 
@@ -107,6 +108,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._ready = ready
         self._service: Service | None = None
         self._stopping = RLock()
+        self._systemd = take_socket()
         super().__init__()
 
     def reload(self) -> None:
@@ -174,6 +176,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         worker.finish = self._finish
         if self._ready is not None:
             self._ready(service, address)
+        notify(self._systemd, "READY=1")
 
     def _finish(self) -> None:
         """Drain, and end this process: gunicorn itself would cut running requests off, and then wait for

@@ -231,3 +231,15 @@ def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
 def default_cost(server: Server) -> float:
     limits: dict[str, float] = server.admin("GET", "/keys/before").json["limits"]
     return limits["maxCostPerDay"]
+
+
+def test_systemd_is_told_when_it_serves_and_a_hand_over_is_no_stop(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        with servers.running(tmp_path, {"NOTIFY_SOCKET": str(tmp_path / "notify")}, demo=True) as server:
+            assert systemd.recv(100) == b"READY=1"
+            assert server.call("GET", "/health").status == 200
+            server.process.send_signal(signal.SIGHUP)
+            # Nothing in between: systemd would take "stopping" at its word, and end the new worker, too.
+            assert systemd.recv(100) == b"READY=1"

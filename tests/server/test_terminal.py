@@ -203,3 +203,9 @@ def test_a_settings_file_can_be_named(tmp_path: Path, key_with: Callable[..., st
     file.unlink()
     missing = server.command("keys", "list")
     assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
+
+
+def test_a_person_sees_what_is_being_worked_on_and_a_script_does_not(server: Server, tmp_path: Path) -> None:
+    file = str(tmp_path / "b.tar.gz")
+    assert "backup: writing b.tar.gz" in at_a_terminal(server, "backup", file)
+    assert server.command("backup", file).stderr == ""
