@@ -219,6 +219,13 @@ class Settings:
     codex_credentials: str = _setting(
         "BRIDGE_CODEX_CREDENTIALS", _choice("api-key", "login"), "api-key", "the same for codex"
     )
+    claude_oauth_token: str | None = _setting(
+        "CLAUDE_CODE_OAUTH_TOKEN",
+        _text,
+        "",
+        "for BRIDGE_CLAUDE_CREDENTIALS=login: a token of 'claude setup-token', in the place of the log-in",
+        secret=True,
+    )
     claude_default_model: str = _setting(
         "BRIDGE_CLAUDE_DEFAULT_MODEL", _model, "claude-sonnet-5-5", "where a request names none"
     )

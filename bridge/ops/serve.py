@@ -118,6 +118,9 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self._settings = self._reread()
             except SettingsError as error:
                 say("The settings were not read again:\n  " + "\n  ".join(error.problems))
+            except SystemExit:
+                # What could not be read has been said already; a reload must not end the service.
+                say("The settings were not read again.")
         super().reload()
 
     def load_config(self) -> None:

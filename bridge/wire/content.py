@@ -16,9 +16,13 @@ from bridge.types import MODEL_PATTERN, Image, Message, Text
 
 #: Longest prompt, in characters.
 MAX_PROMPT_CHARACTERS = 500_000
-#: Most messages of one conversation, and most images of one request.
-MAX_MESSAGES, MAX_IMAGES = 1000, 50
+#: Most messages of one conversation, parts of all its messages, and images of one request.
+MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
+#: Most commas and opening brackets of a body, those in its texts included. Each may be a value of its own: `[],`
+#: takes three bytes in a body and sixty-four in memory.
+MAX_MARKS = 1_200_000
 
+NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...)."
 _DATA_URL = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,([A-Za-z0-9+/=\s]+)\Z")
 _MAGIC = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
@@ -34,6 +38,12 @@ def invalid(message: str, param: str | None = None) -> BridgeError:
     if param is not None:
         error.facts["param"] = param
     return error
+
+
+def check_size(body: bytes) -> None:
+    """Refuse a body that would be many times as large in memory, before it is decoded."""
+    if len(body) > MAX_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+        raise invalid("The body has too many values.")
 
 
 def prompt(field: str, text: str) -> str:
@@ -53,7 +63,7 @@ def image_of_url(url: str, where: str) -> Image:
     """The image of a data URL. The bridge fetches nothing."""
     match = _DATA_URL.match(url)
     if match is None:
-        raise invalid(f"{where} is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...).")
+        raise invalid(f"{where} {NO_DATA_URL}")
     return image(match.group(1), match.group(2), where)
 
 
@@ -80,11 +90,18 @@ def message(role: str, parts: Sequence[Text | Image], where: str) -> Message:
 
 def conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
     """A whole conversation, if it is not too large."""
+    if sum(len(each.content) for each in messages) > MAX_PARTS:
+        raise invalid(f"The messages have more than {MAX_PARTS} parts together.")
     if sum(isinstance(part, Image) for each in messages for part in each.content) > MAX_IMAGES:
-        raise invalid(f"A request may have at most {MAX_IMAGES} images.")
+        raise too_many_images()
     if sum(len(each.text) for each in messages) > MAX_PROMPT_CHARACTERS:
         raise invalid(f"The messages are longer than {MAX_PROMPT_CHARACTERS} characters together.")
     return tuple(messages)
+
+
+def too_many_images() -> BridgeError:
+    """The refusal of more images than a request may have."""
+    return invalid(f"A request may have at most {MAX_IMAGES} images.")
 
 
 def model_name(name: str) -> str:
@@ -102,5 +119,7 @@ def sentence(error: str) -> str:
     if unknown:
         field = f"{place}.{unknown.group(1)}" if place else unknown.group(1)
         return f"Unknown field {field[:100]!r}."
+    if place.startswith("images[") and "length" in text:
+        return f"{place} {NO_DATA_URL}"
     text = text.replace("`", "")
     return f"{place[:200]}: {text[:300]}." if place else f"{text[:300]}."

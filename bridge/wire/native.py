@@ -14,6 +14,8 @@ from bridge.wire import content
 from bridge.wire.content import MAX_MESSAGES
 
 MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+#: No data URL of an image is shorter; said here so that millions of short texts end the decoding at the first.
+ImageUrl = Annotated[str, Meta(min_length=24)]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -43,7 +45,7 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     user_prompt: str | None = None
     system_prompt: str | None = None
     messages: list[WireMessage] | None = None
-    images: list[str] | None = None
+    images: list[ImageUrl] | None = None
     model: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
     effort: Effort | None = None
@@ -57,6 +59,7 @@ _decoder = msgspec.json.Decoder(GenerateBody)
 
 def parse(body: bytes, *, provider: str, default_model: str, settings: Settings) -> tuple[GenerationRequest, bool]:
     """The request, and whether it asks for a stream. Raises BridgeError (invalid_request)."""
+    content.check_size(body)
     try:
         wire = _decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -95,6 +98,8 @@ def _conversation(wire: GenerateBody) -> tuple[Message, ...]:
     else:
         messages = _messages(wire.messages)
     if wire.images:
+        if len(wire.images) > content.MAX_IMAGES:
+            raise content.too_many_images()
         pictures = tuple(content.image_of_url(url, f"images[{i}]") for i, url in enumerate(wire.images))
         last = messages[-1]
         messages[-1] = Message(last.role, (*pictures, *last.content))

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from bridge.wire import content
 from bridge.wire.content import invalid, sentence
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ def table(*parameters: Parameter) -> Mapping[str, Parameter]:
 
 def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> T:
     """The supported part of a body. null counts as not given. Raises BridgeError (invalid_request)."""
+    content.check_size(body)
     try:
         given = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -200,6 +201,38 @@ def test_an_unknown_field_deeper_inside_is_named_with_its_place() -> None:
 )
 def test_a_conversation_that_cannot_be_answered_is_refused(fields: dict[str, Any], words: str) -> None:
     assert words in refusal(**fields)
+
+
+def body_of(start: bytes, part: bytes, end: bytes) -> bytes:
+    """A body of about two million bytes that repeats one small part."""
+    return start + b",".join([part] * (2_000_000 // (len(part) + 1))) + end
+
+
+HUGE = {
+    "schema": body_of(b'{"userPrompt":"x","schema":{"enum":[', b"[]", b"]}}"),
+    "schema of nothing": body_of(b'{"userPrompt":"x","schema":{"enum":[', b"{}", b"]}}"),
+    "images": body_of(b'{"userPrompt":"x","images":[', b'"ab"', b"]}"),
+    "real images": body_of(b'{"userPrompt":"x","images":[', b'"data:image/gif;base64,R0lGODlh"', b"]}"),
+    "messages": body_of(b'{"messages":[', b'{"role":"user","content":""}', b"]}"),
+    "parts": body_of(b'{"messages":[{"role":"user","content":[', b'{"type":"text","text":""}', b"]}]}"),
+}
+
+
+@pytest.mark.parametrize("body", HUGE.values(), ids=list(HUGE))
+def test_a_body_of_many_small_things_is_refused_before_it_is_large_in_memory(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        refusal(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(body)
+
+
+def test_more_parts_than_a_conversation_needs_are_refused() -> None:
+    part = {"type": "text", "text": "x"}
+    assert parse(messages=[{"role": "user", "content": [part] * 2000}])
+    assert "2000 parts" in refusal(messages=[{"role": "user", "content": [part] * 1001}] * 2)
 
 
 def test_an_assistant_has_no_images() -> None:

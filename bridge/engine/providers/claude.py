@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,9 +140,8 @@ class ClaudeProvider:
         if self._login:
             # A token made for this, or the operator's log-in; only that one file of their config, so
             # that their own instructions stay out and parallel processes do not write into it.
-            token = os.environ.get("CLAUDE_CODE_OAUTH_TOKEN")
-            if token:
-                env["CLAUDE_CODE_OAUTH_TOKEN"] = token
+            if settings.claude_oauth_token:
+                env["CLAUDE_CODE_OAUTH_TOKEN"] = settings.claude_oauth_token
             config = self._scratch.login_folder("CLAUDE_CONFIG_DIR", ".claude")
             self._scratch.link(config / ".credentials.json", home)
         elif settings.anthropic_api_key:
