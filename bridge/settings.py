@@ -7,17 +7,62 @@ the parser. `Settings.load` reads them all and reports every mistake at once.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.errors import SettingsError
-from bridge.types import MODEL_PATTERN
+from bridge.parsers import (
+    admin_key as _admin_key,
+)
+from bridge.parsers import (
+    auto as _auto,
+)
+from bridge.parsers import (
+    choice as _choice,
+)
+from bridge.parsers import (
+    command as _command,
+)
+from bridge.parsers import (
+    dollars as _dollars,
+)
+from bridge.parsers import (
+    integer as _integer,
+)
+from bridge.parsers import (
+    model as _model,
+)
+from bridge.parsers import (
+    models as _models,
+)
+from bridge.parsers import (
+    names as _names,
+)
+from bridge.parsers import (
+    number as _number,
+)
+from bridge.parsers import (
+    origins as _origins,
+)
+from bridge.parsers import (
+    switch as _switch,
+)
+from bridge.parsers import (
+    text as _text,
+)
+from bridge.parsers import (
+    url as _url,
+)
+from bridge.parsers import (
+    user as _user,
+)
+from bridge.parsers import (
+    zone as _zone,
+)
 
 ENV_FILE = "BRIDGE_ENV_FILE"
 """Names the file that settings are read from besides the environment."""
@@ -40,118 +85,6 @@ LIMIT_DEFAULTS: dict[str, tuple[float, str]] = {
 def default_limit_variable(limit: str) -> str:
     """The environment variable with the default of a limit: maxCostPerDay -> BRIDGE_DEFAULT_MAX_COST_PER_DAY."""
     return "BRIDGE_DEFAULT_" + re.sub(r"(?=[A-Z])", "_", limit).upper()
-
-
-# --- parsers: text in, value out, ValueError with a sentence that fits after the variable's name ---
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _integer(least: int, most: int = 2**31) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", value) or not least <= int(value) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(value)
-
-    return parse
-
-
-def _auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
-    return lambda value: None if value == "auto" else parse(value)
-
-
-def _number(least: float, most: float = 1e9) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not (math.isfinite(number) and least <= number <= most):
-            raise ValueError(f"must be a number from {least:g} to {most:g}")
-        return number
-
-    return parse
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return value
-
-    return parse
-
-
-def _switch(value: str) -> bool:
-    if value not in ("on", "off"):
-        raise ValueError("must be on or off")
-    return value == "on"
-
-
-def _admin_key(value: str) -> str:
-    if len(value) < 16:
-        raise ValueError("must have at least 16 characters")
-    return value
-
-
-def _command(value: str) -> str:
-    if not value or value != value.strip() or "\0" in value:
-        raise ValueError("must be the name or the path of a program")
-    return value
-
-
-def _user(value: str) -> str:
-    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
-        raise ValueError("must be the name of a user")
-    return value
-
-
-def _model(value: str) -> str:
-    if not re.fullmatch(MODEL_PATTERN, value):
-        raise ValueError("must be a model name such as claude-sonnet-5-5")
-    return value
-
-
-def _models(value: str) -> tuple[str, ...]:
-    names = _names(value)
-    for name in names:
-        _model(name)
-    return names
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _origins(value: str) -> tuple[str, ...]:
-    names = () if value == "none" else _names(value)
-    for name in names:
-        if name != "*" and not re.fullmatch(r"https?://[^/\s]+", name):
-            raise ValueError("must be origins such as https://app.example.com, or *")
-    return names
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError("must be a URL that begins with http:// or https://")
-    return value.rstrip("/")
-
-
-def _zone(value: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
-
-
-def _dollars(value: str) -> float:
-    amount = _number(0)(value)
-    if 0 < amount < 1e-6:
-        raise ValueError("must be at least a millionth of a dollar, or 0 for no limit")
-    return amount
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -179,7 +112,10 @@ class Settings:
     """All settings of one server, checked. See docs/configuration.md, which is made from this table."""
 
     env_file: str = _setting(
-        ENV_FILE, _command, ".env", "file with further settings; only from the real environment, not from that file"
+        ENV_FILE,
+        _command,
+        ".env",
+        "file with further settings; only from the real environment, not from that file",
     )
     host: str = _setting("BRIDGE_HOST", _text, "127.0.0.1", "listen address")
     port: int = _setting("BRIDGE_PORT", _integer(0, 65535), "3456", "listen port; 0 picks a free one")
@@ -256,7 +192,10 @@ class Settings:
         "on or off: whether an answer that misses its schema is asked for once more, within what was reserved",
     )
     max_concurrent: int | None = _setting(
-        "BRIDGE_MAX_CONCURRENT", _auto(_integer(1, 512)), "auto", "runs at once; auto: from memory and cores"
+        "BRIDGE_MAX_CONCURRENT",
+        _auto(_integer(1, 512)),
+        "auto",
+        "runs at once; auto: from memory and cores",
     )
     warm_processes: int | None = _setting(
         "BRIDGE_WARM_PROCESSES", _auto(_integer(0, 64)), "auto", "claude processes kept ready; 0 = none"

@@ -1,0 +1,139 @@
+"""From the text of a setting to its value. Each raises ValueError with a sentence that fits after the name."""
+
+from __future__ import annotations
+
+import math
+import re
+import zoneinfo
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from bridge.types import MODEL_PATTERN
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def integer(least: int, most: int = 2**31) -> Callable[[str], int]:
+    """A whole number within bounds."""
+
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"\d{1,12}", value) or not least <= int(value) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return parse
+
+
+def auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    """`auto` as None, or what `parse` takes."""
+    return lambda value: None if value == "auto" else parse(value)
+
+
+def number(least: float, most: float = 1e9) -> Callable[[str], float]:
+    """A finite number within bounds."""
+
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and least <= number <= most):
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def switch(value: str) -> bool:
+    """`on` or `off`."""
+    if value not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return value == "on"
+
+
+def admin_key(value: str) -> str:
+    """A secret that is long enough."""
+    if len(value) < 16:
+        raise ValueError("must have at least 16 characters")
+    return value
+
+
+def command(value: str) -> str:
+    """A program."""
+    if not value or value != value.strip() or "\0" in value:
+        raise ValueError("must be the name or the path of a program")
+    return value
+
+
+def user(value: str) -> str:
+    """The name of a user."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError("must be the name of a user")
+    return value
+
+
+def model(value: str) -> str:
+    """A model name."""
+    if not re.fullmatch(MODEL_PATTERN, value):
+        raise ValueError("must be a model name such as claude-sonnet-5-5")
+    return value
+
+
+def models(value: str) -> tuple[str, ...]:
+    """Comma-separated model names."""
+    found = names(value)
+    for name in found:
+        model(name)
+    return found
+
+
+def names(value: str) -> tuple[str, ...]:
+    """Comma-separated names."""
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Comma-separated origins; `none` and `*` are words."""
+    found = () if value == "none" else names(value)
+    for name in found:
+        if name != "*" and not re.fullmatch(r"https?://[^/\s]+", name):
+            raise ValueError("must be origins such as https://app.example.com, or *")
+    return found
+
+
+def url(value: str) -> str:
+    """An HTTP URL, without a slash at its end."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return value.rstrip("/")
+
+
+def zone(value: str) -> zoneinfo.ZoneInfo:
+    """A time zone."""
+    try:
+        return zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
+
+
+def dollars(value: str) -> float:
+    """An amount of money; 0 for no limit."""
+    amount = number(0)(value)
+    if 0 < amount < 1e-6:
+        raise ValueError("must be at least a millionth of a dollar, or 0 for no limit")
+    return amount
