@@ -37,6 +37,7 @@ CODES: dict[str, Code] = {
     "key_expired": Code(403, "Ask your admin for a new key or a later expiry."),
     "model_not_allowed": Code(403, "Choose one of the models that GET /me lists."),
     "provider_not_allowed": Code(403, "Use the endpoint of a provider that GET /me lists."),
+    "csrf_failed": Code(403, "Reload the page and try again."),
     "not_found": Code(404, "Check the path; docs/api.md lists every endpoint."),
     "method_not_allowed": Code(405, "Use one of the methods in the Allow header."),
     "conflict": Code(409, "Read the message; the thing exists already or is still in use."),

@@ -123,6 +123,16 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
+def team(value: str) -> str:
+    """The origin of a Cloudflare Access team; plain HTTP only to this host, which is how tests do it."""
+    parts = urlsplit(value if "://" in value else f"https://{value}")
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    well_formed = re.fullmatch(r"[A-Za-z0-9.-]+(:\d{1,5})?", parts.netloc) and not (parts.path or parts.query)
+    if not well_formed or not (parts.scheme == "https" or local):
+        raise ValueError("must be a domain such as example.cloudflareaccess.com")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def zone(value: str) -> zoneinfo.ZoneInfo:
     """A time zone."""
     try:

@@ -32,6 +32,7 @@ from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.models import ModelBook
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.requestlog import RequestLog
+from bridge.ledger.statistics import Statistics
 from bridge.ledger.store import Store
 from bridge.settings import Settings
 from bridge.types import Charge, RunRecord
@@ -106,6 +107,7 @@ class Service:
         #: who watches the service and tells its operator; set by the server
         self.alerts: Watcher | None = None
         self._make_providers = make_providers or real_providers
+        self.statistics = Statistics(self.clock)
         self.engine: Engine | None = None
 
     def open(self) -> Engine:
@@ -126,8 +128,10 @@ class Service:
         )
         self._scratch = scratch
         self.engine.observers.extend(self.observers)
+        self.engine.observers.append(self.statistics.observe)
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
+        self._rememberer = gevent.spawn(self.statistics.fill, self.log)
         return self.engine
 
     def _keep_house(self) -> None:
@@ -153,6 +157,7 @@ class Service:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""
         if self.engine is not None:
             self._housekeeper.kill()
+            self._rememberer.kill()
             self.engine.close(drain_s)
             self._scratch.clear()
         if self.alerts is not None:

@@ -52,6 +52,9 @@ from bridge.parsers import (
     switch as _switch,
 )
 from bridge.parsers import (
+    team as _team,
+)
+from bridge.parsers import (
     text as _text,
 )
 from bridge.parsers import (
@@ -214,8 +217,17 @@ class Settings:
         "BRIDGE_TRUSTED_PROXY",
         _choice("none", "cloudflare", "forwarded"),
         "none",
-        "whose word on the client's address is believed, from a loopback or unix-socket peer only: "
-        "none, cloudflare (CF-Connecting-IP) or forwarded (last X-Forwarded-For)",
+        "whose word on the client's address, and on TLS (X-Forwarded-Proto), is believed, from a loopback or "
+        "unix-socket peer only: none, cloudflare (CF-Connecting-IP) or forwarded (last X-Forwarded-For)",
+    )
+    access_team_domain: str | None = _setting(
+        "BRIDGE_ACCESS_TEAM_DOMAIN",
+        _team,
+        "",
+        "Cloudflare Access, such as example.cloudflareaccess.com: whom it lets in is logged in to the dashboard",
+    )
+    access_audience: str | None = _setting(
+        "BRIDGE_ACCESS_AUDIENCE", _text, "", "the audience tag of the Access application; goes with the team domain"
     )
     cors_origins: tuple[str, ...] = _setting(
         "BRIDGE_CORS_ORIGINS", _origins, "", "comma-separated origins of web pages that may call; * = any"
@@ -297,6 +309,8 @@ class Settings:
                 "BRIDGE_MAX_OUTPUT_TOKENS must not be above BRIDGE_MAX_OUTPUT_TOKENS_LIMIT "
                 f"({self.max_output_tokens} > {self.max_output_tokens_limit})"
             )
+        if (self.access_team_domain is None) != (self.access_audience is None):
+            problems.append("BRIDGE_ACCESS_TEAM_DOMAIN and BRIDGE_ACCESS_AUDIENCE must be set together, or neither")
         for name in ("claude", "codex"):
             models, default = getattr(self, f"{name}_models"), getattr(self, f"{name}_default_model")
             if models and default not in models:

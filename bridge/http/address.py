@@ -34,6 +34,15 @@ def client_address(environ: dict[str, Any], trusted_proxy: str) -> str:
         return peer or "unix"
 
 
+def is_secure(environ: dict[str, Any], trusted_proxy: str) -> bool:
+    """Whether the client's own connection is encrypted; of a proxy in front only by the same rules."""
+    if environ.get("wsgi.url_scheme") == "https":
+        return True
+    trusted = trusted_proxy != "none" and _is_local(str(environ.get("REMOTE_ADDR") or ""))
+    claimed = str(environ.get("HTTP_X_FORWARDED_PROTO") or "").rpartition(",")[2]
+    return trusted and claimed.strip().lower() == "https"
+
+
 def _is_local(peer: str) -> bool:
     if not peer:
         return True

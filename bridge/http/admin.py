@@ -1,39 +1,23 @@
-"""`/admin/…`: keys, logs, usage, live runs and the audit, for the admin and for the commands."""
+"""`/admin/keys…`: the keys, for the admin and for the commands."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Response, jsonify, request
 
 from bridge.clock import iso, parse_iso
-from bridge.engine.run import describe
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, require_admin, service_of
+from bridge.http.area import admin_blueprint, audit, json_body
+from bridge.http.context import engine_of, service_of
 from bridge.ledger.keys import Key
 from bridge.ledger.limits import Limits, effective
-from bridge.ledger.pricing import cost as cost_of
-from bridge.ledger.requestlog import Filter
 from bridge.settings import LIMIT_DEFAULTS
 
-blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+blueprint = admin_blueprint("admin", __name__)
 
 _FIELDS = ("name", "expiresAt", "models", "providers", "note")
 _NOTE = "Copy the key now; it is stored as a hash and cannot be shown again."
-#: Rows of one page, by default and at most.
-PAGE, LARGEST_PAGE = 50, 1000
-
-
-@blueprint.before_request
-def _only_admin() -> None:
-    g.actor = require_admin()
-
-
-# --- keys --------------------------------------------------------------------------------------
 
 
 @blueprint.get("/keys")
@@ -46,12 +30,12 @@ def list_keys() -> Response:
 @blueprint.post("/keys")
 def create_key() -> Response:
     """Make a key; the answer is the only one that shows it."""
-    body = _body((*_FIELDS, *LIMIT_DEFAULTS))
+    body = json_body((*_FIELDS, *LIMIT_DEFAULTS))
     name = body.get("name")
     if not isinstance(name, str):
         raise BridgeError("invalid_request", "name is missing or not a text.")
     key, raw = service_of().keys.create(name, _limits(body), **_details(body))
-    _audit("key_created", key.name, after=_audited(key))
+    audit("key_created", key.name, after=_audited(key))
     response = jsonify({"message": f"Key {key.name} created.", "key": raw, "note": _NOTE, **_named(key)})
     response.status_code = 201
     response.headers["Location"] = f"/admin/keys/{key.name}"
@@ -61,15 +45,15 @@ def create_key() -> Response:
 @blueprint.get("/keys/<name>")
 def show_key(name: str) -> Response:
     """One key."""
-    return jsonify(key_view(service_of().keys.get(name)))
+    return jsonify({**key_view(service_of().keys.get(name)), "resetsAt": service_of().ledger.resets_at()})
 
 
 @blueprint.patch("/keys/<name>")
 def change_key(name: str) -> Response:
     """Change limits or fields; what is not named stays. Acts on the next request."""
-    body = _body((*_FIELDS[1:], *LIMIT_DEFAULTS))
+    body = json_body((*_FIELDS[1:], *LIMIT_DEFAULTS))
     before, after = service_of().keys.update(name, limits=_limits(body), **_details(body))
-    _audit("key_changed", name, before=_audited(before), after=_audited(after))
+    audit("key_changed", name, before=_audited(before), after=_audited(after))
     return jsonify({"message": f"Key {name} changed.", **_named(after)})
 
 
@@ -79,7 +63,7 @@ def revoke_key(name: str) -> Response:
     before = service_of().keys.get(name)
     service_of().keys.revoke(name)
     _stop_runs(name, "The key was revoked.")
-    _audit("key_revoked", name, before=_audited(before))
+    audit("key_revoked", name, before=_audited(before))
     return jsonify({"message": f"Key {name} revoked."})
 
 
@@ -89,18 +73,18 @@ def reset_usage(name: str) -> Response:
     service_of().keys.get(name)
     before = service_of().ledger.usage(name)
     service_of().ledger.reset(name)
-    _audit("usage_reset", name, before=before)
+    audit("usage_reset", name, before=before)
     return jsonify({"message": f"Usage of {name} reset."})
 
 
 @blueprint.post("/keys/<name>/rotate")
 def rotate_key(name: str) -> Response:
     """A new secret; the old one works for `graceSeconds` more (0 by default)."""
-    grace = _body(("graceSeconds",)).get("graceSeconds", 0)
+    grace = json_body(("graceSeconds",)).get("graceSeconds", 0)
     if isinstance(grace, bool) or not isinstance(grace, int | float):
         raise BridgeError("invalid_request", "graceSeconds is not a number.")
     key, raw = service_of().keys.rotate(name, grace)
-    _audit("key_rotated", name, after={"graceSeconds": grace})
+    audit("key_rotated", name, after={"graceSeconds": grace})
     return jsonify({"message": f"Key {name} rotated.", "key": raw, "note": _NOTE, **_named(key)})
 
 
@@ -108,7 +92,7 @@ def rotate_key(name: str) -> Response:
 def disable_key(name: str) -> Response:
     """Refuse the key until it is enabled again."""
     service_of().keys.disable(name)
-    _audit("key_disabled", name)
+    audit("key_disabled", name)
     return jsonify({"message": f"Key {name} disabled."})
 
 
@@ -118,7 +102,7 @@ def enable_key(name: str) -> Response:
     service_of().keys.enable(name)
     if service_of().engine is not None:
         engine_of().resume(name)
-    _audit("key_enabled", name)
+    audit("key_enabled", name)
     return jsonify({"message": f"Key {name} enabled."})
 
 
@@ -150,115 +134,7 @@ def _rotating_until(key: Key) -> str | None:
     return iso(ends[0]) if ends and ends[0] > service_of().clock.now() else None
 
 
-# --- runs, logs, usage, audit ---------------------------------------------------------------------
-
-
-@blueprint.get("/runs")
-def list_runs() -> Response:
-    """What is queued or runs now, oldest first."""
-    service = service_of()
-    runs = sorted(engine_of().runs.values(), key=lambda run: run.id)
-    rows = []
-    for run in runs:
-        cost = cost_of(service.prices.price_of(run.request.provider, run.request.model), run.usage_so_far)
-        rows.append({**describe(run), "startedAt": iso(run.started_at), "costUsdSoFar": cost / 1e6})
-    return jsonify({"runs": rows})
-
-
-@blueprint.delete("/runs/<run_id>")
-def stop_run(run_id: str) -> Response:
-    """Stop a run; it is charged what it has used."""
-    run = engine_of().runs.get(run_id)
-    if run is None:
-        raise BridgeError("not_found", "No such run is queued or running.")
-    run.cancel(BridgeError("cancelled", "The admin stopped this request."))
-    _audit("run_stopped", run_id, before={"keyName": run.key_name})
-    return jsonify({"message": f"Run {run_id} is being stopped."})
-
-
-@blueprint.get("/logs")
-def logs() -> Response:
-    """The request log, newest first; `next` goes into `before` for the page after."""
-    rows, following = service_of().log.page(**_log_filters(), before=request.args.get("before"), limit=_limit())
-    return jsonify({"logs": rows, "next": following})
-
-
-@blueprint.get("/logs/<run_id>")
-def log_entry(run_id: str) -> Response:
-    """One line of the request log."""
-    found = service_of().log.find(run_id)
-    if found is None:
-        raise BridgeError("not_found", "The log has no such request.")
-    return jsonify(found)
-
-
-@blueprint.get("/logs/export")
-def export_logs() -> Response:
-    """The whole log, or what the filters leave of it, oldest first, as CSV or JSON lines."""
-    kind = request.args.get("format", "jsonl")
-    if kind not in ("csv", "jsonl"):
-        raise BridgeError("invalid_request", "format must be csv or jsonl.")
-    rows = service_of().log.iterate(Filter(**_log_filters()))
-    _audit("logs_exported", kind)
-    lines = _csv(rows) if kind == "csv" else (msgspec.json.encode(row) + b"\n" for row in rows)
-    response = Response(lines, mimetype="text/csv" if kind == "csv" else "application/x-ndjson")
-    response.headers["Content-Disposition"] = f'attachment; filename="cli-bridge-log.{kind}"'
-    return response
-
-
-@blueprint.get("/usage")
-def usage() -> Response:
-    """Requests, tokens and cost per day and key."""
-    return jsonify({"usage": service_of().ledger.history(_number("days", 30, 400))})
-
-
-@blueprint.get("/audit")
-def audit() -> Response:
-    """Who changed what, newest first."""
-    rows, following = service_of().audit.page(before=request.args.get("before"), limit=_limit())
-    return jsonify({"audit": rows, "next": following})
-
-
-@blueprint.get("/overview")
-def overview() -> Response:
-    """Totals, providers, queue and warnings at one glance."""
-    service, engine = service_of(), engine_of()
-    return jsonify(
-        {
-            "totals": service.ledger.totals(),
-            "providers": [msgspec.to_builtins(status) for status in engine.statuses()],
-            "slots": engine.admission.slots,
-            "running": engine.admission.running,
-            "queued": engine.admission.queued,
-            "draining": engine.draining,
-            "keys": len(service.keys.list()),
-            "timezone": str(service.settings.zone),
-            "resetsAt": service.ledger.resets_at(),
-            "alerts": service.alerts.recent() if service.alerts is not None else [],
-            "backup": service.backups.notes(),
-            "problems": [p for p in (service.prices.problem, service.models.problem) if p],
-        }
-    )
-
-
 # --- reading requests --------------------------------------------------------------------------------
-
-
-def _body(known: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON object of the request; an empty body is an empty object. Raises BridgeError."""
-    raw = request.get_data(cache=False)
-    if not raw:
-        return {}
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BridgeError("invalid_request", "The body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise BridgeError("invalid_request", "The body must be a JSON object.")
-    for name in body:
-        if name not in known:
-            raise BridgeError("invalid_request", f"Unknown field {name[:100]!r}.")
-    return body
 
 
 def _limits(body: dict[str, Any]) -> Limits:
@@ -294,57 +170,7 @@ def _expiry(value: Any) -> float | None:
     return at
 
 
-def _log_filters() -> dict[str, Any]:
-    filters: dict[str, Any] = {
-        name: request.args.get(name) or None for name in ("key", "provider", "text", "since", "until")
-    }
-    status = request.args.get("status")
-    filters["status"] = status or None
-    for name in ("since", "until"):
-        if filters[name] is not None:
-            try:
-                filters[name] = parse_iso(filters[name])
-            except (ValueError, OverflowError):
-                raise BridgeError(
-                    "invalid_request", f"{name} must be a time with a zone, such as 2026-12-31T18:00:00Z."
-                ) from None
-    return filters
-
-
-def _limit() -> int:
-    return _number("limit", PAGE, LARGEST_PAGE)
-
-
-def _number(name: str, default: int, most: int) -> int:
-    text = request.args.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
-        raise BridgeError("invalid_request", f"{name} must be a whole number from 1 to {most}.")
-    return int(text)
-
-
-def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """Rows as CSV. Cells that a spreadsheet would run as a formula begin with an apostrophe."""
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(buffer, list(row), extrasaction="ignore")
-            writer.writeheader()
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-        yield buffer.getvalue().encode()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def _cell(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
 # --- what a change leaves behind ------------------------------------------------------------------------
-
-
-def _audit(action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
-    service_of().audit.write(action, subject, actor=g.actor, address=g.address, before=before, after=after)
 
 
 def _audited(key: Key) -> dict[str, Any]:

@@ -11,11 +11,25 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin, generate, jobs, me, metrics, respond, upkeep, v1
+from bridge.http import (
+    admin,
+    admin_logs,
+    admin_runs,
+    dashboard,
+    generate,
+    jobs,
+    login,
+    me,
+    metrics,
+    respond,
+    upkeep,
+    v1,
+)
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.body import Intake, Request
-from bridge.http.context import service_of
+from bridge.http.context import service_of, sessions_of
 from bridge.http.discard import discard_rest
+from bridge.http.session import Sessions
 from bridge.service import Service
 from bridge.wire import anthropic_answer, native_answer, openai_chat_answer
 from bridge.wire.api import Api
@@ -56,8 +70,10 @@ def create_app(service: Service) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     limiter = AddressLimiter(service.settings.rate_limit_per_minute)
     app.config["LIMITER"] = limiter
+    app.config["SESSIONS"] = Sessions(service.admin, service.clock, service.settings)
+    app.config["ACCESS"] = _access(service)
     metrics.install(app, service)
-    parts = (generate, v1, jobs, me, admin, upkeep)
+    parts = (generate, v1, jobs, me, login, admin, admin_logs, admin_runs, upkeep, dashboard)
     for blueprint in (part.blueprint for part in parts):
         app.register_blueprint(blueprint)
 
@@ -67,7 +83,7 @@ def create_app(service: Service) -> Flask:
         g.began = time.monotonic()
         g.api = api_of(request.path, v1.speaks_anthropic())
         g.address = client_address(request.environ, service.settings.trusted_proxy)
-        if request.path != "/health":
+        if not _uncounted():
             limiter.hit(g.address)
 
     @app.after_request
@@ -100,6 +116,24 @@ def create_app(service: Service) -> Flask:
             resources=[r"/generate.*", r"/jobs/.*", r"/me", r"/v1/.*", r"/capacity"],
         )
     return app
+
+
+def _uncounted() -> bool:
+    """Whether a request costs nothing that one address must not have too much of: signs of life, the files
+    of the pages, and the admin, who has to get in when a script of the same office runs wild."""
+    if request.path == "/health" or request.path.startswith(dashboard.STATIC):
+        return True
+    return request.path.startswith("/admin/") and sessions_of().of(request) is not None
+
+
+def _access(service: Service) -> object | None:
+    """Cloudflare Access, where it is configured."""
+    settings = service.settings
+    if settings.access_team_domain is None or settings.access_audience is None:
+        return None
+    from bridge.http.access import Access
+
+    return Access(settings.access_team_domain, settings.access_audience, service.clock)
 
 
 def api_of(path: str, anthropic: bool = False) -> Api:

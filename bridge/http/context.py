@@ -8,8 +8,11 @@ from flask import current_app, g, request
 
 from bridge.engine.engine import Engine
 from bridge.errors import BridgeError
+from bridge.http.session import COOKIE, Session, Sessions
 from bridge.ledger.keys import Key
 from bridge.service import Service
+
+_HOW_TO_BE_ADMIN = "Send it as 'Authorization: Bearer ADMIN_KEY', or log in at /admin/."
 
 
 def service_of() -> Service:
@@ -61,9 +64,22 @@ def is_admin() -> bool:
 
 
 def require_admin() -> str:
-    """Let the admin pass; who it is, for the audit. Raises BridgeError (401, 429)."""
-    service = service_of()
+    """Let the admin pass, by the key or by a session; who it is, for the audit. Raises BridgeError (401, 403, 429)."""
     secret = presented_secret()
+    if secret or COOKIE not in request.cookies:
+        return admin_by_secret(secret)
+    session = current_session()
+    if session is None:
+        # No guess at the key: a page that was left open asks on by itself.
+        raise BridgeError("unauthorized", "The session has ended.", _HOW_TO_BE_ADMIN)
+    sessions_of().check_token(request, session)
+    g.session = session
+    return session.actor
+
+
+def admin_by_secret(secret: str) -> str:
+    """Who the admin key lets in, for the audit. Raises BridgeError (401, 429); a wrong key is counted."""
+    service = service_of()
     if secret and hmac.compare_digest(secret.encode(), service.local_token.encode()):
         return "command line"
     limiter = current_app.config["LIMITER"]
@@ -71,4 +87,29 @@ def require_admin() -> str:
     if secret and service.admin.verify(secret):
         return "admin"
     limiter.count_guess(g.address)
-    raise BridgeError("unauthorized", "This needs the admin key.", "Send it as 'Authorization: Bearer ADMIN_KEY'.")
+    message = "This is not the admin key." if secret else "This needs the admin key."
+    raise BridgeError("unauthorized", message, _HOW_TO_BE_ADMIN)
+
+
+def current_session() -> Session | None:
+    """The dashboard's session that the request brings; one that Cloudflare Access has opened counts only
+    while it vouches for every request. Raises BridgeError (401, 503)."""
+    session = sessions_of().of(request)
+    if session is not None and session.by_access and access_identity() != session.actor:
+        return None
+    return session
+
+
+def access_identity() -> str | None:
+    """Whom Cloudflare Access vouches for; None where it is not configured. Raises BridgeError (401, 503)."""
+    access = current_app.config["ACCESS"]
+    if access is None:
+        return None
+    identity: str = access.identity(request.headers.get("Cf-Access-Jwt-Assertion", ""))
+    return identity
+
+
+def sessions_of() -> Sessions:
+    """The dashboard's sessions."""
+    sessions: Sessions = current_app.config["SESSIONS"]
+    return sessions

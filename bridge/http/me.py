@@ -43,6 +43,11 @@ def ready() -> Response:
 @blueprint.get("/capacity")
 def capacity() -> Response:
     """Whether work is welcome now."""
+    return jsonify(capacity_view())
+
+
+def capacity_view() -> dict[str, Any]:
+    """The verdict, and what it rests on."""
     engine = engine_of()
     admission, statuses = engine.admission, engine.statuses()
     if engine.draining or not any(status.available for status in statuses):
@@ -51,20 +56,27 @@ def capacity() -> Response:
         verdict = "red" if admission.queued >= admission.queue_limit else "yellow"
     else:
         verdict = "green" if memory.room() else "yellow"
-    return jsonify(
-        {
-            "verdict": verdict,
-            "slots_free": admission.free,
-            "queued": admission.queued,
-            "retry_after_seconds": 0 if verdict == "green" else round(admission.retry_after_s()),
-        }
-    )
+    return {
+        "verdict": verdict,
+        "slots_free": admission.free,
+        "queued": admission.queued,
+        "retry_after_seconds": 0 if verdict == "green" else round(admission.retry_after_s()),
+    }
 
 
 @blueprint.get("/me")
 def me() -> Response:
     """The key's own limits, usage and models."""
     return jsonify(own_view(require_key()))
+
+
+@blueprint.get("/me/requests")
+def my_requests() -> Response:
+    """The key's own last requests, newest first; not those of a revoked key that had the same name."""
+    key = require_key()
+    made = iso(key.created_at)
+    rows = [row for row in service_of().statistics.recent(key.name) if row["timestamp"] >= made]
+    return jsonify({"requests": rows})
 
 
 def own_view(key: Key) -> dict[str, Any]:

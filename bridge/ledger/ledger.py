@@ -146,6 +146,15 @@ class Ledger:
         """One row per day and key, of the last `days` days on which anything was used; oldest first."""
         return report.history(self._books.accounts, days)
 
+    def daily(self, days: int, most: int, only: str | None = None) -> dict[str, Any]:
+        """Columns for a chart of the last `days` calendar days; see `report.daily`."""
+        return report.daily(self._books.accounts, self._now().day, days, most, only)
+
+    def nearest_cap(self, key: Key) -> dict[str, Any] | None:
+        """The cap per day or month that a key is closest to; None where it has none."""
+        caps = effective(key.limits, self._defaults)
+        return report.nearest_cap(caps, self._books.accounts[key.name], self._now())
+
     def totals(self) -> dict[str, Any]:
         """All keys together: `today`, `thisMonth` and `reserved`."""
         return report.totals(self._books.accounts, self._now())

@@ -17,7 +17,8 @@ from bridge.errors import StoreError
 from bridge.ledger.document import REPAIR_HINT
 
 _CHUNK = 65536
-_LINES_A_TURN = 200
+#: Lines that are read before other greenlets get their turn.
+LINES_A_TURN = 200
 _CRC_LENGTH = len(b',"crc":"00000000"}')
 
 
@@ -65,7 +66,7 @@ def read_backwards(path: Path) -> Iterator[bytes]:
         return
     with file:
         for number, line in enumerate(backwards(file.fileno(), os.fstat(file.fileno()).st_size)):
-            if number % _LINES_A_TURN == 0:
+            if number % LINES_A_TURN == 0:
                 gevent.sleep(0)
             yield line
 

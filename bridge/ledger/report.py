@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import date, timedelta
 from typing import Any
 
 from bridge.clock import iso
@@ -11,6 +13,9 @@ from bridge.ledger.limits import Caps, dollars
 
 Remaining = dict[tuple[str, str], int]
 """("requests" | "tokens" | "cost", "day" | "month") -> what is left: a count, or micro-dollars."""
+
+
+_NOTHING = Counts()
 
 
 def usage(account: Account, now: Moment) -> dict[str, Any]:
@@ -49,6 +54,61 @@ def history(accounts: Accounts, days: int) -> list[dict[str, Any]]:
         for name in sorted(by_name)
         if day in by_name[name].days
     ]
+
+
+def daily(accounts: Accounts, today: str, days: int, most: int, only: str | None = None) -> dict[str, Any]:
+    """Columns for a chart: the last `days` calendar days up to `today`, and for each of the `most` keys that
+    cost most in them (or for `only` one key) what it used on each. All others together are the key None."""
+    end = date.fromisoformat(today)
+    every = [(end - timedelta(days=back)).isoformat() for back in range(days - 1, -1, -1)]
+    used = {
+        name: [account.days.get(day, _NOTHING) for day in every]
+        for name, account in accounts.by_name.items()
+        if (only is None or name == only) and any(day in account.days for day in every)
+    }
+    ranked = sorted(used, key=lambda name: (-sum(counts.cost_micro for counts in used[name]), name))
+    columns: list[tuple[str | None, list[Counts]]] = [(name, used[name]) for name in ranked[:most]]
+    if rest := [used[name] for name in ranked[most:]]:
+        columns.append((None, [_sum(counts) for counts in zip(*rest, strict=True)]))
+    return {"days": every, "series": [_column(name, counts) for name, counts in columns]}
+
+
+def _sum(several: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for counts in several:
+        total.add(counts)
+    return total
+
+
+def _column(name: str | None, counts: list[Counts]) -> dict[str, Any]:
+    return {
+        "key": name,
+        "costUsd": [dollars(each.cost_micro) for each in counts],
+        "requests": [each.requests for each in counts],
+        "tokens": [each.tokens for each in counts],
+        "errors": [each.errors for each in counts],
+    }
+
+
+def nearest_cap(caps: Caps, account: Account, now: Moment) -> dict[str, Any] | None:
+    """The cap per day or month of which most is used or held: its name, figures and share. None without one."""
+    found = []
+    for window, name in (("day", now.day), ("month", now.month)):
+        used, held = account.used(name), account.held(name)
+        for what, field in (("requests", "requests"), ("tokens", "tokens"), ("cost", "cost_micro")):
+            limit = getattr(caps, f"max_{what}_per_{window}")
+            if limit:
+                show = dollars if what == "cost" else int
+                found.append(
+                    {
+                        "limit": f"max{what.capitalize()}Per{window.capitalize()}",
+                        "used": show(getattr(used, field)),
+                        "reserved": show(getattr(held, field)),
+                        "most": show(limit),
+                        "share": (getattr(used, field) + getattr(held, field)) / limit,
+                    }
+                )
+    return max(found, key=lambda row: row["share"], default=None)
 
 
 def totals(accounts: Accounts, now: Moment) -> dict[str, Any]:

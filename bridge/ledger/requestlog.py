@@ -12,17 +12,20 @@ from datetime import date, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
+import gevent
 import msgspec
 
 from bridge.clock import Clock, day_of, iso, parse_iso
 from bridge.errors import StoreError
 from bridge.ledger.files import private_folder
 from bridge.ledger.limits import MICRO
-from bridge.ledger.lines import intact, read_backwards
+from bridge.ledger.lines import LINES_A_TURN, intact, read_backwards
 from bridge.ledger.logfile import LogFile
 from bridge.types import Charge, RunRecord, Usage
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl")
+#: Texts that look the same inside of JSON.
+_PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
 _SEARCHED = ("id", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
 
 
@@ -37,6 +40,15 @@ class Filter(msgspec.Struct, frozen=True):
     text: str | None = None
     since: float | None = None
     until: float | None = None
+
+    def marks(self) -> list[bytes]:
+        """What every line that is wanted has in it as it stands in the file, in lower case. To pass over the
+        others without decoding them; a line that has all of it need not be wanted."""
+        named = {"keyName": self.key, "provider": self.provider}
+        marks = [msgspec.json.encode({name: value})[1:-1] for name, value in named.items() if value is not None]
+        if self.text is not None and _PLAIN.fullmatch(self.text):
+            marks.append(self.text.encode())
+        return [mark.lower() for mark in marks]
 
     def takes(self, line: dict[str, Any]) -> bool:
         """Whether a line is wanted."""
@@ -112,17 +124,32 @@ class RequestLog:
         since: float | None = None,
         until: float | None = None,
         limit: int = 100,
+        prompt_characters: int | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]:
         """At most `limit` lines, newest first, after the one whose id is `before`; and the id to go on
-        from, if there are more. An id that the log does not have (any more) gives none."""
+        from, if there are more. An id that the log does not have (any more) gives none. With
+        `prompt_characters`, prompts are cut to so many."""
         wanted = Filter(key, provider, None if status is None else str(status), text, since, until)
         found: list[dict[str, Any]] = []
-        for line in self._newest_first(before, self._days(wanted)):
+        for line in self._newest_first(before, self._days(wanted), wanted.marks()):
             if wanted.takes(line):
                 if len(found) == limit:
                     return found, found[-1]["id"]
-                found.append(line)
+                found.append(line if prompt_characters is None else _cut(line, prompt_characters))
         return found, None
+
+    def newest(self, most_lines: int, most_bytes: int) -> Iterator[RunRecord]:
+        """The last lines, newest first, up to either bound (or one line beyond it). Lines that another version
+        wrote with other fields are left out, like damaged ones."""
+        decoder = msgspec.json.Decoder(RunRecord)
+        for path in reversed(self._days()):
+            for raw in read_backwards(path):
+                if most_lines <= 0 or most_bytes <= 0:
+                    return
+                most_lines, most_bytes = most_lines - 1, most_bytes - len(raw)
+                with contextlib.suppress(msgspec.DecodeError):
+                    if intact(raw):
+                        yield decoder.decode(raw)
 
     def find(self, run_id: str) -> dict[str, Any] | None:
         """The line of a run."""
@@ -136,10 +163,13 @@ class RequestLog:
     def iterate(self, wanted: Filter | None = None) -> Iterator[dict[str, Any]]:
         """All lines that are wanted, oldest first, for an export. Reads one line at a time."""
         wanted = wanted or Filter()
+        marks = wanted.marks()
         for path in self._days(wanted):
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                for ended in file:
-                    line = self._decode(ended.rstrip(b"\n"))
+                for number, ended in enumerate(file):
+                    if number % LINES_A_TURN == 0:
+                        gevent.sleep(0)
+                    line = self._decode(ended.rstrip(b"\n")) if _has_marks(ended, marks) else None
                     if line is not None and wanted.takes(line):
                         yield line
 
@@ -168,7 +198,7 @@ class RequestLog:
             paths = [path for path in paths if path.stem >= first]
         return paths
 
-    def _newest_first(self, before: str | None, paths: list[Path]) -> Iterator[dict[str, Any]]:
+    def _newest_first(self, before: str | None, paths: list[Path], marks: list[bytes]) -> Iterator[dict[str, Any]]:
         mark = None if before is None else _mark(before)
         for path in reversed(paths):
             for raw in read_backwards(path):
@@ -176,7 +206,7 @@ class RequestLog:
                     # Not decoded until the place is found: this is the way through the pages before.
                     if mark in raw and (line := self._decode(raw)) and line["id"] == before:
                         mark = None
-                elif line := self._decode(raw):
+                elif _has_marks(raw, marks) and (line := self._decode(raw)):
                     yield line
 
     def _lines_with(self, run_ids: set[str], paths: list[Path]) -> Iterator[dict[str, Any]]:
@@ -201,8 +231,20 @@ class RequestLog:
         return line
 
 
+def _cut(line: dict[str, Any], characters: int) -> dict[str, Any]:
+    prompts = {name: line[name] and line[name][:characters] for name in ("systemPrompt", "userPrompt")}
+    return {**line, **prompts}
+
+
 def _mark(run_id: str) -> bytes:
     return b'"id":' + msgspec.json.encode(run_id)
+
+
+def _has_marks(raw: bytes, marks: list[bytes]) -> bool:
+    if not marks:
+        return True
+    lower = raw.lower()
+    return all(mark in lower for mark in marks)
 
 
 def _has_status(line: dict[str, Any], status: str) -> bool:

@@ -21,7 +21,8 @@ The key below has a cap of $1 a day. Everything is thrown away when you press ct
       -d '{{"userPrompt": "Write a haiku about limits"}}'
 
 Add "stream": true and curl's -N to see it stream; GET /me shows what is left of the cap.
-Admin key: {admin}
+In a browser: {address}/ with that key, and {address}/admin/ with the admin key
+{admin}
 """
 
 

@@ -50,12 +50,14 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "BRIDGE_QUEUE_",
     ),
     "Log and clock": ("BRIDGE_LOG_", "BRIDGE_TIMEZONE"),
+    "Dashboard": ("BRIDGE_ACCESS_",),
     "Alerts and metrics": ("BRIDGE_ALERT_", "BRIDGE_METRICS"),
     "Guards": ("BRIDGE_LOOP_", "BRIDGE_RATE_", "BRIDGE_MAX_BODY_"),
     "Server": ("",),
 }
 _ORDER = (
     "Server",
+    "Dashboard",
     "Credentials and CLIs",
     "Runs",
     "Limits of keys that name none",

@@ -234,6 +234,8 @@ def run(
 def announce(service: Service, address: str) -> None:
     """Say where the service listens, and what to do first."""
     say(f"cli-bridge listens on {address}")
+    if address.startswith("http"):
+        say(f"In a browser: {address}/admin/ for the admin, {address}/ for everybody with a key.")
     if not service.keys.list():
         say("There are no keys yet, so nobody can use it. Make one: cli-bridge keys create NAME")
 

@@ -204,3 +204,40 @@ def test_what_is_no_number_of_an_entry_gives_the_newest(tmp_path, clock, before)
     audit = Audit(tmp_path / "audit.jsonl", clock)
     audit.write("a", "only", actor="admin", address="")
     assert [entry["subject"] for entry in audit.page(before=before)[0]] == ["only"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"key": "Ada-1"},
+        {"key": 'quo"te'},
+        {"provider": "codex"},
+        {"text": "plain words"},
+        {"text": "PLAIN WORDS"},
+        {"text": 'say "so"'},
+        {"text": "back\\slash"},
+        {"text": "über"},
+        {"text": "ÜBER"},
+        {"text": "line\nbreak"},
+        {"text": "keyname"},
+        {"key": "Ada-1", "text": "words", "status": "ok"},
+    ],
+    ids=repr,
+)
+def test_lines_are_passed_over_undecoded_only_where_they_are_not_wanted(log, wanted):
+    texts = ["plain words", 'Say "So"', "back\\slash", "Über", "line\nbreak", '"keyName":"Ada-1"', None]
+    for number, text in enumerate(texts):
+        for name in ("Ada-1", "bob"):
+            log.write(record(f"run_{number}_{name}", key_name=name, user_prompt=text, provider="codex"))
+    log.write(record("run_last", key_name='quo"te', provider="claude"))
+    every = log.page(limit=1000)[0]
+    expected = [line["id"] for line in every if Filter(**wanted).takes(line)]
+    assert ids(log.page(**wanted, limit=1000)) == expected
+    assert [line["id"] for line in log.iterate(Filter(**wanted))] == expected[::-1]
+
+
+def test_prompts_are_cut_only_where_that_is_asked_for(log):
+    log.write(record("run_1", user_prompt="x" * 500, system_prompt=None))
+    (line,), _ = log.page(prompt_characters=10)
+    assert (line["userPrompt"], line["systemPrompt"]) == ("x" * 10, None)
+    assert len(log.page()[0][0]["userPrompt"]) == 500

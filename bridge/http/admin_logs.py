@@ -1,0 +1,112 @@
+"""`/admin/logs…` and `/admin/audit`: what was asked, and who changed what."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from flask import Response, jsonify, request
+
+from bridge.clock import parse_iso
+from bridge.engine.engine import PREVIEW_CHARACTERS
+from bridge.errors import CODES, BridgeError
+from bridge.http.area import admin_blueprint, audit, page_limit
+from bridge.http.context import service_of
+from bridge.ledger.requestlog import Filter
+
+blueprint = admin_blueprint("admin_logs", __name__)
+
+#: Pieces in which an export is sent, in bytes.
+CHUNK_BYTES = 65536
+
+
+@blueprint.get("/logs")
+def logs() -> Response:
+    """The request log, newest first; `next` goes into `before` for the page after."""
+    rows, following = service_of().log.page(
+        **_log_filters(),
+        before=request.args.get("before"),
+        limit=page_limit(),
+        prompt_characters=PREVIEW_CHARACTERS if request.args.get("prompts") == "preview" else None,
+    )
+    return jsonify({"logs": rows, "next": following})
+
+
+@blueprint.get("/logs/<run_id>")
+def log_entry(run_id: str) -> Response:
+    """One line of the request log."""
+    found = service_of().log.find(run_id)
+    if found is None:
+        raise BridgeError("not_found", "The log has no such request.")
+    hint = CODES[found["code"]].hint if found["code"] in CODES else None
+    return jsonify({**found, "hint": hint})
+
+
+@blueprint.get("/logs/export")
+def export_logs() -> Response:
+    """The whole log, or what the filters leave of it, oldest first, as CSV or JSON lines."""
+    kind = request.args.get("format", "jsonl")
+    if kind not in ("csv", "jsonl"):
+        raise BridgeError("invalid_request", "format must be csv or jsonl.")
+    rows = service_of().log.iterate(Filter(**_log_filters()))
+    audit("logs_exported", kind)
+    lines = _csv(rows) if kind == "csv" else (msgspec.json.encode(row) + b"\n" for row in rows)
+    response = Response(_in_chunks(lines), mimetype="text/csv" if kind == "csv" else "application/x-ndjson")
+    response.headers["Content-Disposition"] = f'attachment; filename="cli-bridge-log.{kind}"'
+    return response
+
+
+@blueprint.get("/audit")
+def show_audit() -> Response:
+    """Who changed what, newest first."""
+    rows, following = service_of().audit.page(before=request.args.get("before"), limit=page_limit())
+    return jsonify({"audit": rows, "next": following})
+
+
+def _log_filters() -> dict[str, Any]:
+    filters: dict[str, Any] = {
+        name: request.args.get(name) or None for name in ("key", "provider", "text", "since", "until")
+    }
+    status = request.args.get("status")
+    filters["status"] = status or None
+    for name in ("since", "until"):
+        if filters[name] is not None:
+            try:
+                filters[name] = parse_iso(filters[name])
+            except (ValueError, OverflowError):
+                raise BridgeError(
+                    "invalid_request", f"{name} must be a time with a zone, such as 2026-12-31T18:00:00Z."
+                ) from None
+    return filters
+
+
+def _in_chunks(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer pieces: each piece is a write to the network."""
+    chunk = bytearray()
+    for line in lines:
+        chunk += line
+        if len(chunk) >= CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    yield bytes(chunk)
+
+
+def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Rows as CSV. Cells that a spreadsheet would run as a formula begin with an apostrophe."""
+    buffer = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(buffer, list(row), extrasaction="ignore")
+            writer.writeheader()
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _cell(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

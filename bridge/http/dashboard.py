@@ -1,0 +1,108 @@
+"""The pages: `/` for key holders and `/admin/` for the admin, and the files that they are made of.
+
+A page is an empty frame that is the same for everybody: it holds no data, and its modules ask the API
+like any other client. So what a page may show is decided in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, make_response, redirect, render_template
+
+from bridge import __version__
+from bridge.errors import BridgeError
+
+blueprint = Blueprint("dashboard", __name__, template_folder="templates")
+
+STATIC = "/static/"
+_FOLDER = Path(__file__).with_name("static")
+_PUBLIC = (".css", ".js", ".svg")
+
+# No inline scripts or styles, no other hosts, and no text that becomes HTML (Trusted Types without a policy).
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+
+class Files(msgspec.Struct, frozen=True):
+    """All public files of the pages, by their path below static/, and a name for this very set of them."""
+
+    version: str
+    content: dict[str, bytes]
+
+    def modules(self, area: str) -> list[str]:
+        """The paths of the modules that a page of that area imports."""
+        return sorted(name for name in self.content if name.startswith(("js/lib/", f"js/{area}/")))
+
+
+@cache
+def files() -> Files:
+    """Read once; they belong to the program."""
+    paths = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _PUBLIC)
+    content = {path.relative_to(_FOLDER).as_posix(): path.read_bytes() for path in paths}
+    digest = hashlib.sha256()
+    for name, data in content.items():
+        digest.update(f"{name} {len(data)} ".encode() + data)
+    return Files(digest.hexdigest()[:12], content)
+
+
+@blueprint.get("/")
+def playground() -> Response:
+    """The page for key holders: playground and own usage."""
+    return _page("playground.html", "play")
+
+
+@blueprint.get("/admin/")
+def admin() -> Response:
+    """The dashboard."""
+    return _page("admin.html", "admin")
+
+
+@blueprint.get("/admin")
+def admin_without_slash() -> Any:
+    """To the dashboard, by a path: what scheme and host the browser sees is not known here."""
+    return redirect("/admin/")
+
+
+@blueprint.get(f"{STATIC}<version>/<path:name>")
+def static_file(version: str, name: str) -> Response:
+    """A file of the pages. Its URL changes with the content, so it may be kept for ever."""
+    found = files()
+    if version != found.version or name not in found.content:
+        raise BridgeError("not_found", "There is no such file; reload the page.")
+    kind = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
+    response = Response(found.content[name], mimetype=kind)
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+def _page(template: str, area: str) -> Response:
+    found = files()
+
+    def static(name: str) -> str:
+        return f"{STATIC}{found.version}/{name}"
+
+    has_docs = any(rule.rule == "/docs" for rule in current_app.url_map.iter_rules())
+    response = make_response(
+        render_template(template, static=static, modules=found.modules(area), version=__version__, has_docs=has_docs)
+    )
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    return response

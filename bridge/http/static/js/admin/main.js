@@ -1,0 +1,118 @@
+/** The dashboard: log-in, navigation, and which view is shown. */
+
+import { fill, h, icon, say } from "../lib/dom.js";
+import { errorBox, skeleton, toast } from "../lib/ui.js";
+import * as audit from "./audit.js";
+import * as key from "./key.js";
+import * as keys from "./keys.js";
+import * as live from "./live.js";
+import { loginView } from "./login.js";
+import * as logs from "./logs.js";
+import * as overview from "./overview.js";
+import * as session from "./session.js";
+
+const VIEWS = { "": overview, keys, live, logs, audit };
+const NAV = [
+  ["", "Overview", "overview"],
+  ["keys", "Keys", "keys"],
+  ["live", "Live", "live"],
+  ["logs", "Logs", "logs"],
+  ["audit", "Audit", "audit"],
+];
+
+const main = document.getElementById("main");
+const side = document.getElementById("side");
+const nav = document.getElementById("nav");
+let leave = () => {};
+let shown = null;
+
+/** `#/keys/ada?x=1` as {name, detail, query}. */
+function place() {
+  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/");
+  return { name, detail: decode(rest.join("/")), query: new URLSearchParams(search ?? "") };
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function show() {
+  if (!session.current()) return;
+  const { name, detail, query } = place();
+  const view = name === "keys" && detail ? key : (VIEWS[name] ?? overview);
+  leave();
+  for (const link of nav.querySelectorAll("a")) {
+    if (link.dataset.name === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const heading = h("h1", { tabindex: "-1" }, view.title(detail));
+  const head = h("div.page-head", {}, heading);
+  const body = h("div.stack");
+  fill(main, head, body);
+  document.title = `${view.title(detail)} · cli-bridge`;
+  leave = view.show({ head, body, detail, query, session: session.current() }) ?? (() => {});
+  const path = `${name}/${detail}`;
+  // Where somebody has gone to another page, its title is what is read out; filters are no other page.
+  if (shown !== null && shown !== path) {
+    heading.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }
+  shown = path;
+}
+
+function start() {
+  side.hidden = false;
+  say(document.getElementById("actor"), session.current().byAccess ? `Logged in as ${session.current().actor}` : "");
+  show();
+}
+
+function askForKey(message = "", error = null) {
+  leave();
+  leave = () => {};
+  shown = null;
+  side.hidden = true;
+  document.title = "Log in · cli-bridge";
+  document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+  fill(main, loginView(message, error, start));
+  main.querySelector("input[type=password]").focus();
+}
+
+async function logOut(everywhere) {
+  try {
+    await session.logOut({ everywhere });
+    askForKey(everywhere ? "Every session on every device is ended." : "You are logged out.");
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+async function begin() {
+  fill(main, skeleton(6));
+  try {
+    const { session: found, error } = await session.resume();
+    if (found) start();
+    else askForKey("", error);
+  } catch (error) {
+    fill(main, errorBox(error, begin));
+  }
+}
+
+nav.append(
+  ...NAV.map(([name, label, picture]) =>
+    h("a.nav-link", { href: `#/${name}`, "data-name": name }, icon(picture), label),
+  ),
+);
+document.getElementById("log-out").addEventListener("click", () => logOut(false));
+document.getElementById("log-out-everywhere").addEventListener("click", () => logOut(true));
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+window.addEventListener("hashchange", show);
+session.whenOver(() => askForKey("Your session has ended. Log in again to go on."));
+begin();

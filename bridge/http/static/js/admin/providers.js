@@ -1,0 +1,61 @@
+/** The state of the CLIs behind the bridge. */
+
+import { h, keyed, refill, say } from "../lib/dom.js";
+import { duration, visible } from "../lib/format.js";
+import { badge, errorBox } from "../lib/ui.js";
+
+const CREDENTIALS = {
+  "api-key": "API key",
+  login: "the CLI's own log-in (for yourself alone; see the terms)",
+  demo: "simulated",
+};
+
+/** Bring a list in step with the providers of an overview. */
+export function renderProviders(list, { providers, activity }) {
+  keyed(
+    list,
+    providers,
+    (each) => each.name,
+    () => {
+      const name = h("h3");
+      const state = h("span");
+      const facts = h("dl.facts");
+      const trouble = h("div");
+      return {
+        element: h("li.provider", {}, h("div.row", {}, name, state), facts, trouble),
+        update(each) {
+          say(name, each.name === "claude" ? "Claude Code" : each.name === "codex" ? "Codex" : each.name);
+          refill(state, each.available, each.available ? badge("available", "good") : badge("not available", "bad"));
+          const times = activity.providers[each.name];
+          const rows = [
+            ["Version", each.version ?? "unknown"],
+            ["Credentials", CREDENTIALS[each.credentials] ?? each.credentials],
+            ["Now", `${each.busy} running, ${each.queued} waiting, ${each.warm} warm`],
+            ["First text", times ? pair(times.firstTokenMs) : "no answers in 24 h"],
+          ];
+          keyed(
+            facts,
+            rows.flatMap(([term, value]) => [
+              [`t${term}`, "dt", term],
+              [`d${term}`, "dd", value],
+            ]),
+            (row) => row[0],
+            ([, tag]) => {
+              const element = h(tag);
+              return { element, update: ([, , text]) => say(element, visible(text)) };
+            },
+          );
+          refill(
+            trouble,
+            `${each.problem} ${each.hint}`,
+            each.problem && errorBox({ message: visible(each.problem), hint: each.hint && visible(each.hint) }),
+          );
+        },
+      };
+    },
+  );
+}
+
+function pair({ p50, p95 }) {
+  return p50 === null ? "–" : `${duration(p50)} (median), 95% within ${duration(p95)}`;
+}

@@ -1,0 +1,199 @@
+/** Parts that every page uses: notices, dialogs, copying, empty and error states. */
+
+import { fill, h, icon, say } from "./dom.js";
+
+const TOAST_MS = 8000;
+
+/** A short message that goes away by itself; `action` is {label, run}. */
+export function toast(text, action = null) {
+  const box = h("div.toast", {}, h("span", {}, text));
+  if (action) {
+    box.append(
+      h(
+        "button.quiet",
+        {
+          type: "button",
+          onclick: () => {
+            box.remove();
+            action.run();
+          },
+        },
+        action.label,
+      ),
+    );
+  }
+  document.getElementById("toasts").append(box);
+  setTimeout(() => box.remove(), TOAST_MS);
+}
+
+/** Say at the edge of the page that something does not work at the moment, or with null that it does again. */
+export function trouble(error) {
+  const box = document.getElementById("trouble");
+  box.hidden = error === null;
+  if (error !== null) say(box, `${error.message} ${error.status === 0 ? "Trying again." : error.hint}`);
+}
+
+/** What went wrong and what to do, in a box; `retry` adds a button. */
+export function errorBox(error, retry = null) {
+  return h(
+    "div.notice.bad",
+    { role: "alert" },
+    icon("warning"),
+    h(
+      "div",
+      {},
+      h("p.strong", {}, h("bdi", {}, error.message)),
+      error.hint && h("p", {}, h("bdi", {}, error.hint)),
+      (error.code || error.body?.request_id) &&
+        h("p.small.muted", {}, [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
+      retry && h("button.button.small", { type: "button", onclick: retry }, "Try again"),
+    ),
+  );
+}
+
+/** Where there is nothing yet: what would be here, and how it gets here. */
+export function emptyState(title, text, ...actions) {
+  return h("div.empty", {}, h("p.strong", {}, title), h("p.muted", {}, text), ...actions);
+}
+
+/** Grey lines in the place of what is still coming. */
+export function skeleton(lines = 3) {
+  return h(
+    "div.skeleton",
+    { role: "status" },
+    h("span.hidden", {}, "Loading"),
+    Array.from({ length: lines }, () => h("div.bone", { "aria-hidden": "true" })),
+  );
+}
+
+/** A box with a title; `extra` stands at the end of its head. */
+export function card(title, extra, ...children) {
+  return h("section.card", {}, h("div.card-head", {}, h("h2", {}, title), extra), ...children);
+}
+
+/** A small label of a state, which its colour only repeats. */
+export function badge(text, kind = "") {
+  return h(`span.badge${kind && `.${kind}`}`, {}, text);
+}
+
+/** Put a text on the clipboard; also where the page came without encryption. */
+export async function copy(text) {
+  if (navigator.clipboard && window.isSecureContext) {
+    await navigator.clipboard.writeText(text);
+    return;
+  }
+  const area = h("textarea.hidden", { "aria-hidden": "true", tabindex: "-1" });
+  area.value = text;
+  (document.querySelector("dialog[open]") ?? document.body).append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+/** A button that copies what `text()` gives, and says so. */
+export function copyButton(text, label = "Copy") {
+  const caption = h("span", { "aria-live": "polite" }, label);
+  const button = h("button.button.small", { type: "button" }, icon("copy"), caption);
+  let timer = 0;
+  button.addEventListener("click", async () => {
+    try {
+      await copy(text());
+      caption.textContent = "Copied";
+    } catch {
+      caption.textContent = "Press Ctrl+C";
+    }
+    clearTimeout(timer);
+    timer = setTimeout(() => (caption.textContent = label), 2000);
+  });
+  return button;
+}
+
+/**
+ * A dialog. `build(close)` gives {title, body, actions}; gives a promise of what `close(value)` was called
+ * with, undefined where it was left.
+ */
+export function dialog(build, { wide = false, closable = true } = {}) {
+  return new Promise((resolve) => {
+    let result;
+    const element = h(`dialog.dialog${wide ? ".wide" : ""}`, { "aria-labelledby": "dialog-title" });
+    const close = (value) => {
+      result = value;
+      element.close();
+    };
+    const { title, body, actions = [] } = build(close);
+    fill(
+      element,
+      h(
+        "div.dialog-head",
+        {},
+        h("h2", { id: "dialog-title" }, title),
+        closable &&
+          h("button.icon-button", { type: "button", "aria-label": "Close", onclick: () => close() }, icon("close")),
+      ),
+      h("div.dialog-body", {}, body),
+      actions.length > 0 && h("div.dialog-foot", {}, actions),
+    );
+    if (!closable) element.addEventListener("cancel", (event) => event.preventDefault());
+    element.addEventListener("close", () => {
+      element.remove();
+      resolve(result);
+    });
+    document.body.append(element);
+    element.showModal();
+  });
+}
+
+/** Ask before something that cannot be taken back. Gives whether it shall be done. */
+export async function confirm(title, text, label) {
+  const answer = await dialog((close) => ({
+    title,
+    body: h("p", {}, text),
+    actions: [
+      h("button.button", { type: "button", onclick: () => close(false) }, "Cancel"),
+      h("button.button.danger", { type: "button", onclick: () => close(true) }, label),
+    ],
+  }));
+  return answer === true;
+}
+
+/** A labelled field. `input` gets its id and the hint for screen readers. */
+export function field(label, input, hint = "") {
+  input.id ||= `field-${(field.number = (field.number ?? 0) + 1)}`;
+  if (hint) input.setAttribute("aria-describedby", `${input.id}-hint`);
+  return h(
+    "div.field",
+    {},
+    h("label", { for: input.id }, label),
+    input,
+    hint && h("p.hint", { id: `${input.id}-hint` }, hint),
+  );
+}
+
+/** A choice of values: [[value, text], …]. */
+export function select(options, value = "", attributes = {}) {
+  const element = h(
+    "select",
+    attributes,
+    options.map(([each, text]) => h("option", { value: each }, text)),
+  );
+  element.value = value;
+  return element;
+}
+
+/** Buttons of which one is pressed: [[value, text], …]. */
+export function segmented(label, options, value, onchange) {
+  const buttons = options.map(([each, text]) =>
+    h("button", { type: "button", "aria-pressed": String(each === value), onclick: () => choose(each) }, text),
+  );
+  function choose(next) {
+    buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(options[place][0] === next)));
+    onchange(next);
+  }
+  return h("div.segmented", { role: "group", "aria-label": label }, buttons);
+}
+
+/** The name of the product with its picture, where no head of the page shows it. */
+export function brand() {
+  const picture = document.querySelector(".brand img").cloneNode();
+  return h("span.brand", {}, picture, "cli-bridge");
+}

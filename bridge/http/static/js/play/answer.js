@@ -1,0 +1,142 @@
+/** The answer as it comes: text, state, cost and time, or what went wrong. */
+
+import { fill, h, say } from "../lib/dom.js";
+import { cost, count, duration, when } from "../lib/format.js";
+import { longText, longTextIn } from "../lib/longtext.js";
+import { card, copyButton, errorBox } from "../lib/ui.js";
+
+/** {element, begin(), event(name, data), fail(error), stopped()}. */
+export function answerBox(zone) {
+  const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
+  const state = h("span.muted.small", { role: "status" });
+  const problem = h("div");
+  const output = h("div");
+  const meta = h("div.meta");
+  const copy = copyButton(() => words);
+  const intro = h("p.muted", {}, "The answer appears here as it is written, with its cost and how long it took.");
+  let words = "";
+  const written = longText(text);
+  let waiting = "";
+  let frame = 0;
+  let began = 0;
+  let ticker = 0;
+  let doing = "";
+
+  fill(text, intro);
+  copy.hidden = true;
+  const element = card("Answer", h("div.row", {}, state, copy), problem, text, output, meta);
+
+  function begin() {
+    words = waiting = "";
+    written.clear();
+    fill(problem);
+    fill(output);
+    fill(meta);
+    copy.hidden = true;
+    text.hidden = false;
+    text.classList.add("waiting");
+    text.setAttribute("aria-busy", "true");
+    began = performance.now();
+    doing = "Waiting";
+    tick();
+    ticker = setInterval(tick, 1000);
+  }
+
+  /** The seconds are not read out: only what is done changes the part that is. */
+  function tick() {
+    say(state, doing);
+    fill(meta, h("span", {}, duration(1000 * Math.round((performance.now() - began) / 1000))));
+  }
+
+  function end(last) {
+    clearInterval(ticker);
+    cancelAnimationFrame(frame);
+    flush();
+    text.classList.remove("waiting");
+    text.setAttribute("aria-busy", "false");
+    copy.hidden = words === "";
+    say(state, last);
+  }
+
+  /** Pieces are put on the page once a frame: an answer of a megabyte must not hold anything up. */
+  function flush() {
+    frame = 0;
+    if (!waiting) return;
+    const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+    written.append(waiting);
+    waiting = "";
+    if (atEnd) text.scrollTop = text.scrollHeight;
+  }
+
+  function event(name, data) {
+    if (name === "queued") doing = `Waiting in the queue, place ${data.position}`;
+    else if (name === "start") doing = "Answering";
+    else if (name === "delta") {
+      doing = "Answering";
+      words += data.text;
+      waiting += data.text;
+      frame ||= requestAnimationFrame(flush);
+    }
+    if (name !== "done") {
+      say(state, doing);
+      return;
+    }
+    end(data.stop_reason === "max_tokens" ? "Cut at the longest allowed" : "Done");
+    const whole = data.content.map((part) => part.text).join("");
+    if (whole !== words) {
+      words = whole;
+      written.clear();
+      written.append(words);
+    }
+    copy.hidden = words === "";
+    if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
+    if (data.output !== undefined && data.output !== null) {
+      fill(
+        output,
+        h("h3.label", {}, "As checked against the schema"),
+        longTextIn(
+          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": "Structured answer" }),
+          JSON.stringify(data.output, null, 2),
+        ),
+      );
+    }
+    const input =
+      data.usage.input_tokens +
+      (data.usage.cache_creation_input_tokens ?? 0) +
+      (data.usage.cache_read_input_tokens ?? 0);
+    fill(
+      meta,
+      item("Cost", cost(data.cost_usd)),
+      item("Time", duration(data.duration_ms)),
+      item("Tokens", `${count(input)} in, ${count(data.usage.output_tokens)} out`),
+      item("Model", data.model),
+    );
+  }
+
+  function fail(error) {
+    end("Failed");
+    text.hidden = words === "";
+    fill(problem, errorBox(error));
+    const { limit, used, remaining, resets_at: resetsAt } = error.body;
+    const money = (error.code ?? "").startsWith("cost");
+    const show = money ? cost : count;
+    fill(
+      meta,
+      limit !== undefined && item("Limit", show(limit)),
+      used !== undefined && item("Used", show(used)),
+      remaining !== undefined && item("Left", show(remaining)),
+      resetsAt && item("Resets", `${when(resetsAt)} (${zone === undefined ? "your time" : `midnight in ${zone}`})`),
+    );
+  }
+
+  function stopped() {
+    end("Stopped");
+    fill(meta, h("span", {}, "Stopped by you. What was used until then is charged; see My usage."));
+  }
+
+  return { element, begin, event, fail, stopped };
+}
+
+function item(label, value) {
+  return h("span", {}, `${label} `, h("b", {}, h("bdi", {}, value)));
+}

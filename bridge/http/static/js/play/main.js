@@ -1,0 +1,145 @@
+/** The page for key holders: paste a key, then try prompts and see one's own usage. */
+
+import { call } from "../lib/api.js";
+import { fill, h } from "../lib/dom.js";
+import { errorBox, field, skeleton } from "../lib/ui.js";
+import * as playground from "./playground.js";
+import * as usage from "./usage.js";
+
+/** Where the key is kept: in this tab, until it is closed. */
+const STORED = "cli-bridge key";
+
+const main = document.getElementById("main");
+const nav = document.getElementById("nav");
+const holder = document.getElementById("holder");
+/** Ends what the shown pages do by themselves. */
+let leave = () => {};
+
+function gate(message = "", error = null) {
+  leave();
+  leave = () => {};
+  sessionStorage.removeItem(STORED);
+  fill(nav);
+  fill(holder);
+  document.title = "Playground · cli-bridge";
+  const key = h("input", {
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    placeholder: "cb_…",
+  });
+  const problem = h("div", {}, error && errorBox(error));
+  const button = h("button.button.primary", { type: "submit" }, "Go on");
+
+  async function submit(event) {
+    event.preventDefault();
+    button.disabled = true;
+    fill(problem);
+    try {
+      await enter(key.value.trim());
+    } catch (failure) {
+      fill(problem, errorBox(failure));
+      key.setAttribute("aria-invalid", "true");
+      key.select();
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  fill(
+    main,
+    h(
+      "div.gate",
+      {},
+      h(
+        "div.card",
+        {},
+        h("h1", {}, "Playground"),
+        h("p.muted", {}, "Try prompts, copy them as code, and see what you have used."),
+        message && h("p.notice", { role: "status" }, message),
+        !window.isSecureContext &&
+          h("p.notice.warn", {}, "This page came without encryption: somebody on the way could read your key."),
+        h(
+          "form",
+          { onsubmit: submit },
+          field("Your key", key, "Kept in this tab only, and forgotten when you close it. Your admin makes keys."),
+          problem,
+          button,
+        ),
+      ),
+    ),
+  );
+  key.focus();
+}
+
+/** Ask who the key belongs to, and show the page. Throws ApiError. */
+async function enter(key) {
+  // Whatever is no letter, digit or sign cannot be sent, and is no key.
+  const plain = /^[\u0021-\u007e]+$/.test(key) ? key : "not-a-key";
+  const headers = { Authorization: `Bearer ${plain}` };
+  const me = await call("GET", "/me", { headers });
+  sessionStorage.setItem(STORED, key);
+  const context = { me, key, headers, expired: (error) => gate("", error) };
+  fill(
+    nav,
+    [
+      ["", "Playground"],
+      ["usage", "My usage"],
+    ].map(([name, label]) => h("a.nav-link", { href: `#/${name}`, "data-name": name }, label)),
+  );
+  fill(
+    holder,
+    h("span.truncate.small", {}, h("span.muted", {}, "Key "), h("bdi", {}, me.name)),
+    h("button.button.small", { type: "button", onclick: () => gate("The key is forgotten.") }, "Forget key"),
+  );
+  // The playground stays as it is while somebody looks at the usage: half a prompt, or an answer under way.
+  const bench = h("div");
+  const figures = h("div");
+  fill(main, bench, figures);
+  const abort = playground.show(bench, context);
+  let stopUsage = () => {};
+
+  function show() {
+    const onUsage = location.hash === "#/usage";
+    for (const link of nav.querySelectorAll("a")) {
+      if ((link.dataset.name === "usage") === onUsage) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    document.title = `${onUsage ? usage.title : playground.title} · cli-bridge`;
+    bench.hidden = onUsage;
+    figures.hidden = !onUsage;
+    stopUsage();
+    stopUsage = onUsage ? usage.show(figures, context) : () => {};
+  }
+
+  leave();
+  window.addEventListener("hashchange", show);
+  leave = () => {
+    window.removeEventListener("hashchange", show);
+    stopUsage();
+    abort();
+  };
+  show();
+}
+
+async function begin() {
+  const stored = sessionStorage.getItem(STORED);
+  if (!stored) {
+    gate();
+    return;
+  }
+  fill(main, skeleton(6));
+  try {
+    await enter(stored);
+  } catch (error) {
+    if (error.status === 401 || error.status === 403) gate("", error);
+    else fill(main, errorBox(error, begin));
+  }
+}
+
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+begin();

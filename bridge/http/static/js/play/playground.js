@@ -1,0 +1,174 @@
+/** The playground: a prompt, its options, the answer as it is written, and the same as code. */
+
+import { ApiError, events, open } from "../lib/api.js";
+import { copyAs } from "../lib/copyas.js";
+import { fill, h, say } from "../lib/dom.js";
+import { card, field, segmented } from "../lib/ui.js";
+import { answerBox } from "./answer.js";
+import { images } from "./images.js";
+
+export const title = "Playground";
+
+const NAMES = { claude: "Claude", codex: "Codex" };
+const PATHS = { claude: "/generate", codex: "/generate-codex" };
+
+export function show(main, { me, headers, expired }) {
+  const providers = Object.keys(me.models).filter((name) => me.models[name].available);
+  let provider = providers[0] ?? "claude";
+  let controller = null;
+  const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
+  const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
+  const model = h("input", { type: "text", list: "models", autocomplete: "off", spellcheck: "false" });
+  const models = h("datalist", { id: "models" });
+  const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "as the server has it" });
+  const schema = h("textarea.mono", {
+    rows: "6",
+    spellcheck: "false",
+    placeholder:
+      '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}',
+  });
+  const schemaHint = h("span", { role: "status" });
+  const send = h("button.button.primary", { type: "submit" }, "Send");
+  const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => controller?.abort() }, "Stop");
+  const drop = h("div.drop", {}, field("Prompt", prompt));
+  const pictures = images(drop, () => code?.update());
+  const answer = answerBox(me.timezone);
+  const form = h(
+    "form",
+    { onsubmit: submit, oninput: () => code.update() },
+    drop,
+    pictures.element,
+    h(
+      "details.more",
+      {},
+      h("summary", {}, "System prompt, model, length, schema"),
+      h(
+        "div.stack",
+        {},
+        field("System prompt", system),
+        h("div.fields", {}, h("div", {}, field("Model", model), models), field("Longest answer, in tokens", longest)),
+        field("JSON Schema that the answer must fit", schema),
+        schemaHint,
+      ),
+    ),
+    h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends")),
+  );
+  const code = copyAs(() => ({
+    base: location.origin,
+    provider,
+    body: { ...body(), model: model.value.trim() || me.models[provider]?.default },
+  }));
+
+  prompt.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  choose(provider);
+  fill(
+    main,
+    h("h1.hidden", {}, "Playground"),
+    providers.length === 0 &&
+      h("p.notice.warn", {}, "No provider is available to this key at the moment. Ask your admin."),
+    h(
+      "div.workbench",
+      {},
+      h(
+        "div.stack",
+        {},
+        card(
+          "Your request",
+          providers.length > 1 &&
+            segmented(
+              "Provider",
+              providers.map((name) => [name, NAMES[name] ?? name]),
+              provider,
+              choose,
+            ),
+          form,
+        ),
+      ),
+      h("div.stack", {}, answer.element, card("Copy as code", null, code.element)),
+    ),
+  );
+  prompt.focus({ preventScroll: true });
+
+  function choose(name) {
+    provider = name;
+    const { allowed, default: usual } = me.models[name] ?? { allowed: [], default: "" };
+    model.placeholder = usual;
+    const known = Array.isArray(allowed) ? allowed : [usual];
+    fill(
+      models,
+      known.map((each) => h("option", { value: each })),
+    );
+    code?.update();
+  }
+
+  /** The request's body as far as it is filled in. A schema that is no JSON is left out, and said. */
+  function body() {
+    const urls = pictures.urls();
+    return {
+      userPrompt: prompt.value,
+      ...(system.value.trim() && { systemPrompt: system.value }),
+      ...(urls.length && { images: urls }),
+      ...(model.value.trim() && { model: model.value.trim() }),
+      ...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
+      ...(schemaOf() && { schema: schemaOf() }),
+    };
+  }
+
+  function schemaOf() {
+    schema.removeAttribute("aria-invalid");
+    say(schemaHint, "");
+    if (!schema.value.trim()) return null;
+    try {
+      const value = JSON.parse(schema.value);
+      if (value && typeof value === "object" && !Array.isArray(value)) return value;
+    } catch {
+      // Said below.
+    }
+    schema.setAttribute("aria-invalid", "true");
+    say(schemaHint, "The schema is not a JSON object yet.");
+    return null;
+  }
+
+  async function submit(event) {
+    event.preventDefault();
+    if (controller) return;
+    const request = body();
+    if (schema.getAttribute("aria-invalid")) {
+      schema.focus();
+      return;
+    }
+    controller = new AbortController();
+    send.disabled = true;
+    stop.hidden = false;
+    answer.begin();
+    try {
+      const { signal } = controller;
+      const stream = await open("POST", PATHS[provider], { body: { ...request, stream: true }, headers, signal });
+      await follow(stream);
+    } catch (error) {
+      if (error.name === "AbortError") answer.stopped();
+      else if (error.status === 401) expired(error);
+      else answer.fail(error);
+    } finally {
+      controller = null;
+      send.disabled = false;
+      stop.hidden = true;
+    }
+  }
+
+  async function follow(stream) {
+    for await (const [name, data] of events(stream)) {
+      if (name === "error") throw new ApiError(200, data);
+      answer.event(name, data);
+      if (name === "done") return;
+    }
+    throw new ApiError(0, {
+      error: "The answer broke off before its end.",
+      hint: "Send it again; what was used is charged.",
+    });
+  }
+
+  return () => controller?.abort();
+}

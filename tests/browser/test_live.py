@@ -1,0 +1,142 @@
+"""Live: what runs is seen while it runs, and stopped with one click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Visit, profile
+from tests.support import server as servers
+from tests.support.server import Answer, Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two runs at a time, at a pace at which one can watch them."""
+    pace = {"DEMO_PACE_SECONDS": "1", "BRIDGE_MAX_CONCURRENT": "2"}
+    with servers.running(tmp_path_factory.mktemp("live"), pace, demo=True) as running:
+        yield running
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def ask(server: Server, key: str) -> Answer:
+    return server.call("POST", "/generate", {"userPrompt": "x"}, key=key)
+
+
+def test_nothing_running_says_so(visit: Visit) -> None:
+    page = visit.admin("live")
+    expect(page.get_by_text("Nothing is running")).to_be_visible()
+
+
+def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    page = visit.admin("live")
+    expect(page.get_by_text("Nothing is running")).to_be_visible()
+    first = pool.submit(ask, server, server.new_key("runs-first"))
+    row = page.get_by_role("row").filter(has_text="runs-first")
+    expect(row).to_contain_text("running")
+    expect(row).to_contain_text("claude-sonnet-5-5 (claude)")
+    expect(row.get_by_role("cell").nth(4)).not_to_have_text("0")
+    expect(row.get_by_role("cell").nth(5)).not_to_have_text("$0.00")
+
+    second = pool.submit(ask, server, server.new_key("runs-second"))
+    expect(page.get_by_role("row").filter(has_text="runs-second")).to_contain_text("running")
+    third = pool.submit(ask, server, server.new_key("runs-third"))
+    expect(page.get_by_role("row").filter(has_text="runs-third")).to_contain_text("waiting, place 1")
+    expect(page.get_by_text("2 running, 1 waiting")).to_be_visible()
+
+    order = page.locator("tbody .key-name").all_inner_texts()
+    page.get_by_role("button", name="Stop the request of runs-first").click()
+    stopped = first.result(30)
+    assert (stopped.status, stopped.json["code"]) == (502, "cancelled")
+    expect(row).to_contain_text("ended")
+    # It stays in its place for a moment: the button of another must not slip under the pointer.
+    assert page.locator("tbody .key-name").all_inner_texts() == order
+    expect(page.get_by_role("row").filter(has_text="runs-third")).to_contain_text("running")
+
+    for name in ("runs-second", "runs-third"):
+        page.get_by_role("button", name=f"Stop the request of {name}").click()
+    assert [each.result(30).status for each in (second, third)] == [502, 502]
+    visit.go(page, "audit")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("stopped the request")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("dashboard")
+
+
+def test_the_focus_stays_on_a_stop_button_while_the_list_changes(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    key = server.new_key("keeps-focus")
+    running = pool.submit(ask, server, key)
+    page = visit.admin("live")
+    button = page.get_by_role("button", name="Stop the request of keeps-focus")
+    button.focus()
+    other = pool.submit(ask, server, server.new_key("comes-later"))
+    expect(page.get_by_role("row").filter(has_text="comes-later")).to_be_visible()
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    assert running.result(30).json["code"] == "cancelled"
+    page.get_by_role("button", name="Stop the request of comes-later").click()
+    other.result(30)
+
+
+def test_the_overview_counts_what_runs_and_what_it_holds(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    running = pool.submit(ask, server, server.new_key("is-counted"))
+    page = visit.admin("live")
+    expect(page.get_by_role("row").filter(has_text="is-counted")).to_be_visible()
+    visit.go(page, "")
+    expect(page.get_by_text("1 running, 0 waiting", exact=True)).to_be_visible()
+    expect(page.get_by_text("reserved now")).to_be_visible()
+    expect(page.get_by_text("Ready: 1 of 2 slots in use")).to_be_visible()
+    visit.go(page, "live")
+    page.get_by_role("button", name="Stop the request of is-counted").click()
+    running.result(30)
+
+
+def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(visit: Visit) -> None:
+    visit.context.clock.install()
+    page = visit.admin("live")
+    expect(page.get_by_text("Nothing is running")).to_be_visible()
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(60_000)
+    assert asked == []
+    with page.expect_request("**/admin/runs"):
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_a_session_that_only_watches_is_marked_as_such(visit: Visit) -> None:
+    page = visit.admin("live")
+    with page.expect_request("**/admin/runs") as caught:
+        pass
+    assert caught.value.headers["x-bridge-background"] == "1"
+
+
+def test_a_server_that_does_not_answer_is_noted_without_moving_anything(
+    chromium: Browser, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    with profile(chromium, server) as visit:
+        running = pool.submit(ask, server, server.new_key("stays-put"))
+        page = visit.admin("live")
+        row = page.get_by_role("row").filter(has_text="stays-put")
+        expect(row).to_be_visible()
+        before = row.bounding_box()
+        visit.context.set_offline(True)
+        expect(page.get_by_text("The bridge does not answer. Trying again.")).to_be_visible()
+        assert row.bounding_box() == before
+        visit.context.set_offline(False)
+        expect(page.get_by_text("The bridge does not answer.")).to_be_hidden(timeout=20_000)
+        page.get_by_role("button", name="Stop the request of stays-put").click()
+        running.result(30)
+        visit.expect_refusals()

@@ -1,0 +1,150 @@
+"""The request log and the audit: filters, pages, one line in full, exports."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visit
+from tests.support import server as servers
+from tests.support.server import Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose log has 60 requests of two keys, on both providers, and a refused one."""
+    with servers.running(tmp_path_factory.mktemp("logs"), demo=True) as running:
+        ada, bob = running.new_key("ada"), running.new_key("bob", maxRequestsPerDay=1)
+        for number in range(58):
+            running.call("POST", "/generate", {"userPrompt": f"prompt number {number}"}, key=ada)
+        body = {"userPrompt": "a needle in the hay", "systemPrompt": "system text", "model": "gpt-6-sol"}
+        running.call("POST", "/generate-codex", body, key=bob)
+        running.call("POST", "/generate", {"userPrompt": "one too many"}, key=bob)
+        yield running
+
+
+def rows(page: Page) -> list[str]:
+    return page.locator("tbody tr").all_inner_texts()
+
+
+def show(page: Page) -> None:
+    page.get_by_role("button", name="Show", exact=True).click()
+
+
+def test_the_log_is_newest_first_in_pages(visit: Visit) -> None:
+    page = visit.admin("logs")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    assert "one too many" in rows(page)[0]
+    assert "requests_per_day" in rows(page)[0]
+    page.get_by_role("button", name="Show older").click()
+    expect(page.locator("tbody tr")).to_have_count(60)
+    assert "prompt number 0" in rows(page)[-1]
+    expect(page.get_by_role("button", name="Show older")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "found"),
+    [
+        ("Text", "NEEDLE", ["a needle in the hay"]),
+        ("Key", "bob", ["one too many", "a needle in the hay"]),
+        ("Text", "run_nothing", []),
+    ],
+)
+def test_a_filter_leaves_what_fits(visit: Visit, label: str, value: str, found: list[str]) -> None:
+    page = visit.admin("logs")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_label(label, exact=True).fill(value)
+    show(page)
+    expect(page.locator("tbody tr")).to_have_count(len(found))
+    assert [prompt in row for prompt, row in zip(found, rows(page), strict=True)] == [True] * len(found)
+    if not found:
+        expect(page.get_by_text("Nothing matches")).to_be_visible()
+
+
+def test_provider_and_status_filter_at_once_and_the_address_keeps_them(visit: Visit) -> None:
+    page = visit.admin("logs")
+    page.get_by_label("Provider").select_option("Codex")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_label("Provider").select_option("Any")
+    page.get_by_label("Status").select_option("Not answered")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.reload()
+    expect(page.get_by_label("Status")).to_have_value("error")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.go_back()
+    expect(page.get_by_label("Provider")).to_have_value("")
+    page.get_by_role("link", name="Clear", exact=True).click()
+    expect(page.locator("tbody tr")).to_have_count(50)
+
+
+def test_days_are_those_of_the_viewer(visit: Visit) -> None:
+    page = visit.admin("logs")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    today: str = page.evaluate(
+        "new Date(Date.now() - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 10)"
+    )
+    page.get_by_label("Until").fill("2020-01-01")
+    show(page)
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_label("From").fill(today)
+    page.get_by_label("Until").fill(today)
+    with page.expect_request("**/admin/logs?*since=*") as caught:
+        show(page)
+    expect(page.locator("tbody tr").first).to_be_visible()
+    # Midnight in Berlin, which is not midnight in UTC.
+    assert f"{today}T00" not in caught.value.url
+
+
+def test_a_line_is_shown_in_full_with_what_to_do_about_its_error(visit: Visit) -> None:
+    page = visit.admin("logs?key=bob")
+    page.locator("tbody tr").nth(1).get_by_role("button").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("gpt-6-sol (codex)")
+    expect(dialog.get_by_role("region", name="System prompt")).to_have_text("system text")
+    expect(dialog.get_by_role("region", name="Prompt", exact=True)).to_have_text("a needle in the hay")
+    expect(dialog).to_contain_text("To the first text")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.locator("tbody tr").first.click()
+    expect(dialog.get_by_role("alert")).to_contain_text("This key has used its 1 requests for today")
+    expect(dialog.get_by_role("alert")).to_contain_text("Wait for the reset, or ask your admin for a higher limit.")
+    dialog.get_by_role("button", name="Close").last.click()
+    expect(dialog).to_have_count(0)
+
+
+def test_exports_hold_what_the_filters_leave(visit: Visit, tmp_path: Path) -> None:
+    page = visit.admin("logs?key=bob")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    for label, name in (("Export CSV", "log.csv"), ("Export JSONL", "log.jsonl")):
+        with page.expect_download() as caught:
+            page.get_by_role("link", name=label).click()
+        caught.value.save_as(tmp_path / name)
+    with (tmp_path / "log.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["userPrompt"] for row in table] == ["a needle in the hay", "one too many"]
+    assert [line["id"] for line in lines] == [row["id"] for row in table]
+    visit.go(page, "audit")
+    expect(page.get_by_role("table")).to_contain_text("exported the log as jsonl")
+
+
+def test_the_audit_says_who_changed_what(visit: Visit, server: Server) -> None:
+    server.admin("PATCH", "/keys/ada", {"maxCostPerDay": 7, "note": "raised"})
+    page = visit.admin("audit")
+    row = page.get_by_role("row").filter(has_text="changed the key ada")
+    expect(row).to_contain_text("maxCostPerDay: 0 → 7")
+    expect(row).to_contain_text("note: raised")
+    expect(row).to_contain_text("127.0.0.1")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("logged in")
+
+
+def test_the_log_of_a_key_is_one_click_away(visit: Visit) -> None:
+    page = visit.admin("keys/bob")
+    page.get_by_role("link", name="All of them").click()
+    expect(page.get_by_label("Key", exact=True)).to_have_value("bob")
+    expect(page.locator("tbody tr")).to_have_count(2)

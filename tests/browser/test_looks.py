@@ -1,0 +1,229 @@
+"""The pages for everybody: small screens, both schemes, keyboards, screen readers, figures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import axe_core
+from tests.browser.conftest import Visit, profile
+from tests.support import history
+from tests.support import server as servers
+from tests.support.server import Server
+
+VIEWS = ("", "keys", "keys/design-team", "live", "logs", "audit")
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with three months of a team's use behind it."""
+    folder = tmp_path_factory.mktemp("looks")
+    history.write(folder / "data", history.TEAM, days=90, lines=3000)
+    with servers.running(folder, demo=True) as running:
+        yield running
+
+
+def settled(page: Page) -> None:
+    """Wait until nothing is loading any more."""
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    expect(page.locator(".skeleton")).to_have_count(0)
+
+
+def too_wide(page: Page) -> list[str]:
+    """What makes a page scroll sideways; tables and code scroll in boxes of their own."""
+    return page.evaluate(
+        """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+          [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+            .map((e) => `${e.tagName}.${e.className}`)"""
+    )
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_no_page_has_barriers_or_scrolls_sideways(chromium: Browser, server: Server, size: str, scheme: str) -> None:
+    with profile(chromium, server, viewport=SIZES[size], color_scheme=scheme, reduced_motion="reduce") as visit:
+        page = visit.open("/admin/")
+        expect(page.get_by_label("Admin key")).to_be_visible()
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+        page = visit.admin()
+        for view in VIEWS:
+            visit.go(page, view)
+            settled(page)
+            assert (axe_core.findings(page), too_wide(page)) == ([], []), view
+        page.locator("details.figures").evaluate_all("all => all.forEach((each) => (each.open = true))")
+        visit.go(page, "logs")
+        page.locator("tbody tr").first.click()
+        expect(page.get_by_role("dialog").get_by_text("Asked by")).to_be_visible()
+        assert axe_core.findings(page) == []
+        page.keyboard.press("Escape")
+        visit.go(page, "keys")
+        page.get_by_role("button", name="New key").click()
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+
+        play = visit.open("/")
+        expect(play.get_by_label("Your key")).to_be_visible()
+        assert axe_core.findings(play) == []
+        play = visit.holder(history.TEAM[0].raw)
+        play.get_by_text("System prompt, model, length, schema").click()
+        play.get_by_label("Prompt", exact=True).fill("Hello")
+        play.get_by_role("button", name="Send").click()
+        expect(play.get_by_text("Done", exact=True)).to_be_visible()
+        assert (axe_core.findings(play), too_wide(play)) == ([], [])
+        play.get_by_role("link", name="My usage").click()
+        settled(play)
+        assert (axe_core.findings(play), too_wide(play)) == ([], [])
+
+
+def test_the_keyboard_alone_logs_in_makes_a_key_and_finds_the_focus_again(visit: Visit) -> None:
+    page = visit.open("/admin/")
+    expect(page.get_by_label("Admin key")).to_be_focused()
+    page.keyboard.type(servers.ADMIN_KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.get_by_role("link", name="Keys", exact=True).focus()
+    page.keyboard.press("Enter")
+    # The new page's title is what is read out, and where Tab goes on.
+    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="New key")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Name")).to_be_focused()
+    page.keyboard.type("by-keyboard")
+    page.keyboard.press("Enter")
+    expect(page.locator("#new-key")).to_be_visible()
+    page.get_by_role("button", name="I have copied the key").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="by-keyboard")).to_be_focused()
+
+
+def test_the_first_tab_leads_past_the_navigation(visit: Visit) -> None:
+    page = visit.admin("keys")
+    page.reload()
+    settled(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
+
+
+def test_nothing_moves_when_figures_are_refreshed(visit: Visit, server: Server) -> None:
+    visit.context.clock.install()
+    page = visit.admin()
+    settled(page)
+    expect(page.locator(".legend li").first).to_be_visible()
+    places = "() => [...document.querySelectorAll('main .card, main h2')].map((e) => e.getBoundingClientRect().top)"
+    before = page.evaluate(places)
+    for person in history.TEAM[:3]:
+        server.call("POST", "/generate", {"userPrompt": "more"}, key=person.raw)
+    requests = page.locator(".tile-value").nth(1)
+    shown = requests.inner_text()
+    page.clock.run_for(6000)
+    expect(requests).not_to_have_text(shown)
+    assert page.evaluate(places) == before
+
+
+def test_charts_can_be_read_without_seeing_them(visit: Visit) -> None:
+    page = visit.admin()
+    settled(page)
+    chart = page.get_by_role("img", name="Cost per day and key over 30 days")
+    expect(chart).to_be_visible()
+    page.get_by_text("Show as a table").first.click()
+    table = page.locator("details[open] table")
+    expect(table.get_by_role("row")).to_have_count(31)
+    expect(table.get_by_role("columnheader", name="design-team")).to_be_visible()
+    page.get_by_role("button", name="90 days").click()
+    expect(table.get_by_role("row")).to_have_count(91)
+    expect(page.get_by_role("img", name="Cost per day and key over 90 days")).to_be_visible()
+
+
+def test_the_pointer_on_a_chart_shows_the_figures_of_that_day(visit: Visit) -> None:
+    page = visit.admin()
+    settled(page)
+    card = page.locator(".card").filter(has=page.get_by_role("heading", name="Cost per day"))
+    expect(card.locator(".legend li").first).to_be_visible()
+    card.locator(".u-over").hover(position={"x": 500, "y": 60})
+    tip = card.locator(".chart-tip")
+    expect(tip).to_contain_text("Total $")
+    expect(tip).to_contain_text("design-team")
+
+
+def test_a_dashboard_without_any_keys_says_how_to_begin(
+    chromium: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with servers.running(tmp_path_factory.mktemp("empty"), demo=True) as empty, profile(chromium, empty) as visit:
+        page = visit.admin()
+        expect(page.get_by_text("No key has a cap yet")).to_be_visible()
+        expect(page.get_by_text("Nothing has happened that you should know of.")).to_be_visible()
+        visit.go(page, "keys")
+        expect(page.get_by_text("There are no keys yet")).to_be_visible()
+        visit.go(page, "logs")
+        expect(page.get_by_text("The log is empty")).to_be_visible()
+        visit.go(page, "live")
+        expect(page.get_by_text("Nothing is running")).to_be_visible()
+        assert axe_core.findings(page) == []
+
+
+def test_a_first_look_that_fails_says_so_and_can_be_tried_again(visit: Visit) -> None:
+    page = visit.admin("live")
+    settled(page)
+    visit.context.route("**/admin/overview", lambda route: route.abort())
+    visit.go(page, "")
+    expect(page.get_by_role("alert")).to_contain_text("The bridge does not answer.")
+    visit.context.unroute("**/admin/overview")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="Providers")).to_be_visible()
+    visit.expect_refusals()
+
+
+# --- figures, money and times ------------------------------------------------------------------------
+
+FORMATS: list[tuple[str, Any]] = [
+    ("money(0)", "US$0.00"),
+    ("money(0.0004)", "<US$0.01"),
+    ("money(1234.5)", "US$1,234.50"),
+    ("cost(0.000732)", "US$0.0007"),
+    ("cost(0.00001)", "<US$0.0001"),
+    ("cost(12.3456)", "US$12.35"),
+    ("count(1234567)", "1,234,567"),
+    ("compact(99999)", "99,999"),
+    ("plural(1, 'request')", "1 request"),
+    ("plural(2, 'request')", "2 requests"),
+    ("percent(0.1234)", "12.3%"),
+    ("duration(494)", "494 ms"),
+    ("duration(1234)", "1.2 s"),
+    ("duration(59999)", "1 min 0 s"),
+    ("duration(185000)", "3 min 5 s"),
+    ("duration(3725000)", "1 h 2 min"),
+    ("day('2026-11-21')", "21 Nov"),
+    ("when('2019-01-01T00:30:00Z')", "1 Jan 2019, 01:30"),
+    ("whenFull('2026-07-01T12:00:00Z')", "Wednesday, 1 July 2026 at 14:00:00 CEST"),
+    ("ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T00:00:20Z'))", "just now"),
+    ("ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T00:03:10Z'))", "3 min ago"),
+    ("ago('2026-01-01T13:00:00Z', Date.parse('2026-01-01T00:00:00Z'))", "in 13 hr"),
+    ("ago('2026-01-11T00:00:00Z', Date.parse('2026-01-01T00:00:00Z'))", "in 10 days"),
+    ("visible('a\\u001b[1m\\u202eb\\u0000\\u007f')", "a␛[1m⟨202E⟩b␀␡"),
+    ("visible('line\\n\\ttab')", "line\n\ttab"),
+]
+
+
+@pytest.fixture(scope="module")
+def formats(chromium: Browser, server: Server) -> Iterator[Page]:
+    with profile(chromium, server) as visit:
+        page = visit.open("/")
+        page.evaluate(
+            "import(document.querySelector('[href$=\"lib/format.js\"]').href).then((all) => { window.formats = all; })"
+        )
+        yield page
+
+
+@pytest.mark.parametrize(("expression", "shown"), FORMATS)
+def test_figures_are_written_for_people(formats: Page, expression: str, shown: str) -> None:
+    # Digits and words; which spaces are used between them is up to the browser's tables.
+    given = formats.evaluate(f"window.formats.{expression.replace('count', 'count', 1)}")
+    assert " ".join(given.replace("US$", "$").split(" ")).replace("\u202f", " ") == shown.replace("US$", "$")

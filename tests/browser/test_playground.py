@@ -1,0 +1,367 @@
+"""The playground of key holders: streaming, stopping, caps, images, schemas, code to copy, own usage."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Visit, profile
+from tests.support import server as servers
+from tests.support.server import Server
+
+NewKey = Callable[..., tuple[str, str]]
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+#: Everything that a language could take for its own.
+TRICKY = "It's \"quoted\" `ticked` $HOME $(id) ${x} \\n \\ %s {{}} </script> 'END'\nEND\n\tnew line 🫖 \u2028 ünï"
+
+
+def prompt(page: Page, text: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(text)
+
+
+def send(page: Page, text: str) -> None:
+    prompt(page, text)
+    page.get_by_role("button", name="Send").click()
+
+
+def options(page: Page) -> None:
+    page.get_by_text("System prompt, model, length, schema").click()
+
+
+def answer(page: Page) -> str:
+    return page.get_by_role("region", name="Answer").inner_text()
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One run at a time, and at a reading pace."""
+    pace = {"DEMO_PACE_SECONDS": "0.2", "BRIDGE_MAX_CONCURRENT": "1"}
+    with servers.running(tmp_path_factory.mktemp("slow"), pace, demo=True) as running:
+        yield running
+
+
+@pytest.fixture
+def slow(chromium: Browser, slow_server: Server) -> Iterator[Visit]:
+    with profile(chromium, slow_server) as fresh:
+        yield fresh
+
+
+def test_a_wrong_key_is_told_so_and_the_right_one_is_kept_in_this_tab_only(visit: Visit, new_key: NewKey) -> None:
+    name, secret = new_key()
+    page = visit.open("/")
+    page.get_by_label("Your key").fill("cb_not-a-key")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("alert")).to_contain_text("This key is not valid.")
+    visit.expect_refusals()
+    page.get_by_label("Your key").fill(secret)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(name)).to_be_visible()
+    assert page.evaluate("[Object.values(sessionStorage), Object.keys(localStorage), document.cookie]") == [
+        [secret],
+        [],
+        "",
+    ]
+    page.reload()
+    expect(page.get_by_text(name)).to_be_visible()
+    expect(visit.open("/").get_by_label("Your key")).to_be_visible()
+    page.get_by_role("button", name="Forget key").click()
+    expect(page.get_by_label("Your key")).to_be_visible()
+    assert page.evaluate("Object.values(sessionStorage)") == []
+
+
+def test_the_answer_grows_while_it_is_written_and_ends_with_cost_and_time(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("streams"))
+    send(page, "Hello")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("[demo answer")
+    first = answer(page)
+    expect(page.get_by_role("region", name="Answer")).to_have_attribute("aria-busy", "true")
+    expect(page.get_by_text("Answering")).to_be_visible()
+    page.wait_for_function(
+        "(before) => document.querySelector('.answer-text').textContent.length > before", arg=len(first)
+    )
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
+
+
+def test_stopping_ends_the_run_on_the_server(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("stops"))
+    send(page, "Something long")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("[demo")
+    assert len(slow.server.admin("GET", "/runs").json["runs"]) == 1
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    rows: list[dict[str, object]] = []
+    while not rows:
+        rows = slow.server.admin("GET", "/logs?key=stops").json["logs"]
+    assert rows[0]["code"] == "cancelled"
+
+
+def test_who_waits_hears_the_place_in_the_queue(slow: Visit) -> None:
+    first, second = slow.holder(slow.server.new_key("goes-first")), slow.holder(slow.server.new_key("goes-second"))
+    send(first, "One")
+    expect(first.get_by_role("region", name="Answer")).to_contain_text("[demo")
+    send(second, "Two")
+    expect(second.get_by_text("Waiting in the queue, place 1")).to_be_visible()
+    first.get_by_role("button", name="Stop").click()
+    expect(second.get_by_role("region", name="Answer")).to_contain_text("[demo")
+    second.get_by_role("button", name="Stop").click()
+    expect(second.get_by_text("Stopped", exact=True)).to_be_visible()
+
+
+def test_a_look_at_the_usage_neither_loses_the_prompt_nor_ends_the_answer(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("looks-away"))
+    send(page, "Still here")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("[demo")
+    before = len(answer(page))
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_role("meter", name="Cost today")).to_have_count(0)
+    expect(page.get_by_role("heading", name="My usage")).to_be_visible()
+    page.get_by_role("link", name="Playground", exact=True).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("Still here")
+    page.wait_for_function("(before) => document.querySelector('.answer-text').textContent.length > before", arg=before)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
+
+
+def test_at_the_cap_one_sees_which_what_is_left_and_when_it_resets(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key(maxRequestsPerDay=1)
+    page = visit.holder(secret)
+    send(page, "The first")
+    expect(page.get_by_text("Done")).to_be_visible()
+    send(page, "The second")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This key has used its 1 requests for today")
+    expect(alert).to_contain_text("Wait for the reset")
+    expect(alert).to_contain_text("requests_per_day")
+    expect(page.get_by_text(re.compile(r"Resets .* \(midnight in UTC\)"))).to_be_visible()
+    visit.expect_refusals()
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_role("meter", name="Requests today")).to_have_attribute("aria-valuenow", "100")
+    expect(page.get_by_text("0 left", exact=True)).to_be_visible()
+    table = page.get_by_role("table", name="Your last requests")
+    expect(table.get_by_role("row").nth(1)).to_contain_text("requests_per_day")
+    expect(table.get_by_role("row").nth(2)).to_contain_text("The first")
+
+
+def test_images_can_be_chosen_pasted_dropped_and_taken_away(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    chosen = {"name": "chosen.png", "mimeType": "image/png", "buffer": PIXEL}
+    page.get_by_label("Add images").set_input_files([chosen])  # type: ignore[list-item]
+    for kind, name in (("paste", "pasted.png"), ("drop", "dropped.png")):
+        page.evaluate(
+            """([kind, name, base64]) => {
+              const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+              const data = new DataTransfer();
+              data.items.add(new File([bytes], name, {type: "image/png"}));
+              const how = kind === "paste" ? {clipboardData: data} : {dataTransfer: data};
+              const Kind = kind === "paste" ? ClipboardEvent : DragEvent;
+              const event = new Kind(kind, {bubbles: true, cancelable: true, ...how});
+              document.querySelector("textarea").dispatchEvent(event);
+            }""",
+            [kind, name, base64.b64encode(PIXEL).decode()],
+        )
+        expect(page.get_by_role("img", name=name)).to_be_visible()
+    page.get_by_role("button", name="Remove chosen.png").click()
+    expect(page.get_by_role("img", name="chosen.png")).to_have_count(0)
+    send(page, "What is on these?")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("You attached 2 image(s).")
+
+
+def test_what_is_no_image_is_not_taken(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    svg = {"name": "picture.svg", "mimeType": "image/svg+xml", "buffer": b"<svg onload=alert(1) />"}
+    page.get_by_label("Add images").set_input_files([svg])  # type: ignore[list-item]
+    expect(page.get_by_text("picture.svg is not a png, jpeg, gif or webp image.")).to_be_visible()
+    expect(page.get_by_role("img", name="picture.svg")).to_have_count(0)
+
+
+def test_a_schema_gives_a_checked_value_and_a_wrong_one_is_said_before_anything_is_sent(
+    visit: Visit, new_key: NewKey
+) -> None:
+    page = visit.holder(new_key()[1])
+    options(page)
+    schema = page.get_by_label("JSON Schema that the answer must fit")
+    schema.fill('{"type": "object"')
+    send(page, "A city")
+    expect(page.get_by_text("The schema is not a JSON object yet.")).to_be_visible()
+    expect(schema).to_be_focused()
+    expect(page.get_by_text("The answer appears here")).to_be_visible()
+    schema.fill('{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}')
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("region", name="Structured answer")).to_contain_text('"city": "demo"')
+
+
+def test_every_option_goes_into_the_request(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    page.get_by_role("button", name="Codex").click()
+    options(page)
+    page.get_by_label("System prompt").fill("Be brief")
+    page.get_by_label("Model").fill("gpt-6-sol-mini")
+    page.get_by_label("Longest answer, in tokens").fill("5")
+    prompt(page, "Count")
+    with page.expect_request("**/generate-codex") as caught:
+        page.keyboard.press("Control+Enter")
+    assert caught.value.post_data_json == {
+        "userPrompt": "Count",
+        "systemPrompt": "Be brief",
+        "model": "gpt-6-sol-mini",
+        "maxOutputTokens": 5,
+        "stream": True,
+    }
+    expect(page.get_by_text("Cut at the longest allowed")).to_be_visible()
+
+
+def test_usage_shows_what_remains_and_the_last_requests(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key(maxCostPerDay=2, maxRequestsPerMonth=10)
+    page = visit.holder(secret)
+    send(page, "Costs a little")
+    expect(page.get_by_text("Done")).to_be_visible()
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_role("meter", name="Requests this month")).to_have_attribute("aria-valuenow", "10")
+    expect(page.get_by_text("9 left", exact=True)).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Resets .*midnight in UTC")).first).to_be_visible()
+    expect(page.get_by_role("row").nth(1)).to_contain_text("Costs a little")
+
+
+def test_an_empty_log_says_what_will_be_there(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_text("No requests yet")).to_be_visible()
+    expect(page.get_by_text("Your key has no cap per day or month.")).to_be_visible()
+
+
+def test_the_end_of_the_key_is_said_and_asks_for_another(visit: Visit, server: Server, new_key: NewKey) -> None:
+    name, secret = new_key()
+    page = visit.holder(secret)
+    server.admin("DELETE", f"/keys/{name}")
+    send(page, "Hello?")
+    expect(page.get_by_label("Your key")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("This key is not valid.")
+    visit.expect_refusals()
+
+
+def test_a_server_that_went_away_is_said_with_what_to_do(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    visit.context.set_offline(True)
+    send(page, "Hello?")
+    expect(page.get_by_role("alert")).to_contain_text("The bridge does not answer.")
+    visit.context.set_offline(False)
+    visit.expect_refusals()
+    send(page, "Again")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("Again")
+
+
+# --- copied code runs --------------------------------------------------------------------------------
+
+OPENAI_STAND_IN = """
+import json, sys
+
+class OpenAI:
+    def __init__(self, base_url, api_key):
+        self.given = {"base_url": base_url, "api_key": api_key}
+        self.chat = self.completions = self
+
+    def create(self, **given):
+        text = json.dumps({**self.given, **given})
+        answer = lambda: None
+        answer.message = lambda: None
+        answer.message.content = text
+        whole = lambda: None
+        whole.choices = [answer]
+        return whole
+"""
+SHEETS_STAND_IN = """
+import { execFileSync } from "node:child_process";
+const PropertiesService = {
+  getScriptProperties: () => ({ getProperty: (name) => (name === "BRIDGE_KEY" ? process.env.KEY : null) }),
+};
+const UrlFetchApp = {
+  fetch(url, { method, headers, payload }) {
+    const given = ["-sS", "-w", "\\n%{http_code}", "-X", method.toUpperCase(), url, "-d", payload];
+    for (const [name, value] of Object.entries(headers)) given.push("-H", `${name}: ${value}`);
+    const text = execFileSync("curl", given).toString();
+    const at = text.lastIndexOf("\\n");
+    return { getContentText: () => text.slice(0, at), getResponseCode: () => Number(text.slice(at + 1)) };
+  },
+};
+"""
+
+
+def code(page: Page, language: str) -> str:
+    """The code of a language, as the button copies it."""
+    page.get_by_role("button", name=language, exact=True).click()
+    button = page.locator(".code-head").get_by_role("button", name=re.compile("Copy|Copied"))
+    button.click()
+    expect(page.locator(".code-head").get_by_role("button", name="Copied")).to_be_visible()
+    copied: str = page.evaluate("navigator.clipboard.readText()")
+    return copied
+
+
+def run(argv: list[str], text: str, key: str, folder: Path) -> str:
+    env = {"PATH": os.environ["PATH"], "KEY": key, "PYTHONPATH": str(folder)}
+    done = subprocess.run(argv, input=text, env=env, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr + text
+    return done.stdout
+
+
+def test_copied_code_runs_and_sends_exactly_what_was_written(
+    visit: Visit, server: Server, new_key: NewKey, tmp_path: Path
+) -> None:
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    name, secret = new_key()
+    page = visit.holder(secret)
+    options(page)
+    prompt(page, TRICKY)
+    page.get_by_label("System prompt").fill(TRICKY)
+    page.get_by_label("Longest answer, in tokens").fill("4000")
+
+    run(["bash", "-e"], code(page, "curl"), secret, tmp_path)
+    run([sys.executable, "-"], code(page, "Python"), secret, tmp_path)
+    run(["node", "--input-type=module", "-"], code(page, "JavaScript"), secret, tmp_path)
+    sheet = SHEETS_STAND_IN + code(page, "Google Sheets") + "\ntryIt();\n"
+    run(["node", "--input-type=module", "-"], sheet, secret, tmp_path)
+    lines = server.admin("GET", f"/logs?key={name}").json["logs"]
+    assert [(line["userPrompt"], line["systemPrompt"], line["status"]) for line in lines] == [(TRICKY, TRICKY, 200)] * 4
+
+    (tmp_path / "openai.py").write_text(OPENAI_STAND_IN)
+    given = json.loads(run([sys.executable, "-"], code(page, "OpenAI SDK"), secret, tmp_path))
+    assert (given["base_url"], given["api_key"]) == (f"{visit.address}/v1", secret)
+    assert [message["content"] for message in given["messages"]] == [TRICKY, TRICKY]
+    assert (given["model"], given["max_completion_tokens"]) == ("claude-sonnet-5-5", 4000)
+
+
+def test_images_and_schemas_are_in_the_copied_code(visit: Visit, new_key: NewKey, tmp_path: Path) -> None:
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _, secret = new_key()
+    page = visit.holder(secret)
+    options(page)
+    prompt(page, "What is it?")
+    schema = {
+        "type": "object",
+        "properties": {"what": {"type": "string"}, "sure": {"const": True}},
+        "required": ["what"],
+    }
+    page.get_by_label("JSON Schema that the answer must fit").fill(json.dumps(schema))
+    picture = {"name": "picture.png", "mimeType": "image/png", "buffer": PIXEL}
+    page.get_by_label("Add images").set_input_files([picture])  # type: ignore[list-item]
+    expect(page.get_by_role("img", name="picture.png")).to_be_visible()
+    expect(page.get_by_role("region", name="Code")).to_contain_text("…")
+    for language, argv in (
+        ("curl", ["bash", "-e"]),
+        ("Python", [sys.executable, "-"]),
+        ("JavaScript", ["node", "--input-type=module", "-"]),
+    ):
+        copied = code(page, language)
+        assert base64.b64encode(PIXEL).decode() in copied
+        assert '"what"' in run(argv, copied, secret, tmp_path).replace('\\"', '"')

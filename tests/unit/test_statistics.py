@@ -1,0 +1,188 @@
+"""The last two days in memory: counted as lines are written, and filled from the log at the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from bridge.clock import iso
+from bridge.ledger import statistics
+from bridge.ledger.requestlog import RequestLog
+from bridge.ledger.statistics import HOUR_S, HOURS, RECENT, Statistics
+from tests.support.ledger import FrozenClock, record
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock("2026-11-20T12:30:00Z")
+
+
+def line(clock: FrozenClock, number: int = 0, ago_s: float = 0, **fields: Any) -> Any:
+    return record(f"run_{number}", clock.wall - ago_s, **fields)
+
+
+def observed(clock: FrozenClock, *lines: Any) -> dict[str, Any]:
+    statistics = Statistics(clock)
+    for each in lines:
+        statistics.observe(each)
+    return statistics.view()
+
+
+def test_a_line_counts_for_the_hour_in_which_it_began(clock: FrozenClock) -> None:
+    view = observed(clock, line(clock), line(clock, ago_s=HOUR_S), line(clock, ago_s=HOUR_S))
+    assert len(view["hours"]) == HOURS
+    assert [hour["ok"] for hour in view["hours"]][-3:] == [0, 2, 1]
+    assert view["hours"][-1]["at"] == "2026-11-20T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (200, None, "ok"),
+        (429, "cost_per_day", "refused"),
+        (400, "invalid_request", "refused"),
+        (502, "cli_failed", "failed"),
+    ],
+)
+def test_what_became_of_a_request(clock: FrozenClock, status: int, code: str | None, kind: str) -> None:
+    day = observed(clock, line(clock, status=status, code=code))["lastDay"]
+    assert {name: day[name] for name in ("ok", "failed", "refused", "stopped")} == {
+        **dict.fromkeys(("ok", "failed", "refused", "stopped"), 0),
+        kind: 1,
+    }
+
+
+def test_a_request_that_its_client_left_is_no_failure_of_ours(clock: FrozenClock) -> None:
+    day = observed(clock, line(clock, status=502, code="cancelled"))["lastDay"]
+    assert (day["stopped"], day["failed"]) == (1, 0)
+
+
+def test_times_are_right_within_five_percent(clock: FrozenClock) -> None:
+    lines = [line(clock, n, duration_ms=100 * n, first_token_ms=10 * n) for n in range(1, 101)]
+    day = observed(clock, *lines)["lastDay"]
+    assert day["durationMs"]["p50"] == pytest.approx(5000, rel=0.05)
+    assert day["durationMs"]["p95"] == pytest.approx(9500, rel=0.05)
+    assert day["firstTokenMs"]["p50"] == pytest.approx(500, rel=0.05)
+
+
+def test_times_of_failed_requests_do_not_count_and_without_any_there_is_none(clock: FrozenClock) -> None:
+    view = observed(clock, line(clock, status=502, code="timeout", duration_ms=300_000))
+    assert view["lastDay"]["durationMs"] == {"p50": None, "p95": None}
+    assert view["providers"] == {}
+
+
+def test_providers_have_times_of_their_own(clock: FrozenClock) -> None:
+    lines = [line(clock, 1, provider="claude", duration_ms=100), line(clock, 2, provider="codex", duration_ms=9000)]
+    providers = observed(clock, *lines)["providers"]
+    assert providers["claude"]["durationMs"]["p50"] == pytest.approx(100, rel=0.05)
+    assert providers["codex"]["durationMs"]["p50"] == pytest.approx(9000, rel=0.05)
+
+
+def test_the_summary_is_of_a_day_and_what_is_older_than_the_window_is_forgotten(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    statistics.observe(line(clock))
+    clock.pass_s(24 * HOUR_S)
+    view = statistics.view()
+    assert (view["lastDay"]["ok"], sum(hour["ok"] for hour in view["hours"])) == (0, 1)
+    clock.pass_s(24 * HOUR_S)
+    statistics.observe(line(clock))
+    assert sum(hour["ok"] for hour in statistics.view()["hours"]) == 1
+    assert len(statistics._hours) == 1
+
+
+def test_the_last_requests_of_a_key_are_kept_newest_first_and_only_so_many(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    for number in range(RECENT + 5):
+        statistics.observe(line(clock, number, user_prompt="x" * 5000))
+        statistics.observe(line(clock, 1000 + number, key_name="bob"))
+    recent = statistics.recent("alice")
+    assert [row["id"] for row in recent] == [f"run_{number}" for number in range(RECENT + 4, 4, -1)]
+    assert max(len(row["userPrompt"]) for row in recent) <= 120
+    assert statistics.recent("nobody") == []
+
+
+def test_keys_that_were_not_used_for_long_make_room_for_others(
+    clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MOST_KEYS", 2)
+    figures = Statistics(clock)
+    for name in ("alice", "bob", "alice", "carol"):
+        figures.observe(line(clock, key_name=name))
+    assert [bool(figures.recent(name)) for name in ("alice", "bob", "carol")] == [True, False, True]
+
+
+# --- from the log ------------------------------------------------------------------------------------
+
+
+def log_of(folder: Path, clock: FrozenClock) -> RequestLog:
+    return RequestLog(folder / "logs", clock, ZoneInfo("UTC"))
+
+
+def test_a_restart_remembers(tmp_path: Path, clock: FrozenClock) -> None:
+    log, before = log_of(tmp_path, clock), Statistics(clock)
+    for number in range(30):
+        clock.pass_s(600)
+        written = line(clock, number, key_name="alice" if number % 3 else "bob")
+        log.write(written)
+        before.observe(written)
+    clock.pass_s(60)
+    after = Statistics(clock)
+    after.fill(log)
+    assert after.view()["hours"] == before.view()["hours"]
+    assert after.recent("alice") == before.recent("alice")
+    assert after.recent("bob") == before.recent("bob")
+    assert after.view()["since"] == iso(clock.wall - 60 - 29 * 600)
+
+
+def test_what_comes_while_the_log_is_read_counts_once(tmp_path: Path, clock: FrozenClock) -> None:
+    log = log_of(tmp_path, clock)
+    log.write(line(clock, 1))
+    clock.pass_s(1)
+    statistics = Statistics(clock)
+    clock.pass_s(1)
+    new = line(clock, 2)
+    log.write(new)
+    statistics.observe(new)
+    statistics.fill(log)
+    assert statistics.view()["lastDay"]["ok"] == 2
+    assert [row["id"] for row in statistics.recent("alice")] == ["run_2", "run_1"]
+
+
+@pytest.mark.parametrize("bounds", [{"MOST_LINES": 10}, {"MOST_BYTES": 10 * 650}])
+def test_no_more_is_read_of_the_log_than_the_bounds_allow(
+    tmp_path: Path, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int]
+) -> None:
+    log = log_of(tmp_path, clock)
+    for number in range(100):
+        log.write(line(clock, number))
+    clock.pass_s(1)
+    for name, value in bounds.items():
+        monkeypatch.setattr(statistics, name, value)
+    figures = Statistics(clock)
+    figures.fill(log)
+    assert 5 <= figures.view()["lastDay"]["ok"] <= 15
+    assert figures.recent("alice")[0]["id"] == "run_99"
+
+
+def test_lines_of_another_version_and_damaged_ones_are_passed_over(tmp_path: Path, clock: FrozenClock) -> None:
+    log = log_of(tmp_path, clock)
+    log.write(line(clock, 1))
+    (path,) = (tmp_path / "logs").iterdir()
+    with path.open("ab") as file:
+        file.write(b"no json at all\n")
+        file.write(path.read_bytes().replace(b'"status":200', b'"status":"odd"'))
+    clock.pass_s(1)
+    figures = Statistics(clock)
+    figures.fill(log)
+    assert figures.view()["lastDay"]["ok"] == 1
+
+
+def test_a_log_that_cannot_be_read_is_no_reason_not_to_start(tmp_path: Path, clock: FrozenClock) -> None:
+    log = log_of(tmp_path, clock)
+    (tmp_path / "logs").rmdir()
+    figures = Statistics(clock)
+    figures.fill(log)
+    assert figures.view()["lastDay"]["ok"] == 0
