@@ -46,6 +46,16 @@ def test_files_that_others_could_read_are_tightened_at_open(tmp_path):
     assert mode(tmp_path / "data" / "keys.json") == 0o600
 
 
+def test_root_does_not_open_the_folder_of_another_user(tmp_path, monkeypatch):
+    status = os.stat_result((0o40700, 1, 1, 1, 990, 990, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(type(tmp_path), "stat", lambda self, **how: status)
+    with pytest.raises(StoreError, match="another user than root") as refused:
+        Store.open(tmp_path)
+    assert "#990" in refused.value.hint
+    assert not os.path.exists(tmp_path / "lock")
+
+
 def test_a_second_process_is_refused_and_told_who_has_the_folder(tmp_path):
     Store.open(tmp_path)
     other = (

@@ -42,6 +42,11 @@ DEFAULTS = {
     "BRIDGE_LOOP_REPEATS": 30,
     "BRIDGE_LOOP_WINDOW_SECONDS": 300,
     "BRIDGE_ALERT_WEBHOOK": None,
+    "BRIDGE_ALERT_FORMAT": "auto",
+    "BRIDGE_ALERT_COST_PER_DAY": 0,
+    "BRIDGE_ALERT_COST_PER_MONTH": 0,
+    "BRIDGE_METRICS": "admin",
+    "BRIDGE_ENV_FILE": ".env",
 }
 FIELDS = {row["variable"]: row["field"] for row in TABLE}
 
@@ -104,6 +109,9 @@ WRONG = {
     "BRIDGE_TRUSTED_PROXY": ["yes", "nginx"],
     "BRIDGE_CORS_ORIGINS": ["example.com", "https://x/path"],
     "BRIDGE_LOG_PROMPTS": ["all", "on"],
+    "BRIDGE_ALERT_FORMAT": ["teams", "JSON"],
+    "BRIDGE_ALERT_COST_PER_DAY": ["-1", "nan", "much"],
+    "BRIDGE_METRICS": ["yes", "localhost"],
     "BRIDGE_TIMEZONE": ["Nowhere", "../etc/passwd", "/etc/passwd"],
     "BRIDGE_DEFAULT_MAX_COST_PER_DAY": ["-1", "nan", "inf", "free"],
     "BRIDGE_DEFAULT_MAX_CONCURRENT": ["-1", "1.5", "nan"],
