@@ -122,7 +122,10 @@ class Run:
         self._stops = StopFilter(request.stop)
         self._changed = gevent.event.Event()
         self._submitted_at: float | None = None
-        self._place: Place = admission.enter(self.key_name, lambda: self._inbox.put(_Granted()))
+        # Nothing here refers back to the run: with its prompt, and images, it is to be gone as soon as it has
+        # ended, and not when Python comes to look for circles.
+        inbox = self._inbox
+        self._place: Place = admission.enter(self.key_name, lambda: inbox.put(_Granted()))
         self._greenlet = gevent.spawn(self._live)
 
     # --- for those who watch ---------------------------------------------------------------------
@@ -203,6 +206,8 @@ class Run:
                 conversation.cancel()
                 self._begin_again(again)
         except BridgeError as error:
+            # Kept for as long as anybody may ask; its trace, and that of what was behind it, would keep the run.
+            error.__traceback__ = error.__context__ = None
             end = Failed(error)
         finally:
             if conversation is not None:

@@ -165,7 +165,10 @@ def error_response(error: BridgeError) -> Response:
 
 def _refusal(error: Exception) -> Response:
     assert isinstance(error, BridgeError)
-    return error_response(error)
+    response = error_response(error)
+    # A run keeps its error, and the error its trace: with it, the body of this request.
+    error.__traceback__ = None
+    return response
 
 
 def _http_error(error: Exception) -> Response:
