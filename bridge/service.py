@@ -112,6 +112,7 @@ class Service:
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""
+        memory.give_back_what_is_freed()
         scratch = Scratch(self.settings.data_dir, account.find(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
         self.engine = Engine(

@@ -13,6 +13,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.jobs import Jobs
+from bridge.engine.load import check_load
 from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.records import log_line, new_run_id
 from bridge.engine.repair import second_attempt
@@ -140,6 +141,7 @@ class Engine:
         if request.schema is not None:
             self._schemas.check(request.schema)
         self._guard_against_loops(key, request)
+        check_load(self.runs.values(), key.name, request, self._settings.max_body_bytes)
         self.admission.check_room()
         reservation = self._ledger.reserve(
             key,

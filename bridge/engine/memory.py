@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -10,8 +11,23 @@ CLAUDE_PROCESS_BYTES = 160 * 2**20
 #: Left over for everything else when another process is started, in bytes.
 MARGIN_BYTES = 64 * 2**20
 
+#: Pieces of memory from this size on, in bytes, are given back to the host as soon as they are freed.
+LARGE_PIECE_BYTES = 2**20
+_M_MMAP_THRESHOLD = -3
+
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+
+
+def give_back_what_is_freed() -> None:
+    """Have large pieces of memory returned to the host at once.
+
+    glibc raises this threshold by itself to the largest piece that was ever freed, up to 32 MiB, and then keeps
+    such pieces: after a few requests with large images, hundreds of megabytes. See mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_PIECE_BYTES)
 
 
 def total_bytes() -> int:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 
 from bridge.errors import BridgeError
 from bridge.http.context import require_key, service_of
-from bridge.http.respond import respond
+from bridge.http.respond import repeat_of, respond
 from bridge.types import GenerationRequest
 from bridge.wire import native
 from bridge.wire.native_answer import API
@@ -38,7 +38,10 @@ def _generate(provider: str) -> Response:
         settings=settings,
     )
     wanted = _by_alias(wanted)
-    return respond(key, wanted, API, body, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))
+    repeat = repeat_of(body)
+    # With images it is large, and nobody needs it while the run goes on.
+    del body
+    return respond(key, wanted, API, repeat, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))
 
 
 def _by_alias(wanted: GenerationRequest) -> GenerationRequest:

@@ -34,9 +34,9 @@ class _Preference(msgspec.Struct, frozen=True):
     applied: str | None = None
 
 
-def respond(key: Key, wanted: GenerationRequest, api: Api, body: bytes, *, stream: bool) -> Response:
-    """Generate `wanted`, which came as `body`, for `key`, and answer in the shape of `api`. Raises BridgeError."""
-    repeat = _repeat(body)
+def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None, *, stream: bool) -> Response:
+    """Generate `wanted` for `key`, and answer in the shape of `api`; `repeat` is `repeat_of` the body that it
+    came as. Raises BridgeError."""
     if repeat is not None:
         earlier = engine_of().jobs.earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
@@ -97,8 +97,8 @@ def _watched(run: Run, events: Iterator[bytes], environ: dict[str, object]) -> I
         yield from events
 
 
-def _repeat(body: bytes) -> Repeat | None:
-    """The Idempotency-Key of the request. Raises BridgeError invalid_request."""
+def repeat_of(body: bytes) -> Repeat | None:
+    """The Idempotency-Key of the request, if it has one. Raises BridgeError invalid_request."""
     given = request.headers.get("Idempotency-Key")
     if given is None:
         return None

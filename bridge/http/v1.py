@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from bridge.engine.tokens import prompt_estimate
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, require_key, service_of
-from bridge.http.respond import respond
+from bridge.http.respond import repeat_of, respond
 from bridge.ledger.key import may_use
 from bridge.ledger.keys import Key
 from bridge.ledger.pricing import PICO, Rates
@@ -50,7 +50,9 @@ def _generated(parse: Callable[..., tuple[GenerationRequest, bool]], api: Api) -
     key = require_key()
     body = request.get_data(cache=False)
     wanted, stream = parse(body, settings=service_of().settings, resolve=service_of().models.resolve)
-    return respond(key, wanted, api, body, stream=stream)
+    repeat = repeat_of(body)
+    del body
+    return respond(key, wanted, api, repeat, stream=stream)
 
 
 @blueprint.post("/messages/count_tokens")

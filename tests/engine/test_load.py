@@ -1,4 +1,4 @@
-"""What runs take in memory: nothing once they have ended."""
+"""What runs take in memory: bounded while they live, and nothing once they have ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from bridge.engine import load
 from bridge.engine.run import Run
+from bridge.errors import BridgeError
 from bridge.http.app import create_app
 from bridge.ledger.limits import Limits
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings
+from bridge.types import GenerationRequest, Image, Message, Text
 from tests.engine.harness import until
+
+MIB = 2**20
 
 
 @pytest.fixture
@@ -64,3 +69,51 @@ def test_a_run_that_has_ended_is_gone_with_its_prompt(
         assert until(lambda: runs_in_memory() == before)
     finally:
         gc.enable()
+
+
+# --- large requests -------------------------------------------------------------------------------
+
+
+class Held:
+    """As much of a run as counts here."""
+
+    def __init__(self, key_name: str, size: int) -> None:
+        self.key_name = key_name
+        self.request = ask(size)
+
+
+def ask(size: int) -> GenerationRequest:
+    return GenerationRequest("claude", "m", (Message("user", (Image("image/png", "x" * size), Text("what?"))),))
+
+
+def refused(runs: list[Held], key_name: str, size: int) -> bool:
+    try:
+        load.check_load(runs, key_name, ask(size), MIB)  # type: ignore[arg-type]
+    except BridgeError as error:
+        return error.code == "overloaded" and error.retry_after is not None
+    return False
+
+
+def test_one_key_can_hold_two_of_the_largest_size_and_others_can_go_on() -> None:
+    mine = [Held("ann", MIB - 100), Held("ann", MIB - 100)]
+    assert not refused(mine[:1], "ann", MIB - 100)
+    assert refused(mine, "ann", MIB // 2)
+    assert not refused(mine, "bob", MIB)
+
+
+def test_all_keys_together_can_hold_four() -> None:
+    runs = [Held(f"key-{number}", MIB) for number in range(4)]
+    assert refused(runs, "ann", MIB)
+    assert not refused(runs[:3], "ann", MIB // 2)
+
+
+def test_small_requests_are_never_too_many() -> None:
+    runs = [Held("ann", MIB) for _ in range(9)] + [Held("ann", load.SMALL_BYTES // 2)] * 100
+    assert not refused(runs, "ann", load.SMALL_BYTES // 2)
+
+
+def test_all_of_a_request_counts() -> None:
+    request = GenerationRequest(
+        "claude", "m", (Message("user", (Text("abc"),)), Message("user", (Image("image/png", "12345"),))), system="xy"
+    )
+    assert load.size_of(request) == 10

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.server.test_leaving import eventually
 from tests.support import server as servers
 from tests.support.server import Server
 from tests.support.wire import Wire, head
@@ -116,3 +118,18 @@ def test_who_waits_too_long_for_room_is_told_so(hasty: Server) -> None:
         answer = second.answer()
         assert (answer.status, answer.json["code"]) == (503, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_large_requests_that_run_do_not_fill_the_memory_and_leave_nothing_in_it(tmp_path: Path) -> None:
+    env = {"DEMO_PACE_SECONDS": "0.02", "BRIDGE_MAX_CONCURRENT": "2"}
+    image = b"data:image/gif;base64,R0lGODlh" + b"A" * (30 * MIB)
+    body = b'{"userPrompt": "what?", "images": ["' + image + b'"]}'
+    with servers.running(tmp_path, env, demo=True) as server, ThreadPoolExecutor(6) as pool:
+        key = server.new_key()
+        worker = psutil.Process(server.process.pid).children()[0]
+        before = worker.memory_info().rss
+        answers = list(pool.map(lambda _: server.call("POST", "/generate", body, key=key), range(6)))
+        assert {answer.status for answer in answers} <= {200, 503}
+        assert [answer.status for answer in answers].count(200) >= 2
+        assert all(answer.json["code"] == "overloaded" for answer in answers if answer.status == 503)
+        eventually(lambda: worker.memory_info().rss - before < 30 * MIB)
