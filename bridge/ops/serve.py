@@ -24,6 +24,7 @@ from bridge.engine import account
 from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
+from bridge.ops import connections
 from bridge.ops.alerts import Alerts
 from bridge.ops.notify import notify, take_socket
 from bridge.service import MakeProviders, Service, announcement
@@ -56,8 +57,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
     finish: Callable[[], None] = partial(os._exit, 0)
     ending = False
 
+    #: what every connection waits in for its next request
+    waiting = connections.Waiting(KEEP_ALIVE_S)
+
     def server_class(self, sock: Any, *, spawn: Any, **ignored: Any) -> StreamServer:
         """Make the server of one listening socket, as gunicorn would, and remember it."""
+        self.pool = spawn
         server = StreamServer(sock, handle=partial(self.handle, sock), spawn=spawn)
         self.__dict__.setdefault("listeners", []).append(server)
         return server
@@ -77,6 +82,21 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for server in self.__dict__.get("listeners", ()):
             server.stop_accepting()
         self.handle_exit(sig, frame)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """As gunicorn does, for a client that reads; and where it gets tight, one that only waits goes."""
+        if self.pool.free_count() < connections.SPARE:
+            self.waiting.make_room()
+        connections.expect_a_reader(client)
+        super().handle(listener, client, addr)
+
+    def timeout_ctx(self) -> connections.Wait:
+        """Around the wait for a request."""
+        return self.waiting.wait()
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """What is no request, or could not be answered: gunicorn's own answers are pages of HTML."""
+        connections.refuse(client, exc)
 
     def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
         """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
@@ -130,12 +150,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": bind,
             "workers": 1,
             "worker_class": Worker,
-            "worker_connections": 1000,
+            "worker_connections": connections.most(),
             "keepalive": KEEP_ALIVE_S,
             "timeout": 60,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
             "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
             "limit_request_line": 8190,
+            # A head that never ends is searched again with every byte: its size is what that costs.
+            "limit_request_fields": 64,
+            "limit_request_field_size": 4094,
             "proc_name": "cli-bridge",
             # What goes wrong in here is said by us; gunicorn's own words would only repeat it.
             "loglevel": "critical",

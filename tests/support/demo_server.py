@@ -11,7 +11,7 @@ from bridge.engine.providers.demo import DemoProvider
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
 from bridge.http import body, respond
-from bridge.ops import serve
+from bridge.ops import connections, serve
 from bridge.settings import Settings
 
 
@@ -24,18 +24,19 @@ def providers(settings: Settings, scratch: Scratch, clock: Clock, schemas: Schem
     }
 
 
-#: Times that no test can wait for, by the variable that makes them shorter.
-TIMES = {
+#: Times that no test can wait for, and numbers that none can reach, by the variable that sets them.
+BOUNDS = {
     "DEMO_PATIENCE_SECONDS": (respond, "CLOUDFLARE_PATIENCE_S"),
     "DEMO_DRAIN_SECONDS": (serve, "DRAIN_S"),
     "DEMO_BODY_SECONDS": (body, "BODY_S"),
     "DEMO_TURN_SECONDS": (body, "TURN_S"),
+    "DEMO_STALLED_SECONDS": (connections, "STALLED_S"),
+    "DEMO_MOST_CONNECTIONS": (connections, "MOST"),
 }
 
 
 if __name__ == "__main__":
-    for variable, (module, name) in TIMES.items():
+    for variable, (module, name) in BOUNDS.items():
         if variable in os.environ:
-            assert hasattr(module, name)
-            setattr(module, name, float(os.environ[variable]))
+            setattr(module, name, type(getattr(module, name))(os.environ[variable]))
     serve.run(Settings.load(dict(os.environ)), make_providers=providers)

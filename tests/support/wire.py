@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support.server import Answer, Server
 
@@ -21,6 +21,22 @@ def head(method: str, path: str, *headers: str, key: str | None = None) -> bytes
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+class _Kept:
+    """What is read from a connection, kept from one answer to the next: in the place of a socket, and of its file."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.file = connection.makefile("rb")
+
+    def makefile(self, mode: str) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Not yet: the next answer may be in its buffer."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 class Wire:
     """A connection that sends what it is told to, and reads one answer after the other."""
 
@@ -32,6 +48,7 @@ class Wire:
         self.socket.settimeout(PATIENCE_S)
         self.socket.bind((source, 0))
         self.socket.connect(("127.0.0.1", server.port))
+        self._kept = _Kept(self.socket)
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +63,7 @@ class Wire:
 
     def answer(self, method: str = "GET") -> Answer:
         """The next answer, whole. Raises OSError or HTTPException where there is none."""
-        response = http.client.HTTPResponse(self.socket, method=method)
+        response = http.client.HTTPResponse(self._kept, method=method)  # type: ignore[arg-type]
         response.begin()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
@@ -55,16 +72,12 @@ class Wire:
         self.send(*pieces)
         return self.answer()
 
-    def ended(self) -> bool:
-        """Wait until the server closes the connection; False where it does not."""
+    def rest(self) -> bytes:
+        """All that still comes until the server ends the connection. Raises TimeoutError where it does not."""
         try:
-            while self.socket.recv(65536):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
+            return self._kept.file.read()
+        except ConnectionError:
+            return b""
 
     def reset(self) -> None:
         """Go away in the rudest way: with a reset instead of an end."""
@@ -72,4 +85,6 @@ class Wire:
         self.close()
 
     def close(self) -> None:
+        """End the connection."""
+        self._kept.file.close()
         self.socket.close()

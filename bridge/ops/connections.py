@@ -1,0 +1,135 @@
+"""Connections around their requests: those that wait for one, and those that bring something else."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import secrets
+import socket
+from types import TracebackType
+from typing import Any
+
+import gevent
+import msgspec
+from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
+
+from bridge.errors import BridgeError
+from bridge.wire import native_answer
+
+#: The most connections, and the descriptors that are left for everything else: CLIs have three each.
+MOST, DESCRIPTORS_FOR_OTHERS = 1000, 400
+#: Where fewer new ones than this fit, those that wait for a request make room.
+SPARE = 16
+#: After which a client is gone that takes none of what is sent to it, in seconds.
+STALLED_S = 60.0
+#: For the rest of what is no request to arrive, so that its sender can read the answer: seconds, and bytes.
+LINGER_S, LINGER_BYTES = 1.0, 2**20
+
+_MOST_DESCRIPTORS = 65536
+
+log = logging.getLogger("bridge")
+
+
+def most() -> int:
+    """How many connections there may be. Raises the soft limit on descriptors as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _MOST_DESCRIPTORS) if hard != resource.RLIM_INFINITY else _MOST_DESCRIPTORS
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(SPARE, min(MOST, max(soft, wanted) - DESCRIPTORS_FOR_OTHERS))
+
+
+def expect_a_reader(connection: socket.socket) -> None:
+    """Let the kernel end a connection whose client is gone, or reads nothing: see TCP_USER_TIMEOUT, tcp(7)."""
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALLED_S))
+
+
+class Waiting:
+    """The connections on which nothing but the next request is awaited, also one that came in part."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is the longest wait."""
+        self._seconds = seconds
+        self._waits: dict[Wait, None] = {}
+
+    def wait(self) -> Wait:
+        """A block in which a connection waits; it ends quietly, in the middle, when that is too long or when
+        its place is needed."""
+        return Wait(self._waits, self._seconds)
+
+    def make_room(self) -> None:
+        """End the longest wait."""
+        oldest = next(iter(self._waits), None)
+        if oldest is not None:
+            oldest.end()
+
+
+class Wait:
+    """One wait of one connection."""
+
+    def __init__(self, waits: dict[Wait, None], seconds: float) -> None:
+        self._waits = waits
+        self._seconds = seconds
+        self._over = gevent.Timeout()
+
+    def __enter__(self) -> None:
+        self._greenlet = gevent.getcurrent()
+        self._waits[self] = None
+        self._start(self._seconds)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        # From here on nothing can interrupt: a request has come.
+        self._stop()
+        self._waits.pop(self, None)
+        return error is self._over
+
+    def end(self) -> None:
+        """End it now."""
+        self._waits.pop(self, None)
+        self._stop()
+        self._start(0)
+
+    def _start(self, seconds: float) -> None:
+        self._timer = gevent.get_hub().loop.timer(seconds)
+        self._timer.start(self._greenlet.throw, self._over)
+
+    def _stop(self) -> None:
+        self._timer.stop()
+        self._timer.close()
+
+
+def refuse(connection: socket.socket, error: BaseException) -> None:
+    """Answer what could not be read, or not be answered, in the shape of all our errors."""
+    if isinstance(error, gevent.GreenletExit | SystemExit):
+        return
+    if isinstance(error, ParseException) and not isinstance(error, InvalidResponseHeader | InvalidResponseHeaderName):
+        hint = "Speak HTTP/1.1; the request line may have 8,190 bytes, 64 headers 4,094 each."
+        refusal = BridgeError("invalid_request", "This is no HTTP request that can be read.", hint)
+    else:
+        log.error("a request failed in the server", exc_info=error)
+        refusal = BridgeError("internal", "Something went wrong inside the bridge.")
+    try:
+        connection.sendall(_answer(refusal))
+        connection.shutdown(socket.SHUT_WR)
+        with gevent.Timeout(LINGER_S):
+            left = LINGER_BYTES
+            while left > 0 and (chunk := connection.recv(65536)):
+                left -= len(chunk)
+    except (OSError, gevent.Timeout):
+        pass
+
+
+def _answer(error: BridgeError) -> bytes:
+    request_id = "req_" + secrets.token_hex(12)
+    body = msgspec.json.encode(native_answer.API.error(error, request_id)) + b"\n"
+    headers: dict[str, Any] = {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": len(body),
+        "X-Request-Id": request_id,
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    lines = [f"HTTP/1.1 {error.status} Error", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
