@@ -165,6 +165,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             # Nothing of a proxy's headers is believed here; see http/address.py.
             "forwarded_allow_ips": "",
+            # Nor of anybody on a unix socket: a client could move the path that a proxy has looked at.
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
             "post_worker_init": self._serve,
             "worker_int": lambda worker: self._stop(),
             "worker_exit": lambda server, worker: self._stop(),

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -128,6 +130,37 @@ def test_a_request_behind_one_that_runs_does_not_stop_it(intact: Server, key: st
         wire.send(head("GET", "/health"))
         assert wire.answer().json["stop_reason"] == "end_turn"
         assert wire.answer().json == {"status": "ok"}
+
+
+def test_on_a_unix_socket_no_client_can_move_the_path_that_its_proxy_saw(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.sock"
+    env = servers.environment(tmp_path / "data", {"BRIDGE_SOCKET": str(path)})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.demo_server"],
+        env=env,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        while "listens on" not in process.stderr.readline():
+            assert process.poll() is None
+        for header in (
+            "SCRIPT_NAME: /public",
+            "PATH_INFO: /admin/keys",
+            "X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off",
+        ):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(10)
+                connection.connect(str(path))
+                connection.sendall(head("GET", "/public/admin/keys", header, key=ADMIN_KEY))
+                assert b" 404 " in connection.recv(65536).split(b"\r\n")[0]
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stderr.close()
 
 
 # --- many, slow, and rude -------------------------------------------------------------------------
