@@ -166,4 +166,12 @@ def capacity(raw: bool) -> None:
     raise SystemExit(VERDICTS[answer["verdict"]])
 
 
-COMMANDS = (usage, logs, capacity)
+@click.command(epilog=examples("cli-bridge openapi > openapi.json"))
+def openapi() -> None:
+    """Print the API description (OpenAPI 3.1). Needs no server."""
+    from bridge.http.openapi import document
+
+    show_json(document())
+
+
+COMMANDS = (usage, logs, capacity, openapi)

@@ -16,6 +16,7 @@ from bridge.http import (
     admin_logs,
     admin_runs,
     dashboard,
+    description,
     generate,
     jobs,
     login,
@@ -73,7 +74,7 @@ def create_app(service: Service) -> Flask:
     app.config["SESSIONS"] = Sessions(service.admin, service.clock, service.settings)
     app.config["ACCESS"] = _access(service)
     metrics.install(app, service)
-    parts = (generate, v1, jobs, me, login, admin, admin_logs, admin_runs, upkeep, dashboard)
+    parts = (generate, v1, jobs, me, login, admin, admin_logs, admin_runs, upkeep, dashboard, description)
     for blueprint in (part.blueprint for part in parts):
         app.register_blueprint(blueprint)
 

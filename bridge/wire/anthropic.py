@@ -5,7 +5,7 @@ Bytes in, types out. Pure.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -73,10 +73,16 @@ class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
     data: str
 
 
+class UrlSource(msgspec.Struct, tag="url", tag_field="type"):
+    """An image elsewhere; it is refused, since the bridge fetches nothing."""
+
+    url: str
+
+
 class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
     """An image of a user's message."""
 
-    source: Base64Source
+    source: Base64Source | UrlSource
 
 
 class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
@@ -101,10 +107,18 @@ class WireMessage(msgspec.Struct):
     content: str | list[Block]
 
 
-class SchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
+class SystemBlock(msgspec.Struct):
+    """A piece of the system prompt."""
+
+    type: Literal["text"]
+    text: str
+
+
+class SchemaFormat(msgspec.Struct):
     """JSON that fits a schema."""
 
-    schema: dict[str, Any]
+    type: Literal["json_schema"]
+    schema: content.Schema
 
 
 class OutputConfig(msgspec.Struct):
@@ -117,9 +131,9 @@ class OutputConfig(msgspec.Struct):
 class CountBody(msgspec.Struct):
     """What is counted."""
 
-    model: str
+    model: content.ModelName
     messages: list[WireMessage]
-    system: str | list[TextBlock] | None = None
+    system: str | list[SystemBlock] | None = None
     output_config: OutputConfig | None = None
     output_format: SchemaFormat | None = None
 
@@ -183,6 +197,8 @@ def _parts(message: WireMessage, where: str) -> list[Text | Image]:
         if isinstance(block, TextBlock):
             parts.append(Text(content.prompt(f"{at}.text", block.text)))
         elif isinstance(block, ImageBlock):
+            if isinstance(block.source, UrlSource):
+                raise invalid(f"{at}.source: images must be sent as base64; the bridge fetches nothing.", "messages")
             parts.append(content.image(block.source.media_type, block.source.data, f"{at}.source.data"))
         elif message.role == "user":
             raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")

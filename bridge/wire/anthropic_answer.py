@@ -86,7 +86,6 @@ class TextBlock(msgspec.Struct):
 
     text: str
     type: Literal["text"] = "text"
-    citations: None = None
 
 
 class MessageBody(msgspec.Struct):

@@ -10,6 +10,9 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.types import MODEL_PATTERN, Image, Message, Text
@@ -23,6 +26,16 @@ MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
 MAX_MARKS = 1_200_000
 
 NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...)."
+
+#: Types of fields whose further rules the checks below tell better than a decoder; the API description has them.
+ModelName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]
+Prompt = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_PROMPT_CHARACTERS, "pattern": r"\S"})]
+#: No data URL of an image is shorter than 24: that is said, so that millions of short texts end the decoding at once.
+ImageUrl = Annotated[
+    str, Meta(min_length=24, extra_json_schema={"pattern": "^data:image/(png|jpe?g|gif|webp);base64,"})
+]
+Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"description": "a JSON Schema"})]
+
 _DATA_URL = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,([A-Za-z0-9+/=\s]+)\Z")
 _MAGIC = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -14,8 +14,6 @@ from bridge.wire import content
 from bridge.wire.content import MAX_MESSAGES
 
 MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-#: No data URL of an image is shorter; said here so that millions of short texts end the decoding at the first.
-ImageUrl = Annotated[str, Meta(min_length=24)]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -42,16 +40,20 @@ class WireMessage(msgspec.Struct, forbid_unknown_fields=True):
 class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The body of a request. docs/api.md describes each field."""
 
-    user_prompt: str | None = None
-    system_prompt: str | None = None
-    messages: list[WireMessage] | None = None
-    images: list[ImageUrl] | None = None
-    model: str | None = None
-    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-    effort: Effort | None = None
-    timeout_seconds: Annotated[float, Meta(gt=0)] | None = None
-    schema: dict[str, Any] | None = None
-    stream: bool | None = None
+    user_prompt: Annotated[content.Prompt | None, Meta(description="the prompt; or `messages`")] = None
+    system_prompt: Annotated[str | None, Meta(description="instructions")] = None
+    messages: Annotated[list[WireMessage] | None, Meta(description="a conversation; the last is from the user")] = None
+    images: Annotated[list[content.ImageUrl] | None, Meta(description="data URLs, put before the last text")] = None
+    model: Annotated[content.ModelName | None, Meta(description="default: the server's, see `GET /me`")] = None
+    max_output_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="longest answer; up to the server's limit")
+    ] = None
+    effort: Annotated[Effort | None, Meta(description="how much to think; default: the model's own")] = None
+    timeout_seconds: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="most time; up to the server's own")
+    ] = None
+    schema: Annotated[content.Schema | None, Meta(description="a JSON Schema that the answer must fit")] = None
+    stream: Annotated[bool | None, Meta(description="server-sent events; so does `Accept: text/event-stream`")] = None
 
 
 _decoder = msgspec.json.Decoder(GenerateBody)

@@ -115,7 +115,7 @@ class StreamOptions(msgspec.Struct):
 class ChatBody(msgspec.Struct):
     """The body of a request, as far as it is passed on."""
 
-    model: str
+    model: content.ModelName
     messages: list[ChatMessage]
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None

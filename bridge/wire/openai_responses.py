@@ -120,7 +120,7 @@ class Reasoning(msgspec.Struct):
 class ResponsesBody(msgspec.Struct):
     """The body of a request, as far as it is passed on."""
 
-    model: str
+    model: content.ModelName
     input: str | list[InputItem]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None

@@ -98,7 +98,12 @@ def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict
         ("responses", "input", {"type": "input_image", "file_id": "x"}, "keeps no files"),
         ("responses", "input", {"type": "input_image", "image_url": "https://example.com/x.png"}, "data URL"),
         ("responses", "input", {"type": "input_file", "file_id": "x"}, "input_file"),
-        ("messages", "messages", {"type": "image", "source": {"type": "url", "url": "https://example.com/x"}}, "url"),
+        (
+            "messages",
+            "messages",
+            {"type": "image", "source": {"type": "url", "url": "https://a.example"}},
+            "base64",
+        ),
         ("messages", "messages", {"type": "document", "source": {}}, "document"),
         ("messages", "messages", {"type": "tool_result", "tool_use_id": "x"}, "tool_result"),
         ("messages", "messages", {"type": "thinking", "thinking": "x"}, "thinking"),

@@ -1,0 +1,145 @@
+"""The official npm packages, and Vercel's AI SDK: each script runs once, and the tests look at what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.contract.sdk.conftest import CLAUDE, CODEX, PIXEL, Clients, clients_of, eventually
+from tests.contract.sdk.install import SOURCE, installed
+from tests.support.server import Server
+
+
+def run(script: str, clients: Clients, slow: Clients) -> dict[str, Any]:
+    """What a script of js/ printed."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "BASE": f"http://127.0.0.1:{clients.server.port}",
+        "KEY": clients.key,
+        "SLOW": f"http://127.0.0.1:{slow.server.port}",
+        "SLOW_KEY": slow.key,
+        "PIXEL": PIXEL,
+    }
+    done = subprocess.run(
+        ["node", "--input-type=module", "-"],
+        input=(SOURCE / script).read_text(),
+        # Names of packages are looked for from here.
+        cwd=installed(),
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+@pytest.fixture(scope="module")
+def openai_seen(server: Server, slow_server: Server) -> tuple[dict[str, Any], Clients, Clients]:
+    clients, slow = clients_of(server), clients_of(slow_server)
+    return run("openai.mjs", clients, slow), clients, slow
+
+
+@pytest.fixture(scope="module")
+def anthropic_seen(server: Server, slow_server: Server) -> tuple[dict[str, Any], Clients, Clients]:
+    clients, slow = clients_of(server), clients_of(slow_server)
+    return run("anthropic.mjs", clients, slow), clients, slow
+
+
+Seen = tuple[dict[str, Any], Clients, Clients]
+
+
+def test_openai_answers_streams_and_counts(openai_seen: Seen) -> None:
+    seen, _, _ = openai_seen
+    assert "hello" in seen["chat"]["text"]
+    assert (seen["chat"]["reason"], seen["chat"]["usage"]["completion_tokens"] > 0) == ("stop", True)
+    assert "hello" in seen["chatStream"]["text"]
+    assert seen["chatStream"]["usage"]["total_tokens"] > 0
+    assert "hello" in seen["response"]["text"]
+    assert seen["response"]["status"] == "completed"
+    assert seen["responseEvents"][0] == "response.created"
+    assert seen["responseEvents"][-1] == "response.completed"
+    assert "1 image" in seen["image"]
+    assert {CLAUDE, CODEX} <= set(seen["models"])
+
+
+def test_openai_parses_answers_with_a_schema(openai_seen: Seen) -> None:
+    seen, _, _ = openai_seen
+    for parsed in (seen["chatParsed"], seen["responseParsed"]):
+        assert set(parsed) == {"city", "country"}
+
+
+def test_openai_raises_its_own_errors_and_pays_once(openai_seen: Seen) -> None:
+    seen, clients, _ = openai_seen
+    errors = seen["errors"]
+    assert {name: (error["name"], error["status"]) for name, error in errors.items() if name != "timeout"} == {
+        "authentication": ("AuthenticationError", 401),
+        "badRequest": ("BadRequestError", 400),
+        "notFound": ("NotFoundError", 404),
+        "server": ("InternalServerError", 502),
+    }
+    assert errors["server"]["code"] == "output_mismatch"
+    assert "temperature" in errors["badRequest"]["message"]
+    assert [row["code"] for row in clients.log()].count("output_mismatch") == 1
+    assert errors["timeout"]["name"] == "APIConnectionTimeoutError"
+
+
+def test_openai_stops_the_run_when_it_gives_up_or_closes_the_stream(openai_seen: Seen) -> None:
+    _, _, slow = openai_seen
+    eventually(lambda: slow.runs() == [])
+    assert [row["code"] for row in slow.log()] == ["cancelled", "cancelled"]
+
+
+def test_anthropic_answers_streams_and_counts(anthropic_seen: Seen) -> None:
+    seen, _, _ = anthropic_seen
+    assert "hello" in seen["message"]["text"]
+    assert (seen["message"]["reason"], seen["message"]["usage"]["output_tokens"] > 0) == ("end_turn", True)
+    assert "hello" in seen["stream"]["text"]
+    assert seen["stream"]["events"][0] == "message_start"
+    assert seen["stream"]["events"][-1] == "message_stop"
+    assert seen["stream"]["usage"]["input_tokens"] > 0
+    assert (seen["stopped"]["reason"], seen["stopped"]["sequence"]) == ("stop_sequence", "simulated")
+    assert "1 image" in seen["image"]
+    assert seen["tokens"] >= 1
+    assert {CLAUDE, CODEX} <= set(seen["models"])
+
+
+def test_anthropic_parses_answers_with_a_schema(anthropic_seen: Seen) -> None:
+    assert set(anthropic_seen[0]["parsed"]) == {"city", "country"}
+
+
+def test_anthropic_raises_its_own_errors_and_pays_once(anthropic_seen: Seen) -> None:
+    seen, clients, _ = anthropic_seen
+    errors = seen["errors"]
+    assert {name: (error["name"], error["status"]) for name, error in errors.items() if name != "timeout"} == {
+        "authentication": ("AuthenticationError", 401),
+        "badRequest": ("BadRequestError", 400),
+        "notFound": ("NotFoundError", 404),
+        "server": ("InternalServerError", 502),
+    }
+    assert "output_mismatch" in errors["server"]["message"]
+    assert [row["code"] for row in clients.log()].count("output_mismatch") == 1
+    assert errors["timeout"]["name"] == "APIConnectionTimeoutError"
+
+
+def test_anthropic_stops_the_run_when_it_gives_up_or_closes_the_stream(anthropic_seen: Seen) -> None:
+    _, _, slow = anthropic_seen
+    eventually(lambda: slow.runs() == [])
+    assert [row["code"] for row in slow.log()] == ["cancelled", "cancelled"]
+
+
+def test_vercels_ai_sdk_works_with_every_api(server: Server, slow_server: Server) -> None:
+    clients = clients_of(server)
+    seen = run("vercel.mjs", clients, clients_of(slow_server))
+    for api in ("responses", "chat", "messages"):
+        assert "hello" in seen[api]["text"], api
+        assert "hello" in seen[api]["streamed"], api
+        assert (seen[api]["reason"], seen[api]["usage"]["outputTokens"] > 0) == ("stop", True)
+        assert set(seen[api]["object"]) == {"city", "country"}
+    assert (seen["error"]["name"], seen["error"]["status"]) == ("AI_APICallError", 404)
+    assert {row["api"] for row in clients.log()} == {"openai-chat", "openai-responses", "anthropic"}
