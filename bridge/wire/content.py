@@ -30,7 +30,7 @@ NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/p
 #: Types of fields whose further rules the checks below tell better than a decoder; the API description has them.
 ModelName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]
 Prompt = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_PROMPT_CHARACTERS, "pattern": r"\S"})]
-#: No data URL of an image is shorter than 24: that is said, so that millions of short texts end the decoding at once.
+#: No data URL of an image is shorter than 24: said here, so that millions of short texts end the decoding at once.
 ImageUrl = Annotated[
     str, Meta(min_length=24, extra_json_schema={"pattern": "^data:image/(png|jpe?g|gif|webp);base64,"})
 ]

@@ -1,0 +1,173 @@
+"""Both SDKs through the real CLIs to the loopback stand-in of the model APIs: what was asked for arrives there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, clients_of, eventually
+from tests.real_cli.conftest import environment, everything, system_texts, texts
+from tests.standin import StandIn
+from tests.support import server as servers
+
+IMAGE = f"data:image/png;base64,{PIXEL}"
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    with StandIn() as standin:
+        yield standin
+
+
+@pytest.fixture(scope="module")
+def real_server(standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    with servers.running(tmp_path_factory.mktemp("real"), environment(standin)) as running:
+        yield running
+
+
+@pytest.fixture
+def real(real_server: servers.Server, standin: StandIn) -> Clients:
+    """Both SDKs, and nothing recorded yet."""
+    standin.control("DELETE", "/__requests", None)
+    return clients_of(real_server)
+
+
+@BOTH_CLIS
+def test_a_conversation_with_an_image_arrives_as_it_was_sent(real: Clients, standin: StandIn, model: str) -> None:
+    answer = real.openai().chat.completions.create(
+        model=model,
+        reasoning_effort="low",
+        messages=[
+            {"role": "system", "content": "SYSTEM-4711"},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": IMAGE}}, {"type": "text", "text": "three"}],
+            },
+        ],
+    )
+    assert answer.choices[0].message.content == "ECHO<three>"
+    (sent,) = standin.generations
+    assert texts(sent) == [("user", "one"), ("assistant", "two"), ("user", "three")]
+    assert sum("SYSTEM-4711" in text for text in system_texts(sent)) == 1
+    assert PIXEL in everything(sent)
+    assert sent.body["model"] == model
+    assert not sent.body.get("tools")
+
+
+@BOTH_CLIS
+def test_every_api_streams_and_tells_the_usage_of_the_cli(real: Clients, standin: StandIn, model: str) -> None:
+    prompt = "[[standin deltas=5 input=100 output=20 cached=40 reasoning=8 thinking=1]] hi"
+    # OpenAI counts what is cached as a part of the input, Anthropic does not.
+    fresh = 100 if model == CLAUDE else 60
+    chat = list(
+        real.openai().chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": prompt}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(c.delta.content or "" for chunk in chat for c in chunk.choices).startswith("ECHO<hi>")
+    usage = chat[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (fresh + 40, 20)
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == 40
+    with real.openai().responses.stream(model=model, input=prompt) as stream:
+        response = stream.get_final_response()
+    assert response.usage is not None
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (fresh + 40, 20)
+    with real.anthropic().messages.stream(
+        model=model, max_tokens=500, messages=[{"role": "user", "content": prompt}]
+    ) as messages:
+        final = messages.get_final_message()
+    assert (final.usage.input_tokens, final.usage.cache_read_input_tokens) == (fresh, 40)
+    assert final.usage.output_tokens == 20
+    assert len(standin.generations) == 3
+
+
+@BOTH_CLIS
+def test_answers_with_a_schema_are_parsed_by_every_helper(real: Clients, model: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "which city?"}]
+    chat = real.openai().chat.completions.parse(model=model, messages=messages, response_format=City)
+    assert isinstance(chat.choices[0].message.parsed, City)
+    response = real.openai().responses.parse(model=model, input="which city?", text_format=City)
+    assert isinstance(response.output_parsed, City)
+    message = real.anthropic().messages.parse(model=model, max_tokens=500, messages=messages, output_format=City)
+    assert isinstance(message.parsed_output, City)
+
+
+@BOTH_CLIS
+def test_a_stop_sequence_stops_the_model_itself(real: Clients, standin: StandIn, model: str) -> None:
+    prompt = "[[standin words=400 deltas=400 delay=0.02]] go on"
+    message = real.anthropic().messages.create(
+        model=model,
+        max_tokens=2000,
+        messages=[{"role": "user", "content": prompt}],
+        stop_sequences=["word word word word word "],
+    )
+    assert (message.stop_reason, message.content) == ("stop_sequence", [])
+    (sent,) = standin.wait(lambda records: all(record.outcome != "open" for record in records))
+    assert sent.closed_early
+    assert sent.deltas < 400
+
+
+@BOTH_CLIS
+def test_closing_a_stream_stops_the_model_itself(real: Clients, standin: StandIn, model: str) -> None:
+    stream = real.openai().chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": "[[standin words=400 deltas=400 delay=0.05]] go on"}],
+        stream=True,
+    )
+    for chunk in stream:
+        if chunk.choices[0].delta.content:
+            break
+    stream.close()
+    eventually(lambda: real.runs() == [])
+    (sent,) = standin.wait(lambda records: all(record.outcome != "open" for record in records))
+    assert sent.closed_early
+
+
+@pytest.mark.parametrize(
+    ("directive", "status", "code"),
+    [
+        ("status=429", 503, "provider_rate_limited"),
+        ("status=401", 503, "cli_unavailable"),
+        ("mode=cut", 502, "cli_failed"),
+    ],
+)
+@BOTH_CLIS
+def test_what_goes_wrong_upstream_is_a_server_error(
+    real: Clients, model: str, directive: str, status: int, code: str
+) -> None:
+    messages: list[Any] = [{"role": "user", "content": f"[[standin {directive}]] x"}]
+    with pytest.raises(openai.InternalServerError) as caught:
+        real.openai().chat.completions.create(model=model, messages=messages)
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    with pytest.raises(anthropic.InternalServerError) as other:
+        real.anthropic().messages.create(model=model, max_tokens=300, messages=messages)
+    assert other.value.status_code == status
+
+
+def test_claude_is_given_the_longest_answer_and_the_effort(real: Clients, standin: StandIn) -> None:
+    real.anthropic().messages.create(
+        model=CLAUDE,
+        max_tokens=321,
+        messages=[{"role": "user", "content": "x"}],
+        output_config={"effort": "low"},
+    )
+    (sent,) = standin.generations
+    assert sent.body["max_tokens"] == 321
+    assert "low" in everything(sent)
+
+
+def test_the_other_clis_model_works_in_each_api(real: Clients, standin: StandIn) -> None:
+    real.anthropic().messages.create(model=CODEX, max_tokens=300, messages=[{"role": "user", "content": "x"}])
+    real.openai().responses.create(model=CLAUDE, input="x")
+    assert [record.api for record in standin.generations] == ["openai", "anthropic"]
