@@ -45,8 +45,8 @@ def picture(page: Page, name: str, width: int, scheme: str, *, whole: bool = Tru
     page.wait_for_timeout(400)  # charts are drawn anew
     raw = page.screenshot(animations="disabled", caret="hide")
     # 256 colours are a third of the size of all of them, and nobody sees it.
-    method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
-    image = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, method=method, dither=dither)
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    image = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, method=method, kmeans=2, dither=dither)
     image.save(FOLDER / f"{name}-{width}-{scheme}.png", optimize=True)
 
 

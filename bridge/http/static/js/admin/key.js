@@ -55,8 +55,7 @@ export function show({ head, body, detail: name, session }) {
         fill(
           body,
           h("div.three-two", {}, card("Limits", null, bars, noBars, pace), card("About", null, facts)),
-          failed,
-          card("Cost per day", total, history.element),
+          card("Cost per day", total, failed, history.element),
           h(
             "section.card.flush",
             {},
