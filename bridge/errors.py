@@ -111,9 +111,7 @@ class BridgeError(Exception):
     @property
     def again(self) -> bool:
         """Whether a program may simply send the request again: what is in the way passes soon by itself."""
-        if self.status in (409, 429) and self.retry_after is not None:
-            return self.retry_after <= SOON_S
-        return CODES[self.code].again
+        return CODES[self.code].again if self.retry_after is None else self.retry_after <= SOON_S
 
 
 class SettingsError(Exception):

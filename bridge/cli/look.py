@@ -23,9 +23,9 @@ FOLLOW_S = 2.0
 #: Lines that `logs -f` asks for at once; more than that between two looks are not all shown.
 FOLLOW_LINES = 200
 
-_HEAD = ["TIME (UTC)", "KEY", "MODEL", "STATUS", "IN", "OUT", "COST", "TOOK"]
-_WIDTHS = [19, 12, 22, 14, 7, 7, 9, 8]
-_RIGHT = {4, 5, 6, 7}
+_HEAD = ["TIME (UTC)", "KEY", "MODEL", "API", "STATUS", "IN", "OUT", "COST", "TOOK"]
+_WIDTHS = [19, 12, 22, 16, 14, 7, 7, 9, 8]
+_RIGHT = {5, 6, 7, 8}
 
 
 @click.command(epilog=examples("cli-bridge usage", "cli-bridge usage --days 7", "cli-bridge usage --json"))
@@ -126,6 +126,7 @@ def _row(line: dict[str, Any]) -> list[str]:
         line["timestamp"][:19].replace("T", " "),
         line["keyName"],
         line["model"],
+        line["api"],
         str(line["status"]) if line["code"] is None else line["code"],
         str(line["inputTokens"]),
         str(line["outputTokens"]),

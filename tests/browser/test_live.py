@@ -96,10 +96,7 @@ def test_the_overview_counts_what_runs_and_what_it_holds(
     expect(page.get_by_role("row").filter(has_text="is-counted")).to_be_visible()
     visit.go(page, "")
     expect(page.get_by_text("1 running, 0 waiting", exact=True)).to_be_visible()
-<<<<<<< ours
-=======
     expect(page.get_by_text("1 running, 0 waiting, ")).to_be_visible()
->>>>>>> theirs
     expect(page.get_by_text("reserved now")).to_be_visible()
     expect(page.get_by_text("Ready: 1 of 2 slots in use")).to_be_visible()
     visit.go(page, "live")

@@ -51,6 +51,29 @@ def test_an_alias_works_in_every_api_and_the_log_has_the_model(server: Server) -
     assert [row["api"] for row in rows] == ["native", "anthropic", "openai-responses", "openai-chat"]
 
 
+def test_the_command_that_shows_the_log_says_which_api_a_request_came_by(server: Server) -> None:
+    key = server.new_key("shown")
+    assert chat(server, key, "default-fast").status == 200
+    shown = server.command("logs", "--key", "shown").stdout
+    assert "API" in shown.splitlines()[0]
+    assert "openai-chat" in shown
+
+
+def test_a_web_page_may_use_an_sdk_where_its_origin_is_allowed(tmp_path: Path) -> None:
+    page = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    sdk = "authorization, content-type, x-stainless-lang, anthropic-version, anthropic-dangerous-direct-browser-access"
+    with servers.running(tmp_path, {"BRIDGE_CORS_ORIGINS": page["Origin"]}, demo=True) as server:
+        asked = {**page, "Access-Control-Request-Headers": sdk}
+        answer = server.call("OPTIONS", "/v1/messages", headers=asked)
+        assert answer.headers["access-control-allow-origin"] == page["Origin"]
+        allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
+        assert set(sdk.split(", ")) <= set(allowed)
+        refused = server.call("GET", "/v1/models", headers={"Origin": page["Origin"]})
+        assert "X-Should-Retry" in refused.headers["access-control-expose-headers"]
+        other = server.call("OPTIONS", "/v1/messages", headers={**asked, "Origin": "https://elsewhere.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
 def test_a_key_may_be_given_the_alias_alone_or_the_model_behind_it(server: Server) -> None:
     alias = server.new_key("alias-only", models=["default-fast"])
     assert chat(server, alias, "default-fast").status == 200
