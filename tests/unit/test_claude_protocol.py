@@ -166,7 +166,16 @@ def test_a_request_that_the_api_turned_away_costs_nothing(name: str) -> None:
     assert (failure.usage, failure.cost_micro) == (Usage(), 0)
 
 
-@pytest.mark.parametrize("name", ["hang-mid-stream", "stream-error"])
+@pytest.mark.parametrize("trouble", ["Connection refused (ECONNREFUSED)", "Can't reach the server (ENOTFOUND)"])
+def test_a_request_that_was_never_sent_costs_nothing(trouble: str) -> None:
+    (line,) = [line for line in recorded("cut") if b'"terminal_reason"' in line]
+    said = json.loads(line)
+    (failure,) = play([json.dumps({**said, "result": f"API Error: {trouble}"}).encode()])
+    assert isinstance(failure, Failed)
+    assert (failure.usage, failure.cost_micro) == (Usage(), 0)
+
+
+@pytest.mark.parametrize("name", ["hang", "hang-mid-stream", "stream-error", "cut", "garbage"])
 def test_a_stream_that_broke_does_not_claim_to_have_cost_nothing(name: str) -> None:
     failure = failure_of(name)
     assert failure.usage is None

@@ -25,6 +25,8 @@ MOST_TOKENS = 10**8
 LONGEST_RESET_S = 8 * 86400.0
 
 _STRUCTURED_OUTPUT = "StructuredOutput"
+#: Words of the CLI for a request that was never sent: nobody there, or no credentials.
+_NEVER_SENT = ("ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "Not logged in")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -172,10 +174,11 @@ class AnswerParser:
             error.facts["resets_at"] = iso(self._resets_at)
         if reason == "budget_exhausted":
             error = BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
-        if self._usage is None:
+        if self._usage is None and (isinstance(status, int) or any(word in text for word in _NEVER_SENT)):
             # Turned away before the message had begun: the result's own figures, zero, are right.
             return Failed(error, usage_of(result.get("usage")), cost)
-        # A stream that broke: it is billed for what it had made, which nobody tells.
+        # A stream that broke: it is billed for what it had made, which nobody tells. The CLI says zero also
+        # where the connection was lost so early that it had seen nothing of what was made.
         return Failed(error)
 
     def _completed(self, cost: int | None, output: Any = None, text: str | None = None) -> Completed:
