@@ -6,6 +6,8 @@ import ctypes
 import os
 from pathlib import Path
 
+import msgspec
+
 #: What a claude process takes while it works, in bytes (measured: 140 to 160 MB idle, most of it its own).
 CLAUDE_PROCESS_BYTES = 160 * 2**20
 #: Left over for everything else when another process is started, in bytes.
@@ -16,7 +18,19 @@ LARGE_PIECE_BYTES = 2**20
 _M_MMAP_THRESHOLD = -3
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+#: A limit above this stands for none, in bytes.
+_NO_LIMIT = 2**60
+
+
+class _Group(msgspec.Struct, frozen=True):
+    """A control group with a limit, in bytes. `cached`: file content that is given up when memory is needed, and
+    that MemAvailable does not count as used either."""
+
+    limit: int
+    used: int
+    cached: int
 
 
 def give_back_what_is_freed() -> None:
@@ -31,23 +45,18 @@ def give_back_what_is_freed() -> None:
 
 
 def total_bytes() -> int:
-    """Memory of this host, or of the control group that the service is in."""
+    """Memory of this host, or of the control groups that the service is in."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup("memory.max")
-    return total if limit is None else min(total, limit)
+    return min([total, *(group.limit for group in _groups())])
 
 
 def available_bytes() -> int:
-    """What could still be used without swapping: MemAvailable, or what the control group leaves."""
+    """What could still be used without swapping: MemAvailable, or what the control groups leave."""
     available = 0
     for line in _MEMINFO.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit is None or used is None:
-        return available
-    # Cached file content is counted as used, but is given up when it is needed.
-    return min(available, max(0, limit - used + _cached()))
+    return min([available, *(max(0, group.limit - group.used + group.cached) for group in _groups())])
 
 
 def room(processes: int = 1) -> bool:
@@ -60,22 +69,41 @@ def short() -> bool:
     return available_bytes() < MARGIN_BYTES
 
 
-def _cgroup(name: str) -> int | None:
-    """A figure of the service's own control group (version 2); None for no limit, or where there is none."""
+def _groups() -> list[_Group]:
+    """The control groups with a limit that this process is in: its own, and those above. Both versions."""
+    found = []
     try:
-        own = Path("/proc/self/cgroup").read_text().strip().rsplit("::", 1)[-1].lstrip("/")
-        text = (_CGROUP / own / name).read_text().strip()
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if not controllers:
+            names = ("memory.max", "memory.current", "")
+            root = _CGROUP
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+            root = _CGROUP / "memory"
+        else:
+            continue
+        # In a container the name may be the host's; then only the top is there, and is the container's own.
+        own = root / name.lstrip("/")
+        for folder in (own, *(above for above in own.parents if above.is_relative_to(root))):
+            group = _group(folder, *names)
+            if group is not None:
+                found.append(group)
+    return found
+
+
+def _group(folder: Path, limit_name: str, used_name: str, prefix: str) -> _Group | None:
+    """None where there is no limit, or no such group."""
+    try:
+        text = (folder / limit_name).read_text().strip()
+        if not text.isdigit() or int(text) >= _NO_LIMIT:
+            return None
+        used = int((folder / used_name).read_text())
+        figures = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = sum(int(figures.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+        return _Group(int(text), used, cached)
     except (OSError, ValueError):
         return None
-    return int(text) if text.isdigit() else None
-
-
-def _cached() -> int:
-    try:
-        own = Path("/proc/self/cgroup").read_text().strip().rsplit("::", 1)[-1].lstrip("/")
-        for line in (_CGROUP / own / "memory.stat").read_text().splitlines():
-            if line.startswith("inactive_file "):
-                return int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return 0

@@ -60,20 +60,38 @@ def test_memory_is_read_from_the_host_and_from_its_control_group() -> None:
     assert not memory.room(10**6)
 
 
-def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Path("/proc/self/cgroup").read_text().strip().rsplit("::", 1)[-1].lstrip("/")
-    group = tmp_path / own
-    group.mkdir(parents=True, exist_ok=True)
-    (group / "memory.max").write_text("300000000\n")
-    (group / "memory.current").write_text("250000000\n")
-    (group / "memory.stat").write_text("anon 1\ninactive_file 30000000\n")
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "used", "prefix"),
+    [
+        ("0::/bridge", "", "memory.max", "memory.current", ""),
+        ("4:memory:/bridge", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_control_groups_limit_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, folder: str, limit: str, used: str, prefix: str
+) -> None:
+    (tmp_path / "own").write_text(f"2:cpu:/elsewhere\n{line}\n")
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    own = tmp_path / folder / "bridge"
+    own.mkdir(parents=True)
+    (own / limit).write_text("300000000\n")
+    (own / used).write_text("250000000\n")
+    (own / "memory.stat").write_text(f"anon 1\n{prefix}active_file 10000000\n{prefix}inactive_file 20000000\n")
     assert memory.total_bytes() == 300_000_000
     assert memory.available_bytes() == 80_000_000
     assert not memory.room()
     assert not memory.short()
-    (group / "memory.max").write_text("max\n")
+    # A limit of the group above holds as well; one that is as good as none is none.
+    (own / limit).write_text("max\n" if line.startswith("0") else "9223372036854771712\n")
     assert memory.total_bytes() > 300_000_000
+    for name in (limit, used):
+        (own.parent / name).write_text("200000000\n")
+    (own.parent / "memory.stat").write_text("")
+    assert memory.total_bytes() == 200_000_000
+    assert memory.available_bytes() == 0
+    assert memory.short()
 
 
 # --- CLIs that do not start ---------------------------------------------------------------------
