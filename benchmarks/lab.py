@@ -21,6 +21,9 @@ from typing import Any
 
 import psutil
 
+from tests.real_cli.install import binaries
+from tests.support.server import Server
+
 ROOT = Path(__file__).resolve().parents[1]
 #: A key that opens nothing: the stand-in takes any.
 FAKE_KEY = "sk-made-up-for-benchmarks"
@@ -76,15 +79,39 @@ def at_once(call: Callable[[], float], clients: int, rounds: int) -> list[float]
 @contextmanager
 def stand_in() -> Iterator[str]:
     """The loopback stand-in of both model APIs, as a process of its own; its URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.standin", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait()
+    argv = [sys.executable, "-m", "tests.standin", "--port", "0"]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def real_clis(url: str, **settings: str) -> dict[str, str]:
+    """The environment of a bridge with both real CLIs in front of the stand-in at `url`, and further settings."""
+    paths = binaries()
+    return {
+        "ANTHROPIC_API_KEY": FAKE_KEY,
+        "ANTHROPIC_BASE_URL": url,
+        "OPENAI_API_KEY": FAKE_KEY,
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "BRIDGE_CLAUDE_COMMAND": str(paths.claude),
+        "BRIDGE_CODEX_COMMAND": str(paths.codex),
+        **settings,
+    }
+
+
+def wait_until_warm(server: Server, wanted: int) -> None:
+    """Until so many claude processes stand ready."""
+    began = time.monotonic()
+    while time.monotonic() < began + 60:
+        providers = server.admin("GET", "/overview").json["providers"]
+        if next(p["warm"] for p in providers if p["name"] == "claude") >= wanted:
+            if time.monotonic() > began + 0.1:
+                time.sleep(1.2)  # a process is ready a good second after its start
+            return
+        time.sleep(0.1)
 
 
 @contextmanager

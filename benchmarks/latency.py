@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -20,11 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks import lab
-from bridge.engine.providers import claude_protocol, codex_protocol
-from tests.real_cli.install import binaries
+from benchmarks.cold import CLAUDE_MODEL, CODEX_MODEL, Colds
 from tests.support import server as servers
-
-CLAUDE_MODEL, CODEX_MODEL = "claude-sonnet-5-5", "gpt-6-sol"
 
 
 def direct(url: str, path: str, body: dict[str, Any]) -> float:
@@ -42,77 +38,6 @@ def direct(url: str, path: str, body: dict[str, Any]) -> float:
         return lab.timed(call)
     finally:
         connection.close()
-
-
-def run_cold(argv: list[str], env: dict[str, str], cwd: Path, prompt: str = "") -> float:
-    """A CLI from start to end."""
-
-    def call() -> None:
-        done = subprocess.run(argv, env=env, cwd=cwd, input=prompt, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, (done.stdout[-500:], done.stderr[-500:])
-
-    return lab.timed(call)
-
-
-class Colds:
-    """The CLIs as one would call them without a bridge."""
-
-    def __init__(self, url: str, work: Path) -> None:
-        self._url = url
-        self._work = work
-        self._binaries = binaries()
-        self._catalog = work / "models.json"
-        listed = subprocess.run(
-            [self._binaries.codex, "debug", "models"], env=self._env("list"), capture_output=True, text=True
-        )
-        self._catalog.write_text(json.dumps(codex_protocol.catalog_without_tools(json.loads(listed.stdout))))
-
-    def _env(self, name: str) -> dict[str, str]:
-        home = self._work / name
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir()
-        return {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(home),
-            "CODEX_HOME": str(home),
-            "ANTHROPIC_BASE_URL": self._url,
-            "ANTHROPIC_API_KEY": lab.FAKE_KEY,
-            codex_protocol.KEY_VARIABLE: lab.FAKE_KEY,
-        }
-
-    def claude_default(self) -> float:
-        argv = [str(self._binaries.claude), "-p", "hello", "--model", CLAUDE_MODEL]
-        return run_cold(argv, self._env("claude-default"), self._work)
-
-    def claude_lean(self) -> float:
-        # As a one-off: the prompt as an argument, text out, and no budget (it ends with an error code).
-        dropped = {"--input-format", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
-        flags = [f for f in claude_protocol.arguments(CLAUDE_MODEL, bare=True) if f not in dropped]
-        budget = flags.index("--max-budget-usd")
-        del flags[budget : budget + 2]
-        env = {
-            **self._env("claude-lean"),
-            **claude_protocol.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
-        }
-        return run_cold([str(self._binaries.claude), *flags, "hello"], env, self._work)
-
-    def codex_default(self) -> float:
-        provider = [
-            *("-c", 'model_provider="bench"', "-c", 'model_providers.bench.name="bench"'),
-            *("-c", f'model_providers.bench.base_url="{self._url}/v1"'),
-            *("-c", f'model_providers.bench.env_key="{codex_protocol.KEY_VARIABLE}"'),
-            *("-c", 'model_providers.bench.wire_api="responses"'),
-        ]
-        argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *provider]
-        return run_cold([*argv, f"--model={CODEX_MODEL}", "hello"], self._env("codex-default"), self._work)
-
-    def codex_lean(self) -> float:
-        env = self._env("codex-lean")
-        flags = codex_protocol.arguments(
-            base_url=f"{self._url}/v1", idle_timeout_s=60, catalog=str(self._catalog), sqlite_home=env["HOME"]
-        )
-        argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *flags[2:]]
-        return run_cold([*argv, f"--model={CODEX_MODEL}", "hello"], env, self._work)
 
 
 class DemoDirect:
@@ -157,7 +82,7 @@ def own_part(rounds: int, work: Path, samples: dict[str, list[float]]) -> None:
     with servers.running(work, {"DEMO_WARM": str(turns + 2)}, demo=True) as demo:
         client = lab.Client(demo.port, demo.new_key("bench"))
         for _ in range(-(-rounds // turns)):
-            _wait_until_warm(demo, turns + 2)
+            lab.wait_until_warm(demo, turns + 2)
             directly = DemoDirect(turns)
             time.sleep(1.5)
             for _ in range(turns):
@@ -171,17 +96,7 @@ def measure(rounds: int) -> dict[str, Any]:
     with lab.stand_in() as url, lab.folder() as work:
         (work / "real").mkdir()
         (work / "demo").mkdir()
-        paths = binaries()
-        env = {
-            "ANTHROPIC_API_KEY": lab.FAKE_KEY,
-            "ANTHROPIC_BASE_URL": url,
-            "OPENAI_API_KEY": lab.FAKE_KEY,
-            "OPENAI_BASE_URL": f"{url}/v1",
-            "BRIDGE_CLAUDE_COMMAND": str(paths.claude),
-            "BRIDGE_CODEX_COMMAND": str(paths.codex),
-            "BRIDGE_WARM_PROCESSES": "8",
-            "BRIDGE_MAX_CONCURRENT": "16",
-        }
+        env = lab.real_clis(url, BRIDGE_WARM_PROCESSES="8", BRIDGE_MAX_CONCURRENT="16")
         facts = lab.machine()
         own_part(max(rounds, 30), work / "demo", samples)
         with servers.running(work / "real", env) as real:
@@ -194,7 +109,7 @@ def measure(rounds: int) -> dict[str, Any]:
                 "messages": [{"role": "user", "content": "hello"}],
             }
             responses = {"model": CODEX_MODEL, "stream": True, "input": "hello"}
-            _wait_until_warm(real, 8)
+            lab.wait_until_warm(real, 8)
             arms = {
                 "direct, Messages API": lambda: direct(url, "/v1/messages", messages),
                 "direct, Responses API": lambda: direct(url, "/v1/responses", responses),
@@ -211,7 +126,7 @@ def measure(rounds: int) -> dict[str, Any]:
                 for name, arm in arms.items():
                     # One request at a time with time between them, as a person sends them: what was
                     # used up is warm again. The rounds with 8 at once come below.
-                    _wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, 8)
                     took = arm()
                     if number:  # the first round warms caches of every arm
                         samples[name].append(took)
@@ -219,12 +134,12 @@ def measure(rounds: int) -> dict[str, Any]:
             for path, name in (("/generate", "claude"), ("/generate-codex", "codex")):
                 clients = [lab.Client(real.port, real.new_key(f"bench-{name}-{i}")) for i in range(8)]
                 for _ in range(max(4, rounds // 10)):
-                    _wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, 8)
                     free_clients = list(clients)
                     samples[f"{name} through the bridge, 8 at once"] += lab.at_once(
                         lambda free=free_clients, p=path: free.pop().generate(p), 8, 1
                     )
-                    _wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, 8)
                     free_clients = list(clients)
                     samples[f"{name} through the bridge, first delta, 8 at once"] += lab.at_once(
                         lambda free=free_clients, p=path: free.pop().first_delta(p), 8, 1
@@ -242,17 +157,6 @@ def _colds_at_once(work: Path, url: str, name: str) -> list[float]:
 def _made(path: Path) -> Path:
     path.mkdir(exist_ok=True)
     return path
-
-
-def _wait_until_warm(server: servers.Server, wanted: int) -> None:
-    began = time.monotonic()
-    while time.monotonic() < began + 60:
-        providers = server.admin("GET", "/overview").json["providers"]
-        if next(p["warm"] for p in providers if p["name"] == "claude") >= wanted:
-            if time.monotonic() > began + 0.1:
-                time.sleep(1.2)  # a process is ready a good second after its start
-            return
-        time.sleep(0.1)
 
 
 def main() -> None:
