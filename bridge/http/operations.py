@@ -322,4 +322,37 @@ _ADMINS = (
     _admin("GET", "/overview", "Totals, providers, queue and problems.", shapes.Overview, "draining"),
 )
 
-OPERATIONS: tuple[Operation, ...] = (*_GENERATING, *_SERVICE, *_ADMINS)
+_ANY = dict[str, Any]
+_HTML = {"text/html": "A page."}
+_FEW = ("too_many_requests",)
+_UPKEEP = (
+    _admin(
+        "GET",
+        "/usage/daily",
+        "Usage per day as columns for a chart.",
+        _ANY,
+        parameters=(
+            Query("days", "How many days.", {"type": "integer", "minimum": 1, "maximum": 400}),
+            Query("key", "Only this key."),
+        ),
+    ),
+    _admin("GET", "/snapshot", "The ledger at this moment; for commands on this host.", _ANY, "not_found"),
+    _admin("POST", "/backups", "Note of a backup; for commands on this host.", _ANY, "not_found", body=_ANY),
+    _admin("POST", "/import", "Take over old data; for commands on this host.", _ANY, "not_found", body=_ANY),
+    Operation("GET", "/admin/session", "Who is logged in with this cookie.", "anybody", "Admin", _ANY, errors=_FEW),
+    _admin("POST", "/session", "Log in; sets the cookie.", _ANY),
+    _admin("DELETE", "/session", "Log out.", _ANY, "csrf_failed"),
+    _admin("DELETE", "/sessions", "Log out everywhere.", _ANY, "csrf_failed"),
+    Operation("GET", "/metrics", "For Prometheus.", "admin", "Admin", errors=_ADMIN, also={"text/plain": "Metrics."}),
+)
+_PAGES = (
+    Operation("GET", "/", "The playground.", "anybody", "Pages", errors=_FEW, also=_HTML),
+    Operation("GET", "/admin", "Leads to the dashboard.", "anybody", "Pages", status=308, errors=_FEW, also=_HTML),
+    Operation("GET", "/admin/", "The dashboard.", "anybody", "Pages", errors=_FEW, also=_HTML),
+    Operation(
+        "GET", "/static/{id}/{name}", "Files of the pages.", "anybody", "Pages", errors=("not_found",), also=_HTML
+    ),
+    Operation("GET", "/me/requests", "Your last requests.", "key", "Service", _ANY, errors=("unauthorized", *_FEW)),
+)
+
+OPERATIONS: tuple[Operation, ...] = (*_GENERATING, *_SERVICE, *_ADMINS, *_UPKEEP, *_PAGES)

@@ -35,7 +35,7 @@ def flags() -> list[str]:
     return [*FLAGS] if os.getuid() else [*FLAGS, "--no-sandbox"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests of a process; each test has a profile of its own in it."""
     with sync_playwright() as playwright:
