@@ -37,7 +37,7 @@ def compare(lines: Sequence[Line], generations: Sequence[Generation], usage: Ite
     charged = [line for line in lines if was_submitted(line)]
     _compare_models(books, charged, by_tag)
     _compare_broken_off(books, charged, by_tag)
-    _compare_accounts(books, lines, charged, usage)
+    compare_accounts(books, lines, charged, usage)
     known = Counter(tag_of(line["userPrompt"] or "") for line in charged)
     books.wrong += [f"{number} runs for the one prompt {tag}" for tag, number in known.items() if number > 1]
     books.wrong += [f"a call of a model that no run was charged for: {tag}" for tag in by_tag if tag not in known]
@@ -148,7 +148,7 @@ def _compare_broken_off(books: Books, charged: Sequence[Line], by_tag: Mapping[s
     books.broken_off = dict(total)
 
 
-def _compare_accounts(
+def compare_accounts(
     books: Books, lines: Sequence[Line], charged: Sequence[Line], usage: Iterable[Mapping[str, Any]]
 ) -> None:
     """What the ledger has booked for each key is what the log says of its runs, to the micro-dollar."""

@@ -67,6 +67,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     #: whether a stream of chat completions shall end with the usage
     include_usage: bool = False
+    #: what the client was told as X-Request-Id, and is told to give to the admin
+    request_id: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -201,3 +203,5 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     user_prompt: str | None
     #: further attempts after an answer that missed its schema
     repairs: int = 0
+    #: X-Request-Id of the answer; None for a run that ended with the server
+    request_id: str | None = None

@@ -56,18 +56,20 @@ def usage(days: int, raw: bool) -> None:
     epilog=examples(
         "cli-bridge logs",
         "cli-bridge logs --key ada --status error -n 50",
+        "cli-bridge logs --text req_e5c0f5715baeedcce62461b1",
         "cli-bridge logs -f",
         "cli-bridge logs -f --json | jq .costUsd",
     )
 )
 @click.option("--key", help="only this key")
 @click.option("--status", help="only this HTTP status or error code; 'ok' or 'error' for all of a kind")
+@click.option("--text", help="only lines with this in a prompt, an error, a model, or an id (also a request id)")
 @click.option("-n", "--limit", type=int, default=20, show_default=True, help="how many lines")
 @click.option("-f", "--follow", is_flag=True, help="go on with each request as it ends; ctrl-C stops")
 @as_json
-def logs(key: str | None, status: str | None, limit: int, follow: bool, raw: bool) -> None:
+def logs(key: str | None, status: str | None, text: str | None, limit: int, follow: bool, raw: bool) -> None:
     """The request log, newest first; with -f newest last."""
-    given = {"key": key, "status": status}
+    given = {"key": key, "status": status, "text": text}
     query = urlencode({name: value for name, value in given.items() if value is not None})
     if follow:
         _follow(query, limit, raw)

@@ -64,4 +64,5 @@ def log_line(
         stop_reason=None if isinstance(result, BridgeError) else result.stop_reason,
         system_prompt=None,
         user_prompt=None,
+        request_id=request.request_id,
     )

@@ -344,7 +344,7 @@ _UPKEEP = (
 )
 _PAGES = (
     Operation("GET", "/", "The playground.", "anybody", "Pages", errors=_FEW, also=_HTML),
-    Operation("GET", "/admin", "Leads to the dashboard.", "anybody", "Pages", status=308, errors=_FEW, also=_HTML),
+    Operation("GET", "/admin", "Leads to the dashboard.", "anybody", "Pages", status=302, errors=_FEW, also=_HTML),
     Operation("GET", "/admin/", "The dashboard.", "anybody", "Pages", errors=_FEW, also=_HTML),
     Operation(
         "GET", "/static/{id}/{name}", "Files of the pages.", "anybody", "Pages", errors=("not_found",), also=_HTML

@@ -45,6 +45,7 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
             response.headers["Idempotent-Replayed"] = "true"
             return response
     prefer = _Preference() if stream else _preference()
+    wanted = msgspec.structs.replace(wanted, request_id=g.request_id)
     run = engine_of().submit(key, wanted, stream=stream, keep=prefer.job_after_s == 0, repeat=repeat)
     if stream:
         return _streamed(run, api, key)

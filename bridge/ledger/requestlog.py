@@ -26,7 +26,7 @@ from bridge.types import Charge, RunRecord, Usage
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl")
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
-_SEARCHED = ("id", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
+_SEARCHED = ("id", "requestId", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Filter(msgspec.Struct, frozen=True):
     provider: str | None = None
     #: an HTTP status such as "429", "ok" (below 400), "error" (400 and above), or an error code
     status: str | None = None
-    #: part of a prompt, an answer, a name, or an error; upper and lower case are the same
+    #: part of a prompt, an answer, an id, a name, or an error; upper and lower case are the same
     text: str | None = None
     since: float | None = None
     until: float | None = None

@@ -195,3 +195,18 @@ def test_every_run_is_in_the_log_also_a_failed_one(server: Server, key: str) -> 
     assert (row["userPrompt"], row["systemPrompt"], row["status"]) == ("the prompt", "the system", 200)
     assert row["inputTokens"] > 0
     assert row["costUsd"] > 0
+
+
+def test_a_request_id_leads_to_its_line_in_the_log(server: Server) -> None:
+    key = server.new_key("asker", maxRequestsPerDay=1)
+    body = {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
+    answers = [server.call("POST", "/v1/messages", body, key=key) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert answers[1].json["request_id"] == answers[1].headers["x-request-id"]
+    for answer in answers:
+        found = server.admin("GET", f"/logs?text={answer.headers['x-request-id'].upper()}").json["logs"]
+        assert [(line["status"], line["requestId"]) for line in found] == [
+            (answer.status, answer.headers["x-request-id"])
+        ]
+    printed = server.command("logs", "--text", answers[1].headers["x-request-id"])
+    assert "requests_per_day" in printed.stdout, printed.stderr
