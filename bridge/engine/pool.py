@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import gevent
 import gevent.event
+from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.engine.breaker import Breaker
@@ -33,6 +34,8 @@ LOOK_S = 2.0
 ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
 #: When to come again where there is no memory, in seconds.
 COME_AGAIN_S = 20.0
+#: After this long the next process may boot, whatever has become of the one before, in seconds.
+BOOT_S = 3.0
 
 
 class Pool:
@@ -45,12 +48,15 @@ class Pool:
         clock: Clock,
         breaker: Breaker,
         *,
+        at_once: int | None = None,
         quiet: Callable[[], bool] = lambda: True,
         room: Callable[[int], bool] = lambda processes: True,
         short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`spawn` starts a process (raises ChildError); `quiet` says whether a refill may start now,
-        `room` whether there is memory for so many more, `short` whether warm ones should go."""
+        """`spawn` starts a process (raises ChildError). `at_once` is how many may boot at a time: more than
+        there are cores only take longer, all of them, and more work. A process has booted when it prints.
+        `quiet` says whether a refill may start now, `room` whether there is memory for so many more,
+        `short` whether warm ones should go."""
         self._spawn = spawn
         self.size = size
         self._clock = clock
@@ -58,6 +64,7 @@ class Pool:
         self._quiet = quiet
         self._room = room
         self._short = short
+        self._turns = None if at_once is None else BoundedSemaphore(at_once)
         self._warm: deque[tuple[Child, float]] = deque()
         self._wanted = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
@@ -73,26 +80,63 @@ class Pool:
             self._keeper = gevent.spawn(self._keep)
             self._wanted.set()
 
-    def take(self) -> tuple[Child, bool]:
-        """A warm process, or a fresh one where none is ready; and whether it is warm.
+    def take(self, wanted: Callable[[], bool] = lambda: True) -> tuple[Child, bool]:
+        """A warm process, or a fresh one where none is ready; and whether it is warm. Runs that wait for their
+        turn to boot one get it in the order in which they came, unless they are not `wanted` any more.
 
         Raises ChildError, or BridgeError overloaded where there is no memory for one.
         """
+        child = self._stands_ready()
+        if child is not None:
+            return child, True
+        if self._turns is None:
+            return self._ready_or_new()
+        self._turns.acquire()
+        new = None
+        try:
+            if not wanted():
+                raise ChildError("nobody waits for it any more")
+            child, warm = self._ready_or_new()
+            new = None if warm else child
+            return child, warm
+        finally:
+            self._end_turn(new)
+
+    def _stands_ready(self) -> Child | None:
+        while self._warm:
+            child, _ = self._warm.popleft()
+            self._wanted.set()
+            if child.alive:
+                child.step_forward()
+                return child
+            child.stop()
+        return None
+
+    def _ready_or_new(self) -> tuple[Child, bool]:
+        """What has become ready meanwhile, or a new process, once there is memory for it."""
         deadline = self._clock.monotonic() + ROOM_WAIT_S
         while True:
-            while self._warm:
-                child, _ = self._warm.popleft()
-                self._wanted.set()
-                if child.alive:
-                    child.step_forward()
-                    return child, True
-                child.stop()
+            child = self._stands_ready()
+            if child is not None:
+                return child, True
             if self._room(1):
                 return self._spawn(), False
             if self._clock.monotonic() >= deadline:
                 message = "The bridge's host is short of memory."
                 raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
             gevent.sleep(ROOM_LOOK_S)
+
+    def _end_turn(self, booting: Child | None) -> None:
+        """Let the next one boot: now, or when this process has."""
+        assert self._turns is not None
+        if booting is None:
+            self._turns.release()
+        else:
+            gevent.spawn(self._end_turn_later, booting)
+
+    def _end_turn_later(self, booting: Child) -> None:
+        booting.spoke.wait(BOOT_S)
+        self._end_turn(None)
 
     def shed(self) -> bool:
         """Give one warm process up, to free its memory; whether there was one."""
@@ -119,17 +163,26 @@ class Pool:
             self._discard()
             # A run should find room for a process of its own before one is kept that nobody may need.
             while len(self._warm) < self.size and self._room(2):
-                # First the pause: the run that has just taken a process is in its most urgent moment.
-                gevent.sleep(max(REFILL_PAUSE_S, self._breaker.pause_s))
-                self._await_quiet()
+                gevent.sleep(self._breaker.pause_s)
+                if self._warm:
+                    # First a pause: the run that has just taken a process is in its most urgent moment. But
+                    # where none is left, whoever comes next would have to boot one anyway.
+                    gevent.sleep(REFILL_PAUSE_S)
+                    self._await_quiet()
                 self._start_one()
 
     def _start_one(self) -> None:
+        if self._turns is not None:
+            self._turns.acquire()
+        child = None
         try:
             child = self._spawn()
         except ChildError:
             self._breaker.failed()
             return
+        finally:
+            if self._turns is not None:
+                self._end_turn(child)
         child.step_back()
         entry = (child, self._clock.monotonic())
         self._warm.append(entry)

@@ -99,6 +99,8 @@ class Child:
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
+        #: set once it has printed something, or ended
+        self.spoke = gevent.event.Event()
         self._stderr: deque[bytes] = deque()
         self._stopped = False
         self._write_turn = BoundedSemaphore(1)
@@ -234,7 +236,9 @@ class Child:
 
     def _keep_stdout(self) -> None:
         while chunk := _read(self._stdout):
+            self.spoke.set()
             self._chunks.put(chunk)
+        self.spoke.set()
         self._chunks.put(b"")
 
     def _keep_stderr(self) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from bridge.engine import orphans
@@ -36,12 +37,16 @@ class Scratch:
         self.empty = self.path / "empty"
         self.empty.mkdir(mode=0o500 if account is None else 0o555)
 
-    def folder(self, prefix: str) -> Path:
-        """A fresh private folder; its owner removes it with `remove`. Raises ChildError."""
+    def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
+        """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+            paths = [folder / name for name in files or {}]
+            for path, content in zip(paths, (files or {}).values(), strict=True):
+                path.write_bytes(content)
             if self.account is not None:
-                os.chown(folder, self.account.uid, self.account.gid)
+                for path in [*paths, folder]:
+                    os.chown(path, self.account.uid, self.account.gid)
             return folder
         except OSError as error:
             raise ChildError(f"there is no place for its files ({error.strerror})") from None

@@ -223,7 +223,7 @@ def test_the_cli_sees_nothing_of_the_host_but_what_it_needs(
     assert (seen["cwd"], seen["cwd_files"]) == (str(scratch.empty), [])
     assert home.startswith(f"{scratch.path}/claude-")
     assert seen["env"]["CLAUDE_CONFIG_DIR"] == home
-    assert (seen["home_files"], seen["home_mode"]) == ([], "0o700")
+    assert (seen["home_files"], seen["home_mode"]) == ([".claude.json"], "0o700")
     assert seen["pid"] == seen["pgid"] == seen["sid"] != os.getsid(0)
     assert seen["env"]["ANTHROPIC_API_KEY"] == "sk-ant-made-up"
     assert not {"BRIDGE_ADMIN_KEY", "OPENAI_API_KEY", "PYTHONPATH", "USER"} & set(seen["env"])

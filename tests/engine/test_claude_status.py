@@ -65,6 +65,6 @@ def test_with_a_login_the_cli_gets_the_login_and_not_the_key(
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(config))
     monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN", raising=False)
     seen = told(complete(make_claude({"BRIDGE_CLAUDE_CREDENTIALS": "login"}), "[[fake report]]"))
-    assert seen["home_files"] == [".credentials.json"]
+    assert seen["home_files"] == [".claude.json", ".credentials.json"]
     assert "ANTHROPIC_API_KEY" not in seen["env"]
     assert "--bare" not in seen["argv"]

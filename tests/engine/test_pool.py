@@ -136,14 +136,103 @@ def test_a_warm_process_can_be_given_up(spawn: Spawner, clock: FrozenClock) -> N
     assert not pool.shed()
 
 
-def test_the_refill_waits_until_it_is_quiet(spawn: Spawner, clock: FrozenClock) -> None:
+def test_the_refill_waits_until_it_is_quiet_but_not_where_none_is_left(spawn: Spawner, clock: FrozenClock) -> None:
     quiet = False
-    pool = Pool(spawn, 1, clock, Breaker(clock), quiet=lambda: quiet)
+    pool = Pool(spawn, 2, clock, Breaker(clock), quiet=lambda: quiet)
     pool.open()
-    gevent.sleep(0.1)  # ten pauses of the refill, in which nothing may happen
-    assert spawn.count == 0
+    gevent.sleep(0.1)  # ten pauses of the refill, in which nothing more may happen
+    assert spawn.count == 1
     quiet = True
+    assert until(lambda: pool.warm == 2)
+    pool.close()
+
+
+class Quiet(Spawner):
+    """Starts what prints nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Child] = []
+
+    def __call__(self) -> Child:
+        child = super().__call__()
+        self.started.append(child)
+        return child
+
+    def speak(self, number: int) -> None:
+        self.started[number].write(b"ready\n")
+
+
+def test_no_more_boot_at_a_time_than_may_and_runs_get_their_turns_in_order(clock: FrozenClock) -> None:
+    spawn = Quiet()
+    pool = Pool(spawn, 0, clock, Breaker(clock), at_once=2)
+    order: list[int] = []
+
+    def run(number: int) -> None:
+        pool.take()
+        order.append(number)
+
+    runs = [gevent.spawn(run, number) for number in range(5)]
+    assert until(lambda: spawn.count == 2)
+    gevent.sleep(0.05)
+    assert spawn.count == 2, "the others wait"
+    spawn.speak(1)
+    assert until(lambda: spawn.count == 3)
+    spawn.started[0].stop()  # one that ends is not waited for, either
+    assert until(lambda: spawn.count == 4)
+    gevent.sleep(0.05)
+    assert spawn.count == 4
+    spawn.speak(2)
+    gevent.joinall(runs, timeout=5)
+    assert order == [0, 1, 2, 3, 4]
+    for child in spawn.started:
+        child.stop()
+    pool.close()
+
+
+def test_a_process_that_never_says_anything_holds_the_others_up_only_for_a_while(
+    clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BOOT_S", 0.1)
+    spawn = Quiet()
+    pool = Pool(spawn, 0, clock, Breaker(clock), at_once=1)
+    first, second = gevent.spawn(pool.take), gevent.spawn(pool.take)
+    gevent.joinall([first, second], timeout=5)
+    assert spawn.count == 2
+    for child in spawn.started:
+        child.stop()
+
+
+def test_a_run_that_nobody_wants_any_more_boots_nothing_when_its_turn_comes(clock: FrozenClock) -> None:
+    spawn = Quiet()
+    pool = Pool(spawn, 0, clock, Breaker(clock), at_once=1)
+    pool.take()
+    wanted = True
+    left, stays = gevent.spawn(pool.take, lambda: wanted), gevent.spawn(pool.take)
+    gevent.sleep(0.05)
+    wanted = False
+    spawn.speak(0)
+    child, warm = stays.get(timeout=5)
+    assert (spawn.count, warm) == (2, False)
+    with pytest.raises(ChildError):
+        left.get(timeout=5)
+    for each in (spawn.started[0], child):
+        each.stop()
+
+
+def test_a_failed_start_gives_its_turn_back(clock: FrozenClock) -> None:
+    spawn = Quiet()
+    pool = Pool(spawn, 1, clock, Breaker(clock), at_once=1)
+    spawn.fails = True
+    for _ in range(3):
+        with pytest.raises(ChildError):
+            pool.take()
+    spawn.fails = False
+    pool.open()
     assert until(lambda: pool.warm == 1)
+    child, warm = pool.take()
+    assert warm
+    child.stop()
     pool.close()
 
 

@@ -47,6 +47,7 @@ def test_the_environment_closes_everything() -> None:
         "DISABLE_TELEMETRY": "1",
         "DISABLE_ERROR_REPORTING": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "BUN_JSC_useDFGJIT": "0",
         "CLAUDE_CODE_MAX_RETRIES": "0",
         "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
         "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,7 @@ class ClaudeProvider:
             warm,
             clock,
             self._breaker,
+            at_once=os.cpu_count() or 1,
             quiet=lambda: not self._starting,
             room=memory.room,
             short=memory.short,
@@ -106,7 +108,7 @@ class ClaudeProvider:
     # --- the process ---------------------------------------------------------------------------
 
     def _spawn(self) -> Child:
-        home = self._scratch.folder("claude")
+        home = self._scratch.folder("claude", {".claude.json": protocol.FIRST_START})
         argv = [self._command or "claude", *protocol.arguments(self.default_model, bare=not self._login)]
         try:
             child = Child(argv, env=self._environment(home), cwd=self._scratch.empty, account=self._scratch.account)
@@ -225,7 +227,7 @@ class _Conversation:
 
     def __init__(
         self,
-        take: Callable[[], tuple[Child, bool]],
+        take: Callable[[Callable[[], bool]], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
         parser: AnswerParser,
@@ -252,7 +254,7 @@ class _Conversation:
 
     def _converse(self) -> None:
         try:
-            self._child, self._warm = self._take()
+            self._child, self._warm = self._take(lambda: not self._cancelled)
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:

@@ -20,6 +20,14 @@ SETTINGS_REQUEST = "settings"
 #: effort as clients say it -> effortLevel of the CLI's flag settings
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 
+#: What the CLI notes at its first start in a new home. Where it finds it there, it boots with 8% less work (43 of
+#: 536 ms of CPU). Nothing of it is sent anywhere; another version may note more, and then does so again.
+FIRST_START = (
+    b'{"firstStartTime":"2026-01-01T00:00:00.000Z","firstStartVersion":"2.1.329","machineID":"%s",'
+    b'"opusProMigrationComplete":true,"seenNotifications":{},"hasResetAutoModeOptInForDefaultOffer":true,'
+    b'"migrationVersion":15}' % (b"0" * 64)
+)
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,6 +65,9 @@ def environment(*, timeout_s: float, idle_timeout_s: float, max_output_tokens: i
         "DISABLE_TELEMETRY": "1",
         "DISABLE_ERROR_REPORTING": "1",
         "DISABLE_AUTOUPDATER": "1",
+        # Its runtime optimizes code that will not run for long enough: 10% of the CPU time of a short answer,
+        # 17% of one in 2,000 pieces, and 10 MB.
+        "BUN_JSC_useDFGJIT": "0",
         "CLAUDE_CODE_MAX_RETRIES": "0",
         "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
         "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
