@@ -89,7 +89,9 @@ def test_a_client_cannot_add_time_series(server: Server, key: str) -> None:
         server.call("GET", f"/no-such-path-{number}", key=f"cb_{number}")
     after = scrape(server)
     new = {(name, labels) for name, labels in after.keys() - before.keys()}
-    assert {name for name, _ in new} <= {"cli_bridge_http_responses_total"}
+    # The first run that finds no process ready, and statuses that had not been there: neither is a client's word.
+    assert {name for name, _ in new} <= {"cli_bridge_http_responses_total", "cli_bridge_cold_starts_total"}
+    assert len(new) <= 3
     assert len(new) <= 2
     assert "made-up" not in json.dumps([sorted(labels) for _, labels in after])
 
