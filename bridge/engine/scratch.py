@@ -35,7 +35,9 @@ class Scratch:
             self.path.chmod(0o711)
         #: An empty folder: the working directory of every CLI. Nobody writes into it.
         self.empty = self.path / "empty"
-        self.empty.mkdir(mode=0o500 if account is None else 0o555)
+        self.empty.mkdir()
+        # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
+        self.empty.chmod(0o500 if account is None else 0o555)
 
     def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
         """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
@@ -50,6 +52,14 @@ class Scratch:
             return folder
         except OSError as error:
             raise ChildError(f"there is no place for its files ({error.strerror})") from None
+
+    def shared_file(self, name: str, content: bytes) -> Path:
+        """A file that every CLI can read and none can write."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o400 if self.account is None else 0o444)
+        return path
 
     def login_folder(self, variable: str, name: str) -> Path:
         """Where the CLIs' user keeps a log-in: the folder that an environment variable names, or ~/NAME."""

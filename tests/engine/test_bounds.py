@@ -174,11 +174,14 @@ def nobody() -> Account:
 
 @pytest.fixture
 def theirs(nobody: Account) -> Iterator[Scratch]:
+    # As the unit of systemd sets it.
+    before = os.umask(0o077)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Scratch(Path(folder), nobody if os.geteuid() == 0 else None)
         yield scratch
         scratch.clear()
         assert not scratch.path.exists()
+    os.umask(before)
 
 
 def test_who_the_clis_run_as_is_known_at_the_start(monkeypatch: pytest.MonkeyPatch, nobody: Account) -> None:
@@ -218,6 +221,18 @@ def test_a_cli_runs_as_its_user_with_a_home_of_its_own_and_nothing_else(theirs: 
             assert f"{kind}:\t0000000000000000" in text
     theirs.remove(home)
     assert not home.exists()
+
+
+def test_a_cli_reads_the_files_that_are_for_all_and_its_own(theirs: Scratch) -> None:
+    for content in (b"first\n", b"second\n"):  # codex is looked at again when it was not well
+        shared = theirs.shared_file("models.json", content)
+    home = theirs.folder("claude", {".claude.json": b"own\n"})
+    script = ["sh", "-c", f'cat {shared} "$HOME/.claude.json"; echo more > "$HOME/.claude.json"; ls ..']
+    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, account=theirs.account)
+    assert text.splitlines()[:2] == ["second", "own"]
+    assert (home / ".claude.json").read_text() == "more\n"
+    if theirs.account is not None:
+        assert code != 0  # it may walk through the folder, and not look at it
 
 
 def test_another_users_process_is_stopped_with_all_that_it_started(theirs: Scratch) -> None:

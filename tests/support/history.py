@@ -147,6 +147,7 @@ def _line(chance: random.Random, number: int, at: float, person: Person) -> Any:
     }
     if refused:
         fields["warm"] = None
+    fields["request_id"] = f"req_{int(at * 1000):012x}{number:012x}"
     return record(f"run_{int(at * 1000):014x}{number:012x}", **{**fields, "timestamp": iso(at)})
 
 

@@ -243,9 +243,8 @@ class CodexProvider:
         code, text = self._run(home, "debug", "models")
         if code != 0:
             raise ValueError("it does not list its models")
-        path = self._scratch.path / "codex-models.json"
-        path.write_text(json.dumps(protocol.catalog_without_tools(json.loads(text))))
-        self._catalog = str(path)
+        catalog = json.dumps(protocol.catalog_without_tools(json.loads(text))).encode()
+        self._catalog = str(self._scratch.shared_file("codex-models.json", catalog))
 
 
 def _retire(server: AppServer) -> None:

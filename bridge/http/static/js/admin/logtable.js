@@ -127,7 +127,7 @@ function details(line) {
       {},
       facts([
         ["Id", h("span.mono", {}, visible(line.id))],
-        ["Request id", h("span.mono", {}, visible(line.requestId ?? "none"))],
+        ...(line.requestId ? [["Request id", h("span.mono", {}, visible(line.requestId))]] : []),
         ["When", whenFull(line.timestamp)],
         [
           "Key",
