@@ -51,6 +51,7 @@ def test_a_sound_bridge_passes_and_scripts_can_tell(tmp_path: Path) -> None:
         assert findings["files"]["level"] == "ok"
         assert "in use by process" in findings["data folder"]["found"]
         assert findings["keys"]["level"] == "ok"
+        assert findings["claude in the server"]["level"] == "ok"
         people = server.command("doctor").stdout
         assert people.splitlines()[-1].endswith("1 failed.")
 
@@ -215,3 +216,17 @@ def test_odd_keys_and_subscriptions_are_pointed_out(tmp_path: Path) -> None:
     login = settings(tmp_path, BRIDGE_CLAUDE_COMMAND=command, BRIDGE_CLAUDE_CREDENTIALS="login")
     found = one(clis.check(login, probe=False), "claude credentials")
     assert "several people" in found.todo
+
+
+def test_a_cli_that_only_the_server_cannot_use_is_found(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "claude"
+    command.parent.mkdir()
+    env = {"BRIDGE_CLAUDE_COMMAND": str(command), "ANTHROPIC_API_KEY": "sk-ant-made-up"}
+    with servers.running(tmp_path, env) as server:
+        # It comes after the server has looked, and before it looks again.
+        install_fake(command.parent, "fake_claude")
+        rows = json.loads(server.command("doctor", "--json").stdout)
+        assert [row["level"] for row in rows if row["what"] == "claude"] == ["ok"]
+        (seen,) = [row for row in rows if row["what"] == "claude in the server"]
+        assert seen["level"] == "fail"
+        assert "not installed" in seen["found"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import gevent
@@ -15,10 +15,12 @@ from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.providers import claude, codex
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, StoreError
 from bridge.ledger.limits import dollars
 from bridge.ledger.pricing import PriceTable, cost
+from bridge.ledger.store import Store
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.ops.local import admin_client
 from bridge.ops.table import money
 from bridge.service import real_providers
 from bridge.settings import Settings
@@ -44,15 +46,17 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
         # Nothing is kept warm for a check.
         lean = dataclasses.replace(settings, warm_processes=0)
         try:
-            usable = 0
+            usable = set()
             for provider in real_providers(lean, scratch, Clock(), schemas).values():
                 status = provider.check()
-                usable += status.available
+                if status.available:
+                    usable.add(provider.name)
                 yield from _status(status, settings)
                 if probe and status.available:
                     yield _probe(provider, settings)
             if not usable:
                 yield fail("CLIs", "neither can be used", "Install one (deploy/clis/README.md) and set its API key.")
+            yield from _in_the_server(settings, usable)
         finally:
             schemas.close()
             scratch.clear()
@@ -82,6 +86,25 @@ def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
         yield warn(f"{name} credentials", f"an API key that does not begin with {prefix}", "Is it the right one?")
     else:
         yield ok(f"{name} credentials", "an API key" + ("" if own else ", for an endpoint of your own"))
+
+
+def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Finding]:
+    """What a running server says of those that this command could use: its users and bounds are others."""
+    try:
+        if Store.holder(settings.data_dir) is None:
+            return
+        with admin_client(settings) as client:
+            providers = client.call("GET", "/admin/overview")["providers"]
+    except (BridgeError, StoreError, OSError):
+        yield warn("server", "it does not answer", "Look at its own output: journalctl -u cli-bridge")
+        return
+    for each in providers:
+        what = f"{each['name']} in the server"
+        if each["name"] in usable and not each["available"]:
+            todo = "It works for this command, so restart the server; if that is no help, report it."
+            yield fail(what, each["problem"] or "not available", todo)
+        elif each["available"]:
+            yield ok(what, f"available, {each['warm']} kept ready")
 
 
 def _probe(provider: Provider, settings: Settings) -> Finding:
