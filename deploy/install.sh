@@ -221,6 +221,11 @@ fi
 step "Settings: $SETTINGS (only the service and root can read it)"
 if [ -e "$SETTINGS" ]; then
     say "   it is here, and stays as it is"
+    if [ -n "$tunnel" ] && ! grep -q '^BRIDGE_SOCKET=' "$SETTINGS"; then
+        say "   for the tunnel, put these two lines into it, and restart the service:"
+        say "   BRIDGE_SOCKET=$SOCKET"
+        say "   BRIDGE_TRUSTED_PROXY=cloudflare"
+    fi
 else
     admin_key=''
     [ -n "$dry" ] || admin_key=cba_$("$python" -c 'import secrets; print(secrets.token_urlsafe(32))')
