@@ -125,6 +125,7 @@ class Service:
             audit=self.audit,
             schemas=schemas,
             admission=Admission(slots(self.settings), self.settings.queue_limit),
+            current_key=self.keys.current,
             clock=self.clock,
         )
         self._scratch = scratch

@@ -68,8 +68,10 @@ class Engine:
         audit: AuditLike,
         schemas: SchemaChecker,
         admission: Admission,
+        current_key: Callable[[Key], Key],
         clock: Clock,
     ) -> None:
+        """`current_key` is a key as it is by now. It raises BridgeError for one that may not be used any more."""
         self.providers = providers
         self.admission = admission
         self.runs: dict[str, Run] = {}
@@ -83,6 +85,7 @@ class Engine:
         self._log = log
         self._audit = audit
         self._schemas = schemas
+        self._current_key = current_key
         self._clock = clock
         self._loops = LoopGuard(clock, settings.loop_repeats, settings.loop_window_s)
 
@@ -137,10 +140,13 @@ class Engine:
             raise
 
     def _submit(self, key: Key, request: GenerationRequest, *, stream: bool, keep: bool, repeat: Repeat | None) -> Run:
-        provider = self._check(key, request)
-        if request.schema is not None:
-            self._schemas.check(request.schema)
+        self._check(key, request)
         self._guard_against_loops(key, request)
+        if request.schema is not None:
+            self._schemas.check(request.schema, key.name)
+        # The body came slowly, perhaps, and what is above may have waited: the key may be another by now.
+        key = self._current_key(key)
+        provider = self._check(key, request)
         check_load(self.runs.values(), key.name, request, self._settings.max_body_bytes)
         self.admission.check_room()
         reservation = self._ledger.reserve(
@@ -154,11 +160,12 @@ class Engine:
         try:
             if keep or repeat is not None:
                 self.jobs.begin(key, reservation, request, repeat)
-            # Both may have changed while the disk was waited for.
+            # All of it may have changed while the disk was waited for.
             if self.draining:
                 raise _draining()
             self.admission.check_room()
-        except BridgeError:
+            self._current_key(key)
+        except BaseException:
             self.jobs.drop(reservation.id)
             self._ledger.release(reservation)
             raise
@@ -232,8 +239,8 @@ class Engine:
         finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
         self._log_line(self._record(run, finished))
         try:
-            if run.submitted_s is None and run.attempt.spent is None:
-                self._ledger.release(run.reservation)
+            if not self._reached_the_cli(run):
+                self._ledger.release(run.reservation, tried=True)
             else:
                 self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, BridgeError))
         except BridgeError as error:
@@ -241,6 +248,10 @@ class Engine:
         self.jobs.finish(run, finished)
         self.runs.pop(run.id, None)
         return finished
+
+    @staticmethod
+    def _reached_the_cli(run: Run) -> bool:
+        return run.submitted_s is not None or run.attempt.spent is not None
 
     def _overdrawn(self, key: Key, run: Run) -> BridgeError | None:
         """Whether a run has by now used up what it reserved and all that its key has left besides.
@@ -313,6 +324,8 @@ class Engine:
 
     def _record(self, run: Run, finished: Finished) -> RunRecord:
         line = log_line(run.id, run.started_at, run.key_name, run.request, finished.result, finished.charge)
+        # Never the whole prompt of what cost nothing: a key must not be able to fill the disk with it.
+        most = None if self._reached_the_cli(run) else PREVIEW_CHARACTERS
         return msgspec.structs.replace(
             line,
             stream=run.stream,
@@ -322,8 +335,8 @@ class Engine:
             first_token_ms=run.first_token_ms,
             warm=run.warm,
             repairs=run.repairs,
-            system_prompt=self._kept(run.request.system),
-            user_prompt=self._kept(run.request.messages[-1].text),
+            system_prompt=self._kept(run.request.system[:most]),
+            user_prompt=self._kept(run.request.messages[-1].text[:most]),
         )
 
     def _refused(self, key: Key, request: GenerationRequest, error: BridgeError, *, stream: bool) -> RunRecord:
@@ -332,9 +345,8 @@ class Engine:
         return msgspec.structs.replace(
             line,
             stream=stream,
-            # Never the whole prompt: a key that is at its cap must not be able to fill the disk.
-            system_prompt=(self._kept(request.system) or "")[:PREVIEW_CHARACTERS] or None,
-            user_prompt=(self._kept(request.messages[-1].text) or "")[:PREVIEW_CHARACTERS] or None,
+            system_prompt=self._kept(request.system[:PREVIEW_CHARACTERS]) or None,
+            user_prompt=self._kept(request.messages[-1].text[:PREVIEW_CHARACTERS]) or None,
         )
 
     def _kept(self, prompt: str) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
-from bridge.engine.run import Run
+from bridge.engine.run import Run, without_prompts
 from bridge.errors import BridgeError
 from bridge.ledger.jobs import Job, JobBook, Repeat, interrupted, owner_of
 from bridge.ledger.key import Key
@@ -23,6 +25,18 @@ class Jobs:
     def __init__(self, book: JobBook, runs: Mapping[str, Run]) -> None:
         self._book = book
         self._runs = runs
+        self._waiting: Counter[str] = Counter()
+
+    @contextmanager
+    def waiting(self, key: Key, most: int) -> Iterator[bool]:
+        """While somebody waits for a job of this key; whether there are no more than `most` of them."""
+        self._waiting[key.name] += 1
+        try:
+            yield self._waiting[key.name] <= most
+        finally:
+            self._waiting[key.name] -= 1
+            if not self._waiting[key.name]:
+                del self._waiting[key.name]
 
     def earlier(self, key: Key, repeat: Repeat) -> Job | None:
         """The answer that the first request with an Idempotency-Key got. Raises BridgeError conflict."""
@@ -44,7 +58,7 @@ class Jobs:
 
     def begin(self, key: Key, reservation: Reservation, request: GenerationRequest, repeat: Repeat | None) -> None:
         """Note a job that is about to run. Raises BridgeError conflict or storage_failed."""
-        self._book.add(Job(reservation.id, owner_of(key), reservation.at, _bare(request), repeat))
+        self._book.add(Job(reservation.id, owner_of(key), reservation.at, without_prompts(request), repeat))
 
     def drop(self, job_id: str) -> None:
         """Forget a job that did not come to run."""
@@ -69,12 +83,7 @@ class Jobs:
 
 
 def _job(run: Run) -> Job:
-    return Job(run.id, run.owner, run.started_at, _bare(run.request), run.repeat)
-
-
-def _bare(request: GenerationRequest) -> GenerationRequest:
-    """What rendering needs of a request: no prompts."""
-    return msgspec.structs.replace(request, messages=(), system="")
+    return Job(run.id, run.owner, run.started_at, without_prompts(run.request), run.repeat)
 
 
 def _ended(job: Job) -> Job:

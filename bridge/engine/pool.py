@@ -86,21 +86,24 @@ class Pool:
 
         Raises ChildError, or BridgeError overloaded where there is no memory for one.
         """
-        child = self._stands_ready()
-        if child is not None:
-            return child, True
-        if self._turns is None:
-            return self._ready_or_new()
-        self._turns.acquire()
-        new = None
-        try:
-            if not wanted():
-                raise ChildError("nobody waits for it any more")
-            child, warm = self._ready_or_new()
-            new = None if warm else child
-            return child, warm
-        finally:
-            self._end_turn(new)
+        short_since: float | None = None
+        while wanted():
+            child = self._stands_ready()
+            if child is not None:
+                return child, True
+            if self._room(1):
+                short_since = None
+                child = self._new(wanted)
+                if child is not None:
+                    return child, False
+                continue
+            now = self._clock.monotonic()
+            short_since = now if short_since is None else short_since
+            if now >= short_since + ROOM_WAIT_S:
+                message = "The bridge's host is short of memory."
+                raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
+            gevent.sleep(ROOM_LOOK_S)
+        raise ChildError("nobody waits for it any more")
 
     def _stands_ready(self) -> Child | None:
         while self._warm:
@@ -112,19 +115,18 @@ class Pool:
             child.stop()
         return None
 
-    def _ready_or_new(self) -> tuple[Child, bool]:
-        """What has become ready meanwhile, or a new process, once there is memory for it."""
-        deadline = self._clock.monotonic() + ROOM_WAIT_S
-        while True:
-            child = self._stands_ready()
-            if child is not None:
-                return child, True
-            if self._room(1):
-                return self._spawn(), False
-            if self._clock.monotonic() >= deadline:
-                message = "The bridge's host is short of memory."
-                raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
-            gevent.sleep(ROOM_LOOK_S)
+    def _new(self, wanted: Callable[[], bool]) -> Child | None:
+        """A new process when it is its turn; None where by then it is not needed, or there is no room any more."""
+        if self._turns is None:
+            return self._spawn()
+        self._turns.acquire()
+        new = None
+        try:
+            if wanted() and not self._warm and self._room(1):
+                new = self._spawn()
+            return new
+        finally:
+            self._end_turn(new)
 
     def _end_turn(self, booting: Child | None) -> None:
         """Let the next one boot: now, or when this process has."""

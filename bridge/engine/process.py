@@ -63,7 +63,10 @@ class Child:
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, account: Account | None = None
     ) -> None:
         """Start `argv[0]` (a name on PATH or a path), as `account` if one is given. Raises ChildError."""
-        outside, inside = _pipes()
+        try:
+            outside, inside = _pipes()
+        except OSError as error:
+            raise ChildError(f"cannot start {argv[0]}: {error.strerror}") from error
         try:
             orphans.adopt()
             _keep_watch()
@@ -285,7 +288,15 @@ def _read(fd: int) -> bytes:
 
 def _pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Three pipes, as (our ends, the child's ends) of stdin, stdout and stderr. Ours do not block."""
-    (stdin_in, stdin_out), (out_in, out_out), (err_in, err_out) = (os.pipe() for _ in range(3))
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(3):
+            made.append(os.pipe())
+    except OSError:
+        for fd in (fd for pair in made for fd in pair):
+            os.close(fd)
+        raise
+    (stdin_in, stdin_out), (out_in, out_out), (err_in, err_out) = made
     ours = (stdin_out, out_in, err_in)
     for fd in ours:
         gevent.os.make_nonblocking(fd)

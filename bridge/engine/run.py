@@ -217,6 +217,9 @@ class Run:
             self._admission.leave(self._place, took_s)
             self.finished = self._close(self, end)
             self.state = "failed" if isinstance(self.finished.result, BridgeError) else "done"
+            # Whoever still reads, and slowly, holds the answer, but not prompts and images.
+            self.request = without_prompts(self.request)
+            self.attempt = msgspec.structs.replace(self.attempt, request=self.request)
             self._announce()
 
     def _await_slot(self) -> None:
@@ -320,6 +323,11 @@ class Run:
             raise BridgeError("timeout", f"The answer was not complete within {seconds:g} seconds.")
         if now >= silent_since + self._idle_timeout_s:
             raise BridgeError("timeout", f"The CLI was silent for {self._idle_timeout_s:g} seconds.")
+
+
+def without_prompts(request: GenerationRequest) -> GenerationRequest:
+    """What rendering an answer needs of a request."""
+    return msgspec.structs.replace(request, messages=(), system="")
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""JSON Schemas of clients: checked in a process of their own.
+"""JSON Schemas of clients: checked in processes of their own.
 
 A schema is a program in disguise: `pattern` can backtrack for hours and `$ref` can multiply. So it is
 looked at by a small child process (schema_child.py) that is killed when it takes too long; the server
@@ -7,15 +7,18 @@ never runs it, and the validator's memory is not the server's.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gevent
-import gevent.lock
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from bridge.engine.process import Child, ChildError
 from bridge.engine.scratch import Scratch
@@ -23,36 +26,70 @@ from bridge.errors import BridgeError
 
 #: Largest schema, in bytes of JSON.
 MAX_SCHEMA_BYTES = 100_000
-#: Longest check, in seconds; a sane one takes a few milliseconds.
-CHECK_TIMEOUT_S = 3.0
+#: Longest check of an answer, and of a schema alone, which costs its sender nothing, in seconds; a sane one takes
+#: a few milliseconds.
+CHECK_TIMEOUT_S, SCHEMA_TIMEOUT_S = 3.0, 1.0
 #: Longest start of the child, in seconds.
 START_TIMEOUT_S = 20.0
+#: Schemas whose verdict is remembered: programs send the same one again and again.
+REMEMBERED = 500
 
 
 class SchemaChecker:
-    """Checks schemas, and outputs against them, one at a time."""
+    """Checks schemas, and answers against them: each in a process of its own, so that those who bring schemas do
+    not keep those waiting who have an answer."""
 
     def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self._child: Child | None = None
-        self._lines: Iterator[bytes] = iter(())
-        self._turn = gevent.lock.BoundedSemaphore(1)
+        self._schemas = _Process(scratch)
+        self._answers = _Process(scratch)
+        self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
+        self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
 
-    def check(self, schema: dict[str, Any]) -> None:
-        """Raise BridgeError (invalid_request) where `schema` is not a JSON Schema that can be used."""
+    def check(self, schema: dict[str, Any], owner: str = "") -> None:
+        """Raise BridgeError (invalid_request) where `schema` is not a JSON Schema that can be used.
+
+        Each `owner` has one at a time looked at, so that whoever sends many waits for oneself.
+        """
         try:
-            size = len(msgspec.json.encode(schema))
+            encoded = msgspec.json.encode(schema)
         except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
             raise BridgeError("invalid_request", "schema cannot be used: it is nested too deep.") from None
-        if size > MAX_SCHEMA_BYTES:
+        if len(encoded) > MAX_SCHEMA_BYTES:
             raise BridgeError("invalid_request", f"schema is larger than {MAX_SCHEMA_BYTES} bytes.")
-        problem = self._ask({"schema": schema})
+        problem = self._verdict(hashlib.sha256(encoded).digest(), schema, owner)
         if problem is not None:
             raise BridgeError("invalid_request", f"schema cannot be used: {problem}.")
 
     def mismatch(self, schema: dict[str, Any], output: Any) -> str | None:
         """Why `output` does not fit `schema`, in words; None where it does."""
-        return self._ask({"schema": schema, "output": output})
+        return self._answers.ask({"schema": schema, "output": output}, CHECK_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Stop the processes."""
+        self._schemas.close()
+        self._answers.close()
+
+    def _verdict(self, digest: bytes, schema: dict[str, Any], owner: str) -> str | None:
+        turn = self._turns.setdefault(owner, BoundedSemaphore(1))
+        if digest not in self._verdicts:
+            with turn:
+                if digest not in self._verdicts:
+                    self._verdicts[digest] = self._schemas.ask({"schema": schema}, SCHEMA_TIMEOUT_S)
+        self._verdicts.move_to_end(digest)
+        problem = self._verdicts[digest]
+        while len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+        return problem
+
+
+class _Process:
+    """The child that looks at one question at a time, replaced when it takes too long."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._child: Child | None = None
+        self._lines: Iterator[bytes] = iter(())
+        self._turn = BoundedSemaphore(1)
 
     def close(self) -> None:
         """Stop the child, if there is one."""
@@ -60,7 +97,8 @@ class SchemaChecker:
         if child is not None:
             child.stop()
 
-    def _ask(self, question: dict[str, Any]) -> str | None:
+    def ask(self, question: dict[str, Any], timeout_s: float) -> str | None:
+        """The problem that it finds, or None."""
         try:
             line = msgspec.json.encode(question) + b"\n"
         except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
@@ -69,7 +107,7 @@ class SchemaChecker:
             try:
                 child = self._ready()
                 child.write(line)
-                answer = self._next_line(CHECK_TIMEOUT_S)
+                answer = self._next_line(timeout_s)
             except ChildError:
                 answer = None
             except BaseException:

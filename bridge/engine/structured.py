@@ -50,7 +50,10 @@ _DIALECT = re.compile(r"draft-0[67]|draft/2019-09|draft/2020-12")
 _ONE = ("items", "additionalProperties", "propertyNames", "not", "if", "then", "else", "contains")
 _MANY = ("anyOf", "allOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependencies")
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
+#: With one way to match only: whatever a model writes is looked at in no more than linear time.
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+#: How deep an answer may be nested: far above what anybody means, far below what readers of JSON can take.
+MAX_DEPTH = 200
 
 _IN_WORDS = (
     "Answer with JSON only: one value that fits the JSON Schema below. "
@@ -106,9 +109,12 @@ def parse(text: str) -> Any:
     """The value of a JSON text. Raises ValueError."""
     try:
         # Stricter than Python's own reader: no NaN, no halves of characters.
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
+    if _depth(value) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    return value
 
 
 def repaired(request: GenerationRequest, text: str, problem: str) -> GenerationRequest:
@@ -128,7 +134,11 @@ def told(
     """The request as a CLI is to be given it, and whether its schema is in words. `takes`: one of the above."""
     if request.schema is None:
         return request, False
-    schema = takes(request.schema)
+    try:
+        schema = takes(request.schema)
+    except (TypeError, AttributeError):
+        # A part that no rule of its dialect looks at, and that is no schema.
+        schema = None
     if schema is None:
         return in_words(request), True
     return msgspec.structs.replace(request, schema=schema), False
@@ -143,6 +153,20 @@ def _candidates(text: str) -> Iterator[str]:
     end = max(text.rfind("}"), text.rfind("]"))
     if starts and end > min(starts):
         yield text[min(starts) : end + 1]
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects lie in each other; looks no deeper than is of interest."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        depth += 1
+    return depth
 
 
 def _without_dialect(schema: dict[str, Any]) -> dict[str, Any]:

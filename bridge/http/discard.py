@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gevent
@@ -17,24 +18,17 @@ import gevent
 MOST_BYTES, MOST_SECONDS = 64 * 2**20, 5.0
 
 
+#: Around the wait for what nobody wants: the server puts something in here that ends it where its place is needed.
+waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
 def discard_rest(environ: dict[str, Any]) -> Callable[[], None]:
     """A function that takes the unread rest of the request's body off the connection."""
 
     def discard() -> None:
-        stream = environ.get("wsgi.input")
-        left = MOST_BYTES
-        try:
-            with gevent.Timeout(MOST_SECONDS):
-                while left > 0 and stream is not None and (chunk := stream.read(65536)):
-                    left -= len(chunk)
-                    gevent.sleep(0)
-            if left > 0:
+        with waiting():
+            if _read(environ.get("wsgi.input")):
                 return
-        except (gevent.Timeout, OSError, ValueError):
-            pass
-        except Exception:
-            # The server's parser has errors of its own for a body that breaks off.
-            pass
         connection = environ.get("gunicorn.socket")
         if connection is not None:
             try:
@@ -43,3 +37,19 @@ def discard_rest(environ: dict[str, Any]) -> Callable[[], None]:
                 pass
 
     return discard
+
+
+def _read(stream: Any) -> bool:
+    """Read to the end of the body; whether it has come."""
+    left = MOST_BYTES
+    try:
+        with gevent.Timeout(MOST_SECONDS):
+            while left > 0 and stream is not None and (chunk := stream.read(65536)):
+                left -= len(chunk)
+                gevent.sleep(0)
+        return left > 0
+    except (gevent.Timeout, OSError, ValueError):
+        return False
+    except Exception:
+        # The server's parser has errors of its own for a body that breaks off.
+        return False

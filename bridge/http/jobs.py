@@ -21,6 +21,8 @@ blueprint = Blueprint("jobs", __name__)
 
 #: How soon somebody who does not wait is asked to look again, in seconds.
 LOOK_AGAIN_S = 2
+#: How many requests of one key may wait for jobs at a time; more are answered at once.
+MOST_WAITING = 20
 #: For a run that is stopped to be settled, in seconds.
 STOP_S = 5.0
 
@@ -31,7 +33,8 @@ def job(job_id: str) -> Response:
     key = require_key()
     found = engine_of().jobs.find(key, job_id)
     if isinstance(found, Run):
-        found.wait(_wait_s())
+        with engine_of().jobs.waiting(key, MOST_WAITING) as may_wait:
+            found.wait(_wait_s() if may_wait else 0)
     return _shown(found, key)
 
 

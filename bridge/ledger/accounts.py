@@ -188,11 +188,13 @@ class Settle(msgspec.Struct, frozen=True, tag_field="kind", tag="settle", omit_d
 
 
 class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", omit_defaults=True):
-    """A run never reached a CLI: nothing is counted, not even the request."""
+    """A run never reached a CLI: nothing is counted, not even the request. But one that was `tried` counts for
+    the pace."""
 
     id: str
     key: str
     seq: int = 0
+    tried: bool = False
 
 
 class Reset(msgspec.Struct, frozen=True, tag_field="kind", tag="reset", omit_defaults=True):
@@ -243,9 +245,9 @@ class Accounts:
                 settled = account.open.pop(id, None)
                 if settled is not None:
                     _book(account, settled.day, settled.month, counts)
-            case Release(id, key):
+            case Release(id, key, tried=tried):
                 account = self._account(key)
-                if account.open.pop(id, None) is not None:
+                if account.open.pop(id, None) is not None and not tried:
                     account.recent.pop(id, None)
             case Reset(key, windows):
                 account = self._account(key)

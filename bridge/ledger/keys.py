@@ -61,6 +61,13 @@ class KeyBook:
                 return _usable(found[0], now)
         raise BridgeError("unauthorized", "This key is not valid.")
 
+    def current(self, key: Key) -> Key:
+        """A key as it is by now, for somebody who has had it for a while. Raises like `find`."""
+        now = self._keys.get(key.name)
+        if now is None or now.created_at != key.created_at or now.revoked_at is not None:
+            raise BridgeError("unauthorized", "This key is not valid any more.")
+        return _usable(now, self._clock.now())
+
     def get(self, name: str, *, revoked: bool = False) -> Key:
         """The key of that name. Raises BridgeError not_found; also for a revoked one unless asked for."""
         key = self._keys.get(name)

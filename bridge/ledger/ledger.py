@@ -110,9 +110,12 @@ class Ledger:
         counts = counts_of(charge, error=error)
         self._books.write(Settle(reservation.id, reservation.key_name, counts))
 
-    def release(self, reservation: Reservation) -> None:
-        """Give everything back, the request too: the run never reached a CLI. Raises like `settle`."""
-        self._books.write(Release(reservation.id, reservation.key_name))
+    def release(self, reservation: Reservation, *, tried: bool = False) -> None:
+        """Give everything back, the request too: the run never reached a CLI. Raises like `settle`.
+
+        With `tried` it still counts for the requests of a minute: a process may have been started for it.
+        """
+        self._books.write(Release(reservation.id, reservation.key_name, tried=tried))
 
     def reset(self, key_name: str) -> None:
         """Count the running day and month of a key from zero. Its history stays, and what it holds.

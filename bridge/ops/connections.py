@@ -45,6 +45,12 @@ def expect_a_reader(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALLED_S))
 
 
+def expect_a_reader_of_answers(connection: socket.socket) -> None:
+    """The same for a unix socket, of which the kernel knows no such thing: a write that stalls is an error."""
+    if connection.family == socket.AF_UNIX:
+        connection.settimeout(STALLED_S)
+
+
 class Waiting:
     """The connections on which nothing but the next request is awaited, also one that came in part."""
 

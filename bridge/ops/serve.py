@@ -22,6 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from bridge.engine import account
 from bridge.errors import SettingsError, StoreError, StoreLocked
+from bridge.http import discard
 from bridge.http.app import create_app
 from bridge.ledger.store import Store
 from bridge.ops import connections
@@ -100,9 +101,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
         """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
+        connections.expect_a_reader_of_answers(sock)
         if self.ending:
             req.force_close()
         return super().handle_request(listener_name, req, sock, addr)
+
+
+discard.waiting = Worker.waiting.wait
 
 
 def _hand_over(arbiter: Any) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, Image, Message, ModelChoice, Text
 from bridge.wire import content
-from bridge.wire.content import MAX_MESSAGES, invalid
+from bridge.wire.content import MAX_MESSAGES, MAX_PARTS, invalid
 
 Resolve = Callable[[str], ModelChoice]
 """The model behind a name. Raises BridgeError (not_found)."""
 
-#: Most stop sequences of a request, and the longest one, in characters.
-MAX_STOPS, MAX_STOP_CHARACTERS = 100, 1000
+#: Most stop sequences of a request, and their characters together: each piece of text is held against all of them.
+MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
 
 #: effort as the APIs say it -> effort of a request
 EFFORTS = {"none": "minimal", **{name: name for name in ("minimal", "low", "medium", "high", "xhigh", "max")}}
@@ -28,7 +28,9 @@ class Turns:
 
     def __init__(self) -> None:
         self._system: list[str] = []
-        self._messages: list[Message] = []
+        #: role and parts; made into messages only at the end, so that many small turns cost no more than few
+        self._turns: list[tuple[Literal["user", "assistant"], list[Text | Image]]] = []
+        self._parts = 0
 
     def instruct(self, text: str, where: str) -> None:
         """Add to the system prompt, wherever in the conversation it stands."""
@@ -40,9 +42,12 @@ class Turns:
         message = content.message(role, parts, where)
         if message.role == "assistant" and any(isinstance(part, Image) for part in parts):
             raise invalid(f"{where}: only a user's message may have images.")
-        if self._messages and self._messages[-1].role == message.role:
-            message = Message(message.role, (*self._messages.pop().content, *message.content))
-        self._messages.append(message)
+        self._parts += len(message.content)
+        if self._parts > MAX_PARTS:
+            raise content.too_many_parts()
+        if not self._turns or self._turns[-1][0] != message.role:
+            self._turns.append((message.role, []))
+        self._turns[-1][1].extend(message.content)
 
     @property
     def system(self) -> str:
@@ -51,13 +56,13 @@ class Turns:
 
     def messages(self, field: str) -> tuple[Message, ...]:
         """The conversation. `field` is its name in the body. Raises BridgeError."""
-        if not self._messages:
+        if not self._turns:
             raise invalid(f"{field} has no message of a user.", field)
-        if len(self._messages) > MAX_MESSAGES:
+        if len(self._turns) > MAX_MESSAGES:
             raise invalid(f"{field} has more than {MAX_MESSAGES} entries.", field)
-        if self._messages[-1].role != "user":
+        if self._turns[-1][0] != "user":
             raise invalid(f"The last of {field} must be from the user; an answer cannot be begun for the model.", field)
-        return content.conversation(self._messages)
+        return content.conversation([Message(role, tuple(parts)) for role, parts in self._turns])
 
 
 def generation(
@@ -75,8 +80,10 @@ def generation(
 ) -> GenerationRequest:
     """The request. More output tokens than the bridge allows are no error here: SDKs send the most that a
     model can write where nobody asked for less. Raises BridgeError."""
-    if len(stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARACTERS for text in stop):
-        raise invalid(f"There may be up to {MAX_STOPS} stop sequences of 1 to {MAX_STOP_CHARACTERS} characters.")
+    if len(stop) > MAX_STOPS or not all(stop) or sum(map(len, stop)) > MAX_STOP_CHARACTERS:
+        raise invalid(
+            f"There may be up to {MAX_STOPS} stop sequences, none empty, of {MAX_STOP_CHARACTERS} characters together."
+        )
     if stop and schema is not None:
         raise invalid("Stop sequences cannot be used where the answer must be JSON: they would cut it.")
     most = settings.max_output_tokens_limit

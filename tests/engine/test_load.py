@@ -71,6 +71,17 @@ def test_a_run_that_has_ended_is_gone_with_its_prompt(
         gc.enable()
 
 
+def test_prompts_are_let_go_with_the_end_of_a_run_although_somebody_still_reads(client: FlaskClient) -> None:
+    response = client.post("/generate", json={"userPrompt": "hello", "stream": True}, buffered=False)
+    body = iter(response.response)
+    assert b"event: start" in next(body)
+    (run,) = [thing for thing in gc.get_objects() if isinstance(thing, Run) and not thing.request.stop]
+    run.wait(10)
+    assert (run.finished is not None, load.size_of(run.request), load.size_of(run.attempt.request)) == (True, 0, 0)
+    assert b"demo answer" in b"".join(body)
+    response.close()
+
+
 # --- large requests -------------------------------------------------------------------------------
 
 

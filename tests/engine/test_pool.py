@@ -321,3 +321,19 @@ def test_a_warm_process_that_has_grown_is_replaced(
     monkeypatch.setattr(module, "MAX_IDLE_BYTES", 2**30)
     assert until(lambda: pool.warm == 1)
     pool.close()
+
+
+def test_runs_that_wait_for_memory_do_not_wait_for_each_other(spawn: Spawner) -> None:
+    pool = Pool(spawn, 0, Clock(), Breaker(Clock()), at_once=1, room=lambda n: False)
+    wanted = True
+    left = gevent.spawn(pool.take, lambda: wanted)
+    others = [gevent.spawn(pool.take) for _ in range(20)]
+    gevent.sleep(0.05)
+    wanted = False
+    left.join(0.1)
+    assert isinstance(left.exception, ChildError), "who is not wanted any more does not go on waiting"
+    # One after the other they would wait twenty times as long.
+    gevent.joinall(others, timeout=5 * module.ROOM_WAIT_S)
+    assert {each.exception.code for each in others if isinstance(each.exception, BridgeError)} == {"overloaded"}
+    assert all(each.ready() for each in others)
+    assert spawn.count == 0

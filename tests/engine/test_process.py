@@ -262,3 +262,18 @@ def test_a_hundred_processes_leave_no_descriptor() -> None:
         gevent.spawn(list, child.lines())
         child.stop()
     assert until(lambda: not children() and descriptors() <= before), (before, descriptors())
+
+
+def test_without_descriptors_it_is_an_error_like_any_other_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, before = os.pipe, descriptors()
+
+    def scarce() -> tuple[int, int]:
+        if descriptors() >= before + 4:
+            raise OSError(24, "Too many open files")
+        return real()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pipe", scarce)
+        with pytest.raises(ChildError, match="Too many open files"):
+            start("true")
+    assert descriptors() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -211,3 +212,34 @@ def test_the_child_gets_nothing_of_the_environment(checker: SchemaChecker, monke
     (child,) = children()
     assert "ANTHROPIC_API_KEY" not in child.environ()
     assert module.START_TIMEOUT_S > module.CHECK_TIMEOUT_S
+
+
+def test_a_verdict_is_remembered(checker: SchemaChecker) -> None:
+    bomb = REFUSED_BOMBS["multiplies"]
+    first = refusal(checker, bomb)
+    assert until(lambda: not children()), "it was killed"
+    assert refusal(checker, bomb) == first
+    assert children() == [], "and not asked again"
+
+
+def test_who_sends_many_schemas_waits_for_oneself_and_not_the_others(checker: SchemaChecker) -> None:
+    order: list[str] = []
+
+    def ask(owner: str, schema: dict[str, Any]) -> None:
+        with contextlib.suppress(BridgeError):
+            checker.check(schema, owner)
+        order.append(owner)
+
+    bombs = [gevent.spawn(ask, "hostile", {**exponential(40), "title": str(n)}) for n in range(4)]
+    gevent.sleep(0)
+    good = gevent.spawn(ask, "good", PERSON)
+    gevent.joinall([good, *bombs], timeout=3 * SOON_S, raise_error=True)
+    assert order == ["hostile", "good", "hostile", "hostile", "hostile"]
+
+
+def test_an_answer_is_looked_at_while_a_schema_still_is(checker: SchemaChecker) -> None:
+    bomb = gevent.spawn(checker.check, exponential(40), "hostile")
+    gevent.sleep(0)
+    assert mismatch(checker, PERSON, {"name": "Bob"}) is None
+    bomb.join(SOON_S)
+    assert isinstance(bomb.exception, BridgeError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -133,3 +134,24 @@ def test_large_requests_that_run_do_not_fill_the_memory_and_leave_nothing_in_it(
         assert [answer.status for answer in answers].count(200) >= 2
         assert all(answer.json["code"] == "overloaded" for answer in answers if answer.status == 503)
         eventually(lambda: worker.memory_info().rss - before < 30 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [(("DELETE", ""), (401, "unauthorized")), (("POST", "/disable"), (403, "key_disabled"))],
+)
+def test_a_key_that_ends_while_its_body_comes_gets_no_run(
+    server: Server, change: tuple[str, str], refusal: tuple[int, str]
+) -> None:
+    name = f"leaver{change[1][1:]}"
+    key = server.new_key(name)
+    body = b'{"userPrompt": "hello"}'
+    with Wire(server) as wire:
+        wire.send(head("POST", "/generate", f"Content-Length: {len(body)}", key=key) + body[:5])
+        # So that the server has read the key, and waits for the rest.
+        assert server.call("GET", "/me", key=key).status == 200
+        time.sleep(0.2)
+        assert server.admin(change[0], f"/keys/{name}{change[1]}").status == 200
+        wire.send(body[5:])
+        answer = wire.answer()
+    assert (answer.status, answer.json["code"]) == refusal

@@ -252,14 +252,13 @@ def test_a_client_that_reads_nothing_is_let_go_in_the_end(tmp_path: Path) -> Non
                 server.call("POST", "/generate", {"userPrompt": "x" * 200, "systemPrompt": "y" * 200}, key=key).status
                 == 200
             )
-        worker = worker_of(server)
         with ExitStack() as stack:
-            before = worker.num_fds()
+            before = descriptors(server)
             for _ in range(10):
                 wire = stack.enter_context(Wire(server, buffer=2048))
                 wire.send(head("GET", "/admin/logs?limit=1000", key=ADMIN_KEY) * 60)
-            eventually(lambda: worker.num_fds() >= before + 10)
-            eventually(lambda: worker.num_fds() < before + 10, within_s=30)
+            eventually(lambda: descriptors(server) >= before + 8, within_s=20)
+            eventually(lambda: descriptors(server) <= before, within_s=30)
 
 
 # --- strangers ------------------------------------------------------------------------------------
@@ -300,3 +299,13 @@ def test_an_address_is_counted_for_itself_and_refused_before_its_body_is_read(tm
         assert server.call("POST", "/generate", BODY, key=key).status == 200
         with Wire(server, "127.0.0.3") as wire:
             assert wire.ask(head("GET", "/me", key=key)).status == 200
+
+
+def test_bodies_that_never_come_after_a_refusal_do_not_hold_their_places(tmp_path: Path) -> None:
+    env = {"DEMO_MOST_CONNECTIONS": "40", "DEMO_DISCARD_SECONDS": "300"}
+    with servers.running(tmp_path, env, demo=True) as server, ExitStack() as stack:
+        for _ in range(100):
+            wire = stack.enter_context(Wire(server))
+            wire.send(head("POST", "/generate", "Content-Length: 1000"))
+            assert wire.answer().status == 401
+        assert server.call("GET", "/health", timeout_s=20).status == 200

@@ -324,3 +324,26 @@ def test_a_damaged_answer_keeps_the_server_from_opening(tmp_path: Path) -> None:
     )
     assert "this kept answer is lost" in repaired.stdout
     servers.start(tmp_path, demo=True).stop()
+
+
+def test_no_key_can_wait_in_too_many_places_at_once(tmp_path: Path) -> None:
+    with servers.running(tmp_path, {"DEMO_PACE_SECONDS": "1"}, demo=True) as server:
+        key = server.new_key()
+        path = server.call("POST", "/generate", BODY, key=key, headers=ASYNC).headers["location"]
+        states: list[str] = []
+
+        def wait() -> None:
+            states.append(server.call("GET", f"{path}?wait=60", key=key).json["status"])
+
+        threads = [threading.Thread(target=wait) for _ in range(25)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 10
+        while len(states) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert states == ["running"] * 5, "the others wait"
+        assert server.call("DELETE", path, key=key).status == 200
+        for thread in threads:
+            thread.join(10)
+        assert sorted(states) == ["failed"] * 20 + ["running"] * 5

@@ -10,7 +10,7 @@ from bridge.engine.provider import Provider
 from bridge.engine.providers.demo import DemoProvider
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
-from bridge.http import body, respond
+from bridge.http import body, discard, respond
 from bridge.ops import connections, serve
 from bridge.settings import Settings
 
@@ -29,6 +29,7 @@ BOUNDS = {
     "DEMO_PATIENCE_SECONDS": (respond, "CLOUDFLARE_PATIENCE_S"),
     "DEMO_DRAIN_SECONDS": (serve, "DRAIN_S"),
     "DEMO_BODY_SECONDS": (body, "BODY_S"),
+    "DEMO_DISCARD_SECONDS": (discard, "MOST_SECONDS"),
     "DEMO_TURN_SECONDS": (body, "TURN_S"),
     "DEMO_STALLED_SECONDS": (connections, "STALLED_S"),
     "DEMO_MOST_CONNECTIONS": (connections, "MOST"),

@@ -136,7 +136,8 @@ CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{
         ("chat", {"response_format": {"type": "yaml"}}, "response_format"),
         ("chat", {"response_format": {"type": "json_schema"}}, "response_format"),
         ("chat", {"stop": ""}, "stop"),
-        ("chat", {"stop": ["x"] * 101}, "stop"),
+        ("chat", {"stop": ["x"] * 17}, "stop"),
+        ("chat", {"stop": ["x" * 501, "y" * 500]}, "stop"),
         ("chat", {"stop": "x", "response_format": {"type": "json_object"}}, "JSON"),
         ("chat", {"stream": "yes"}, "stream"),
         ("responses", {"input": ""}, "empty"),
@@ -153,6 +154,10 @@ CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{
         ("messages", {"messages": [*HELLO, {"role": "assistant", "content": "The best answer is ("}]}, "from the user"),
         ("messages", {"output_config": {"format": {"type": "json_schema"}}}, "schema"),
         ("messages", {"stop_sequences": [""]}, "stop"),
+        # Turns of one role become one; of so many, that must not take longer and longer.
+        ("chat", {"messages": HELLO * 190_000}, "parts"),
+        ("responses", {"input": HELLO * 190_000}, "parts"),
+        ("messages", {"messages": HELLO * 190_000}, "parts"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_sentence(api: str, body: dict[str, Any], says: str) -> None:

@@ -93,6 +93,19 @@ def test_requests_per_day_and_month(tmp_path):
     assert refused.facts["resets_at"] == "2026-12-01T00:00:00.000Z"
 
 
+def test_a_run_that_was_tried_counts_for_the_pace_and_for_nothing_else(tmp_path):
+    desk = make(tmp_path, maxRequestsPerMinute=2, maxRequestsPerDay=1)
+    for _ in range(2):
+        desk.ledger.release(desk.reserve(), tried=True)
+    assert desk.refusal().code == "requests_per_minute"
+    desk.crash()
+    desk.open()
+    assert desk.refusal().code == "requests_per_minute", "also after a restart"
+    desk.clock.pass_s(60)
+    desk.reserve()
+    assert desk.today()["requests"] == 0
+
+
 def test_requests_per_minute_slide(tmp_path):
     desk = make(tmp_path, maxRequestsPerMinute=2)
     desk.spend()

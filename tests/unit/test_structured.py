@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bridge.engine import structured
 from bridge.engine.structured import for_claude, for_openai, in_words, parse, read, repaired
 from bridge.types import GenerationRequest, Message, Text
 from tests.standin.schemas import anthropic_objection, openai_objection
@@ -157,3 +158,33 @@ def test_a_second_attempt_shows_the_first_answer_and_what_is_wrong_with_it() -> 
     silent = repaired(ask(), " ", "It said nothing.")
     assert [message.role for message in silent.messages] == ["user"]
     assert "It said nothing." in silent.messages[0].text
+
+
+def test_an_answer_that_is_made_to_be_hard_to_read_is_read_quickly() -> None:
+    # One that tries every way to match would take days.
+    with pytest.raises(ValueError, match="malformed"):
+        structured.read("```" + "\n" * 400_000 + "x")
+    assert structured.read("```json\n\n{}\n\n```") == ("{}", {})
+
+
+def test_an_answer_that_is_nested_too_deep_is_none() -> None:
+    deep = "[" * structured.MAX_DEPTH + "]" * structured.MAX_DEPTH
+    assert structured.read(deep[1:-1])[0] == deep[1:-1]
+    for text in (f"[{deep}]", "[" * 950 + "]" * 950, '{"a":' * 300 + "1" + "}" * 300):
+        with pytest.raises(ValueError, match="deep"):
+            structured.read(text)
+
+
+@pytest.mark.parametrize("defs", [[1], {"a": {"properties": 5}}, 3, {"a": {"anyOf": 1}}])
+@pytest.mark.parametrize("takes", [structured.for_claude, structured.for_openai])
+def test_what_no_rule_of_a_dialect_looks_at_is_told_in_words(takes: Any, defs: Any) -> None:
+    shape = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", **shape, "$defs": defs}
+    request = GenerationRequest("claude", "m", (Message("user", (Text("hi"),)),), schema=schema)
+    told, _ = structured.told(request, takes)
+    assert told.schema is None or told.schema["type"] == "object"
