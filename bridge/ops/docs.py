@@ -116,8 +116,8 @@ _COMPATIBILITY_FOOT = """\
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
   has been checked. After the second miss: a 502 `output_mismatch`.
-- **Stop sequences** are looked for by the bridge in the text. The model is then stopped, so the usage of such an answer
-  is the bridge's own estimate.
+- **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
+  stopped, so the usage of such an answer is the bridge's own estimate.
 - **A refusal of the model** is a 502 `refused`, with the text, not an answer with a stop reason of its own.
 - **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.
 - **`count_tokens`** is an estimate: a quarter of the bytes, 1,600 for an image. The model's own count differs.
