@@ -12,6 +12,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
+from bridge.engine.charges import Charges
 from bridge.engine.jobs import Jobs
 from bridge.engine.load import check_load
 from bridge.engine.provider import Provider, ProviderStatus
@@ -24,18 +25,14 @@ from bridge.ledger.jobs import JobBook, Repeat, owner_of
 from bridge.ledger.key import may_use
 from bridge.ledger.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
-from bridge.ledger.limits import effective
 from bridge.ledger.loops import LoopGuard
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.requestlog import RequestLog
 from bridge.settings import Settings
 from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 
 #: How much of a prompt the log keeps by default, in characters.
 PREVIEW_CHARACTERS = 200
-#: Tokens a second that a model is assumed to have written where a run ended without any usage.
-ASSUMED_TOKENS_PER_SECOND = 150
 #: How often is looked for a CLI that is not available, in seconds.
 RECHECK_S = 60.0
 #: For stopped runs to be settled at the end, in seconds.
@@ -82,6 +79,7 @@ class Engine:
         self._settings = settings
         self._ledger = ledger
         self._prices = prices
+        self._charges = Charges(prices, ledger, settings)
         self._log = log
         self._audit = audit
         self._schemas = schemas
@@ -175,7 +173,7 @@ class Engine:
             provider=provider,
             admission=self.admission,
             close=self._close_run,
-            overdrawn=None if provider.enforces_output_limit else lambda run: self._overdrawn(key, run),
+            overdrawn=None if provider.enforces_output_limit else lambda run: self._charges.overdrawn(key, run),
             repair=self._repair,
             clock=self._clock,
             idle_timeout_s=self._settings.idle_timeout_s,
@@ -235,7 +233,7 @@ class Engine:
     def _close_run(self, run: Run, end: Completed | Failed) -> Finished:
         """Charge, log, settle, in this order: what is settled is in the log, also after a crash. Then keep the
         answer of a job: whoever can get it has paid for it."""
-        charge = self._charge(run, end)
+        charge = self._charges.of(run, end)
         finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
         self._log_line(self._record(run, finished))
         try:
@@ -253,65 +251,13 @@ class Engine:
     def _reached_the_cli(run: Run) -> bool:
         return run.submitted_s is not None or run.attempt.spent is not None
 
-    def _overdrawn(self, key: Key, run: Run) -> BridgeError | None:
-        """Whether a run has by now used up what it reserved and all that its key has left besides.
-
-        For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
-        """
-        before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
-        beyond = before + self._assumed_output(run) - run.reservation.output_tokens
-        if beyond <= 0:
-            return None
-        price = self._prices.price_of(run.request.provider, run.request.model)
-        cost = cost_of(price, Usage(output_tokens=beyond))
-        caps = effective(key.limits, self._settings.default_limits)
-        if caps.max_cost_per_request and run.reservation.cost_micro + cost > caps.max_cost_per_request:
-            return BridgeError("cost_per_request", "Stopped: the answer may already cost more than one may.")
-        for (what, window), left in self._ledger.remaining(key).items():
-            if what != "requests" and (cost if what == "cost" else beyond) > left:
-                return BridgeError(
-                    f"{what}_per_{window}", "Stopped: the answer may already have used up what this key had left."
-                )
-        return None
-
-    def _assumed_output(self, run: Run) -> int:
-        """Output tokens that a run has probably used: what was streamed, or what the time allows."""
-        return max(run.output_estimate, round((run.submitted_s or 0) * ASSUMED_TOKENS_PER_SECOND))
-
     def _repair(self, run: Run, end: Failed) -> Attempt | None:
         """What to try after an answer that missed its schema, once, and where the reservation has room for it."""
         if not self._settings.schema_repair or run.repairs or end.error.code != "output_mismatch" or end.usage is None:
             return None
         ceiling = self.providers[run.request.provider].input_ceiling
         price = self._prices.price_of(run.request.provider, run.request.model)
-        return second_attempt(run.request, end.error, run.reservation, self._charge(run, end), price, ceiling)
-
-    def _charge(self, run: Run, end: Completed | Failed) -> Charge:
-        """What a run is charged, over all its attempts."""
-        spent, last = run.attempt.spent, self._charge_of_attempt(run, end)
-        return last if spent is None else spent.plus(last)
-
-    def _charge_of_attempt(self, run: Run, end: Completed | Failed) -> Charge:
-        """The CLI's own figures, else what the stream showed, else what the time makes likely; never more
-        than is left of the reservation where it is a guess, and never nothing by default."""
-        if run.submitted_s is None:
-            return Charge(Usage(), 0)
-        usage, cost = _reported(end)
-        price = self._prices.price_of(run.request.provider, run.request.model)
-        if usage is not None:
-            by_table = cost_of(price, usage)
-            return Charge(usage, cost or by_table)
-        attempt = run.attempt
-        written = self._assumed_output(run)
-        known = run.usage or Usage(input_tokens=attempt.input_tokens)
-        assumed = Usage(
-            known.input_tokens,
-            known.cache_read_tokens,
-            known.cache_write_tokens,
-            max(known.output_tokens, min(written, attempt.request.max_output_tokens)),
-        )
-        left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
-        return Charge(assumed, min(cost_of(price, assumed), left), assumed=True)
+        return second_attempt(run.request, end.error, run.reservation, self._charges.of(run, end), price, ceiling)
 
     def _log_line(self, record: RunRecord) -> None:
         """Write a line of the request log. Trouble with it fails no request: the ledger is what counts."""
@@ -354,12 +300,6 @@ class Engine:
         if self._settings.log_prompts == "off":
             return None
         return prompt if self._settings.log_prompts == "full" else prompt[:PREVIEW_CHARACTERS]
-
-
-def _reported(end: Completed | Failed) -> tuple[Usage | None, int | None]:
-    if isinstance(end, Completed):
-        return end.answer.usage, end.answer.cost_micro
-    return end.usage, end.cost_micro
 
 
 def _clamped(request: GenerationRequest, reservation: Reservation) -> GenerationRequest:

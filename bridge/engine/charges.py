@@ -1,0 +1,82 @@
+"""What a run is charged: the CLI's own figures where it gave some, and otherwise what is likely."""
+
+from __future__ import annotations
+
+from bridge.engine.run import Run
+from bridge.errors import BridgeError
+from bridge.ledger.keys import Key
+from bridge.ledger.ledger import Ledger
+from bridge.ledger.limits import effective
+from bridge.ledger.pricing import PriceTable, cost
+from bridge.settings import Settings
+from bridge.types import Charge, Completed, Failed, Usage
+
+#: Tokens a second that a model is assumed to have written where a run ended without any usage.
+ASSUMED_TOKENS_PER_SECOND = 150
+
+
+class Charges:
+    """The charges of the runs of one server."""
+
+    def __init__(self, prices: PriceTable, ledger: Ledger, settings: Settings) -> None:
+        self._prices = prices
+        self._ledger = ledger
+        self._settings = settings
+
+    def of(self, run: Run, end: Completed | Failed) -> Charge:
+        """What a run is charged, over all its attempts."""
+        spent, last = run.attempt.spent, self._of_attempt(run, end)
+        return last if spent is None else spent.plus(last)
+
+    def _of_attempt(self, run: Run, end: Completed | Failed) -> Charge:
+        """The CLI's own figures, else what the stream showed, else what the time makes likely; never more
+        than is left of the reservation where it is a guess, and never nothing by default."""
+        if run.submitted_s is None:
+            return Charge(Usage(), 0)
+        usage, reported = _reported(end)
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        if usage is not None:
+            return Charge(usage, reported or cost(price, usage))
+        attempt = run.attempt
+        written = _assumed_output(run)
+        known = run.usage or Usage(input_tokens=attempt.input_tokens)
+        assumed = Usage(
+            known.input_tokens,
+            known.cache_read_tokens,
+            known.cache_write_tokens,
+            max(known.output_tokens, min(written, attempt.request.max_output_tokens)),
+        )
+        left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
+        return Charge(assumed, min(cost(price, assumed), left), assumed=True)
+
+    def overdrawn(self, key: Key, run: Run) -> BridgeError | None:
+        """Whether a run has by now used up what it reserved and all that its key has left besides.
+
+        For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
+        """
+        before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
+        beyond = before + _assumed_output(run) - run.reservation.output_tokens
+        if beyond <= 0:
+            return None
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        micro = cost(price, Usage(output_tokens=beyond))
+        caps = effective(key.limits, self._settings.default_limits)
+        if caps.max_cost_per_request and run.reservation.cost_micro + micro > caps.max_cost_per_request:
+            return BridgeError("cost_per_request", "Stopped: the answer may already cost more than one may.")
+        for (what, window), left in self._ledger.remaining(key).items():
+            if what != "requests" and (micro if what == "cost" else beyond) > left:
+                return BridgeError(
+                    f"{what}_per_{window}", "Stopped: the answer may already have used up what this key had left."
+                )
+        return None
+
+
+def _assumed_output(run: Run) -> int:
+    """Output tokens that a run has probably used: what was streamed, or what the time allows."""
+    return max(run.output_estimate, round((run.submitted_s or 0) * ASSUMED_TOKENS_PER_SECOND))
+
+
+def _reported(end: Completed | Failed) -> tuple[Usage | None, int | None]:
+    if isinstance(end, Completed):
+        return end.answer.usage, end.answer.cost_micro
+    return end.usage, end.cost_micro
