@@ -40,7 +40,7 @@ def find(wanted: str | None) -> Account | None:
         return None
     if entry.pw_uid == os.geteuid():
         return None
-    if not may_change_users(_capabilities()) or shutil.which("setpriv") is None:
+    if not may_change_users(capabilities()) or shutil.which("setpriv") is None:
         if wanted:
             raise SettingsError(["BRIDGE_CLI_USER needs setpriv, and a service that may change users, such as root"])
         return None
@@ -62,7 +62,8 @@ def warning(account: Account | None) -> str | None:
     return None
 
 
-def _capabilities() -> int:
+def capabilities() -> int:
+    """The effective capabilities of this process, as a mask."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)

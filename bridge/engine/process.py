@@ -27,6 +27,7 @@ import gevent.queue
 from gevent.fileobject import FileObjectPosix
 from gevent.lock import BoundedSemaphore
 
+from bridge.engine import account as accounts
 from bridge.engine import guard, orphans, watch
 from bridge.engine.account import Account
 
@@ -42,6 +43,7 @@ _CHUNK = 65536
 _CHUNKS_AHEAD = 16
 _YIELD_BYTES = 4 * _CHUNK
 _LOWEST = 19
+_CAP_SYS_NICE = 1 << 23
 #: The processes that were started here and not reaped yet.
 _started: dict[int, Child] = {}
 
@@ -49,7 +51,7 @@ _started: dict[int, Child] = {}
 @functools.cache
 def _may_raise_priority() -> bool:
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    return os.geteuid() == 0 or soft >= 20
+    return soft >= 20 or bool(accounts.capabilities() & _CAP_SYS_NICE)
 
 
 class ChildError(Exception):

@@ -27,6 +27,12 @@ def cut_off(reservation: Reservation) -> RunRecord:
     return msgspec.structs.replace(line, reserved_usd=reservation.cost_micro / 1e6)
 
 
+def _stop_reason(result: Answer | BridgeError) -> str | None:
+    if isinstance(result, BridgeError):
+        return "refusal" if result.code == "refused" else None
+    return result.stop_reason
+
+
 def log_line(
     run_id: str,
     at: float,
@@ -61,7 +67,7 @@ def log_line(
         queued_ms=0,
         first_token_ms=None,
         warm=None,
-        stop_reason=None if isinstance(result, BridgeError) else result.stop_reason,
+        stop_reason=_stop_reason(result),
         system_prompt=None,
         user_prompt=None,
         request_id=request.request_id,

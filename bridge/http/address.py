@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from limits import RateLimitItemPerMinute
@@ -71,20 +74,34 @@ class AddressLimiter:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._guesses = RateLimitItemPerMinute(GUESSES_PER_MINUTE)
+        #: keys of an address that are being looked at
+        self._looking: Counter[str] = Counter()
 
     def hit(self, address: str) -> None:
         """Count a request. Raises BridgeError (too_many_requests)."""
         if self._requests is not None and not self._limiter.hit(self._requests, "request", _group(address)):
             raise self._refusal(self._requests, "request", address, "This address sends too many requests.")
 
-    def check_guesses(self, address: str) -> None:
-        """Raise BridgeError (too_many_requests) where an address has guessed too often already."""
-        if not self._limiter.test(self._guesses, "guess", _group(address)):
-            raise self._refusal(self._guesses, "guess", address, "Too many wrong admin keys came from this address.")
+    @contextmanager
+    def guess(self, address: str) -> Iterator[Callable[[], None]]:
+        """Around a look at an admin key, which may take a moment, in which others come: those count as well.
 
-    def count_guess(self, address: str) -> None:
-        """Count a wrong admin key."""
-        self._limiter.hit(self._guesses, "guess", _group(address))
+        Every look is a wrong guess unless what this gives is called, since then the key was right. Raises
+        BridgeError (too_many_requests) where an address has guessed too often already.
+        """
+        group, was_right = _group(address), []
+        looks = self._looking[group]
+        if not self._limiter.test(self._guesses, "guess", group, cost=looks + 1):
+            raise self._refusal(self._guesses, "guess", address, "Too many wrong admin keys came from this address.")
+        self._looking[group] += 1
+        try:
+            yield lambda: was_right.append(True)
+        finally:
+            self._looking[group] -= 1
+            if not self._looking[group]:
+                del self._looking[group]
+            if not was_right:
+                self._limiter.hit(self._guesses, "guess", group)
 
     def _refusal(self, item: Any, kind: str, address: str, message: str) -> BridgeError:
         import time

@@ -57,7 +57,17 @@ _SDK_HEADERS = (
     r"x-stainless-.*",
 )
 #: Headers of answers that a web page may read.
-_SHOWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Should-Retry", "Location", "X-Bridge-Cost-Usd")
+_SHOWN_HEADERS = (
+    "X-Request-Id",
+    "Request-Id",
+    "Retry-After",
+    "X-Should-Retry",
+    "Location",
+    "Preference-Applied",
+    "Idempotent-Replayed",
+    "X-Bridge-Cost-Usd",
+    *(f"X-Bridge-Remaining-{what}-{window}" for what in ("Requests", "Tokens", "Cost") for window in ("Day", "Month")),
+)
 
 
 def create_app(service: Service) -> Flask:
@@ -92,6 +102,9 @@ def create_app(service: Service) -> Flask:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         if g.get("api") is anthropic_answer.API:
             response.headers["Request-Id"] = response.headers["X-Request-Id"]
+        key = g.get("key")
+        if key is not None:
+            response.headers.update(respond.remaining_headers(service.ledger, key))
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         if request.environ.get("wsgi.input") is not None:
@@ -106,15 +119,8 @@ def create_app(service: Service) -> Flask:
             app,
             origins=list(service.settings.cors_origins),
             allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
-            expose_headers=[
-                "X-Request-Id",
-                "Request-Id",
-                "Retry-After",
-                "X-Should-Retry",
-                "Location",
-                "X-Bridge-Cost-Usd",
-            ],
-            resources=[r"/generate.*", r"/jobs/.*", r"/me", r"/v1/.*", r"/capacity"],
+            expose_headers=_SHOWN_HEADERS,
+            resources=[r"/generate.*", r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],
         )
     return app
 
@@ -158,9 +164,6 @@ def error_response(error: BridgeError) -> Response:
     if g.api is not native_answer.API:
         # Both SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
         response.headers["X-Should-Retry"] = "true" if error.again else "false"
-    key = g.get("key")
-    if key is not None:
-        response.headers.update(respond.remaining_headers(service_of().ledger, key))
     return response
 
 

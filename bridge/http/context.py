@@ -82,11 +82,10 @@ def admin_by_secret(secret: str) -> str:
     service = service_of()
     if secret and hmac.compare_digest(secret.encode(), service.local_token.encode()):
         return "command line"
-    limiter = current_app.config["LIMITER"]
-    limiter.check_guesses(g.address)
-    if secret and service.admin.verify(secret):
-        return "admin"
-    limiter.count_guess(g.address)
+    with current_app.config["LIMITER"].guess(g.address) as was_right:
+        if secret and service.admin.verify(secret):
+            was_right()
+            return "admin"
     message = "This is not the admin key." if secret else "This needs the admin key."
     raise BridgeError("unauthorized", message, _HOW_TO_BE_ADMIN)
 

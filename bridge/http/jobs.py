@@ -9,10 +9,9 @@ from flask import Blueprint, Response, g, jsonify, request
 from bridge.clock import iso
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, require_key, service_of
-from bridge.http.respond import CLOUDFLARE_PATIENCE_S, remaining_headers
+from bridge.http.context import engine_of, require_key
+from bridge.http.respond import CLOUDFLARE_PATIENCE_S
 from bridge.ledger.jobs import Job
-from bridge.ledger.keys import Key
 from bridge.types import Finished
 from bridge.wire.api import Ended
 from bridge.wire.apis import APIS
@@ -35,7 +34,7 @@ def job(job_id: str) -> Response:
     if isinstance(found, Run):
         with engine_of().jobs.waiting(key, MOST_WAITING) as may_wait:
             found.wait(_wait_s() if may_wait else 0)
-    return _shown(found, key)
+    return _shown(found)
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -46,10 +45,10 @@ def cancel(job_id: str) -> Response:
     if isinstance(found, Run):
         found.cancel(BridgeError("cancelled", "The request was cancelled."))
         found.wait(STOP_S)
-    return _shown(found, key)
+    return _shown(found)
 
 
-def _shown(found: Run | Job, key: Key) -> Response:
+def _shown(found: Run | Job) -> Response:
     state, finished = "running", found.finished
     if isinstance(found, Run) and finished is None:
         state = "queued" if found.queue_position else "running"
@@ -70,7 +69,6 @@ def _shown(found: Run | Job, key: Key) -> Response:
         response.headers["Retry-After"] = str(LOOK_AGAIN_S)
     elif not isinstance(finished.result, BridgeError):
         response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
-    response.headers.update(remaining_headers(service_of().ledger, key))
     return response
 
 

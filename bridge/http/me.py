@@ -55,7 +55,9 @@ def capacity_view() -> dict[str, Any]:
     elif not admission.free:
         verdict = "red" if admission.queued >= admission.queue_limit else "yellow"
     else:
-        verdict = "green" if memory.room() else "yellow"
+        # One that is out for a while, and not one that was never set up.
+        out = any(not status.available and status.retry_after is not None for status in statuses)
+        verdict = "green" if memory.room() and not out else "yellow"
     return {
         "verdict": verdict,
         "slots_free": admission.free,

@@ -133,6 +133,9 @@ class Metrics:
         self.cold = Counter(
             "cold_starts", "Runs that found no process ready and had to wait for one.", ["provider"], **made
         )
+        self.repairs = Counter(
+            "schema_repairs", "Further attempts after an answer that missed its schema.", ["provider"], **made
+        )
         self.commit_seconds = Histogram(
             "ledger_commit_seconds", "Writing to the ledger's journal, disk included.", buckets=COMMIT_S, **made
         )
@@ -158,6 +161,8 @@ class Metrics:
         self.queued.labels(provider).observe(record.queued_ms / 1000)
         if record.first_token_ms is not None:
             self.first_token.labels(provider).observe(record.first_token_ms / 1000)
+        if record.repairs:
+            self.repairs.labels(provider).inc(record.repairs)
         if record.warm is False:
             self.cold.labels(provider).inc()
 

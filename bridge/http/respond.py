@@ -14,7 +14,7 @@ from flask import Response, g, jsonify, request
 
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, service_of
+from bridge.http.context import engine_of
 from bridge.http.disconnect import watch
 from bridge.ledger.jobs import Repeat
 from bridge.ledger.keys import Key
@@ -41,45 +41,50 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
         earlier = engine_of().jobs.earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
             ended = Ended(earlier.id, earlier.request, earlier.started_at, earlier.finished)
-            response = _streamed(ended, api, key) if stream else _answered(ended, earlier.finished, api, key)
+            response = _streamed(ended, api) if stream else _answered(ended, earlier.finished, api)
             response.headers["Idempotent-Replayed"] = "true"
             return response
     prefer = _Preference() if stream else _preference()
     wanted = msgspec.structs.replace(wanted, request_id=g.request_id)
     run = engine_of().submit(key, wanted, stream=stream, keep=prefer.job_after_s == 0, repeat=repeat)
     if stream:
-        return _streamed(run, api, key)
+        return _streamed(run, api)
     with watch(request.environ, run.leave):
         finished = run.wait(prefer.job_after_s)
         if finished is None:
             engine_of().jobs.keep(run)
             finished = run.finished
-    response = _accepted(run, key) if finished is None else _answered(run, finished, api, key)
+    response = _accepted(run, prefer) if finished is None else _answered(run, finished, api)
     if prefer.applied:
         response.headers["Preference-Applied"] = prefer.applied
     return response
 
 
-def _answered(generation: Generation, finished: Finished, api: Api, key: Key) -> Response:
+def _answered(generation: Generation, finished: Finished, api: Api) -> Response:
     """A finished generation as a JSON answer. Raises its BridgeError where it failed."""
     if isinstance(finished.result, BridgeError):
         raise finished.result
     response = jsonify(api.answer(generation, finished))
     response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
-    response.headers.update(remaining_headers(service_of().ledger, key))
     return response
 
 
-def _accepted(run: Run, key: Key) -> Response:
-    """202: the run goes on as a job."""
+def _accepted(run: Run, prefer: _Preference) -> Response:
+    """202: the run goes on as a job. Raises BridgeError where the client has not asked for that, and is one of
+    another API's: an SDK would take it for an answer without a text."""
+    if prefer.applied is None and run.request.api != "native":
+        raise BridgeError(
+            "timeout",
+            f"The answer takes longer than the tunnel waits. It goes on, as the job {run.id}.",
+            f"Use streaming for long answers. GET /jobs/{run.id} has this one when it is done.",
+        )
     response = jsonify({"id": run.id, "status": "queued" if run.queue_position else "running"})
     response.status_code = 202
     response.headers["Location"] = f"/jobs/{run.id}"
-    response.headers.update(remaining_headers(service_of().ledger, key))
     return response
 
 
-def _streamed(generation: Generation, api: Api, key: Key) -> Response:
+def _streamed(generation: Generation, api: Api) -> Response:
     events = api.events(generation, g.request_id)
     if isinstance(generation, Run):
         events = _watched(generation, events, request.environ)
@@ -89,7 +94,6 @@ def _streamed(generation: Generation, api: Api, key: Key) -> Response:
         response.call_on_close(generation.leave)
     # Proxies must not collect the events.
     response.headers["X-Accel-Buffering"] = "no"
-    response.headers.update(remaining_headers(service_of().ledger, key))
     return response
 
 

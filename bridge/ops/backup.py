@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,27 +29,19 @@ def to_file(
 
     What came of it is told to the service, which raises an alert where it failed. Raises StoreError, BridgeError.
     """
-    with admin_client(settings) as client:
-        try:
-            made = _to_file(settings, client, target, keep, show)
-        except (OSError, StoreError, BridgeError) as error:
-            message = getattr(error, "message", None) or f"It could not be written ({_cause(error)})."
-            _tell(client, {"error": message})
-            if isinstance(error, OSError):
-                raise StoreError(f"The backup failed: {message}", _DISK_HINT) from None
-            raise
-        _tell(client, {"bytes": made["bytes"]})
+    with admin_client(settings) as client, _told_to(client) as tell:
+        made = _to_file(settings, client, target, keep, show)
+        tell(made["bytes"])
     return made
 
 
 def to_stream(settings: Settings, target: IO[bytes]) -> None:
-    """Write a backup to an open stream. Raises StoreError, BridgeError."""
-    with admin_client(settings) as client:
-        try:
-            archive.write(target, settings.data_dir, _snapshot(client), iso(Clock().now()))
-            target.flush()
-        except OSError as error:
-            raise StoreError(f"The backup failed: {_cause(error)}.", _DISK_HINT) from None
+    """Write a backup to an open stream; what came of it is told, too. Raises StoreError, BridgeError."""
+    with admin_client(settings) as client, _told_to(client) as tell:
+        counted = _Counted(target)
+        archive.write(counted, settings.data_dir, _snapshot(client), iso(Clock().now()))  # type: ignore[arg-type]
+        target.flush()
+        tell(counted.bytes)
 
 
 def check(file: Path) -> dict[str, Any]:
@@ -98,6 +91,34 @@ def _snapshot(client: AdminClient) -> bytes:
     if status != 200:
         raise BridgeError("overloaded", "The running server gave no snapshot of its ledger.")
     return usage
+
+
+class _Counted:
+    """A stream, which may be a pipe, that counts what is written to it."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        return self._target.write(data)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+@contextmanager
+def _told_to(client: AdminClient) -> Iterator[Callable[[int], None]]:
+    """Tell the service how a backup ends: well, with so many bytes, or why not. Raises StoreError, BridgeError."""
+    try:
+        yield lambda size: _tell(client, {"bytes": size})
+    except (OSError, StoreError, BridgeError) as error:
+        message = getattr(error, "message", None) or f"It could not be written ({_cause(error)})."
+        _tell(client, {"error": message})
+        if isinstance(error, OSError):
+            raise StoreError(f"The backup failed: {message}", _DISK_HINT) from None
+        raise
 
 
 def _tell(client: AdminClient, how: dict[str, Any]) -> None:

@@ -116,6 +116,8 @@ _COMPATIBILITY_FOOT = """\
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
   has been checked. After the second miss: a 502 `output_mismatch`.
+- **Behind Cloudflare** an answer that is not streamed and takes more than 90 seconds is a 504, because the tunnel waits
+  no longer. It goes on as a job, which the message names ([api.md](api.md#long-answers)). So stream what takes long.
 - **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
   stopped, so the usage of such an answer is the bridge's own estimate.
 - **A refusal of the model** is a 502 `refused`, with the text, not an answer with a stop reason of its own.

@@ -6,12 +6,15 @@ in memory. The worker takes the folder's lock; the arbiter above it only watches
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -252,6 +255,7 @@ def run(
         say(warning)
     if "*" in settings.cors_origins:
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
+    _try_to_listen(settings)
     arbiter = os.getpid()
     try:
         Server(settings, make_providers=make_providers, ready=ready or announce, reread=reread).run()
@@ -260,6 +264,28 @@ def run(
         if end.code == _BOOT_ERROR and os.getpid() == arbiter:
             raise SystemExit(1) from None
         raise
+
+
+def _try_to_listen(settings: Settings) -> None:
+    """Say what is wrong with the address, where it cannot be listened on: gunicorn would try for seconds, and end
+    without a word. Raises SystemExit."""
+    try:
+        if settings.socket is not None:
+            where = f"the unix socket {settings.socket}"
+            folder = Path(settings.socket).resolve().parent
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES if folder.exists() else errno.ENOENT, "its folder cannot be written to")
+            return
+        where = f"{_bracketed(settings.host)}:{settings.port}"
+        kind, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            trial.listen(1)
+    except OSError as error:
+        hint = "Is another program listening there? Set BRIDGE_PORT, BRIDGE_HOST or BRIDGE_SOCKET."
+        say(f"cli-bridge cannot listen on {where}: {error.strerror or error}.\n  {hint}")
+        raise SystemExit(1) from None
 
 
 def announce(service: Service, address: str) -> None:

@@ -107,9 +107,10 @@ def test_the_service_may_change_to_the_user_of_the_clis_and_nothing_more() -> No
     assert (
         keys["AmbientCapabilities"]
         == keys["CapabilityBoundingSet"]
-        == ["CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE"]
+        == ["CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE CAP_SYS_NICE"]
     )
     numbers = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
+    numbers["CAP_SYS_NICE"] = 23
     mask = sum(1 << numbers[name] for name in keys["AmbientCapabilities"][0].split())
     assert account.may_change_users(mask)
     assert unit(DEPLOY / "systemd" / "cli-bridge-backup.service")["CapabilityBoundingSet"] == [""]

@@ -191,7 +191,7 @@ def test_who_the_clis_run_as_is_known_at_the_start(monkeypatch: pytest.MonkeyPat
     if os.geteuid() == 0:
         assert accounts.find("nobody") == nobody
         assert "run as root" in (accounts.warning(None) or "")
-    monkeypatch.setattr(accounts, "_capabilities", lambda: 0)
+    monkeypatch.setattr(accounts, "capabilities", lambda: 0)
     if os.geteuid() != nobody.uid:
         with pytest.raises(SettingsError, match="may change users"):
             accounts.find("nobody")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,14 @@ def test_only_the_admin_may_and_guesses_are_throttled(tmp_path: Path) -> None:
         # Commands on this host do not come by the address, and are not locked out.
         assert server.command("keys", "list").returncode == 0
         assert server.call("GET", "/me", key=raw).status == 200
+
+
+def test_guesses_that_come_all_at_once_are_throttled_as_well(tmp_path: Path) -> None:
+    # A key that the bridge made is kept as a slow hash: looking at one takes a moment, in which others come.
+    with servers.running(tmp_path, {"BRIDGE_ADMIN_KEY": ""}, demo=True) as server, ThreadPoolExecutor(40) as pool:
+        calls = [pool.submit(server.call, "GET", "/admin/keys", key=f"guess-{n}" * 3) for n in range(40)]
+        statuses = Counter(call.result().status for call in calls)
+    assert statuses == {401: 10, 429: 30}
 
 
 def test_every_change_is_in_the_audit(tmp_path: Path) -> None:

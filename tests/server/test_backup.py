@@ -119,6 +119,7 @@ def test_a_backup_to_standard_output(tmp_path: Path) -> None:
         done = subprocess.run(argv, env=server.env, cwd=tmp_path, capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr
         (tmp_path / "b.tar.gz").write_bytes(done.stdout)
+        assert server.admin("GET", "/overview").json["backup"]["lastGoodBytes"] == len(done.stdout)
         checked = server.command("restore", "--check", str(tmp_path / "b.tar.gz"))
     assert checked.returncode == 0, checked.stderr
     assert "is whole" in checked.stdout

@@ -210,3 +210,11 @@ def test_a_request_id_leads_to_its_line_in_the_log(server: Server) -> None:
         ]
     printed = server.command("logs", "--text", answers[1].headers["x-request-id"])
     assert "requests_per_day" in printed.stdout, printed.stderr
+
+
+@pytest.mark.parametrize("path", ["/me", "/me/requests", "/v1/models", "/v1/messages/count_tokens", "/jobs/run_x"])
+def test_every_answer_to_a_key_says_what_is_left(server: Server, path: str) -> None:
+    key = server.new_key(f"left{path.replace('/', '-')}", maxRequestsPerDay=7)
+    body = {"model": "claude-sonnet-5-5", "messages": [{"role": "user", "content": "hello"}]}
+    answer = server.call("POST" if "count" in path else "GET", path, body if "count" in path else None, key=key)
+    assert answer.headers["x-bridge-remaining-requests-day"] == "7"

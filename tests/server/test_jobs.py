@@ -92,6 +92,28 @@ def test_through_cloudflare_a_long_answer_becomes_a_job_by_itself(slow: Server, 
     assert ended(slow, slow_key, accepted.headers["location"])["status"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
+        ("/v1/responses", {"input": "hello"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 500}),
+    ],
+)
+def test_an_sdk_gets_an_error_instead_of_a_job_that_it_would_take_for_an_answer(
+    slow: Server, slow_key: str, path: str, body: dict[str, Any]
+) -> None:
+    asked = {**body, "model": "claude-sonnet-5-5"}
+    late = slow.call("POST", path, asked, key=slow_key, headers={"CF-Ray": "8a1b2c3d4e5f-FRA"})
+    assert (late.status, late.headers["x-should-retry"]) == (504, "false")
+    job = re.search(r"run_\w+", late.json["error"]["message"])
+    assert job is not None
+    found = ended(slow, slow_key, f"/jobs/{job[0]}")
+    assert "[demo answer" in json.dumps(found["result"])
+    accepted = slow.call("POST", path, asked, key=slow_key, headers={"CF-Ray": "x", **ASYNC})
+    assert accepted.status == 202, "who asks for a job gets one"
+
+
 def test_a_stream_through_cloudflare_stays_a_stream(slow: Server, slow_key: str) -> None:
     answer = slow.call("POST", "/generate", {**BODY, "stream": True}, key=slow_key, headers={"CF-Ray": "x", **ASYNC})
     assert answer.status == 200

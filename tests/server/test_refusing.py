@@ -1,7 +1,8 @@
-"""A data folder that cannot be trusted: the server says why, once, and ends."""
+"""A data folder that cannot be trusted, or an address that cannot be had: the server says why, once, and ends."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,24 @@ def test_a_server_with_damaged_state_ends_with_one_message(tmp_path: Path, name:
     assert refused.stderr.count("cli-bridge cannot start") == 1
     assert name in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ({"BRIDGE_HOST": "192.0.2.1"}, "Cannot assign"),
+        ({"BRIDGE_HOST": "no-such-host.invalid"}, ""),
+        ({"BRIDGE_SOCKET": "/nonexistent/bridge.sock"}, "folder"),
+        ({}, "in use"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_named(tmp_path: Path, address: dict[str, str], reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = servers.environment(tmp_path / "data", {"BRIDGE_PORT": str(taken.getsockname()[1]), **address})
+        argv = [sys.executable, "-m", "tests.support.demo_server"]
+        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "cannot listen on" in done.stderr
+    assert reason in done.stderr
+    assert "BRIDGE_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

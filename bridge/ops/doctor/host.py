@@ -29,7 +29,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     """What the host must have."""
     yield ok("Python", platform.python_version())
     if shutil.which("setpriv"):
-        yield ok("setpriv", "found: CLIs end with the server, however it ends")
+        yield ok("setpriv", "found: a CLI ends with the server, however it ends")
     else:
         yield fail(
             "setpriv", "not found: CLIs would outlive a server that is killed", "Install the package util-linux."

@@ -88,6 +88,7 @@ def _tunnel(settings: Settings) -> Iterator[Finding]:
         yield ok("tunnel", kind.get(settings.trusted_proxy, settings.trusted_proxy))
         return
     path, text = found
+    text = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     services = re.findall(r"^\s*-?\s*service:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
     if not any(_leads_here(service, settings) for service in services):
         where = f"unix:{settings.socket}" if settings.socket else f"http://{settings.host}:{settings.port}"
@@ -95,11 +96,28 @@ def _tunnel(settings: Settings) -> Iterator[Finding]:
     elif settings.trusted_proxy != "cloudflare":
         todo = "Set BRIDGE_TRUSTED_PROXY=cloudflare."
         yield warn("tunnel", f"{path} leads here, but to the bridge all clients have one address", todo)
-    elif "/admin" not in text:
+    elif not _admin_is_guarded(text, settings):
         todo = "Guard it with Access: deploy/cloudflared/README.md shows the rule."
         yield warn("tunnel", f"{path} leads here; /admin is open to whoever has the admin key", todo)
     else:
         yield ok("tunnel", f"{path} leads here, with a rule of its own for /admin")
+
+
+def _admin_is_guarded(text: str, settings: Settings) -> bool:
+    """Whether a rule of its own for /admin stands before the one by which everything else comes here."""
+    for rule in re.split(r"^\s*-\s+", text, flags=re.MULTILINE)[1:]:
+        path = re.search(r"^\s*path:\s*[\"']?(.+?)[\"']?\s*$", rule, re.MULTILINE)
+        service = re.search(r"^\s*service:\s*[\"']?([^\s\"'#]+)", rule, re.MULTILINE)
+        if path is None:
+            if service is not None and _leads_here(service[1], settings):
+                return False
+            continue
+        try:
+            if re.search(path[1], "/admin/"):
+                return True
+        except re.error:
+            continue
+    return False
 
 
 def _leads_here(service: str, settings: Settings) -> bool:
