@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.common import FAILED, as_json, examples, load_settings, plain_errors, progress, show_json
+from bridge.cli.common import FAILED, as_json, environment, examples, load_settings, plain_errors, progress, show_json
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -28,16 +28,21 @@ def doctor(probe: bool, repair: bool, raw: bool) -> None:
     Changes nothing and spends nothing, unless --probe or --repair is given. Exit status 0 where nothing
     failed (there may be warnings), 1 where something did.
     """
+    from bridge.errors import SettingsError
     from bridge.ops import doctor as doctors
+    from bridge.settings import Settings
 
-    settings = load_settings()
-    if repair:
-        with plain_errors():
-            for sentence in doctors.repair(settings):
-                click.echo(sentence, err=raw)
     findings = []
     with plain_errors():
-        for finding in doctors.examine(settings, probe=probe):
+        try:
+            settings = Settings.load(environment())
+        except SettingsError as error:
+            found = doctors.about_settings(error)
+        else:
+            for sentence in doctors.repair(settings) if repair else ():
+                click.echo(sentence, err=raw)
+            found = doctors.examine(settings, probe=probe)
+        for finding in found:
             findings.append(finding)
             if raw:
                 continue

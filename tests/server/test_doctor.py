@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +241,21 @@ def test_a_cli_that_only_the_server_cannot_use_is_found(tmp_path: Path) -> None:
         (seen,) = [row for row in rows if row["what"] == "claude in the server"]
         assert seen["level"] == "fail"
         assert "not installed" in seen["found"]
+
+
+def test_the_tested_versions_are_those_that_are_installed(tmp_path: Path) -> None:
+    pins = json.loads((Path(__file__).resolve().parents[2] / "deploy" / "clis" / "package.json").read_text())
+    named = {name.split("/")[1].removesuffix("-code"): version for name, version in pins["dependencies"].items()}
+    assert named == clis.TESTED
+
+
+def test_wrong_settings_are_findings_like_others(tmp_path: Path) -> None:
+    env = servers.environment(tmp_path / "data", {"BRIDGE_PORT": "many", "BRIDGE_QUEUE_LIMIT": "-1"})
+    argv = [sys.executable, "-m", "bridge", "doctor"]
+    done = subprocess.run([*argv, "--json"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    rows = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert [row["level"] for row in rows] == ["fail", "fail"]
+    assert "BRIDGE_PORT" in rows[0]["found"] + rows[1]["found"]
+    people = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert people.stdout.splitlines()[-1] == "0 ok, 0 to look at, 2 failed."

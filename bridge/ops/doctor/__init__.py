@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bridge.errors import StoreError
+from bridge.errors import SettingsError, StoreError
 from bridge.ledger import repair as repairs
 from bridge.ops.doctor import clis, data, host, network
-from bridge.ops.doctor.finding import Finding
+from bridge.ops.doctor.finding import Finding, fail
 from bridge.settings import Settings
 
-__all__ = ["Finding", "examine", "repair"]
+__all__ = ["Finding", "about_settings", "examine", "repair"]
 
 
 def examine(settings: Settings, *, probe: bool = False) -> Iterator[Finding]:
@@ -19,6 +19,12 @@ def examine(settings: Settings, *, probe: bool = False) -> Iterator[Finding]:
     yield from data.check(settings)
     yield from network.check(settings, probe=probe)
     yield from clis.check(settings, probe=probe)
+
+
+def about_settings(error: SettingsError) -> Iterator[Finding]:
+    """What is wrong with settings that cannot even be read; nothing else can be looked at then."""
+    for problem in error.problems:
+        yield fail("settings", problem, "Correct it; docs/configuration.md has them all.")
 
 
 def repair(settings: Settings) -> list[str]:

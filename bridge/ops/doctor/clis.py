@@ -12,7 +12,6 @@ import gevent.queue
 
 from bridge.clock import Clock
 from bridge.engine.provider import Provider, ProviderStatus
-from bridge.engine.providers import claude, codex
 from bridge.engine.schema import SchemaChecker
 from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, StoreError
@@ -26,8 +25,8 @@ from bridge.service import real_providers
 from bridge.settings import Settings
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text
 
-#: The versions that the tests cover.
-TESTED = {"claude": claude.OLDEST_VERSION, "codex": codex.OLDEST_VERSION}
+#: The versions that the tests cover: those of deploy/clis.
+TESTED = {"claude": "2.1.329", "codex": "0.169.0"}
 #: Longest that the one real request may take, in seconds.
 PROBE_S = 120.0
 PROBE_OUTPUT_TOKENS = 64
@@ -67,7 +66,7 @@ def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
     if not status.available:
         yield warn(name, status.problem or "not available", status.hint or "")
         return
-    version, tested = status.version or "", ".".join(map(str, TESTED[name]))
+    version, tested = status.version or "", TESTED[name]
     if version == tested:
         yield ok(name, f"version {version}, the tested one")
     else:
