@@ -118,6 +118,8 @@ _COMPATIBILITY_FOOT = """\
   has been checked. After the second miss: a 502 `output_mismatch`.
 - **Behind Cloudflare** an answer that is not streamed and takes more than 90 seconds is a 504, because the tunnel waits
   no longer. It goes on as a job, which the message names ([api.md](api.md#long-answers)). So stream what takes long.
+- **In the queue**, a stream has a comment every 15 seconds (`: queued, place 2`), which SDKs pass over. The native API
+  has an event for each new place.
 - **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
   stopped, so the usage of such an answer is the bridge's own estimate.
 - **A refusal of the model** is a 502 `refused`, with the text, not an answer with a stop reason of its own.

@@ -150,7 +150,7 @@ class AnthropicApi:
         begun = False
         for text in generation.follow(KEEP_ALIVE_S):
             if text is None:
-                yield event("ping")
+                yield sse.keep_alive(generation.queue_position) + event("ping")
                 continue
             if not begun:
                 begun = True

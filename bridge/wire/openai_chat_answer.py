@@ -119,7 +119,7 @@ class OpenAIChatApi:
 
         yield chunk(Delta("assistant", ""))
         for text in generation.follow(KEEP_ALIVE_S):
-            yield sse.KEEP_ALIVE if text is None else chunk(Delta(content=text))
+            yield sse.keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
         finished = generation.wait()
         assert finished is not None
         if isinstance(finished.result, BridgeError):

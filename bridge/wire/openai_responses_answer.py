@@ -124,7 +124,7 @@ class OpenAIResponsesApi:
         at = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
         for text in generation.follow(KEEP_ALIVE_S):
             if text is None:
-                yield sse.KEEP_ALIVE
+                yield sse.keep_alive(generation.queue_position)
                 continue
             if not pieces:
                 item = OutputMessage(_item_id(generation), "in_progress", [])

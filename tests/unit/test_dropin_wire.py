@@ -331,3 +331,23 @@ def test_a_failure_is_the_last_event(api: str) -> None:
     told = list(events(api, ended(api, BridgeError("cli_failed", "It broke."))))
     assert "It broke." in json.dumps(told[-1])
     assert "It broke." not in json.dumps(told[:-1])
+
+
+class Queued(Ended):
+    """One that waits in the queue, and then is over."""
+
+    @property
+    def queue_position(self) -> int:
+        return 2
+
+    def follow(self, heartbeat_s: float) -> Iterator[str | None]:
+        yield None
+        yield from super().follow(heartbeat_s)
+
+
+@pytest.mark.parametrize("api", DROPIN)
+def test_a_stream_says_in_a_comment_where_in_the_queue_it_is(api: str) -> None:
+    over = ended(api, answer())
+    queued = Queued(over.id, over.request, over.started_at, over.finished)
+    raw = b"".join(RENDERED[api].events(queued, "req_1"))
+    assert b"\n\n: queued, place 2\n\n" in raw

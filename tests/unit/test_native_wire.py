@@ -365,3 +365,8 @@ def test_an_event_is_one_block_whatever_its_text(text: str) -> None:
 
 def test_a_keep_alive_is_a_comment() -> None:
     assert sse.KEEP_ALIVE == b": keep-alive\n\n"
+
+
+def test_a_keep_alive_says_where_in_the_queue_one_is() -> None:
+    assert sse.keep_alive(0) == sse.KEEP_ALIVE
+    assert sse.keep_alive(3) == b": queued, place 3\n\n"
