@@ -265,6 +265,10 @@ if [ "\$(id -u)" -eq 0 ]; then
         env HOME=$DATA $PROGRAM/current/bin/cli-bridge "\$@"
 fi
 if [ "\$(id -un)" != cli-bridge ]; then
+    # Shell completion runs as whoever types. It gets no settings, and so knows no names of keys.
+    if [ -n "\${_CLI_BRIDGE_COMPLETE:-}" ] || [ "\${1:-}" = completion ]; then
+        BRIDGE_ENV_FILE=/dev/null BRIDGE_DATA_DIR=$DATA exec $PROGRAM/current/bin/cli-bridge "\$@"
+    fi
     echo "cli-bridge: run this with sudo" >&2
     exit 1
 fi

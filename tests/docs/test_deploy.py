@@ -147,6 +147,41 @@ def test_the_installer_can_be_asked_without_root_and_changes_nothing(tmp_path: P
     assert (evil.returncode, "not a host name" in evil.stderr) == (1, True)
 
 
+def part(first: str, last: str, folder: Path) -> str:
+    """What a part of the installer, from one line to another, prints when it writes and works below a folder."""
+    found = re.search(rf"^{re.escape(first)}.*?^{re.escape(last)}$", INSTALLER, re.MULTILINE | re.DOTALL)
+    assert found is not None, first
+    setup = f"set -eu; PROGRAM={folder} SETTINGS={folder}/env DATA={folder}/data COMMAND=- SOURCE={ROOT} dry=''\n"
+    setup += 'KEPT_RELEASES=2 python=python; put() { cat; }; run() { "$@"; }\n'
+    done = subprocess.run(["sh", "-c", setup + found[0]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_the_command_lets_ordinary_users_complete_and_nothing_else(tmp_path: Path) -> None:
+    executable(tmp_path / "cli-bridge", part('put "$COMMAND"', "EOF", tmp_path))
+    executable(tmp_path / "current/bin/cli-bridge", '#!/bin/sh\necho "$BRIDGE_ENV_FILE $*"\n')
+    executable(tmp_path / "tools/id", '#!/bin/sh\n[ "$1" = -u ] && echo 1000 || echo "$NAME"\n')
+    executable(tmp_path / "tools/setpriv", "#!/bin/sh\nexit 9\n")
+
+    def call(*arguments: str, name: str = "ada", **more: str) -> tuple[int, str]:
+        env = {"PATH": f"{tmp_path}/tools:/usr/bin:/bin", "NAME": name, **more}
+        done = subprocess.run([tmp_path / "cli-bridge", *arguments], env=env, capture_output=True, text=True)
+        return done.returncode, done.stdout or done.stderr
+
+    assert call("completion", "bash") == (0, "/dev/null completion bash\n")
+    assert call(_CLI_BRIDGE_COMPLETE="bash_complete") == (0, "/dev/null \n")
+    assert call("keys", "list") == (1, "cli-bridge: run this with sudo\n")
+    assert call() == (1, "cli-bridge: run this with sudo\n")
+    assert call("keys", "list", name="cli-bridge") == (0, f"{tmp_path}/env keys list\n")
+
+
 # --- the tunnel --------------------------------------------------------------------------------------------
 
 #: Fields as cloudflared reads them (config/configuration.go there).
