@@ -182,18 +182,31 @@ fi
 
 release="$PROGRAM/releases/$(date -u +%Y%m%dT%H%M%SZ)"
 step "The program, in a Python environment of its own: $release"
+if [ -z "$dry" ]; then
+    # Half a release would count as one to go back to.
+    trap 'rm -rf "$release"' EXIT
+    trap 'exit 1' HUP INT TERM
+fi
 run "$python" -m venv "$release"
 run "$release/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "$SOURCE"
 run "$release/bin/cli-bridge" --version
+trap - EXIT HUP INT TERM
+
 run install -d -m 0755 "$PROGRAM/docs"
 run cp -R "$SOURCE/docs/." "$PROGRAM/docs/"
+# What the pages link to. One by one, because a checkout's deploy/ may hold secrets and the CLIs.
+for page in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md data/README.md deploy/clis/README.md \
+    deploy/cloudflared/README.md deploy/docker/README.md deploy/monitoring/alerts.yml deploy/monitoring/grafana.json; do
+    run install -D -m 0644 "$SOURCE/$page" "$PROGRAM/$page"
+done
 
 if [ -n "$clis" ]; then
     step "The two CLIs, in the tested versions: $PROGRAM/clis"
     if [ -z "$dry" ] && cmp -s "$SOURCE/deploy/clis/package-lock.json" "$PROGRAM/clis/.installed"; then
         say "   these versions are here"
     else
-        # Into a folder beside, so that a running bridge keeps the old ones until it is restarted.
+        # Into a folder beside, so that nobody ever finds half of them. A running bridge takes the new ones with the
+        # next process that it starts; those that run already keep the old program.
         run rm -rf "$PROGRAM/clis.new"
         run install -d -m 0755 "$PROGRAM/clis.new"
         run cp "$SOURCE/deploy/clis/package.json" "$SOURCE/deploy/clis/package-lock.json" \
@@ -211,9 +224,15 @@ step "Switching to it"
 run ln -sfn "$release" "$PROGRAM/current.new"
 run mv -Tf "$PROGRAM/current.new" "$PROGRAM/current"
 if [ -z "$dry" ]; then
-    # The newest ones stay, to go back to.
-    find "$PROGRAM/releases" -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n "+$((KEPT_RELEASES + 1))" |
-        while read -r old; do rm -rf "$old"; done
+    # The newest ones stay, to go back to. What a run that was killed left half done is none, and goes.
+    kept=0
+    find "$PROGRAM/releases" -mindepth 1 -maxdepth 1 -type d | sort -r | while read -r each; do
+        if [ -x "$each/bin/cli-bridge" ] && [ "$kept" -lt "$KEPT_RELEASES" ]; then
+            kept=$((kept + 1))
+        else
+            rm -rf "$each"
+        fi
+    done
 fi
 
 # --- settings, command, units --------------------------------------------------------------------------

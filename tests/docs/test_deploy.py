@@ -147,13 +147,13 @@ def test_the_installer_can_be_asked_without_root_and_changes_nothing(tmp_path: P
     assert (evil.returncode, "not a host name" in evil.stderr) == (1, True)
 
 
-def part(first: str, last: str, folder: Path) -> str:
+def part(first: str, last: str, folder: Path, setup: str = ":") -> str:
     """What a part of the installer, from one line to another, prints when it writes and works below a folder."""
     found = re.search(rf"^{re.escape(first)}.*?^{re.escape(last)}$", INSTALLER, re.MULTILINE | re.DOTALL)
     assert found is not None, first
-    setup = f"set -eu; PROGRAM={folder} SETTINGS={folder}/env DATA={folder}/data COMMAND=- SOURCE={ROOT} dry=''\n"
-    setup += 'KEPT_RELEASES=2 python=python; put() { cat; }; run() { "$@"; }\n'
-    done = subprocess.run(["sh", "-c", setup + found[0]], capture_output=True, text=True)
+    before = f"set -eu; PROGRAM={folder} SETTINGS={folder}/env DATA={folder}/data COMMAND=- SOURCE={ROOT} dry=''\n"
+    before += f'KEPT_RELEASES=2; put() {{ cat; }}; run() {{ "$@"; }}; {setup}\n'
+    done = subprocess.run(["sh", "-c", before + found[0]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -180,6 +180,32 @@ def test_the_command_lets_ordinary_users_complete_and_nothing_else(tmp_path: Pat
     assert call("keys", "list") == (1, "cli-bridge: run this with sudo\n")
     assert call() == (1, "cli-bridge: run this with sudo\n")
     assert call("keys", "list", name="cli-bridge") == (0, f"{tmp_path}/env keys list\n")
+
+
+def test_a_release_that_cannot_be_installed_does_not_stay(tmp_path: Path) -> None:
+    fails = f"{tmp_path}/python"
+    executable(Path(fails), '#!/bin/sh\n[ "$2" = venv ] && mkdir -p "$3"/bin && cp "$0" "$3"/bin/python\n')
+    with pytest.raises(AssertionError):
+        part("release=", "trap - EXIT HUP INT TERM", tmp_path, f"step() {{ :; }}; python={fails}")
+    assert list((tmp_path / "releases").iterdir()) == []
+
+
+def test_only_whole_releases_count_as_ones_to_go_back_to(tmp_path: Path) -> None:
+    for name in ("20260101T000000Z", "20260102T000000Z", "20260104T000000Z"):
+        executable(tmp_path / "releases" / name / "bin/cli-bridge", "#!/bin/sh\n")
+    (tmp_path / "releases/20260103T000000Z/bin").mkdir(parents=True)
+    part('run ln -sfn "$release"', "fi", tmp_path, f"release={tmp_path}/releases/20260104T000000Z")
+    assert sorted(path.name for path in (tmp_path / "releases").iterdir()) == ["20260102T000000Z", "20260104T000000Z"]
+    assert (tmp_path / "current/bin/cli-bridge").exists()
+
+
+def test_the_installed_pages_link_to_what_is_installed(tmp_path: Path) -> None:
+    part('run install -d -m 0755 "$PROGRAM/docs"', "done", tmp_path)
+    pages = sorted(tmp_path.glob("**/*.md"))
+    assert tmp_path / "docs/install.md" in pages
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
 
 
 # --- the tunnel --------------------------------------------------------------------------------------------
