@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.http.openapi import document
 from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
@@ -19,6 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+#: For browsers.
+PAGES = {"/", "/docs", "/docs/style.css", "/admin/", "/admin", "/static/{id}/{name}"}
+#: What a call of the SDKs in Python asks for, below /v1.
+SDK_CALLS = {
+    "chat.completions.create(": "chat/completions",
+    "responses.create(": "responses",
+    "messages.create(": "messages",
+    "messages.count_tokens(": "messages/count_tokens",
+}
 #: So that a refusal fails the example, and a placeholder does not hide the real key.
 SHELL = 'set -e\ncurl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
 
@@ -32,6 +42,22 @@ def _blocks(language: str) -> list[tuple[str, str]]:
             if "127.0.0.1:3456" in match[1] or "generate(" in match[1]:
                 found.append((f"{page}:{text[: match.start()].count(chr(10)) + 1}", match[1]))
     return found
+
+
+@pytest.mark.parametrize("language", ["sh", "python", "js"])
+def test_every_endpoint_has_an_example_in_each_language(language: str) -> None:
+    examples = "\n".join(text for _, text in _blocks(language))
+    if language == "python":
+        # The SDKs know these paths themselves.
+        for call, path in SDK_CALLS.items():
+            assert call in examples
+            examples += f"/v1/{path} "
+    missing = []
+    for path in document()["paths"]:
+        pattern = re.sub(r"\\\{\w+\\\}", r"[^/\\s]+", re.escape(path))
+        if path not in PAGES and not re.search(rf"{pattern}(?![\w/-])", examples):
+            missing.append(path)
+    assert missing == []
 
 
 @pytest.fixture(scope="module")
