@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify
 
 from bridge.clock import iso
 from bridge.engine import memory
+from bridge.http.choices import allowed, usual
 from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.ledger.keys import Key
 from bridge.ledger.limits import effective
@@ -94,11 +95,10 @@ def own_view(key: Key) -> dict[str, Any]:
     models = {}
     for status in engine.statuses():
         if key.providers is None or status.name in key.providers:
-            allowed = engine.allowed_models(status.name)
             models[status.name] = {
                 "available": status.available,
-                "default": getattr(settings, f"{status.name}_default_model"),
-                "allowed": [m for m in (allowed or key.models or ()) if key.models is None or m in key.models] or "any",
+                "default": usual(key, status.name),
+                "allowed": allowed(key, status.name),
             }
     return {
         "name": key.name,

@@ -185,10 +185,10 @@ class Resets(msgspec.Struct, rename="camel"):
 
 
 class ProviderModels(msgspec.Struct):
-    """The models of a CLI that the key may use."""
+    """The models of a CLI that the key may use. `default`: the server's, or else the first of them; null: none."""
 
     available: bool
-    default: str
+    default: str | None
     allowed: list[str] | Literal["any"]
 
 

@@ -8,9 +8,9 @@ from flask import Blueprint, Response, jsonify, request
 
 from bridge.engine.tokens import prompt_estimate
 from bridge.errors import BridgeError
+from bridge.http.choices import usable
 from bridge.http.context import engine_of, require_key, service_of
 from bridge.http.respond import repeat_of, respond
-from bridge.ledger.key import may_use
 from bridge.ledger.keys import Key
 from bridge.ledger.pricing import PICO, Rates
 from bridge.types import GenerationRequest, ModelChoice
@@ -69,14 +69,14 @@ def count_tokens() -> Response:
 def list_models() -> Response:
     """The models that the key may use, with their prices; in Anthropic's shape for Anthropic's SDK."""
     key = require_key()
-    return jsonify(models.listing([_listed(choice) for choice in usable(key)], anthropic=speaks_anthropic()))
+    return jsonify(models.listing([_listed(choice) for choice in _choices(key)], anthropic=speaks_anthropic()))
 
 
 @blueprint.get("/models/<path:model>")
 def show_model(model: str) -> Response:
     """One of them."""
     key = require_key()
-    for choice in usable(key):
+    for choice in _choices(key):
         if model == (choice.alias or choice.model):
             return jsonify(models.entry(_listed(choice), anthropic=speaks_anthropic()))
     raise BridgeError("not_found", f"This key has no model {model[:100]}.", "GET /v1/models lists what it may use.")
@@ -87,38 +87,16 @@ def speaks_anthropic() -> bool:
     return "Anthropic-Version" in request.headers
 
 
-def usable(key: Key) -> list[ModelChoice]:
-    """What a key may name, as far as it can be listed: aliases, then the models of each CLI that is there."""
-    service, engine = service_of(), engine_of()
-    available = [
-        status.name
-        for status in engine.statuses()
-        if status.available and (key.providers is None or status.name in key.providers)
-    ]
-    listed = list(service.models.aliases.values())
-    for provider in available:
-        names = service.models.names(provider)
-        # Those that only the key names count, too, where any well-formed name is allowed.
-        own = [] if engine.allowed_models(provider) else [name for name in key.models or () if name not in names]
-        listed += [ModelChoice(provider, name) for name in names]
-        listed += [choice for choice in map(_resolved, own) if choice is not None and choice.provider == provider]
-    found: dict[str, ModelChoice] = {}
-    for choice in listed:
-        allowed = engine.allowed_models(choice.provider)
-        if (
-            choice.provider in available
-            and (not allowed or choice.model in allowed)
-            and may_use(key, choice.model, choice.alias)
-        ):
-            found.setdefault(choice.alias or choice.model, choice)
-    return list(found.values())
-
-
-def _resolved(name: str) -> ModelChoice | None:
-    try:
-        return service_of().models.resolve(name)
-    except BridgeError:
-        return None
+def _choices(key: Key) -> list[ModelChoice]:
+    """What a key may name, of the CLIs that are there."""
+    return usable(
+        key,
+        [
+            status.name
+            for status in engine_of().statuses()
+            if status.available and (key.providers is None or status.name in key.providers)
+        ],
+    )
 
 
 def _listed(choice: ModelChoice) -> models.Listed:

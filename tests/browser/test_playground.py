@@ -222,6 +222,25 @@ def test_every_option_goes_into_the_request(visit: Visit, new_key: NewKey) -> No
     expect(page.get_by_text("Cut at the longest allowed")).to_be_visible()
 
 
+def test_a_key_with_models_of_its_own_sends_one_that_it_may_use(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(models=["gpt-6-luna"])[1])
+    expect(page.get_by_role("button", name="Claude")).to_have_count(0)
+    with page.expect_request("**/generate-codex") as caught:
+        send(page, "Hello")
+    assert caught.value.post_data_json == {"userPrompt": "Hello", "model": "gpt-6-luna", "stream": True}
+    expect(page.get_by_text("Done")).to_be_visible()
+    expect(page.get_by_role("region", name="Code")).to_contain_text('"model": "gpt-6-luna"')
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_text("codex (gpt-6-luna)", exact=True)).to_be_visible()
+
+
+def test_a_key_without_any_model_is_told_so(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(models=[])[1])
+    expect(page.get_by_text("No provider is available to this key at the moment.")).to_be_visible()
+    options(page)
+    expect(page.get_by_label("Model")).to_have_attribute("placeholder", "")
+
+
 def test_usage_shows_what_remains_and_the_last_requests(visit: Visit, new_key: NewKey) -> None:
     _, secret = new_key(maxCostPerDay=2, maxRequestsPerMonth=10)
     page = visit.holder(secret)

@@ -105,6 +105,26 @@ def test_the_list_shows_what_a_key_may_use_with_prices(server: Server) -> None:
     assert listed(server, server.new_key("nothing", models=[])) == {}
 
 
+def own_models(server: Server, key: str) -> dict[str, tuple[Any, Any]]:
+    """The models of GET /me: provider -> (default, allowed)."""
+    models = server.call("GET", "/me", key=key).json["models"]
+    return {provider: (each["default"], each["allowed"]) for provider, each in models.items()}
+
+
+def test_a_key_sees_its_models_at_the_cli_that_their_names_pick(server: Server) -> None:
+    anything = server.new_key("sees-anything")
+    assert own_models(server, anything) == {"claude": ("claude-sonnet-5-5", "any"), "codex": ("gpt-6-sol", "any")}
+    one = server.new_key("sees-one", models=["gpt-6-luna"])
+    assert own_models(server, one) == {"claude": (None, []), "codex": ("gpt-6-luna", ["gpt-6-luna", "default-fast"])}
+    alias = server.new_key("sees-alias", models=["default-good"], providers=["claude"])
+    assert own_models(server, alias) == {"claude": ("default-good", ["default-good"])}
+    several = server.new_key("sees-several", models=["claude-haiku-5-5", "gpt-6-luna", "claude-sonnet-5-5"])
+    assert own_models(server, several)["claude"] == ("claude-sonnet-5-5", ["claude-haiku-5-5", "claude-sonnet-5-5"])
+    unknown = server.new_key("sees-unknown", models=["nobody-knows"])
+    assert own_models(server, unknown) == dict.fromkeys(("claude", "codex"), ("nobody-knows", ["nobody-knows"]))
+    assert own_models(server, server.new_key("sees-none", models=[])) == dict.fromkeys(("claude", "codex"), (None, []))
+
+
 def test_one_model_is_shown_only_to_a_key_that_may_use_it(server: Server) -> None:
     key = server.new_key("one", models=["default-fast"])
     assert server.call("GET", "/v1/models/default-fast", key=key).json["id"] == "default-fast"
@@ -121,6 +141,15 @@ def test_the_servers_own_list_holds_for_aliases_and_keys(tmp_path: Path) -> None
         key = server.new_key()
         assert set(listed(server, key)) == {"default-good", "gpt-6-sol", "claude-sonnet-5-5", "claude-opus-5-5"}
         assert chat(server, key, "default-fast").json["error"]["code"] == "model_not_allowed"
+        assert own_models(server, key) == {
+            "claude": ("claude-sonnet-5-5", ["claude-sonnet-5-5", "claude-opus-5-5", "default-good"]),
+            "codex": ("gpt-6-sol", ["gpt-6-sol"]),
+        }
+        other = server.new_key("other", models=["gpt-6-luna", "claude-opus-5-5"])
+        assert own_models(server, other) == {
+            "claude": ("claude-opus-5-5", ["claude-opus-5-5", "default-good"]),
+            "codex": (None, []),
+        }
 
 
 def test_a_damaged_file_of_models_refuses_to_start(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ const NAMES = { claude: "Claude", codex: "Codex" };
 const PATHS = { claude: "/generate", codex: "/generate-codex" };
 
 export function show(main, { me, headers, expired }) {
-  const providers = Object.keys(me.models).filter((name) => me.models[name].available);
+  const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
   let provider = providers[0] ?? "claude";
   let controller = null;
   const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
@@ -56,7 +56,7 @@ export function show(main, { me, headers, expired }) {
   const code = copyAs(() => ({
     base: location.origin,
     provider,
-    body: { ...body(), model: model.value.trim() || me.models[provider]?.default },
+    body: body(),
   }));
 
   prompt.addEventListener("keydown", (event) => {
@@ -93,8 +93,8 @@ export function show(main, { me, headers, expired }) {
 
   function choose(name) {
     provider = name;
-    const { allowed, default: usual } = me.models[name] ?? { allowed: [], default: "" };
-    model.placeholder = usual;
+    const { allowed, default: usual } = me.models[name] ?? { allowed: [], default: null };
+    model.placeholder = usual ?? "";
     const known = Array.isArray(allowed) ? allowed : [usual];
     fill(
       models,
@@ -106,11 +106,13 @@ export function show(main, { me, headers, expired }) {
   /** The request's body as far as it is filled in. A schema that is no JSON is left out, and said. */
   function body() {
     const urls = pictures.urls();
+    // Named even where nobody has chosen one: the server's own default may be one that this key may not use.
+    const chosen = model.value.trim() || me.models[provider]?.default;
     return {
       userPrompt: prompt.value,
       ...(system.value.trim() && { systemPrompt: system.value }),
       ...(urls.length && { images: urls }),
-      ...(model.value.trim() && { model: model.value.trim() }),
+      ...(chosen && { model: chosen }),
       ...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
       ...(schemaOf() && { schema: schemaOf() }),
     };

@@ -106,6 +106,7 @@ function about(me) {
     [
       "May use",
       Object.entries(me.models)
+        .filter(([, each]) => each.allowed.length)
         .map(([name, each]) => `${name}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
         .join(", ") || "nothing",
     ],
