@@ -9,6 +9,7 @@ from flask import Response, jsonify, request
 from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError
 from bridge.http.area import admin_blueprint, audit, json_body
+from bridge.http.choices import example
 from bridge.http.context import engine_of, service_of
 from bridge.ledger.keys import Key
 from bridge.ledger.limits import Limits, effective
@@ -36,7 +37,7 @@ def create_key() -> Response:
         raise BridgeError("invalid_request", "name is missing or not a text.")
     key, raw = service_of().keys.create(name, _limits(body), **_details(body))
     audit("key_created", key.name, after=_audited(key))
-    response = jsonify({"message": f"Key {key.name} created.", "key": raw, "note": _NOTE, **_named(key)})
+    response = jsonify({"message": f"Key {key.name} created.", **_secret(key, raw)})
     response.status_code = 201
     response.headers["Location"] = f"/admin/keys/{key.name}"
     return response
@@ -85,7 +86,7 @@ def rotate_key(name: str) -> Response:
         raise BridgeError("invalid_request", "graceSeconds is not a number.")
     key, raw = service_of().keys.rotate(name, grace)
     audit("key_rotated", name, after={"graceSeconds": grace})
-    return jsonify({"message": f"Key {name} rotated.", "key": raw, "note": _NOTE, **_named(key)})
+    return jsonify({"message": f"Key {name} rotated.", **_secret(key, raw)})
 
 
 @blueprint.post("/keys/<name>/disable")
@@ -187,6 +188,11 @@ def _audited(key: Key) -> dict[str, Any]:
 def _named(key: Key) -> dict[str, Any]:
     caps = effective(key.limits, service_of().settings.default_limits)
     return {"name": key.name, "limits": caps.to_wire()}
+
+
+def _secret(key: Key, raw: str) -> dict[str, Any]:
+    """A new secret, and what the first request with it can name."""
+    return {"key": raw, "note": _NOTE, "example": example(key), **_named(key)}
 
 
 def _stop_runs(key_name: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""The models that a key may name: one list for /v1/models and GET /me."""
+"""The models that a key may name: one list for /v1/models, GET /me and the code beside a new key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from bridge.errors import BridgeError
 from bridge.http.context import service_of
-from bridge.ledger.key import may_use
+from bridge.ledger.key import PROVIDERS, may_use
 from bridge.ledger.keys import Key
 from bridge.types import ModelChoice
 
@@ -50,6 +50,16 @@ def usual(key: Key, provider: str) -> str | None:
         return default
     names = allowed(key, provider)
     return names[0] if names and names != "any" else None
+
+
+def example(key: Key) -> dict[str, str] | None:
+    """A provider and a model of it that the key may use, or None where it may use nothing."""
+    for provider in PROVIDERS:
+        if key.providers is None or provider in key.providers:
+            model = usual(key, provider)
+            if model is not None:
+                return {"provider": provider, "model": model}
+    return None
 
 
 def _may_use(key: Key, choice: ModelChoice) -> bool:

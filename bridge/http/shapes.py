@@ -238,11 +238,19 @@ class NamedKey(msgspec.Struct):
     limits: Limits  # type: ignore[valid-type]
 
 
+class Example(msgspec.Struct):
+    """What a request with a key can name."""
+
+    provider: Provider
+    model: str
+
+
 class NewKey(NamedKey):
-    """A secret, shown this once."""
+    """A secret, shown this once. `example`: a model that the key may use; null: none."""
 
     key: str
     note: str
+    example: Example | None
 
 
 class Done(msgspec.Struct):

@@ -62,6 +62,34 @@ def test_the_secret_can_be_copied_with_its_snippets(visit: Visit) -> None:
         expect(page.get_by_role("region", name="Code")).to_contain_text(secret)
 
 
+@pytest.mark.parametrize(
+    ("name", "models", "without", "path", "model"),
+    [
+        ("tells-luna", "gpt-6-luna", None, "/generate-codex", "gpt-6-luna"),
+        ("tells-haiku", "claude-haiku-5-5, gpt-6-sol", "Codex", "/generate'", "claude-haiku-5-5"),
+        ("tells-usual", "", "Claude", "/generate-codex", "gpt-6-sol"),
+    ],
+)
+def test_the_code_beside_a_secret_names_what_the_key_may_use(
+    visit: Visit, name: str, models: str, without: str | None, path: str, model: str
+) -> None:
+    page = visit.admin("keys")
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Only these models").fill(models)
+    if without:
+        page.get_by_role("checkbox", name=without).uncheck()
+    page.get_by_role("button", name="Make the key").click()
+    code = page.get_by_role("region", name="Code")
+    expect(code).to_contain_text(path)
+    expect(code).to_contain_text(f'"model": "{model}"')
+    page.get_by_role("button", name="I have copied the key").click()
+
+    page.get_by_role("button", name="Rotate").click()
+    page.get_by_role("dialog").get_by_role("button", name="Rotate").click()
+    expect(code).to_contain_text(f'"model": "{model}"')
+
+
 def test_what_is_wrong_with_a_new_key_is_said_in_the_dialog(visit: Visit, new_key: NewKey) -> None:
     name, _ = new_key()
     page = visit.admin("keys")

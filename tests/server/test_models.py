@@ -125,6 +125,23 @@ def test_a_key_sees_its_models_at_the_cli_that_their_names_pick(server: Server) 
     assert own_models(server, server.new_key("sees-none", models=[])) == dict.fromkeys(("claude", "codex"), (None, []))
 
 
+def test_a_new_secret_comes_with_a_model_that_the_key_may_use(server: Server) -> None:
+    made = {
+        "example-any": {},
+        "example-alias": {"models": ["default-fast"]},
+        "example-codex": {"providers": ["codex"]},
+        "example-none": {"models": []},
+    }
+    examples = [server.admin("POST", "/keys", {"name": name, **given}).json["example"] for name, given in made.items()]
+    assert examples == [
+        {"provider": "claude", "model": "claude-sonnet-5-5"},
+        {"provider": "codex", "model": "default-fast"},
+        {"provider": "codex", "model": "gpt-6-sol"},
+        None,
+    ]
+    assert server.admin("POST", "/keys/example-alias/rotate").json["example"] == examples[1]
+
+
 def test_one_model_is_shown_only_to_a_key_that_may_use_it(server: Server) -> None:
     key = server.new_key("one", models=["default-fast"])
     assert server.call("GET", "/v1/models/default-fast", key=key).json["id"] == "default-fast"

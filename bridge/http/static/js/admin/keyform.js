@@ -99,11 +99,12 @@ export async function rotateKey(session, key) {
 
 /** The secret of a key, this once, with code that uses it. */
 function showSecret(made, session, what) {
-  const body = { userPrompt: "Three names for a tea shop" };
+  // A key that may use nothing yet has no example.
+  const { provider, model } = made.example ?? { provider: "claude", model: session.defaultModels.claude };
   const request = () => ({
     base: location.origin,
-    provider: "claude",
-    body: { ...body, model: session.defaultModels.claude },
+    provider,
+    body: { userPrompt: "Three names for a tea shop", model },
   });
   return dialog(
     (close) => ({

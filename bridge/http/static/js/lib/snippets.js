@@ -94,7 +94,7 @@ function tryIt() {
       : body.userPrompt;
     const messages = [{ role: "user", content }];
     if (body.systemPrompt) messages.unshift({ role: "system", content: body.systemPrompt });
-    const given = { model: body.model, messages };
+    const given = { ...(body.model && { model: body.model }), messages };
     if (body.maxOutputTokens) given.max_completion_tokens = body.maxOutputTokens;
     if (body.schema) {
       given.response_format = {
