@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.support import server as servers
@@ -115,6 +115,28 @@ def test_a_line_is_shown_in_full_with_what_to_do_about_its_error(visit: Visit) -
     expect(dialog.get_by_role("alert")).to_contain_text("Wait for the reset, or ask your admin for a higher limit.")
     dialog.get_by_role("button", name="Close").last.click()
     expect(dialog).to_have_count(0)
+
+
+def test_a_line_says_that_its_answer_had_to_be_asked_for_again(visit: Visit) -> None:
+    # The simulated CLI never misses a schema, so the line is made here.
+    repairs = 0
+
+    def repaired(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "repairs": repairs})
+
+    page = visit.admin("logs?key=bob")
+    page.route("**/admin/logs/run_*", repaired)
+    dialog = page.get_by_role("dialog")
+    for repairs in (0, 1):
+        page.locator("tbody tr").nth(1).get_by_role("button").click()
+        expect(dialog).to_contain_text("gpt-6-sol (codex)")
+        if repairs:
+            expect(dialog).to_contain_text("Asked again1 time, because the answer missed its schema")
+        else:
+            expect(dialog).not_to_contain_text("Asked again")
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
 
 
 def test_exports_hold_what_the_filters_leave(visit: Visit, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 /** Lines of the request log as a table, and one of them in full. */
 
 import { fill, h } from "../lib/dom.js";
-import { cost, count, duration, visible, whenExact, whenFull } from "../lib/format.js";
+import { cost, count, duration, plural, visible, whenExact, whenFull } from "../lib/format.js";
 import { longTextIn } from "../lib/longtext.js";
 import { cell, row, table } from "../lib/table.js";
 import { badge, dialog, errorBox, skeleton } from "../lib/ui.js";
@@ -144,6 +144,9 @@ function details(line) {
         ["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
         ["Status", statusBadge(line)],
         ...(line.stopReason ? [["Ended with", visible(line.stopReason)]] : []),
+        ...(line.repairs > 0
+          ? [["Asked again", `${plural(line.repairs, "time")}, because the answer missed its schema`]]
+          : []),
         [
           "Cost",
           `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}${line.reservedUsd ? `, of ${cost(line.reservedUsd)} reserved` : ""}`,
