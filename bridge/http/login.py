@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from bridge.clock import iso
-from bridge.errors import BridgeError
+from bridge.errors import CODES, BridgeError
 from bridge.http.area import audit
 from bridge.http.context import (
     access_identity,
@@ -90,4 +90,5 @@ def session_view(session: Session) -> dict[str, Any]:
             {"name": name, "text": text, "default": settings.default_limits.get(name, 0)}
             for name, (_, text) in LIMIT_DEFAULTS.items()
         ],
+        "codes": [{"code": name, "status": code.status} for name, code in CODES.items()],
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from bridge.errors import CODES
 from tests.browser.conftest import Visit
 from tests.support import server as servers
 from tests.support.server import Server
@@ -80,6 +81,26 @@ def test_provider_and_status_filter_at_once_and_the_address_keeps_them(visit: Vi
     expect(page.get_by_label("Provider")).to_have_value("")
     page.get_by_role("link", name="Clear", exact=True).click()
     expect(page.locator("tbody tr")).to_have_count(50)
+
+
+def test_the_status_can_be_any_code_of_an_error(visit: Visit) -> None:
+    page = visit.admin("logs")
+    status = page.get_by_label("Status")
+    offered = status.locator("optgroup option").evaluate_all("all => all.map((each) => each.value)")
+    assert sorted(offered) == sorted(CODES)
+    caps = status.locator("optgroup").first
+    assert caps.locator("option").all_inner_texts() == [name for name, code in CODES.items() if code.status == 429]
+    status.select_option("requests_per_day")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert "one too many" in rows(page)[0]
+    status.select_option("cli_bad_output")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Status")).to_have_value("cli_bad_output")
+    # A number is no code, but the address may have one.
+    visit.go(page, "logs?status=429")
+    expect(page.get_by_label("Status")).to_have_value("429")
+    expect(page.locator("tbody tr")).to_have_count(1)
 
 
 def test_days_are_those_of_the_viewer(visit: Visit) -> None:

@@ -11,25 +11,19 @@ const STATUSES = [
   ["", "Any"],
   ["ok", "Answered"],
   ["error", "Not answered"],
-  ["cost_per_day", "Over the cost per day"],
-  ["cost_per_month", "Over the cost per month"],
-  ["requests_per_minute", "Too many a minute"],
-  ["concurrent_requests", "Too many at once"],
-  ["loop_suspected", "Loop suspected"],
-  ["cancelled", "Stopped"],
-  ["cli_failed", "CLI failed"],
-  ["timeout", "Timed out"],
-  ["refused", "Declined by the model"],
+];
+/** Where the codes of errors stand in the list, which has them by the names that the table shows. */
+const GROUPS = [
+  ["Caps and pace (429)", (status) => status === 429],
+  ["The request or the key (4xx)", (status) => status < 500 && status !== 429],
+  ["The CLI or the bridge (5xx)", (status) => status >= 500],
 ];
 
 export const title = () => "Logs";
 
-export function show({ head, body, query: given }) {
+export function show({ head, body, query: given, session }) {
   const names = h("datalist", { id: "key-names" });
-  const statuses =
-    STATUSES.some(([value]) => value === given.get("status")) || !given.get("status")
-      ? STATUSES
-      : [...STATUSES, [given.get("status"), given.get("status")]];
+  const asked = given.get("status") ?? "";
   const inputs = {
     key: h("input", {
       type: "text",
@@ -47,7 +41,7 @@ export function show({ head, body, query: given }) {
       ],
       given.get("provider") ?? "",
     ),
-    status: select(statuses, given.get("status") ?? ""),
+    status: select(statuses(session.codes, asked), asked),
     text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt, error, model or id" }),
     from: h("input", { type: "date", value: given.get("from") ?? "" }),
     to: h("input", { type: "date", value: given.get("to") ?? "" }),
@@ -159,4 +153,14 @@ export function show({ head, body, query: given }) {
   }
 
   return () => controller.abort();
+}
+
+/** The choices of the status: every code of an error, and whatever else the address names. */
+function statuses(codes, asked) {
+  const groups = GROUPS.map(([label, fits]) => [
+    label,
+    codes.filter(({ status }) => fits(status)).map(({ code }) => [code, code]),
+  ]);
+  const known = [...STATUSES.map(([value]) => value), ...codes.map(({ code }) => code)];
+  return [...STATUSES, ...groups, ...(known.includes(asked) ? [] : [[asked, asked]])];
 }

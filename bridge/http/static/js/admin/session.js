@@ -5,7 +5,7 @@ import { ApiError, call as ask } from "../lib/api.js";
 let session = null;
 let onEnd = () => {};
 
-/** What the server said of the session: actor, timezone, limits, defaultModels, logPrompts. */
+/** What the server said of the session: actor, timezone, limits, codes, defaultModels, logPrompts. */
 export function current() {
   return session;
 }

@@ -169,15 +169,15 @@ export function field(label, input, hint = "") {
   );
 }
 
-/** A choice of values: [[value, text], …]. */
+/** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */
 export function select(options, value = "", attributes = {}) {
-  const element = h(
-    "select",
-    attributes,
-    options.map(([each, text]) => h("option", { value: each }, text)),
-  );
+  const element = h("select", attributes, options.map(option));
   element.value = value;
   return element;
+}
+
+function option([value, text]) {
+  return Array.isArray(text) ? h("optgroup", { label: value }, text.map(option)) : h("option", { value }, text);
 }
 
 /** Buttons of which one is pressed: [[value, text], …]. */
