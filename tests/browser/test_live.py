@@ -104,6 +104,24 @@ def test_the_overview_counts_what_runs_and_what_it_holds(
     running.result(30)
 
 
+def test_the_page_of_a_key_has_a_bar_for_what_it_runs_now(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    running = pool.submit(ask, server, server.new_key("has-a-bar", maxConcurrent=2))
+    page = visit.admin("keys/has-a-bar")
+    meter = page.get_by_role("meter", name="Running now")
+    expect(meter).to_have_attribute("aria-valuetext", "1 used, 0 reserved, 1 left of 2 (50%)")
+    expect(page.get_by_text("Those that wait for a slot count, too")).to_be_visible()
+    expect(page.get_by_text("This key has no cap per day or month.")).to_be_visible()
+    visit.go(page, "live")
+    page.get_by_role("button", name="Stop the request of has-a-bar").click()
+    running.result(30)
+    visit.go(page, "keys/has-a-bar")
+    expect(meter).to_have_attribute("aria-valuenow", "0")
+    server.admin("PATCH", "/keys/has-a-bar", {"maxConcurrent": 0})
+    expect(meter).to_have_count(0)
+
+
 def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(visit: Visit) -> None:
     visit.context.clock.install()
     page = visit.admin("live")

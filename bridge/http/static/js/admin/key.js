@@ -1,6 +1,6 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
-import { bar, levels } from "../lib/bars.js";
+import { bar, concurrency, levels } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
 import { count, day, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
@@ -116,9 +116,9 @@ export function show({ head, body, detail: name, session }) {
     noBars.hidden = shown.length > 0;
     keyed(
       bars,
-      shown,
+      [...shown, ...concurrency(key.limits, key.usage)],
       (level) => level.limit,
-      () => bar({ full: true, note: (level) => resets(resetOf(level), session.timezone) }),
+      () => bar({ full: true, note }),
     );
     say(pace, otherLimits(key.limits));
     keyed(
@@ -138,8 +138,8 @@ export function show({ head, body, detail: name, session }) {
     );
   }
 
-  function resetOf(level) {
-    return key.resetsAt[level.window];
+  function note(level) {
+    return level.window ? resets(key.resetsAt[level.window], session.timezone) : "Those that wait for a slot count, too";
   }
 
   function actions() {
@@ -209,7 +209,6 @@ function gone(name) {
 function otherLimits(limits) {
   const parts = [
     limits.maxRequestsPerMinute && `${count(limits.maxRequestsPerMinute)} requests a minute`,
-    limits.maxConcurrent && `${count(limits.maxConcurrent)} at once`,
     limits.maxCostPerRequest && `${money(limits.maxCostPerRequest)} for one request`,
     limits.maxOutputTokens && `${count(limits.maxOutputTokens)} tokens in one answer`,
   ].filter(Boolean);

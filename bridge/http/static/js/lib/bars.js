@@ -29,6 +29,13 @@ export function levels(limits, usage) {
   }));
 }
 
+/** How many requests of a key run, as a bar of its own that has no window; none where their number has no limit. */
+export function concurrency(limits, usage) {
+  const most = limits.maxConcurrent;
+  const used = Math.max(0, usage.reserved.requests);
+  return most > 0 ? [{ limit: "maxConcurrent", label: "Running now", window: null, used, reserved: 0, most }] : [];
+}
+
 /** What a limit is called above its bar. */
 export function labelOf(limit) {
   return LABELS[limit] ?? limit;
