@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -120,6 +121,21 @@ def test_the_page_of_a_key_has_a_bar_for_what_it_runs_now(
     expect(meter).to_have_attribute("aria-valuenow", "0")
     server.admin("PATCH", "/keys/has-a-bar", {"maxConcurrent": 0})
     expect(meter).to_have_count(0)
+
+
+def test_the_error_rate_is_that_of_the_day_and_of_the_month(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    running = pool.submit(ask, server, server.new_key("is-stopped"))
+    page = visit.admin("live")
+    page.get_by_role("button", name="Stop the request of is-stopped").click()
+    running.result(30)
+    visit.go(page, "")
+    month = server.admin("GET", "/overview").json["totals"]["thisMonth"]
+    assert month["errors"] > 0
+    tile = page.locator(".tile").filter(has_text="Error rate")
+    expect(tile).to_contain_text(re.compile(r"failed in 24 h, \d+ more were refused"))
+    expect(tile).to_contain_text(re.compile(r"[\d.]+% this month, stopped ones included"))
 
 
 def test_a_hidden_tab_asks_nothing_and_goes_on_when_it_is_seen_again(visit: Visit) -> None:
