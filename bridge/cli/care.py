@@ -108,7 +108,8 @@ def restore(file: Path, check: bool, raw: bool) -> None:
     from bridge.ops import backup as backups
 
     settings = load_settings()
-    with plain_errors():
+    with plain_errors(), progress("restore") as show:
+        show(f"reading {file.name}" if check else f"reading {file.name} and putting it in place")
         done = backups.check(file) if check else backups.restore(settings, file)
     if raw:
         show_json(done)

@@ -49,8 +49,9 @@ def import_ai_cli_bridge(folder: Path, raw: bool) -> None:
     """
     from bridge.ops import importer
 
-    with plain_errors():
-        report = importer.run(load_settings(), folder)
+    settings = load_settings()
+    with plain_errors(), progress("import") as show:
+        report = importer.run(settings, folder, show)
     if raw:
         show_json(report)
         return

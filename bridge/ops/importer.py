@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -43,19 +43,26 @@ _LINE = (
 _COUNTED = ("daysAdded", "daysPresent", "daysRefused", "linesAdded", "linesPresent", "linesRefused")
 
 
-def run(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Take over what is in `folder`, which is only read; a report. Raises StoreError, BridgeError."""
+def run(settings: Settings, folder: Path, show: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
+    """Take over what is in `folder`, which is only read; a report. Raises StoreError, BridgeError.
+
+    `show` is told what is being worked on.
+    """
     if folder.resolve() == settings.data_dir.resolve():
         raise StoreError(
             "This folder is the data folder of cli-bridge itself.",
             "Give cli-bridge a BRIDGE_DATA_DIR of its own, and name the folder of ai-cli-bridge here.",
         )
+    show("reading its files")
     keys, notes = _keys(_table(folder / "keys.json", "keys", required=True))
     usage = list(_usage(_table(folder / "usage.json", "usage")))
     logs = _lines(folder / "logs.json")
     report: dict[str, Any] = {"keysAdded": [], "keysPresent": [], "refused": [], **dict.fromkeys(_COUNTED, 0)}
+    done, rows = 0, len(keys) + len(usage) + len(logs)
     with admin_client(settings) as client:
         for body in ({"keys": keys}, *_parts("usage", usage), *_parts("logs", logs)):
+            show(f"{done:,} of {rows:,} keys, days and lines")
+            done += sum(map(len, body.values()))
             answer = client.call("POST", "/admin/import", body)
             for name in ("keysAdded", "keysPresent", "refused", *_COUNTED):
                 report[name] += answer[name]

@@ -195,3 +195,11 @@ def test_their_settings_as_ours() -> None:
 def test_without_settings_of_theirs_nothing_is_suggested(tmp_path: Path) -> None:
     assert suggest(tmp_path / "data") == []
     assert any("every web page could call" in line for line in lines({}))
+
+
+def test_it_says_how_far_it_is(tmp_path: Path, theirs: Path) -> None:
+    said: list[str] = []
+    importer.run(Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "ours")}), theirs, said.append)
+    assert said[0] == "reading its files"
+    assert said[1].startswith("0 of ")
+    assert said[1].endswith(" keys, days and lines")
