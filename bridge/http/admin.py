@@ -45,8 +45,9 @@ def create_key() -> Response:
 
 @blueprint.get("/keys/<name>")
 def show_key(name: str) -> Response:
-    """One key."""
-    return jsonify({**key_view(service_of().keys.get(name)), "resetsAt": service_of().ledger.resets_at()})
+    """One key, also a revoked one: its history stays, and this leads to it."""
+    key = service_of().keys.get(name, revoked=True)
+    return jsonify({**key_view(key), "resetsAt": service_of().ledger.resets_at()})
 
 
 @blueprint.patch("/keys/<name>")

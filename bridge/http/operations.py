@@ -274,7 +274,7 @@ _ADMINS = (
         body=shapes.KeyOrder,
         example={"name": "ada", "maxCostPerDay": 2.5, "providers": ["claude"], "note": "prototype"},
     ),
-    _admin("GET", "/keys/{name}", "One key.", shapes.Key, "not_found"),
+    _admin("GET", "/keys/{name}", "One key, also a revoked one.", shapes.Key, "not_found"),
     _admin(
         "PATCH",
         "/keys/{name}",

@@ -200,7 +200,27 @@ def test_revoking_asks_first_and_ends_the_key_for_good(visit: Visit, server: Ser
     expect(page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))).to_contain_text(
         "revoked"
     )
-    visit.go(page, f"keys/{name}")
+
+
+def test_a_revoked_key_keeps_its_page_to_look_at(visit: Visit, server: Server, new_key: NewKey) -> None:
+    name, secret = new_key()
+    assert server.call("POST", "/generate", {"userPrompt": "before the end"}, key=secret).status == 200
+    page = visit.admin(f"keys/{name}")
+    expect(page.get_by_role("button", name="Rotate")).to_be_visible()
+    # Somebody else revokes it while its page is open.
+    server.admin("DELETE", f"/keys/{name}")
+    expect(page.get_by_role("button", name="Rotate")).to_have_count(0)
+    visit.go(page, "keys")
+    page.get_by_label("Show revoked keys").check()
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.locator(".page-head")).to_contain_text("revoked")
+    expect(page.locator("main").get_by_role("button", name=re.compile("Edit|Rotate|able|Reset|Revoke"))).to_have_count(
+        0
+    )
+    expect(page.get_by_text("opens nothing any more")).to_be_visible()
+    expect(page.get_by_role("table", name="Last requests of this key")).to_contain_text("before the end")
+
+    visit.go(page, "keys/never-was")
     expect(page.get_by_text("There is no such key")).to_be_visible()
     visit.expect_refusals()
 

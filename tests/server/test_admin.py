@@ -92,9 +92,25 @@ def test_the_life_of_a_key(server: Server) -> None:
     assert status() == 401
     assert server.call("GET", "/me", key=rotated).status == 401
     assert server.admin("DELETE", "/keys/life").status == 200
-    assert server.admin("GET", "/keys/life").status == 404
+    assert server.admin("GET", "/keys/life").json["status"] == "revoked"
     used = [row for row in server.admin("GET", "/usage").json["usage"] if row["key"] == "life"]
     assert used[0]["requests"] == 3, "the history of a revoked key stays"
+
+
+def test_a_revoked_key_can_be_looked_at_and_nothing_else(server: Server) -> None:
+    server.new_key("ended", note="was ada's")
+    assert server.admin("DELETE", "/keys/ended").status == 200
+    shown = server.admin("GET", "/keys/ended").json
+    assert (shown["status"], shown["note"], shown["rotatingUntil"]) == ("revoked", "was ada's", None)
+    assert server.admin("PATCH", "/keys/ended", {"note": "back"}).json["code"] == "not_found"
+    assert server.admin("DELETE", "/keys/ended").json["code"] == "not_found"
+    for action in ("rotate", "disable", "enable", "reset-usage"):
+        assert server.admin("POST", f"/keys/ended/{action}").json["code"] == "not_found"
+    assert server.admin("GET", "/keys/ended").json == shown
+    assert "revoked" in server.command("keys", "show", "ended").stdout
+    assert server.admin("GET", "/keys/never-was").status == 404
+    server.new_key("ended")
+    assert server.admin("GET", "/keys/ended").json["status"] == "active"
 
 
 def test_a_changed_limit_acts_on_the_next_request(server: Server, key_with: Callable[..., str]) -> None:

@@ -14,6 +14,7 @@ import { call, look } from "./session.js";
 const EVERY_MS = 5000;
 /** For what is not seen in the key's figures, such as a request that was refused. */
 const SIDE_EVERY_MS = 30000;
+const KINDS = { active: "good", revoked: "" };
 const DAYS = 90;
 const LINES = 15;
 
@@ -109,7 +110,7 @@ export function show({ head, body, detail: name, session }) {
   function render() {
     if (state.dataset.status !== key.status) {
       state.dataset.status = key.status;
-      fill(state, badge(key.status, key.status === "active" ? "good" : "warn"));
+      fill(state, badge(key.status, KINDS[key.status] ?? "warn"));
       fill(buttons, actions());
     }
     const shown = levels(key.limits, key.usage);
@@ -142,7 +143,9 @@ export function show({ head, body, detail: name, session }) {
     return level.window ? resets(key.resetsAt[level.window], session.timezone) : "Those that wait for a slot count, too";
   }
 
+  /** A revoked key can only be looked at. */
   function actions() {
+    if (key.status === "revoked") return [];
     const toggle = key.status === "disabled" ? "enable" : "disable";
     const button = (label, onclick, kind = "") => h(`button.button${kind}`, { type: "button", onclick }, label);
     return [
@@ -196,7 +199,7 @@ export function show({ head, body, detail: name, session }) {
 function gone(name) {
   return emptyState(
     "There is no such key",
-    "It was revoked, or never existed. Its requests are still in the log.",
+    "No key of this name is known, not even a revoked one.",
     h(
       "div.row",
       {},
@@ -219,9 +222,14 @@ function windowText(used) {
   return `${money(used.costUsd)}, ${plural(used.requests, "request")}, ${plural(used.tokens, "token")}`;
 }
 
+function secretText(key) {
+  if (key.status === "revoked") return "opens nothing any more";
+  return key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere";
+}
+
 function about(key) {
   return [
-    ["Secret", key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere"],
+    ["Secret", secretText(key)],
     ["Created", when(key.createdAt)],
     ["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
     ["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
