@@ -140,7 +140,8 @@ export function show({ head, body, detail: name, session }) {
   }
 
   function note(level) {
-    return level.window ? resets(key.resetsAt[level.window], session.timezone) : "Those that wait for a slot count, too";
+    if (!level.window) return "Those that wait for a slot count, too";
+    return resets(key.resetsAt[level.window], session.timezone);
   }
 
   /** A revoked key can only be looked at. */
