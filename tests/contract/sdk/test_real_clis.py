@@ -135,24 +135,25 @@ def test_closing_a_stream_stops_the_model_itself(real: Clients, standin: StandIn
 
 
 @pytest.mark.parametrize(
-    ("directive", "status", "code"),
+    ("directive", "ends"),
     [
-        ("status=429", 503, "provider_rate_limited"),
-        ("status=401", 503, "cli_unavailable"),
-        ("mode=cut", 502, "cli_failed"),
+        ("status=429", {(503, "provider_rate_limited")}),
+        ("status=401", {(503, "cli_unavailable")}),
+        # claude tells a broken connection now and then as one that fell silent.
+        ("mode=cut", {(502, "cli_failed"), (504, "timeout")}),
     ],
 )
 @BOTH_CLIS
 def test_what_goes_wrong_upstream_is_a_server_error(
-    real: Clients, model: str, directive: str, status: int, code: str
+    real: Clients, model: str, directive: str, ends: set[tuple[int, str]]
 ) -> None:
     messages: list[Any] = [{"role": "user", "content": f"[[standin {directive}]] x"}]
     with pytest.raises(openai.InternalServerError) as caught:
         real.openai().chat.completions.create(model=model, messages=messages)
-    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert (caught.value.status_code, caught.value.code) in ends
     with pytest.raises(anthropic.InternalServerError) as other:
         real.anthropic().messages.create(model=model, max_tokens=300, messages=messages)
-    assert other.value.status_code == status
+    assert other.value.status_code in {status for status, _ in ends}
 
 
 def test_claude_is_given_the_longest_answer_and_the_effort(real: Clients, standin: StandIn) -> None:
