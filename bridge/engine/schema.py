@@ -8,6 +8,7 @@ never runs it, and the validator's memory is not the server's.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 from collections import OrderedDict
@@ -20,6 +21,7 @@ import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 
+from bridge.clock import Clock
 from bridge.engine.process import Child, ChildError
 from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError
@@ -31,8 +33,10 @@ MAX_SCHEMA_BYTES = 100_000
 CHECK_TIMEOUT_S, SCHEMA_TIMEOUT_S = 3.0, 1.0
 #: Longest start of the child, in seconds.
 START_TIMEOUT_S = 20.0
-#: Schemas whose verdict is remembered: programs send the same one again and again.
-REMEMBERED = 500
+#: Schemas whose verdict is remembered: programs send the same one again and again. But that one took too long may
+#: have been the host's fault, which passes; that is remembered for so many seconds only.
+REMEMBERED, TOO_LONG_S = 500, 60.0
+_TOO_LONG = "it takes too long to check"
 
 
 class SchemaChecker:
@@ -42,7 +46,9 @@ class SchemaChecker:
     def __init__(self, scratch: Scratch) -> None:
         self._schemas = _Process(scratch)
         self._answers = _Process(scratch)
-        self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
+        self._clock = Clock()
+        #: by digest: what is wrong, and until when that counts
+        self._verdicts: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
         self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
 
     def check(self, schema: dict[str, Any], owner: str = "") -> None:
@@ -71,15 +77,19 @@ class SchemaChecker:
 
     def _verdict(self, digest: bytes, schema: dict[str, Any], owner: str) -> str | None:
         turn = self._turns.setdefault(owner, BoundedSemaphore(1))
-        if digest not in self._verdicts:
+        if not self._knows(digest):
             with turn:
-                if digest not in self._verdicts:
-                    self._verdicts[digest] = self._schemas.ask({"schema": schema}, SCHEMA_TIMEOUT_S)
+                if not self._knows(digest):
+                    problem = self._schemas.ask({"schema": schema}, SCHEMA_TIMEOUT_S)
+                    until = self._clock.monotonic() + TOO_LONG_S if problem == _TOO_LONG else math.inf
+                    self._verdicts[digest] = problem, until
         self._verdicts.move_to_end(digest)
-        problem = self._verdicts[digest]
         while len(self._verdicts) > REMEMBERED:
             self._verdicts.popitem(last=False)
-        return problem
+        return self._verdicts[digest][0]
+
+    def _knows(self, digest: bytes) -> bool:
+        return digest in self._verdicts and self._clock.monotonic() < self._verdicts[digest][1]
 
 
 class _Process:
@@ -116,7 +126,7 @@ class _Process:
                 raise
             if answer is None:
                 self.close()
-                return "it takes too long to check"
+                return _TOO_LONG
             problem: str | None = msgspec.json.decode(answer)
             return problem
 

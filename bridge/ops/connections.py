@@ -6,6 +6,8 @@ import logging
 import resource
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -45,10 +47,20 @@ def expect_a_reader(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALLED_S))
 
 
-def expect_a_reader_of_answers(connection: socket.socket) -> None:
-    """The same for a unix socket, of which the kernel knows no such thing: a write that stalls is an error."""
-    if connection.family == socket.AF_UNIX:
-        connection.settimeout(STALLED_S)
+@contextmanager
+def reader_expected(connection: socket.socket) -> Iterator[None]:
+    """The same for a unix socket, of which the kernel knows no such thing: a write that stalls is an error.
+
+    Only around a request: a proxy keeps a connection without one for longer, and then uses it again.
+    """
+    if connection.family != socket.AF_UNIX:
+        yield
+        return
+    connection.settimeout(STALLED_S)
+    try:
+        yield
+    finally:
+        connection.settimeout(None)
 
 
 class Waiting:

@@ -104,10 +104,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
         """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
-        connections.expect_a_reader_of_answers(sock)
         if self.ending:
             req.force_close()
-        return super().handle_request(listener_name, req, sock, addr)
+        with connections.reader_expected(sock):
+            return super().handle_request(listener_name, req, sock, addr)
 
 
 discard.waiting = Worker.waiting.wait

@@ -243,3 +243,16 @@ def test_an_answer_is_looked_at_while_a_schema_still_is(checker: SchemaChecker) 
     assert mismatch(checker, PERSON, {"name": "Bob"}) is None
     bomb.join(SOON_S)
     assert isinstance(bomb.exception, BridgeError)
+
+
+def test_a_schema_that_took_too_long_once_is_looked_at_again_later(
+    checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOO_LONG_S", 0.2)
+    with monkeypatch.context() as busy:
+        # As on a host that is busy with something else.
+        busy.setattr(module, "SCHEMA_TIMEOUT_S", 0.0)
+        assert "too long" in refusal(checker, PERSON)
+    assert "too long" in refusal(checker, PERSON)
+    gevent.sleep(0.3)
+    checker.check(PERSON)

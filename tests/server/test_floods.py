@@ -132,35 +132,67 @@ def test_a_request_behind_one_that_runs_does_not_stop_it(intact: Server, key: st
         assert wire.answer().json == {"status": "ok"}
 
 
-def test_on_a_unix_socket_no_client_can_move_the_path_that_its_proxy_saw(tmp_path: Path) -> None:
-    path = tmp_path / "bridge.sock"
-    env = servers.environment(tmp_path / "data", {"BRIDGE_SOCKET": str(path)})
+@contextlib.contextmanager
+def on_a_unix_socket(folder: Path, extra: dict[str, str] | None = None) -> Iterator[Callable[[], socket.socket]]:
+    """A server on a unix socket, and a way to connect to it."""
+    path = folder / "bridge.sock"
+    env = servers.environment(folder / "data", {"BRIDGE_SOCKET": str(path), **(extra or {})})
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.demo_server"],
         env=env,
-        cwd=tmp_path,
+        cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10)
+        connection.connect(str(path))
+        return connection
+
     try:
         assert process.stderr is not None
         while "listens on" not in process.stderr.readline():
             assert process.poll() is None
+        yield connect
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stderr.close()
+
+
+def is_well(connection: socket.socket) -> bool:
+    """Ask for a sign of life, and read it to its end."""
+    connection.sendall(head("GET", "/health"))
+    answer = b""
+    while not answer.endswith(b'{"status":"ok"}\n') and (piece := connection.recv(65536)):
+        answer += piece
+    return answer.startswith(b"HTTP/1.1 200")
+
+
+def test_on_a_unix_socket_no_client_can_move_the_path_that_its_proxy_saw(tmp_path: Path) -> None:
+    with on_a_unix_socket(tmp_path) as connect:
         for header in (
             "SCRIPT_NAME: /public",
             "PATH_INFO: /admin/keys",
             "X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off",
         ):
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(10)
-                connection.connect(str(path))
+            with connect() as connection:
                 connection.sendall(head("GET", "/public/admin/keys", header, key=ADMIN_KEY))
                 assert b" 404 " in connection.recv(65536).split(b"\r\n")[0]
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stderr.close()
+
+
+def test_on_a_unix_socket_who_reads_nothing_is_let_go_and_who_asks_nothing_is_kept(tmp_path: Path) -> None:
+    with on_a_unix_socket(tmp_path, {"DEMO_STALLED_SECONDS": "1"}) as connect, connect() as idle, connect() as stalled:
+        assert is_well(idle)
+        # What it asks for is more than fits into any buffer, and it never reads.
+        stalled.settimeout(30)
+        with pytest.raises(ConnectionError):
+            stalled.sendall(head("GET", "/openapi.json") * 100_000)
+        # A proxy keeps its connections for longer than anybody may take to read, and uses them again.
+        assert is_well(idle)
 
 
 # --- many, slow, and rude -------------------------------------------------------------------------
