@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks import lab
-from bridge.engine.providers import claude_protocol, codex_protocol
+from bridge.providers import claude_protocol, codex_protocol
 from tests.real_cli.install import binaries
 
 CLAUDE_MODEL, CODEX_MODEL = "claude-sonnet-5-5", "gpt-6-sol"

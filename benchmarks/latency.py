@@ -54,7 +54,7 @@ class DemoDirect:
     }
 
     def __init__(self, warm: int) -> None:
-        start = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.providers.demo_cli as c; c.main()"
+        start = "import sys; sys.path.append(sys.argv[1]); import bridge.providers.demo_cli as c; c.main()"
         argv = [sys.executable, "-I", "-c", start, str(lab.ROOT)]
         self._children = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(warm)]
 

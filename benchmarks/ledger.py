@@ -33,16 +33,16 @@ from flask import Flask
 from benchmarks import lab
 from bridge.clock import Clock, day_of, month_of
 from bridge.http.context import require_key
+from bridge.keys.key import to_disk
+from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of
 from bridge.ledger.accounts import Accounts, Counts, Import, Reservation, Reserve, Settle
-from bridge.ledger.document import Document
-from bridge.ledger.key import to_disk
-from bridge.ledger.keys import Key, KeyBook, KeyHash, hash_of
 from bridge.ledger.ledger import Ledger
-from bridge.ledger.limits import Limits
-from bridge.ledger.lines import encode
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.requestlog import RequestLog
-from bridge.ledger.store import Store
+from bridge.limits import Limits
+from bridge.records.runlog import RequestLog
+from bridge.store.document import Document
+from bridge.store.folder import Store
+from bridge.store.lines import encode
 from bridge.types import Charge, Usage
 from tests.support.ledger import record
 

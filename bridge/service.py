@@ -11,30 +11,30 @@ from typing import Any, Protocol
 import gevent
 
 from bridge.clock import Clock
-from bridge.engine import account, memory
 from bridge.engine.admission import Admission
 from bridge.engine.engine import Engine
-from bridge.engine.provider import Provider
-from bridge.engine.providers.claude import ClaudeProvider
-from bridge.engine.providers.codex import CodexProvider
-from bridge.engine.providers.demo import DemoProvider
 from bridge.engine.records import cut_off
 from bridge.engine.schema import SchemaChecker
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.admin import AdminCredentials
-from bridge.ledger.audit import Audit
-from bridge.ledger.backups import Backups
-from bridge.ledger.document import Document
-from bridge.ledger.jobs import JobBook
-from bridge.ledger.keys import KeyBook
+from bridge.keys.admin import AdminCredentials
+from bridge.keys.keys import KeyBook
 from bridge.ledger.ledger import Ledger, Reservation
-from bridge.ledger.models import ModelBook
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.requestlog import RequestLog
-from bridge.ledger.statistics import Statistics
-from bridge.ledger.store import Store
+from bridge.providers.claude import ClaudeProvider
+from bridge.providers.codex import CodexProvider
+from bridge.providers.demo import DemoProvider
+from bridge.providers.models import ModelBook
+from bridge.providers.provider import Provider
+from bridge.records.audit import Audit
+from bridge.records.jobs import JobBook
+from bridge.records.runlog import RequestLog
+from bridge.records.statistics import Statistics
+from bridge.sandbox import account, memory
+from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
+from bridge.store.backups import Backups
+from bridge.store.document import Document
+from bridge.store.folder import Store
 from bridge.types import Charge, RunRecord
 
 #: Memory that is left to the bridge, to codex and to the rest of the host, in bytes.

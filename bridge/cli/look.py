@@ -12,9 +12,9 @@ import click
 
 from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, show_json
 from bridge.errors import BridgeError
-from bridge.ledger.store import Store
 from bridge.ops.local import admin_client
 from bridge.ops.table import money, print_table
+from bridge.store.folder import Store
 
 #: Exit status of `capacity` by its verdict.
 VERDICTS = {"green": 0, "yellow": 10, "red": 20}

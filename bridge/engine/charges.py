@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
-from bridge.ledger.keys import Key
+from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
-from bridge.ledger.limits import effective
 from bridge.ledger.pricing import PriceTable, cost
+from bridge.limits import effective
 from bridge.settings import Settings
 from bridge.types import Charge, Completed, Failed, Usage
 

@@ -15,19 +15,19 @@ from bridge.engine.admission import Admission
 from bridge.engine.charges import Charges
 from bridge.engine.jobs import Jobs
 from bridge.engine.load import check_load
-from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.records import log_line, new_run_id
 from bridge.engine.repair import second_attempt
 from bridge.engine.run import Attempt, Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
-from bridge.ledger.jobs import JobBook, Repeat, owner_of
-from bridge.ledger.key import may_use
-from bridge.ledger.keys import Key
+from bridge.keys.key import may_use
+from bridge.keys.keys import Key
+from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger, Reservation
-from bridge.ledger.loops import LoopGuard
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.requestlog import RequestLog
+from bridge.providers.provider import Provider, ProviderStatus
+from bridge.records.jobs import JobBook, Repeat, owner_of
+from bridge.records.runlog import RequestLog
 from bridge.settings import Settings
 from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 

@@ -11,9 +11,9 @@ import msgspec
 
 from bridge.engine.run import Run, without_prompts
 from bridge.errors import BridgeError
-from bridge.ledger.jobs import Job, JobBook, Repeat, interrupted, owner_of
-from bridge.ledger.key import Key
+from bridge.keys.key import Key
 from bridge.ledger.ledger import Reservation
+from bridge.records.jobs import Job, JobBook, Repeat, interrupted, owner_of
 from bridge.types import Finished, GenerationRequest
 
 log = logging.getLogger("bridge")

@@ -12,12 +12,12 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
-from bridge.engine.provider import Conversation, Provider
 from bridge.engine.stops import StopFilter
-from bridge.engine.tokens import estimate
 from bridge.errors import BridgeError
-from bridge.ledger.jobs import Repeat
 from bridge.ledger.ledger import Reservation
+from bridge.providers.provider import Conversation, Provider
+from bridge.providers.tokens import estimate
+from bridge.records.jobs import Repeat
 from bridge.types import (
     Activity,
     Answer,
@@ -91,7 +91,7 @@ class Run:
         self.reservation = reservation
         self.request = request
         self.stream = stream
-        #: whose job it is; see ledger/jobs.py
+        #: whose job it is; see records/jobs.py
         self.owner = owner
         #: whether it goes on when its client leaves, because somebody will come back for its end
         self.kept = kept

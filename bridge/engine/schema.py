@@ -22,9 +22,9 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
-from bridge.engine.process import Child, ChildError
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError
+from bridge.sandbox.child import Child, ChildError
+from bridge.sandbox.scratch import Scratch
 
 #: Largest schema, in bytes of JSON.
 MAX_SCHEMA_BYTES = 100_000

@@ -15,7 +15,7 @@ from bridge.engine.engine import PREVIEW_CHARACTERS
 from bridge.errors import CODES, BridgeError
 from bridge.http.area import admin_blueprint, audit, page_limit
 from bridge.http.context import service_of
-from bridge.ledger.requestlog import Filter
+from bridge.records.runlog import Filter
 
 blueprint = admin_blueprint("admin_logs", __name__)
 

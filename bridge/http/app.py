@@ -11,21 +11,10 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import (
-    admin,
-    admin_logs,
-    admin_runs,
-    dashboard,
-    description,
-    generate,
-    jobs,
-    login,
-    me,
-    metrics,
-    respond,
-    upkeep,
-    v1,
-)
+from bridge.http import admin_keys as admin
+from bridge.http import admin_logs, admin_runs, description, generate, jobs, login, me, metrics, respond, v1
+from bridge.http import host_only as upkeep
+from bridge.http import pages as dashboard
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.body import Intake, Request
 from bridge.http.context import service_of, sessions_of

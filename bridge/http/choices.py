@@ -7,8 +7,8 @@ from typing import Literal
 
 from bridge.errors import BridgeError
 from bridge.http.context import service_of
-from bridge.ledger.key import PROVIDERS, may_use
-from bridge.ledger.keys import Key
+from bridge.keys.key import PROVIDERS, may_use
+from bridge.keys.keys import Key
 from bridge.types import ModelChoice
 
 

@@ -9,7 +9,7 @@ from flask import current_app, g, request
 from bridge.engine.engine import Engine
 from bridge.errors import BridgeError
 from bridge.http.session import COOKIE, Session, Sessions
-from bridge.ledger.keys import Key
+from bridge.keys.keys import Key
 from bridge.service import Service
 
 _HOW_TO_BE_ADMIN = "Send it as 'Authorization: Bearer ADMIN_KEY', or log in at /admin/."

@@ -11,7 +11,7 @@ from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, require_key
 from bridge.http.respond import CLOUDFLARE_PATIENCE_S
-from bridge.ledger.jobs import Job
+from bridge.records.jobs import Job
 from bridge.types import Finished
 from bridge.wire.api import Ended
 from bridge.wire.apis import APIS

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from bridge.clock import iso
-from bridge.engine import memory
 from bridge.http.choices import allowed, usual
 from bridge.http.context import engine_of, is_admin, require_key, service_of
-from bridge.ledger.keys import Key
-from bridge.ledger.limits import effective
+from bridge.keys.keys import Key
+from bridge.limits import effective
+from bridge.sandbox import memory
 
 blueprint = Blueprint("me", __name__)
 

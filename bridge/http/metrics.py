@@ -26,10 +26,10 @@ from prometheus_client.registry import Collector
 from bridge import __version__
 from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
-from bridge.engine.footprint import descendants, resident_bytes
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import require_admin, service_of
-from bridge.ledger.key import PROVIDERS
+from bridge.keys.key import PROVIDERS
+from bridge.sandbox.footprint import descendants, resident_bytes
 from bridge.service import Service
 from bridge.types import RunRecord
 

@@ -11,7 +11,7 @@ import msgspec
 
 from bridge import __version__
 from bridge.errors import CODES, BridgeError
-from bridge.http import shapes
+from bridge.http import views as shapes
 from bridge.http.operations import OPERATIONS, Operation, Query
 from bridge.wire import anthropic_answer, native_answer, openai, openai_chat_answer
 from bridge.wire.api import Api

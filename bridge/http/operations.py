@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.errors import CODES
-from bridge.http import shapes
+from bridge.http import views as shapes
 from bridge.types import RunRecord
 from bridge.wire import anthropic, anthropic_answer, models, native, openai, openai_chat, openai_chat_answer
 from bridge.wire import openai_responses as responses

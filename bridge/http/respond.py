@@ -16,9 +16,9 @@ from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of
 from bridge.http.disconnect import watch
-from bridge.ledger.jobs import Repeat
-from bridge.ledger.keys import Key
+from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
+from bridge.records.jobs import Repeat
 from bridge.types import Finished, GenerationRequest
 from bridge.wire.api import Api, Ended, Generation
 

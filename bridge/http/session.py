@@ -18,7 +18,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.http.address import is_secure
-from bridge.ledger.admin import AdminCredentials
+from bridge.keys.admin import AdminCredentials
 from bridge.settings import Settings
 
 COOKIE, PATH = "bridge_session", "/admin"

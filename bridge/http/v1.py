@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, jsonify, request
 
-from bridge.engine.tokens import prompt_estimate
 from bridge.errors import BridgeError
 from bridge.http.choices import usable
 from bridge.http.context import engine_of, require_key, service_of
 from bridge.http.respond import repeat_of, respond
-from bridge.ledger.keys import Key
+from bridge.keys.keys import Key
 from bridge.ledger.pricing import PICO, Rates
+from bridge.providers.tokens import prompt_estimate
 from bridge.types import GenerationRequest, ModelChoice
 from bridge.wire import (
     anthropic,

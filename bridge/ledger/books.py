@@ -10,11 +10,11 @@ import msgspec
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.accounts import Account, Accounts, Record
-from bridge.ledger.document import REPAIR_HINT
-from bridge.ledger.files import unbroken
-from bridge.ledger.journal import Journal
-from bridge.ledger.lines import read_forwards, seq_of
-from bridge.ledger.store import Store
+from bridge.store.document import REPAIR_HINT
+from bridge.store.files import unbroken
+from bridge.store.folder import Store
+from bridge.store.journal import Journal
+from bridge.store.lines import read_forwards, seq_of
 
 COMPACT_LINES = 20_000
 COMPACT_BYTES = 16 * 2**20

@@ -11,8 +11,8 @@ import msgspec
 from bridge.clock import day_of, iso, month_of, next_day_at, next_month_at
 from bridge.errors import BridgeError
 from bridge.ledger.accounts import MINUTE_S, Account, Totals
-from bridge.ledger.limits import Caps, dollars
 from bridge.ledger.pricing import Price, affordable_output, ceiling_cost
+from bridge.limits import Caps, dollars
 
 MINIMUM_OUTPUT_TOKENS = 256
 """An answer that could only be shorter than this is not begun, unless no more was asked for."""

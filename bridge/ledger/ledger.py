@@ -8,14 +8,14 @@ from typing import Any
 
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
+from bridge.keys.keys import Key
 from bridge.ledger import report
 from bridge.ledger.accounts import Counts, Import, Release, Reservation, Reserve, Reset, Settle, counts_of
 from bridge.ledger.books import Books
 from bridge.ledger.caps import Ask, Moment, fit
-from bridge.ledger.keys import Key
-from bridge.ledger.limits import effective
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.store import Store
+from bridge.limits import effective
+from bridge.store.folder import Store
 from bridge.types import Charge
 
 __all__ = ["Ledger", "Reservation"]

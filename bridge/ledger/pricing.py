@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bridge.clock import Clock
-from bridge.ledger.operatorfile import OperatorFile
+from bridge.store.operatorfile import OperatorFile
 from bridge.types import Usage
 
 PICO = 1_000_000

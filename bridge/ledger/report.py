@@ -9,7 +9,7 @@ from typing import Any
 from bridge.clock import iso
 from bridge.ledger.accounts import Account, Accounts, Counts, Totals
 from bridge.ledger.caps import Moment
-from bridge.ledger.limits import Caps, dollars
+from bridge.limits import Caps, dollars
 
 Remaining = dict[tuple[str, str], int]
 """("requests" | "tokens" | "cost", "day" | "month") -> what is left: a count, or micro-dollars."""

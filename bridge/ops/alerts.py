@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import day_of, iso, month_of, parse_iso
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.limits import effective
+from bridge.limits import effective
 from bridge.ops import alert as rules
 from bridge.ops.alert import Alert
 from bridge.ops.webhook import Post, Webhook

@@ -11,11 +11,11 @@ from typing import IO, Any
 
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger import archive
-from bridge.ledger import restore as restores
-from bridge.ledger.archive import Manifest
+from bridge.ops import restore as restores
 from bridge.ops.local import AdminClient, admin_client
 from bridge.settings import Settings
+from bridge.store import archive
+from bridge.store.archive import Manifest
 
 #: The name of a backup in a folder, by the time at which it was made.
 _DATED = re.compile(r"cli-bridge-\d{8}T\d{6}Z\.tar\.gz")

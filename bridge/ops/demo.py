@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bridge.ledger.limits import Limits
+from bridge.limits import Limits
 from bridge.ops import serve
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings

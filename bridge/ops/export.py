@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from bridge.errors import StoreError
-from bridge.ledger.files import open_private
 from bridge.ops.local import admin_client
 from bridge.settings import Settings
+from bridge.store.files import open_private
 
 #: All days that the ledger keeps.
 _DAYS = 400

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreLocked
-from bridge.ledger.store import Store
 from bridge.settings import Settings
+from bridge.store.folder import Store
 
 #: Longest that a running server may take for an answer, in seconds.
 TIMEOUT_S = 60.0

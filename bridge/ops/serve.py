@@ -23,16 +23,16 @@ from gevent.server import StreamServer
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
-from bridge.engine import account
 from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http import discard
 from bridge.http.app import create_app
-from bridge.ledger.store import Store
 from bridge.ops import connections
 from bridge.ops.alerts import Alerts
 from bridge.ops.notify import notify, take_socket
+from bridge.sandbox import account
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
+from bridge.store.folder import Store
 
 log = logging.getLogger("bridge")
 

@@ -10,9 +10,9 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request, Response
 
 from bridge.http.session import COOKIE, IDLE_S, PATH, Sessions
-from bridge.ledger.admin import AdminCredentials
-from bridge.ledger.document import Document
+from bridge.keys.admin import AdminCredentials
 from bridge.settings import Settings
+from bridge.store.document import Document
 from tests.browser.conftest import Visit, profile
 from tests.support.ledger import FrozenClock
 from tests.support.server import ADMIN_KEY, Server

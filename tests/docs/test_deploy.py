@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from bridge.cli import main
-from bridge.engine import account
 from bridge.ops.serve import DRAIN_S, GRACEFUL_TIMEOUT_S, KEEP_ALIVE_S
+from bridge.sandbox import account
 from bridge.settings import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]

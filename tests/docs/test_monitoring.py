@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.http.metrics import MOST_VALUES, Metrics
-from bridge.ledger.limits import Limits
+from bridge.limits import Limits
 from bridge.ops.alert import WINDOWS_S
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings

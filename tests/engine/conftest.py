@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 
 from bridge.clock import Clock
-from bridge.engine.providers.claude import ClaudeProvider
-from bridge.engine.providers.codex import CodexProvider
-from bridge.engine.scratch import Scratch
+from bridge.providers.claude import ClaudeProvider
+from bridge.providers.codex import CodexProvider
+from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from tests.engine.harness import children, install_fake, processes_of, until
 

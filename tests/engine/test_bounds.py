@@ -14,15 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bridge.engine import account as accounts
-from bridge.engine import breaker, guard, memory, watch
-from bridge.engine.account import Account
-from bridge.engine.process import Child, capture
-from bridge.engine.providers import claude as claude_module
-from bridge.engine.providers.claude import ClaudeProvider
-from bridge.engine.providers.codex import CodexProvider
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, SettingsError
+from bridge.providers import breaker
+from bridge.providers import claude as claude_module
+from bridge.providers.claude import ClaudeProvider
+from bridge.providers.codex import CodexProvider
+from bridge.sandbox import account as accounts
+from bridge.sandbox import guard, memory, watch
+from bridge.sandbox.account import Account
+from bridge.sandbox.child import Child, capture
+from bridge.sandbox.scratch import Scratch
 from tests.engine.harness import ask, complete, fail, install_fake, until
 
 ENV = {"PATH": "/usr/bin:/bin"}
@@ -251,7 +252,7 @@ def test_another_users_process_dies_with_the_server(theirs: Scratch, tmp_path: P
     script = (
         "import gevent.monkey; gevent.monkey.patch_all()\n"
         "import os, signal\nfrom pathlib import Path\n"
-        "from bridge.engine.account import Account\nfrom bridge.engine.process import Child\n"
+        "from bridge.sandbox.account import Account\nfrom bridge.sandbox.child import Child\n"
         f"who = {None if who is None else (who.name, who.uid, who.gid)!r}\n"
         "account = who and Account(*who, Path('/'))\n"
         "child = Child(['sleep', '300'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'), account=account)\n"

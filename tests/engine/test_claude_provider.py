@@ -8,8 +8,8 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from bridge.engine.providers.claude import ClaudeProvider
-from bridge.engine.scratch import Scratch
+from bridge.providers.claude import ClaudeProvider
+from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, Image, Message, Submitted, Text, TextDelta
 from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, fail, talking, told, until
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.engine.providers.claude import ClaudeProvider
 from bridge.errors import BridgeError
+from bridge.providers.claude import ClaudeProvider
 from tests.engine.harness import ask, complete, told
 
 Make = Callable[..., ClaudeProvider]

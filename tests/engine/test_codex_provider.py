@@ -11,9 +11,9 @@ from typing import Any
 import gevent
 import pytest
 
-from bridge.engine.providers.codex import CodexProvider
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError
+from bridge.providers.codex import CodexProvider
+from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, Image, Message, Submitted, Text, TextDelta, Usage
 from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, fail, talking, told, until
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.clock import Clock
-from bridge.engine.providers.demo import DemoProvider
-from bridge.engine.scratch import Scratch
+from bridge.providers.demo import DemoProvider
+from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, Image, Message, Submitted, Text
 from tests.engine.conftest import matches
 from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, talking, until

@@ -14,7 +14,7 @@ from bridge.engine import load
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.app import create_app
-from bridge.ledger.limits import Limits
+from bridge.limits import Limits
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, Image, Message, Text

@@ -9,12 +9,12 @@ import gevent
 import pytest
 
 from bridge.clock import Clock
-from bridge.engine import breaker as breaker_module
-from bridge.engine import pool as module
-from bridge.engine.breaker import Breaker
-from bridge.engine.pool import Pool
-from bridge.engine.process import Child, ChildError
 from bridge.errors import BridgeError
+from bridge.providers import breaker as breaker_module
+from bridge.providers import pool as module
+from bridge.providers.breaker import Breaker
+from bridge.providers.pool import Pool
+from bridge.sandbox.child import Child, ChildError
 from tests.engine.harness import children, until
 
 

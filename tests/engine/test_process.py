@@ -13,8 +13,8 @@ import gevent
 import psutil
 import pytest
 
-from bridge.engine import process
-from bridge.engine.process import Child, ChildError, capture
+from bridge.sandbox import child as process
+from bridge.sandbox.child import Child, ChildError, capture
 from tests.engine.harness import children, descriptors, until
 
 #: A sleep that no other process on the machine sleeps.
@@ -232,7 +232,7 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     root = Path(process.__file__).resolve().parents[2]
     code = (
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "from pathlib import Path\nfrom bridge.engine.process import Child\nimport time\n"
+        "from pathlib import Path\nfrom bridge.sandbox.child import Child\nimport time\n"
         "child = Child(['sleep', '1003'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'))\n"
         "print(child.pid, flush=True)\ntime.sleep(1000)\n"
     )

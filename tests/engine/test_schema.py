@@ -14,8 +14,8 @@ import pytest
 
 from bridge.engine import schema as module
 from bridge.engine.schema import MAX_SCHEMA_BYTES, SchemaChecker
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError
+from bridge.sandbox.scratch import Scratch
 from tests.engine.harness import children, until
 
 PERSON = {

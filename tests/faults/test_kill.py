@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from bridge.ledger.books import Books
-from bridge.ledger.limits import Limits
-from bridge.ledger.requestlog import RequestLog
+from bridge.limits import Limits
+from bridge.records.runlog import RequestLog
 from bridge.service import Service
 from bridge.settings import Settings
 from tests.support import server as servers

@@ -14,12 +14,12 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError, StoreError, StoreLocked
-from bridge.ledger.admin import AdminCredentials
-from bridge.ledger.keys import KeyBook
-from bridge.ledger.limits import Limits
-from bridge.ledger.repair import check, repair
-from bridge.ledger.requestlog import RequestLog
-from bridge.ledger.store import Store
+from bridge.keys.admin import AdminCredentials
+from bridge.keys.keys import KeyBook
+from bridge.limits import Limits
+from bridge.ops.repair import check, repair
+from bridge.records.runlog import RequestLog
+from bridge.store.folder import Store
 from bridge.types import Charge, Usage
 from tests.support.ledger import Desk, FrozenClock, record
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.engine.process import ChildError
-from bridge.engine.providers import claude_answer
-from bridge.engine.providers.app_server import AppServer
-from bridge.engine.providers.codex_turn import CodexTurn
+from bridge.providers import claude_answer
+from bridge.providers.app_server import AppServer
+from bridge.providers.codex_turn import CodexTurn
+from bridge.sandbox.child import ChildError
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, Usage
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"

@@ -24,7 +24,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from bridge.clock import day_of
 from bridge.errors import BridgeError
 from bridge.ledger.accounts import Reservation
-from bridge.ledger.limits import Limits, effective
+from bridge.limits import Limits, effective
 from bridge.types import Charge, Usage
 from tests.support.ledger import UNLIMITED, Desk, FrozenClock, key_with
 

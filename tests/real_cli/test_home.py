@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge.engine.providers import claude_protocol
+from bridge.providers import claude_protocol
 from tests.real_cli.install import binaries
 
 

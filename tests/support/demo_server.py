@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 
 from bridge.clock import Clock
-from bridge.engine.provider import Provider
-from bridge.engine.providers.demo import DemoProvider
 from bridge.engine.schema import SchemaChecker
-from bridge.engine.scratch import Scratch
 from bridge.http import body, discard, respond
 from bridge.ops import connections, serve
+from bridge.providers.demo import DemoProvider
+from bridge.providers.provider import Provider
+from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from bridge.clock import day_of, iso
+from bridge.keys.key import to_disk
+from bridge.keys.keys import Key, KeyHash, hash_of
 from bridge.ledger.accounts import Accounts, Counts, Import
-from bridge.ledger.document import Document
-from bridge.ledger.key import to_disk
-from bridge.ledger.keys import Key, KeyHash, hash_of
-from bridge.ledger.limits import Limits
-from bridge.ledger.lines import encode
-from bridge.ledger.store import Store
+from bridge.limits import Limits
+from bridge.store.document import Document
+from bridge.store.folder import Store
+from bridge.store.lines import encode
 from tests.support.ledger import record
 
 PROMPTS = (

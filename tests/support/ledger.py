@@ -12,11 +12,11 @@ import gevent
 
 from bridge.clock import Clock, parse_iso
 from bridge.errors import BridgeError
-from bridge.ledger.keys import Key
+from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation, Resolve
-from bridge.ledger.limits import Limits
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.store import Store
+from bridge.limits import Limits
+from bridge.store.folder import Store
 from bridge.types import Charge, RunRecord, Usage
 
 NOON = "2026-11-20T12:00:00Z"

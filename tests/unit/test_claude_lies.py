@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.engine.providers import claude_answer as meaning
-from bridge.engine.providers import claude_protocol as protocol
+from bridge.providers import claude_answer as meaning
+from bridge.providers import claude_protocol as protocol
 from bridge.types import Completed, Event, Failed, Usage
 from tests.unit.test_claude_protocol import SCHEMA, ask, play
 

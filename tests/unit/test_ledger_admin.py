@@ -7,8 +7,8 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.admin import AdminCredentials
-from bridge.ledger.document import Document
+from bridge.keys.admin import AdminCredentials
+from bridge.store.document import Document
 
 WRONG = ["", " ", "x", "cba_", "x" * 1_000_000, "ключ", "\udcff\ud800", "\0", "a\nb"]
 
@@ -123,7 +123,7 @@ def test_a_reset_that_cannot_be_saved_leaves_the_old_key(document, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bridge.ledger.document.write_private", full)
+    monkeypatch.setattr("bridge.store.document.write_private", full)
     with pytest.raises(BridgeError, match="could not write"):
         credentials.reset()
     assert credentials.verify(old)

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import BridgeError, StoreError, StoreLocked
-from bridge.ledger import archive
-from bridge.ledger.admin import AdminCredentials
-from bridge.ledger.document import Document
-from bridge.ledger.keys import KeyBook
-from bridge.ledger.limits import Limits
-from bridge.ledger.requestlog import RequestLog
-from bridge.ledger.restore import restore
-from bridge.ledger.store import RESTORING, Store
+from bridge.keys.admin import AdminCredentials
+from bridge.keys.keys import KeyBook
+from bridge.limits import Limits
+from bridge.ops.restore import restore
+from bridge.records.runlog import RequestLog
+from bridge.store import archive
+from bridge.store.document import Document
+from bridge.store.folder import RESTORING, Store
 from tests.support.ledger import Desk, FrozenClock, record
 
 MADE = "2026-11-20T12:00:00.000Z"
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_no_half_backup(desk: Desk, tmp_path: Path, monkeypat
 def test_what_root_restores_belongs_to_the_owner_of_the_folder(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bridge.ledger import restore as module
+    from bridge.ops import restore as module
 
     save(desk, tmp_path / "b.tar.gz")
     given: dict[str, tuple[int, int]] = {}

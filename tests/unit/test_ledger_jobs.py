@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger import jobs as module
-from bridge.ledger.jobs import Job, JobBook, Repeat, read
+from bridge.records import jobs as module
+from bridge.records.jobs import Job, JobBook, Repeat, read
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
 
 

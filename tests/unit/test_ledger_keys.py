@@ -7,9 +7,9 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.document import Document
-from bridge.ledger.keys import KeyBook
-from bridge.ledger.limits import Limits
+from bridge.keys.keys import KeyBook
+from bridge.limits import Limits
+from bridge.store.document import Document
 from tests.support.ledger import FrozenClock
 
 
@@ -162,7 +162,7 @@ def test_a_save_that_fails_changes_nothing(book, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bridge.ledger.document.write_private", full)
+    monkeypatch.setattr("bridge.store.document.write_private", full)
     for change in (book.revoke, book.disable, book.rotate):
         assert code_of(change, "alice") == "storage_failed"
     assert code_of(book.create, "bob", Limits()) == "storage_failed"

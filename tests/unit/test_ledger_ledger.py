@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from bridge.ledger.accounts import KEPT_DAYS, Counts
-from bridge.ledger.limits import Limits
+from bridge.limits import Limits
 from bridge.types import Charge, Usage
 from tests.support.ledger import Desk, FrozenClock, key_with
 

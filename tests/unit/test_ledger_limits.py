@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.ledger.limits import Limits, effective
+from bridge.limits import Limits, effective
 from bridge.settings import LIMIT_DEFAULTS
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from bridge.clock import parse_iso
 from bridge.errors import BridgeError
-from bridge.ledger.audit import Audit
-from bridge.ledger.requestlog import Filter, RequestLog
+from bridge.records.audit import Audit
+from bridge.records.runlog import Filter, RequestLog
 from tests.support.ledger import NOON, FrozenClock, record
 
 
@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_and_the_log_goes_on_once_there_is_room(log, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bridge.ledger.journal.write_all", full)
+        patch.setattr("bridge.store.journal.write_all", full)
         with pytest.raises(BridgeError) as refused:
             log.write(record("run_2"))
         assert refused.value.code == "storage_failed"

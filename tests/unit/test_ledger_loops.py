@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.ledger.loops import BURST_HISTORY, LoopGuard, Verdict
+from bridge.keys.loops import BURST_HISTORY, LoopGuard, Verdict
 from tests.support.ledger import FrozenClock
 
 

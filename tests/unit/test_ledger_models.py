@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.models import ModelBook
 from bridge.ledger.pricing import PriceTable
+from bridge.providers.models import ModelBook
 from bridge.types import ModelChoice
 from tests.support.ledger import FrozenClock
 

@@ -9,8 +9,8 @@ import pytest
 from bridge.clock import parse_iso
 from bridge.ledger.accounts import Accounts, Counts, Import, Reservation, Reserve
 from bridge.ledger.caps import Moment
-from bridge.ledger.limits import Limits, effective
 from bridge.ledger.report import daily, nearest_cap
+from bridge.limits import Limits, effective
 
 TODAY = "2026-11-20"
 NOW = Moment.of(parse_iso("2026-11-20T12:00:00Z"), ZoneInfo("UTC"))

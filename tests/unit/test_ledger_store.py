@@ -10,10 +10,10 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError, StoreError, StoreLocked
-from bridge.ledger.document import Document
-from bridge.ledger.journal import Journal
-from bridge.ledger.lines import intact, read_backwards, read_forwards, seq_of
-from bridge.ledger.store import Store
+from bridge.store.document import Document
+from bridge.store.folder import Store
+from bridge.store.journal import Journal
+from bridge.store.lines import intact, read_backwards, read_forwards, seq_of
 from tests.support.ledger import Desk
 
 
@@ -59,7 +59,7 @@ def test_root_does_not_open_the_folder_of_another_user(tmp_path, monkeypatch):
 def test_a_second_process_is_refused_and_told_who_has_the_folder(tmp_path):
     Store.open(tmp_path)
     other = (
-        "import sys; from pathlib import Path; from bridge.ledger.store import Store\n"
+        "import sys; from pathlib import Path; from bridge.store.folder import Store\n"
         "from bridge.errors import StoreLocked\n"
         "try: Store.open(Path(sys.argv[1]))\n"
         "except StoreLocked as e: print(e.pid)"
@@ -71,7 +71,7 @@ def test_a_second_process_is_refused_and_told_who_has_the_folder(tmp_path):
 def test_the_lock_is_free_again_after_close_and_after_death(tmp_path):
     Store.open(tmp_path).close()
     dying = (
-        "import os, sys; from pathlib import Path; from bridge.ledger.store import Store\n"
+        "import os, sys; from pathlib import Path; from bridge.store.folder import Store\n"
         "Store.open(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", dying, str(tmp_path)]).returncode == -9

@@ -11,11 +11,11 @@ import pytest
 
 from bridge.clock import parse_iso
 from bridge.errors import StoreError
-from bridge.ledger import archive, document, upgrade
-from bridge.ledger.keys import KeyBook
-from bridge.ledger.store import Store
+from bridge.keys.keys import KeyBook
 from bridge.service import Service
 from bridge.settings import Settings
+from bridge.store import archive, document, upgrade
+from bridge.store.folder import Store
 from tests.support.ledger import FrozenClock
 
 FIXTURES = sorted((Path(__file__).resolve().parents[1] / "fixtures").glob("data-schema-*"))

@@ -6,10 +6,10 @@ from typing import Any
 
 from bridge.engine.repair import second_attempt
 from bridge.engine.run import Attempt
-from bridge.engine.tokens import text_ceiling
 from bridge.errors import BridgeError
 from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
+from bridge.providers.tokens import text_ceiling
 from bridge.types import Charge, GenerationRequest, Message, Text, Usage
 
 #: $10 a million tokens, of either kind

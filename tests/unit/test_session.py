@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from bridge.http.app import create_app
 from bridge.http.session import BACKGROUND_HEADER, COOKIE, IDLE_S, LONGEST_S, RENEW_S, TOKEN_HEADER
-from bridge.ledger.limits import Limits
+from bridge.limits import Limits
 from bridge.service import Service
 from bridge.settings import Settings
 from tests.support.ledger import FrozenClock

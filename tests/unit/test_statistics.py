@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.clock import iso
-from bridge.ledger import statistics
-from bridge.ledger.requestlog import RequestLog
-from bridge.ledger.statistics import HOUR_S, HOURS, RECENT, Statistics
+from bridge.records import statistics
+from bridge.records.runlog import RequestLog
+from bridge.records.statistics import HOUR_S, HOURS, RECENT, Statistics
 from tests.support.ledger import FrozenClock, record
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.errors import SettingsError, StoreError
-from bridge.ledger import repair as repairs
+from bridge.ops import repair as repairs
 from bridge.ops.doctor import clis, data, host, network
 from bridge.ops.doctor.finding import Finding, fail
 from bridge.settings import Settings

@@ -11,18 +11,18 @@ import gevent
 import gevent.queue
 
 from bridge.clock import Clock
-from bridge.engine.provider import Provider, ProviderStatus
 from bridge.engine.schema import SchemaChecker
-from bridge.engine.scratch import Scratch
 from bridge.errors import BridgeError, StoreError
-from bridge.ledger.limits import dollars
 from bridge.ledger.pricing import PriceTable, cost
-from bridge.ledger.store import Store
+from bridge.limits import dollars
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
 from bridge.ops.local import admin_client
 from bridge.ops.table import money
+from bridge.providers.provider import Provider, ProviderStatus
+from bridge.sandbox.scratch import Scratch
 from bridge.service import real_providers
 from bridge.settings import Settings
+from bridge.store.folder import Store
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text
 
 #: The versions that the tests cover: those of deploy/clis.

@@ -10,15 +10,15 @@ from typing import Any
 
 from bridge.clock import Clock, parse_iso
 from bridge.errors import StoreError
-from bridge.ledger import repair as repairs
-from bridge.ledger import upgrade
-from bridge.ledger.document import Document
-from bridge.ledger.key import from_disk
-from bridge.ledger.limits import effective
-from bridge.ledger.store import RESTORING, Store
+from bridge.keys.key import from_disk
+from bridge.limits import effective
+from bridge.ops import repair as repairs
 from bridge.ops.alert import BACKUP_OVERDUE_S, LOW_DISK_BYTES
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
 from bridge.settings import Settings
+from bridge.store import upgrade
+from bridge.store.document import Document
+from bridge.store.folder import RESTORING, Store
 
 _OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.clock import Clock, iso, next_day_at
-from bridge.engine import account
-from bridge.engine.memory import CLAUDE_PROCESS_BYTES, total_bytes
-from bridge.ledger.store import Store
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.sandbox import account
+from bridge.sandbox.memory import CLAUDE_PROCESS_BYTES, total_bytes
 from bridge.service import RESERVED_BYTES, slots, warm_processes
 from bridge.settings import Settings
+from bridge.store.folder import Store
 
 #: Before this the clock must be wrong: the program is newer.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()

@@ -1,0 +1,71 @@
+"""`/admin/…` for the commands on this host that look after the data: backup and import.
+
+Only with the token of the lock file, which nobody has who comes through the network.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+from flask import Blueprint, Response, g, jsonify, request
+
+from bridge.clock import iso
+from bridge.errors import BridgeError
+from bridge.http.context import require_admin, service_of
+from bridge.records import takeover
+
+blueprint = Blueprint("upkeep", __name__, url_prefix="/admin")
+
+
+@blueprint.before_request
+def _only_this_host() -> None:
+    g.actor = require_admin()
+    if g.actor != "command line":
+        raise BridgeError("not_found", "This is only for the cli-bridge command on the bridge's own host.")
+
+
+@blueprint.get("/snapshot")
+def snapshot() -> Response:
+    """The ledger at this moment, as usage.json would hold it."""
+    return Response(service_of().ledger.snapshot(), mimetype="application/json")
+
+
+@blueprint.post("/backups")
+def note_backup() -> Response:
+    """Take note of how a backup went: `{"bytes"}`, or `{"error"}`."""
+    try:
+        body = msgspec.json.decode(request.get_data(cache=False), type=dict[str, int | str])
+    except msgspec.MsgspecError:
+        body = {}
+    backups = service_of().backups
+    match body:
+        case {"bytes": int(size)}:
+            backups.note_good(size)
+        case {"error": str(error)}:
+            backups.note_failure(error)
+        case _:
+            raise BridgeError("invalid_request", "This needs bytes or error.")
+    return jsonify({"message": "Noted.", **backups.notes()})
+
+
+@blueprint.post("/import")
+def import_all() -> Response:
+    """Take over keys, usage and log lines of another program; see takeover.py for the shape."""
+    service = service_of()
+    try:
+        body = msgspec.json.decode(request.get_data(cache=False))
+    except (msgspec.MsgspecError, RecursionError):
+        raise BridgeError("invalid_request", "The body is not valid JSON.") from None
+    oldest = service.clock.now() - timedelta(days=service.settings.log_retention_days).total_seconds()
+    result = takeover.take_over(
+        takeover.read(body),
+        keys=service.keys,
+        ledger=service.ledger,
+        log=service.log,
+        oldest_line=iso(max(0.0, oldest)),
+        kept=(lambda prompt: None) if service.settings.log_prompts == "off" else (lambda prompt: prompt),
+    )
+    for name in result.keys_added:
+        service.audit.write("key_imported", name, actor=g.actor, address=g.address)
+    return jsonify(msgspec.to_builtins(result))

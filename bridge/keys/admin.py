@@ -1,0 +1,152 @@
+"""The admin's credentials: admin.json with a scrypt hash, the secrets of cookies, and the session epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import Any
+
+import msgspec
+from gevent.lock import BoundedSemaphore
+
+from bridge.errors import StoreError
+from bridge.store.document import REPAIR_HINT, Document
+from bridge.store.files import in_thread, unbroken
+
+PREFIX = "cba_"
+_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
+_COOKIE_SECRETS = 3
+
+#: One at a time for the whole process: guesses wait for each other instead of taking the processor.
+_scrypt_turn = BoundedSemaphore(1)
+
+
+class _Hash(msgspec.Struct, frozen=True):
+    salt: str
+    scrypt: str
+
+
+class _State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """admin.json."""
+
+    schema: int = 1
+    key: _Hash | None = None
+    #: oldest to newest; the newest signs, all verify
+    cookie_secrets: tuple[str, ...] = ()
+    epoch: int = 1
+
+
+class AdminCredentials:
+    """Who is the admin. A key from the environment wins, and is kept nowhere but in memory."""
+
+    def __init__(self, document: Document, settings_key: str | None) -> None:
+        """Read admin.json. Raises StoreError where it is damaged."""
+        self._document = document
+        # Candidates are compared as keyed digests: equally long, and of no use outside this process.
+        self._pepper = secrets.token_bytes(32)
+        self._from_settings = settings_key is not None
+        self._good: bytes | None = None if settings_key is None else self._digest(settings_key)
+        try:
+            self._state = msgspec.convert(document.load() or {}, _State)
+        except msgspec.ValidationError as error:
+            raise StoreError(f"admin.json is damaged: {error}.", REPAIR_HINT) from None
+
+    @property
+    def cookie_secrets(self) -> list[str]:
+        """For signing sessions: oldest to newest. Empty before `ensure`."""
+        return list(self._state.cookie_secrets)
+
+    @property
+    def epoch(self) -> int:
+        """Sessions of an earlier epoch are over."""
+        return self._state.epoch
+
+    def ensure(self) -> str | None:
+        """Make what is missing. Returns the admin key if one was made now, which is the only time that it
+        can be seen. Raises BridgeError storage_failed."""
+        raw = None
+        changes: dict[str, Any] = {}
+        if not self._state.cookie_secrets:
+            changes["cookie_secrets"] = (secrets.token_hex(32),)
+        if self._state.key is None and not self._from_settings:
+            raw = PREFIX + secrets.token_urlsafe(32)
+            changes["key"] = _hash(raw)
+        if changes:
+            self._save(**changes)
+        return raw
+
+    def reset(self) -> str:
+        """Replace the stored key by a new one, end all sessions, and return the key.
+
+        Raises BridgeError storage_failed; then the old one stays.
+        """
+        raw = PREFIX + secrets.token_urlsafe(32)
+        self._save(key=_hash(raw), epoch=self._state.epoch + 1)
+        if not self._from_settings:
+            self._good = None
+        return raw
+
+    def verify(self, candidate: str) -> bool:
+        """Whether a text is the admin key.
+
+        Whatever a wrong text looks like, it is treated the same: no early answer tells a guesser about
+        length or alphabet. After the key has been right once, it is recognised without scrypt.
+        """
+        digest = self._digest(candidate)
+        if self._good is not None and hmac.compare_digest(digest, self._good):
+            return True
+        if self._from_settings:
+            return False
+        stored = self._state.key or _NOBODY
+        right = hmac.compare_digest(_scrypt(candidate, stored.salt), stored.scrypt)
+        if not right or stored is not self._state.key:
+            return False
+        self._good = digest
+        return True
+
+    def end_sessions(self) -> None:
+        """Log everybody out: a new epoch, and a new secret to sign with. Raises BridgeError storage_failed."""
+        kept = (*self._state.cookie_secrets, secrets.token_hex(32))[-_COOKIE_SECRETS:]
+        self._save(epoch=self._state.epoch + 1, cookie_secrets=kept)
+
+    def _save(self, **changes: Any) -> None:
+        def step() -> None:
+            state = msgspec.structs.replace(self._state, **changes)
+            self._document.save(msgspec.to_builtins(state))
+            self._state = state
+
+        unbroken(step)
+
+    def _digest(self, candidate: str) -> bytes:
+        return hmac.digest(self._pepper, _bytes(candidate), "sha256")
+
+
+def _hash(raw: str) -> _Hash:
+    salt = secrets.token_hex(16)
+    return _Hash(salt, _scrypt(raw, salt))
+
+
+def _scrypt(candidate: str, salt: str) -> str:
+    # Of the candidate's SHA-256, so that the work does not depend on its length.
+    secret = hashlib.sha256(_bytes(candidate)).digest()
+    with _scrypt_turn:
+        return in_thread(
+            lambda: hashlib.scrypt(
+                secret, salt=bytes.fromhex(salt), n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32
+            ).hex()
+        )
+
+
+def _bytes(candidate: str) -> bytes:
+    """Any text as bytes; what no encoding allows must not be an error that tells it from other guesses."""
+    return candidate.encode("utf-8", "surrogatepass")
+
+
+_NOBODY = _Hash("00" * 16, "")
+"""Compared with where there is no key yet; nothing is equal to it."""
+
+
+def check_state(content: dict[str, Any]) -> None:
+    """Raise ValueError where the content of admin.json cannot be used."""
+    msgspec.convert(content, _State)

@@ -1,0 +1,184 @@
+"""The demo provider: a simulated CLI of our own, so that everything can be tried without an account.
+
+It stands in the place of claude and codex in `cli-bridge demo`, and nowhere else: it is never a
+fall-back for a missing CLI. Its answers say that they are made up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError
+from bridge.providers.breaker import Breaker
+from bridge.providers.pool import Pool
+from bridge.providers.provider import Emit, ProviderStatus
+from bridge.providers.tokens import text_ceiling
+from bridge.sandbox.child import Child, ChildError
+from bridge.sandbox.scratch import Scratch
+from bridge.types import (
+    Answer,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Image,
+    Submitted,
+    TextDelta,
+    Usage,
+)
+
+#: What an image counts in the simulation, in tokens.
+IMAGE_TOKENS = 1600
+
+_START = "import sys; sys.path.append(sys.argv[1]); import bridge.providers.demo_cli as cli; cli.main()"
+
+
+class DemoProvider:
+    """Runs requests on the simulated CLI, one warm process each, as the claude provider does."""
+
+    enforces_output_limit = True
+
+    def __init__(
+        self,
+        name: str,
+        default_model: str,
+        scratch: Scratch,
+        clock: Clock,
+        *,
+        matches: Callable[[dict[str, Any], Any], str | None],
+        warm: int = 2,
+        pace_s: float = 0.02,
+    ) -> None:
+        """`name` is the provider it stands for; `pace_s` the pause between two pieces of an answer."""
+        self.name = name
+        self.default_model = default_model
+        self._scratch = scratch
+        self._matches = matches
+        self._pace_s = pace_s
+        self._breaker = Breaker(clock)
+        self._pool = Pool(self._spawn, warm, clock, self._breaker)
+        self._children: set[Child] = set()
+
+    def open(self) -> None:
+        self._pool.open()
+
+    def close(self) -> None:
+        self._pool.close()
+        children = list(self._children)
+        for child in children:
+            child.stop()
+        for child in children:
+            child.wait(2)
+
+    def check(self) -> ProviderStatus:
+        return self.status()
+
+    def status(self) -> ProviderStatus:
+        return ProviderStatus(self.name, True, "demo", "demo", warm=self._pool.warm).with_starts(self._breaker)
+
+    def input_ceiling(self, request: GenerationRequest) -> int:
+        return text_ceiling(request, IMAGE_TOKENS)
+
+    def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
+        return _Conversation(self._pool.take, request, emit, self._matches, self._pace_s)
+
+    def _spawn(self) -> Child:
+        root = str(Path(__file__).resolve().parents[2])
+        child = Child(
+            [sys.executable, "-I", "-c", _START, root],
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            cwd=self._scratch.empty,
+        )
+        self._children.add(child)
+        gevent.spawn(self._forget, child)
+        return child
+
+    def _forget(self, child: Child) -> None:
+        child.wait()
+        child.stop()
+        self._children.discard(child)
+
+
+class _Conversation:
+    """One prompt on one process, which ends with it."""
+
+    def __init__(
+        self,
+        take: Callable[[], tuple[Child, bool]],
+        request: GenerationRequest,
+        emit: Emit,
+        matches: Callable[[dict[str, Any], Any], str | None],
+        pace_s: float,
+    ) -> None:
+        self._take = take
+        self._request = request
+        self._emit = emit
+        self._matches = matches
+        self._pace_s = pace_s
+        self._child: Child | None = None
+        self._warm = False
+        self._cancelled = False
+        gevent.spawn(self._converse)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._child is not None:
+            self._child.stop()
+
+    def _converse(self) -> None:
+        try:
+            self._child, self._warm = self._take()
+            if not self._cancelled:
+                self._emit_until_end(self._child)
+        except ChildError as error:
+            self._say(Failed(BridgeError("cli_failed", f"The demo CLI failed: {error}.")))
+        finally:
+            if self._child is not None:
+                self._child.stop()
+
+    def _emit_until_end(self, child: Child) -> None:
+        request = self._request
+        self._say(Submitted(self._warm))
+        question = {
+            "prompt": request.messages[-1].text,
+            "turns": len(request.messages),
+            "images": sum(isinstance(p, Image) for m in request.messages for p in m.content),
+            "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
+            "maxOutputTokens": request.max_output_tokens,
+            "schema": request.schema,
+            "paceSeconds": self._pace_s,
+        }
+        child.write(msgspec.json.encode(question) + b"\n")
+        text: list[str] = []
+        for line in child.lines():
+            message = msgspec.json.decode(line)
+            if message["type"] == "delta":
+                text.append(message["text"])
+                self._say(TextDelta(message["text"]))
+            else:
+                self._say(self._end("".join(text), message))
+                return
+        self._say(Failed(BridgeError("cli_failed", "The demo CLI ended before the answer was complete.")))
+
+    def _end(self, text: str, message: dict[str, Any]) -> Event:
+        output = message.get("output")
+        usage = Usage(message["inputTokens"], output_tokens=message["outputTokens"])
+        if self._request.schema is not None and message["stopReason"] == "end_turn":
+            problem = self._matches(self._request.schema, output)
+            if problem is not None:
+                error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=text)
+                return Failed(error, usage)
+        answer = Answer(text, self._request.model, message["stopReason"], usage, None, output)
+        return Completed(answer)
+
+    def _say(self, event: Event) -> None:
+        if not self._cancelled:
+            self._emit(event)

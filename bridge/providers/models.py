@@ -1,0 +1,101 @@
+"""Which CLI a model's name stands for, and names of the operator's own: models.json in the data folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError
+from bridge.keys.key import PROVIDERS
+from bridge.ledger.pricing import PriceTable
+from bridge.store.operatorfile import OperatorFile
+from bridge.types import MODEL_PATTERN, ModelChoice
+
+_HINT = "Correct or remove models.json in the data folder; docs/limits.md shows what it may hold."
+#: provider -> how the names of its models begin; the first that fits counts
+_BEGIN = {
+    "claude": re.compile(r"claude|sonnet|opus|haiku|fable|mythos", re.IGNORECASE),
+    "codex": re.compile(r"gpt|chatgpt|codex|o\d", re.IGNORECASE),
+}
+
+
+class ModelBook:
+    """Finds the CLI for a model's name. A change of models.json holds within about a second."""
+
+    def __init__(self, path: Path, clock: Clock, prices: PriceTable, allowed: Mapping[str, tuple[str, ...]]) -> None:
+        """`allowed`: provider -> its allow-list, empty for any. Raises StoreError where the file cannot be used."""
+        self._prices = prices
+        self._allowed = allowed
+        none: Mapping[str, ModelChoice] = {}
+        self._file = OperatorFile(path, clock, self._parse, none, _HINT)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with models.json, if it cannot be used any more."""
+        return self._file.problem
+
+    @property
+    def aliases(self) -> Mapping[str, ModelChoice]:
+        """The operator's names, and what they stand for."""
+        return self._file.value
+
+    def resolve(self, name: str) -> ModelChoice:
+        """What a name stands for. Raises BridgeError not_found."""
+        choice = self.aliases.get(name)
+        if choice is not None:
+            return choice
+        provider = self._provider_of(name)
+        if provider is None:
+            raise BridgeError(
+                "not_found",
+                f"No CLI is known for the model {name}.",
+                "Choose one of the models that GET /v1/models lists.",
+            )
+        return ModelChoice(provider, name)
+
+    def names(self, provider: str) -> list[str]:
+        """The models of a provider that can be named: its allow-list, or those with a known price."""
+        return list(self._allowed.get(provider, ())) or self._prices.models(provider)
+
+    def _provider_of(self, name: str) -> str | None:
+        for provider in PROVIDERS:
+            if name in self._allowed.get(provider, ()):
+                return provider
+        for provider in PROVIDERS:
+            if name.lower().removesuffix("[1m]") in self._prices.models(provider):
+                return provider
+        return next((provider for provider, begins in _BEGIN.items() if begins.match(name)), None)
+
+    def _parse(self, data: bytes) -> Mapping[str, ModelChoice]:
+        """Raises ValueError that says what is wrong."""
+        file = msgspec.json.decode(data, type=_File)
+        if file.schema != 1:
+            raise ValueError(f"it has schema {file.schema}, not 1")
+        aliases = {}
+        for alias, given in file.aliases.items():
+            target = _Target(given) if isinstance(given, str) else given
+            for name in (alias, target.model):
+                if not re.fullmatch(MODEL_PATTERN, name):
+                    raise ValueError(f"{name!r} is not a well-formed model name")
+            if target.model != alias and target.model in file.aliases:
+                raise ValueError(f"the alias {alias} stands for {target.model}, which is an alias itself")
+            provider = target.provider or self._provider_of(target.model)
+            if provider not in PROVIDERS:
+                raise ValueError(f"the alias {alias} needs a provider: one of {', '.join(PROVIDERS)}")
+            aliases[alias] = ModelChoice(provider, target.model, alias)
+        return aliases
+
+
+class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    model: str
+    provider: str | None = None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    aliases: dict[str, str | _Target] = {}
+    schema: int = 1
+    note: str = ""

@@ -1,0 +1,219 @@
+"""Processes started ahead of their one run, so that a run does not wait for a CLI to boot.
+
+Any of them can take any request: the model is told to the process with the prompt, so there is one
+pool and not one for each model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+import gevent.event
+from gevent.lock import BoundedSemaphore
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError
+from bridge.providers.breaker import Breaker
+from bridge.sandbox.child import Child, ChildError
+from bridge.sandbox.footprint import resident_bytes
+
+#: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
+#: connection that could go stale, but a CLI is not made to sit for days.
+MAX_IDLE_S, MAX_IDLE_BYTES = 1800.0, 400 * 2**20
+#: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
+REFILL_PAUSE_S = 0.3
+#: Longest time for which a start waits for a quiet moment, in seconds.
+LONGEST_DELAY_S = 1.0
+#: How long a process must have stood before it counts as one that starts, in seconds, once one has not.
+PROOF_S = 2.0
+#: How often the keeper looks around, in seconds.
+LOOK_S = 2.0
+#: How long a run waits for memory for its process, and how often it looks, in seconds.
+ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
+#: When to come again where there is no memory, in seconds.
+COME_AGAIN_S = 20.0
+#: After this long the next process may boot, whatever has become of the one before, in seconds.
+BOOT_S = 3.0
+
+
+class Pool:
+    """Keeps up to `size` processes warm. Each is handed out once and never comes back."""
+
+    def __init__(
+        self,
+        spawn: Callable[[], Child],
+        size: int,
+        clock: Clock,
+        breaker: Breaker,
+        *,
+        at_once: int | None = None,
+        quiet: Callable[[], bool] = lambda: True,
+        room: Callable[[int], bool] = lambda processes: True,
+        short: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`spawn` starts a process (raises ChildError). `at_once` is how many may boot at a time: more than
+        there are cores only take longer, all of them, and more work. A process has booted when it prints.
+        `quiet` says whether a refill may start now, `room` whether there is memory for so many more,
+        `short` whether warm ones should go."""
+        self._spawn = spawn
+        self.size = size
+        self._clock = clock
+        self._breaker = breaker
+        self._quiet = quiet
+        self._room = room
+        self._short = short
+        self._turns = None if at_once is None else BoundedSemaphore(at_once)
+        self._warm: deque[tuple[Child, float]] = deque()
+        self._wanted = gevent.event.Event()
+        self._keeper: gevent.Greenlet[[], None] | None = None
+
+    @property
+    def warm(self) -> int:
+        """How many processes stand ready."""
+        return sum(child.alive for child, _ in self._warm)
+
+    def open(self) -> None:
+        """Begin to keep processes warm."""
+        if self.size and self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+            self._wanted.set()
+
+    def take(self, wanted: Callable[[], bool] = lambda: True) -> tuple[Child, bool]:
+        """A warm process, or a fresh one where none is ready; and whether it is warm. Runs that wait for their
+        turn to boot one get it in the order in which they came, unless they are not `wanted` any more.
+
+        Raises ChildError, or BridgeError overloaded where there is no memory for one.
+        """
+        short_since: float | None = None
+        while wanted():
+            child = self._stands_ready()
+            if child is not None:
+                return child, True
+            if self._room(1):
+                short_since = None
+                child = self._new(wanted)
+                if child is not None:
+                    return child, False
+                continue
+            now = self._clock.monotonic()
+            short_since = now if short_since is None else short_since
+            if now >= short_since + ROOM_WAIT_S:
+                message = "The bridge's host is short of memory."
+                raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
+            gevent.sleep(ROOM_LOOK_S)
+        raise ChildError("nobody waits for it any more")
+
+    def _stands_ready(self) -> Child | None:
+        while self._warm:
+            child, _ = self._warm.popleft()
+            self._wanted.set()
+            if child.alive:
+                child.step_forward()
+                return child
+            child.stop()
+        return None
+
+    def _new(self, wanted: Callable[[], bool]) -> Child | None:
+        """A new process when it is its turn; None where by then it is not needed, or there is no room any more."""
+        if self._turns is None:
+            return self._spawn()
+        self._turns.acquire()
+        new = None
+        try:
+            if wanted() and not self._warm and self._room(1):
+                new = self._spawn()
+            return new
+        finally:
+            self._end_turn(new)
+
+    def _end_turn(self, booting: Child | None) -> None:
+        """Let the next one boot: now, or when this process has."""
+        assert self._turns is not None
+        if booting is None:
+            self._turns.release()
+        else:
+            gevent.spawn(self._end_turn_later, booting)
+
+    def _end_turn_later(self, booting: Child) -> None:
+        booting.spoke.wait(BOOT_S)
+        self._end_turn(None)
+
+    def shed(self) -> bool:
+        """Give one warm process up, to free its memory; whether there was one."""
+        if not self._warm:
+            return False
+        child, _ = self._warm.pop()
+        child.stop()
+        return True
+
+    def close(self) -> None:
+        """Stop what is warm; nothing is started any more."""
+        if self._keeper is not None:
+            self._keeper.kill()
+        while self._warm:
+            child, _ = self._warm.popleft()
+            child.stop()
+            child.wait(2)
+
+    def _keep(self) -> None:
+        """The refill: one start at a time, with a pause between them, and longer ones after failures."""
+        while True:
+            self._wanted.wait(timeout=LOOK_S)
+            self._wanted.clear()
+            self._discard()
+            # A run should find room for a process of its own before one is kept that nobody may need.
+            while len(self._warm) < self.size and self._room(2):
+                gevent.sleep(self._breaker.pause_s)
+                if self._warm:
+                    # First a pause: the run that has just taken a process is in its most urgent moment. But
+                    # where none is left, whoever comes next would have to boot one anyway.
+                    gevent.sleep(REFILL_PAUSE_S)
+                    self._await_quiet()
+                self._start_one()
+
+    def _start_one(self) -> None:
+        if self._turns is not None:
+            self._turns.acquire()
+        child = None
+        try:
+            child = self._spawn()
+        except ChildError:
+            self._breaker.failed()
+            return
+        finally:
+            if self._turns is not None:
+                self._end_turn(child)
+        child.step_back()
+        entry = (child, self._clock.monotonic())
+        self._warm.append(entry)
+        if child.wait(PROOF_S if self._breaker.failures else REFILL_PAUSE_S) is None:
+            self._breaker.succeeded()
+        else:
+            self._lose(entry)
+
+    def _lose(self, entry: tuple[Child, float]) -> None:
+        """One ended although nobody had used it."""
+        if entry in self._warm:
+            self._warm.remove(entry)
+            entry[0].stop()
+            self._breaker.failed()
+
+    def _await_quiet(self) -> None:
+        """Not beside a run that is just starting: a boot would slow it. But under steady load, anyway."""
+        deadline = self._clock.monotonic() + LONGEST_DELAY_S
+        while not self._quiet() and self._clock.monotonic() < deadline:
+            gevent.sleep(0.02)
+
+    def _discard(self) -> None:
+        """Let go of what has died, is old, has grown, or is in the way of something that matters more."""
+        for entry in list(self._warm):
+            child, began = entry
+            if not child.alive:
+                self._lose(entry)
+            elif self._clock.monotonic() - began > MAX_IDLE_S or resident_bytes(child.pid) > MAX_IDLE_BYTES:
+                self._warm.remove(entry)
+                child.stop()
+        if self._short():
+            self.shed()

@@ -1,0 +1,283 @@
+"""Answers that are kept: of jobs, and of requests with an Idempotency-Key. One file each in jobs/.
+
+A job is on the disk before its CLI sees the prompt, and its answer before anybody is told of it.
+Prompts are not kept, answers are: for KEPT_S, within a bound for each key and one for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from gevent.lock import BoundedSemaphore
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError, StoreError
+from bridge.keys.key import Key
+from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
+from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
+
+SCHEMA = 1
+#: How long an answer is kept, in seconds.
+KEPT_S = 24 * 3600.0
+#: The most that is kept, in answers and bytes of one key, and in bytes of all. The oldest go first.
+MOST_OF_KEY, MOST_BYTES_OF_KEY, MOST_BYTES = 1000, 64 * 2**20, 512 * 2**20
+#: When a request is to come again whose first one still runs, in seconds.
+COME_AGAIN_S = 5.0
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """By what a repeated request is known: digests (hex) of its Idempotency-Key, and of path and body."""
+
+    key: str
+    body: str
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A kept answer. `request` has neither messages nor system prompt; `finished` is None until the end."""
+
+    id: str
+    owner: str
+    started_at: float
+    request: GenerationRequest
+    repeat: Repeat | None = None
+    finished: Finished | None = None
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    hint: str
+    retry_after: float | None
+    facts: dict[str, Any]
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A job as its file holds it."""
+
+    id: str
+    owner: str
+    started_at: float
+    request: GenerationRequest
+    schema: int
+    repeat: Repeat | None = None
+    charge: Charge | None = None
+    duration_ms: int = 0
+    answer: Answer | None = None
+    error: _Error | None = None
+
+
+class _Entry(msgspec.Struct):
+    owner: str
+    started_at: float
+    repeat: Repeat | None
+    size: int = 0
+    ended: bool = False
+
+
+_row = msgspec.json.Decoder(_Row)
+
+
+def owner_of(key: Key) -> str:
+    """Whose a job is: a name may be used again after its key was revoked, but not this."""
+    return f"{key.name} {key.created_at}"
+
+
+class JobBook:
+    """All kept answers: what is where, in memory; the answers themselves only on disk."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        """Look at the files. Raises StoreError where one cannot be read."""
+        self._folder = folder
+        self._clock = clock
+        #: oldest first, like what each owner has
+        self._entries: dict[str, _Entry] = {}
+        self._owned: dict[str, dict[str, None]] = {}
+        self._sizes: Counter[str] = Counter()
+        self._by_repeat: dict[tuple[str, str], str] = {}
+        self._writing = BoundedSemaphore(1)
+        try:
+            private_folder(folder)
+            for leaving in folder.glob("*.new"):
+                leaving.unlink()
+            for path in sorted(folder.glob("*.json")):
+                self._remember(read(path), path.stat().st_size)
+        except OSError as error:
+            raise StoreError(f"The job folder cannot be used ({error.strerror}).", "Check the data folder.") from None
+
+    def earlier(self, owner: str, repeat: Repeat) -> Job | None:
+        """The job of the same Idempotency-Key that has ended.
+
+        Raises BridgeError conflict where it had another body, or has not ended.
+        """
+        found = self._by_repeat.get((owner, repeat.key))
+        if found is None:
+            return None
+        entry = self._entries[found]
+        if entry.repeat != repeat:
+            raise BridgeError(
+                "conflict",
+                "This Idempotency-Key was used with another request.",
+                "Use a new Idempotency-Key for each new request.",
+            )
+        if not entry.ended:
+            raise BridgeError(
+                "conflict",
+                "The first request with this Idempotency-Key is still running.",
+                "Send it again after the time in Retry-After.",
+                retry_after=COME_AGAIN_S,
+            )
+        return self.get(found, owner)
+
+    def get(self, job_id: str, owner: str) -> Job | None:
+        """A job of this owner. One that has not ended is not finished. Raises BridgeError storage_failed."""
+        entry = self._entries.get(job_id)
+        if entry is None or entry.owner != owner:
+            return None
+        try:
+            return in_thread(read, self._path(job_id))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_failed(error) from None
+        except StoreError as error:
+            raise BridgeError("storage_failed", "The kept answer cannot be read.", error.hint) from None
+
+    def add(self, job: Job) -> None:
+        """Keep a job that has begun; on the disk when this returns.
+
+        Raises BridgeError conflict where its Idempotency-Key has been taken meanwhile, or storage_failed.
+        """
+        if job.repeat is not None and (job.owner, job.repeat.key) in self._by_repeat:
+            self.earlier(job.owner, job.repeat)
+            raise BridgeError("conflict", "The first request with this Idempotency-Key has just ended.", retry_after=1)
+        self._remember(job, 0)
+        try:
+            self._save(job)
+        except BridgeError:
+            self._forget(job.id)
+            raise
+
+    def finish(self, job: Job) -> None:
+        """Keep the end of a job. A request that failed without cost may be sent again under its
+        Idempotency-Key, and then runs again. Raises BridgeError storage_failed."""
+        assert job.finished is not None
+        if isinstance(job.finished.result, BridgeError) and not job.finished.charge.cost_micro:
+            self._forget_repeat(job.id)
+            job = msgspec.structs.replace(job, repeat=None)
+        self._save(job)
+        own = self._owned.get(job.owner, {})
+        while len(own) > MOST_OF_KEY or self._sizes[job.owner] > MOST_BYTES_OF_KEY:
+            if not self._forget_oldest(own):
+                break
+        while self._sizes.total() > MOST_BYTES and self._forget_oldest(self._entries):
+            pass
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that did not come to run."""
+        self._forget(job_id)
+
+    def prune(self) -> None:
+        """Remove what has been kept long enough."""
+        too_old = self._clock.now() - KEPT_S
+        for job_id in [each for each, entry in self._entries.items() if entry.ended and entry.started_at < too_old]:
+            self._forget(job_id)
+
+    def _save(self, job: Job) -> None:
+        data = _encode(job)
+        try:
+            with self._writing:
+                in_thread(_replace, self._path(job.id), data)
+        except OSError as error:
+            raise storage_failed(error) from error
+        entry = self._entries.get(job.id)
+        if entry is not None:
+            self._sizes[job.owner] += len(data) - entry.size
+            entry.size, entry.ended = len(data), job.finished is not None
+
+    def _remember(self, job: Job, size: int) -> None:
+        # Whatever a file says that was found: nothing runs any more.
+        self._entries[job.id] = _Entry(job.owner, job.started_at, job.repeat, size, ended=size > 0)
+        self._owned.setdefault(job.owner, {})[job.id] = None
+        self._sizes[job.owner] += size
+        if job.repeat is not None:
+            self._by_repeat[job.owner, job.repeat.key] = job.id
+
+    def _forget_repeat(self, job_id: str) -> None:
+        entry = self._entries.get(job_id)
+        if entry is not None and entry.repeat is not None:
+            self._by_repeat.pop((entry.owner, entry.repeat.key), None)
+            entry.repeat = None
+
+    def _forget(self, job_id: str) -> None:
+        self._forget_repeat(job_id)
+        entry = self._entries.pop(job_id, None)
+        if entry is not None:
+            self._sizes[entry.owner] -= entry.size
+            del self._owned[entry.owner][job_id]
+            if not self._owned[entry.owner]:
+                del self._owned[entry.owner], self._sizes[entry.owner]
+            self._path(job_id).unlink(missing_ok=True)
+
+    def _forget_oldest(self, among: Iterable[str]) -> bool:
+        """Remove the first of some jobs that has ended; whether there was one."""
+        oldest = next((job_id for job_id in among if self._entries[job_id].ended), None)
+        if oldest is not None:
+            self._forget(oldest)
+        return oldest is not None
+
+    def _path(self, job_id: str) -> Path:
+        return self._folder / f"{job_id}.json"
+
+
+def read(path: Path) -> Job:
+    """The job in a file. Raises StoreError for anything but a whole one, and OSError."""
+    hint = "Move that file away: only a kept answer is lost with it. Usage is not affected."
+    try:
+        row = _row.decode(path.read_bytes())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreError(f"jobs/{path.name} is damaged: {error}.", hint) from None
+    if row.schema != SCHEMA or row.id != path.stem:
+        raise StoreError(f"jobs/{path.name} is not a job of this version of cli-bridge.", hint)
+    finished = None
+    if row.charge is not None:
+        result = row.answer if row.error is None else _error(row.error)
+        if result is None:
+            raise StoreError(f"jobs/{path.name} is damaged: it has no answer.", hint)
+        finished = Finished(result, row.charge, row.duration_ms)
+    return Job(row.id, row.owner, row.started_at, row.request, row.repeat, finished)
+
+
+def interrupted() -> Finished:
+    """The end of a job that a restart of the bridge cut off; the ledger knows what it was charged."""
+    error = BridgeError("cli_failed", "The bridge stopped in the middle of this request.")
+    return Finished(error, Charge(Usage(), 0, assumed=True), 0)
+
+
+def _encode(job: Job) -> bytes:
+    finished = job.finished
+    fields: dict[str, Any] = {}
+    if finished is not None:
+        fields = {"charge": finished.charge, "duration_ms": finished.duration_ms}
+        result = finished.result
+        if isinstance(result, BridgeError):
+            fields["error"] = _Error(result.code, result.message, result.hint, result.retry_after, result.facts)
+        else:
+            fields["answer"] = result
+    row = _Row(job.id, job.owner, job.started_at, job.request, SCHEMA, job.repeat, **fields)
+    return msgspec.json.encode(row)
+
+
+def _error(stored: _Error) -> BridgeError:
+    return BridgeError(stored.code, stored.message, stored.hint, retry_after=stored.retry_after, **stored.facts)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_name(path.name + ".new")
+    write_private(new, data)
+    os.replace(new, path)
+    sync_folder(path.parent)

@@ -1,0 +1,207 @@
+"""What the last two days were like, and what each key did last: in memory, from the request log.
+
+Fed with each line as it is written, and at the start with the newest lines of the files, within bounds.
+Nobody is charged by these figures; they may lack what is older than the bounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+
+from bridge.clock import Clock, iso, parse_iso
+from bridge.records.runlog import RequestLog
+from bridge.store.lines import LINES_A_TURN
+from bridge.types import RunRecord
+
+HOUR_S = 3600
+#: Hours that are kept, and hours of the summary.
+HOURS, SUMMARY_HOURS = 48, 24
+#: Lines kept for each key, characters of a prompt in them, and keys for which they are kept.
+RECENT, PREVIEW_CHARACTERS, MOST_KEYS = 20, 120, 2000
+#: Most that is read of the log at the start.
+MOST_LINES, MOST_BYTES = 20_000, 64 * 2**20
+#: Between two turns of reading, in seconds.
+PAUSE_S = 0.01
+#: Times are counted in classes, each this much longer than the one before: a percentile is right within 5%.
+_STEP = math.log(1.1)
+
+log = logging.getLogger("bridge")
+
+Times = Counter[int]
+
+
+class Hour:
+    """The runs that began in one hour. `refused`: by a cap or a mistake; `stopped`: by the client or the admin."""
+
+    __slots__ = ("failed", "first", "ok", "refused", "stopped", "total")
+
+    def __init__(self) -> None:
+        self.ok = self.failed = self.refused = self.stopped = 0
+        #: provider -> milliseconds to the first piece of text, and to the end, of runs that went well
+        self.first: dict[str, Times] = {}
+        self.total: dict[str, Times] = {}
+
+    def add(self, line: RunRecord) -> None:
+        """Count one run."""
+        if line.status < 400:
+            self.ok += 1
+            self.total.setdefault(line.provider, Counter())[_class(line.duration_ms)] += 1
+            if line.first_token_ms is not None:
+                self.first.setdefault(line.provider, Counter())[_class(line.first_token_ms)] += 1
+        elif line.code == "cancelled":
+            self.stopped += 1
+        elif line.status < 500:
+            self.refused += 1
+        else:
+            self.failed += 1
+
+
+class Statistics:
+    """Requests, failures and times by the hour, and the last requests of each key."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._hours: dict[int, Hour] = {}
+        self._recent: OrderedDict[str, deque[dict[str, Any]]] = OrderedDict()
+        self._since = clock.now()
+
+    def observe(self, record: RunRecord) -> None:
+        """Count a line that was just written."""
+        self._count(record)
+        self._remember(record)
+
+    def fill(self, log_: RequestLog) -> None:
+        """Count what the log has from before this start. Reads it in the background, newest first, and never
+        raises: figures for people must not keep the service from starting."""
+        began = self._since
+        try:
+            for number, record in enumerate(log_.newest(MOST_LINES, MOST_BYTES), start=1):
+                at = parse_iso(record.timestamp)
+                # What this process has written was observed already.
+                if at < began:
+                    self._since = min(self._since, at)
+                    self._count(record)
+                    self._remember_older(record)
+                if number % LINES_A_TURN == 0:
+                    # Requests come first: right after the start somebody may be waiting.
+                    gevent.sleep(PAUSE_S)
+        except OSError as error:
+            log.warning("the last hours could not be read from the log: %s", error.strerror)
+
+    def recent(self, key_name: str) -> list[dict[str, Any]]:
+        """The last requests of a key, newest first."""
+        return list(self._recent.get(key_name, ()))
+
+    def view(self) -> dict[str, Any]:
+        """All of it, as the dashboard shows it; times in milliseconds."""
+        current = int(self._clock.now() // HOUR_S)
+        hours = [self._hours.get(number, _NOTHING) for number in range(current - HOURS + 1, current + 1)]
+        summary = hours[-SUMMARY_HOURS:]
+        providers = sorted({name for hour in summary for name in hour.total})
+        return {
+            "since": iso(self._since),
+            "hours": [
+                {
+                    "at": iso((current - HOURS + 1 + number) * HOUR_S),
+                    **_counts([hour]),
+                    "firstTokenMs": _percentile(_all(hour.first.values()), 0.5),
+                    "durationMs": _percentile(_all(hour.total.values()), 0.5),
+                }
+                for number, hour in enumerate(hours)
+            ],
+            "lastDay": {
+                **_counts(summary),
+                **_times(_all(t for h in summary for t in h.first.values()), "firstTokenMs"),
+                **_times(_all(t for h in summary for t in h.total.values()), "durationMs"),
+            },
+            "providers": {
+                name: {
+                    **_times(_all(h.first[name] for h in summary if name in h.first), "firstTokenMs"),
+                    **_times(_all(h.total[name] for h in summary if name in h.total), "durationMs"),
+                }
+                for name in providers
+            },
+        }
+
+    def _count(self, record: RunRecord) -> None:
+        current = int(self._clock.now() // HOUR_S)
+        number = int(parse_iso(record.timestamp) // HOUR_S)
+        if current - HOURS < number <= current + 1:
+            if number not in self._hours:
+                for old in [each for each in self._hours if each <= current - HOURS]:
+                    del self._hours[old]
+            self._hours.setdefault(number, Hour()).add(record)
+
+    def _remember(self, record: RunRecord) -> None:
+        last = self._recent.setdefault(record.key_name, deque(maxlen=RECENT))
+        self._recent.move_to_end(record.key_name)
+        last.appendleft(_shown(record))
+        if len(self._recent) > MOST_KEYS:
+            self._recent.popitem(last=False)
+
+    def _remember_older(self, record: RunRecord) -> None:
+        """Keep a line that is older than all that are kept, where there is room for it."""
+        if record.key_name not in self._recent:
+            if len(self._recent) >= MOST_KEYS:
+                return
+            self._recent[record.key_name] = deque(maxlen=RECENT)
+            self._recent.move_to_end(record.key_name, last=False)
+        last = self._recent[record.key_name]
+        if len(last) < RECENT:
+            last.append(_shown(record))
+
+
+_NOTHING = Hour()
+
+
+def _shown(record: RunRecord) -> dict[str, Any]:
+    """A line as its key's holder sees it."""
+    return {
+        "id": record.id,
+        "timestamp": record.timestamp,
+        "provider": record.provider,
+        "model": record.model,
+        "status": record.status,
+        "code": record.code,
+        "inputTokens": record.input_tokens + record.cache_read_tokens + record.cache_write_tokens,
+        "outputTokens": record.output_tokens,
+        "costUsd": record.cost_usd,
+        "durationMs": record.duration_ms,
+        "userPrompt": None if record.user_prompt is None else record.user_prompt[:PREVIEW_CHARACTERS],
+    }
+
+
+def _class(milliseconds: int) -> int:
+    return int(math.log(max(1, milliseconds)) / _STEP)
+
+
+def _all(times: Iterable[Times]) -> Times:
+    merged: Times = Counter()
+    for each in times:
+        merged.update(each)
+    return merged
+
+
+def _percentile(times: Times, share: float) -> int | None:
+    """The time that `share` of all stay within, in milliseconds; None where there are none."""
+    wanted = share * times.total()
+    for number in sorted(times):
+        wanted -= times[number]
+        if wanted <= 0:
+            return round(math.exp((number + 0.5) * _STEP))
+    return None
+
+
+def _times(times: Times, name: str) -> dict[str, Any]:
+    return {name: {"p50": _percentile(times, 0.5), "p95": _percentile(times, 0.95)}}
+
+
+def _counts(hours: Iterable[Hour]) -> dict[str, Any]:
+    kinds = ("ok", "failed", "refused", "stopped")
+    return {kind: sum(getattr(hour, kind) for hour in hours) for kind in kinds}

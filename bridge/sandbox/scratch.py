@@ -1,0 +1,86 @@
+"""Throw-away folders for the CLIs: an empty place to stand in, a HOME and a config of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bridge.sandbox import orphans
+from bridge.sandbox.account import Account
+from bridge.sandbox.child import ChildError
+
+
+class Scratch:
+    """A private folder on tmpfs (where there is one) that lives as long as the server.
+
+    Its name comes from the data folder, so that what a killed server left behind is cleared away by
+    the next one, and two servers never share it.
+    """
+
+    def __init__(self, data_dir: Path, account: Account | None = None) -> None:
+        """`account` is who the CLIs run as, if not the service's own user: the folders become theirs."""
+        self.account = account
+        base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+        mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
+        self.path = base / f"cli-bridge-{os.getuid()}-{mark}"
+        orphans.end_leavings(self.path)
+        self.clear()
+        self.path.mkdir(mode=0o700)
+        if account is not None:
+            # To be walked through, not to be looked at.
+            self.path.chmod(0o711)
+        #: An empty folder: the working directory of every CLI. Nobody writes into it.
+        self.empty = self.path / "empty"
+        self.empty.mkdir()
+        # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
+        self.empty.chmod(0o500 if account is None else 0o555)
+
+    def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
+        """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+            paths = [folder / name for name in files or {}]
+            for path, content in zip(paths, (files or {}).values(), strict=True):
+                path.write_bytes(content)
+            if self.account is not None:
+                for path in [*paths, folder]:
+                    os.chown(path, self.account.uid, self.account.gid)
+            return folder
+        except OSError as error:
+            raise ChildError(f"there is no place for its files ({error.strerror})") from None
+
+    def shared_file(self, name: str, content: bytes) -> Path:
+        """A file that every CLI can read and none can write."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o400 if self.account is None else 0o444)
+        return path
+
+    def login_folder(self, variable: str, name: str) -> Path:
+        """Where the CLIs' user keeps a log-in: the folder that an environment variable names, or ~/NAME."""
+        if self.account is not None:
+            return self.account.home / name
+        return Path(os.environ.get(variable) or Path.home() / name)
+
+    @staticmethod
+    def link(file: Path, folder: Path) -> None:
+        """Show one file of the host in a private folder (a log-in, which its CLI may refresh)."""
+        target = folder / file.name
+        if file.exists() and not target.is_symlink():
+            target.symlink_to(file)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove a folder and what is in it; quietly, since a dying CLI may still be writing."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove everything; at start (leavings of a crash) and at the end."""
+        if self.path.is_symlink():
+            self.path.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""A small JSON file that is replaced as a whole: keys.json, admin.json, usage.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bridge.errors import StoreError
+from bridge.store.files import in_thread, keep_previous, storage_failed, sync_folder, write_private
+
+REPAIR_HINT = "Run 'cli-bridge doctor --repair', or put a copy of the data folder from a backup in its place."
+
+
+SCHEMAS: dict[str, int] = {"keys.json": 1, "admin.json": 1, "usage.json": 1}
+"""Document -> the version of its schema that this program reads and writes; others have version 1.
+upgrade.py has the steps from older ones."""
+
+
+class Document:
+    """A JSON object on disk, with the version of its schema.
+
+    A crash at any point leaves the old content or the new. One older version is kept beside it as
+    `NAME.previous`, for a person (or `doctor --repair`) to fall back to; it is never used by itself.
+    """
+
+    def __init__(self, path: Path, schema: int | None = None) -> None:
+        """`schema`: the version to read and write, if not that of `SCHEMAS`."""
+        self.path = path
+        self.previous = path.with_name(path.name + ".previous")
+        self.schema = SCHEMAS.get(path.name, 1) if schema is None else schema
+
+    def load(self) -> dict[str, Any] | None:
+        """The content; None where there is neither the file nor its previous version.
+
+        Raises StoreError for anything that is not a whole object of the right schema version.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            if self.absent:
+                return None
+            raise StoreError(f"{self.path.name} is missing.", REPAIR_HINT) from None
+        except OSError as error:
+            raise StoreError(
+                f"{self.path.name} cannot be read ({os.strerror(error.errno or 0)}).",
+                "Give the user that runs cli-bridge access to its data folder.",
+            ) from None
+        return self.parse(data)
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """Check the bytes of this document. Raises StoreError that says what is wrong with them."""
+        name = self.path.name
+        if not data.strip():
+            raise StoreError(f"{name} is empty.", REPAIR_HINT)
+        try:
+            content = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreError(f"{name} is damaged: {error}.", REPAIR_HINT) from None
+        if not isinstance(content, dict):
+            raise StoreError(f"{name} is damaged: it does not hold a JSON object.", REPAIR_HINT)
+        if content.get("schema") != self.schema:
+            raise StoreError(
+                f"{name} has schema {content.get('schema')!r}; this version of cli-bridge reads {self.schema}.",
+                "Use the version of cli-bridge that wrote it, or restore a backup made by this one.",
+            )
+        return content
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Replace the content; it is on the disk when this returns.
+
+        `content` is read before the first switch to another greenlet. Saves of one document must
+        not overlap. Raises BridgeError storage_failed; the file then holds what it held before.
+        """
+        data = msgspec.json.format(msgspec.json.encode({"schema": self.schema, **content}), indent=1)
+        try:
+            in_thread(self._replace, data + b"\n")
+        except OSError as error:
+            raise storage_failed(error) from error
+
+    def _replace(self, data: bytes) -> None:
+        new = self.path.with_name(self.path.name + ".new")
+        write_private(new, data)
+        if self.path.exists():
+            keep_previous(self.path)
+        os.replace(new, self.path)
+        sync_folder(self.path.parent)
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is neither the file nor its previous version."""
+        return not (self.path.exists() or self.previous.exists())
