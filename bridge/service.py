@@ -29,7 +29,7 @@ from bridge.records.audit import Audit
 from bridge.records.jobs import JobBook
 from bridge.records.runlog import RequestLog
 from bridge.records.statistics import Statistics
-from bridge.sandbox import account, memory
+from bridge.sandbox import host
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from bridge.store.backups import Backups
@@ -112,8 +112,8 @@ class Service:
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""
-        memory.give_back_what_is_freed()
-        scratch = Scratch(self.settings.data_dir, account.find(self.settings.cli_user))
+        host.give_back_what_is_freed()
+        scratch = Scratch(self.settings.data_dir, host.find_user(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
         self.engine = Engine(
             self.settings,
@@ -174,7 +174,7 @@ def slots(settings: Settings) -> int:
     """Runs at once: as set, or what memory and cores of this host bear."""
     if settings.max_concurrent is not None:
         return settings.max_concurrent
-    by_memory = (memory.total_bytes() - RESERVED_BYTES) // memory.CLAUDE_PROCESS_BYTES
+    by_memory = (host.total_bytes() - RESERVED_BYTES) // host.CLAUDE_PROCESS_BYTES
     return max(1, min(by_memory, SLOTS_PER_CORE * (os.cpu_count() or 1)))
 
 

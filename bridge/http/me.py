@@ -11,7 +11,7 @@ from bridge.http.choices import allowed, usual
 from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.keys.keys import Key
 from bridge.limits import effective
-from bridge.sandbox import memory
+from bridge.sandbox import host
 
 blueprint = Blueprint("me", __name__)
 
@@ -58,7 +58,7 @@ def capacity_view() -> dict[str, Any]:
     else:
         # One that is out for a while, and not one that was never set up.
         out = any(not status.available and status.retry_after is not None for status in statuses)
-        verdict = "green" if memory.room() and not out else "yellow"
+        verdict = "green" if host.has_room() and not out else "yellow"
     return {
         "verdict": verdict,
         "slots_free": admission.free,

@@ -29,7 +29,7 @@ from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import require_admin, service_of
 from bridge.keys.key import PROVIDERS
-from bridge.sandbox.footprint import descendants, resident_bytes
+from bridge.sandbox.host import descendants, resident_bytes
 from bridge.service import Service
 from bridge.types import RunRecord
 

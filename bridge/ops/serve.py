@@ -29,7 +29,7 @@ from bridge.http.app import create_app
 from bridge.ops import connections
 from bridge.ops.alerts import Alerts
 from bridge.ops.notify import notify, take_socket
-from bridge.sandbox import account
+from bridge.sandbox import host
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
 from bridge.store.folder import Store
@@ -250,7 +250,7 @@ def run(
     holder = Store.holder(settings.data_dir)
     if holder is not None:
         raise StoreLocked(holder.get("pid"))
-    warning = account.warning(account.find(settings.cli_user))
+    warning = host.user_warning(host.find_user(settings.cli_user))
     if warning and make_providers is None:
         say(warning)
     if "*" in settings.cors_origins:

@@ -16,12 +16,11 @@ from bridge.clock import Clock
 from bridge.engine import structured
 from bridge.errors import BridgeError
 from bridge.providers import claude_protocol as protocol
-from bridge.providers.breaker import Breaker
 from bridge.providers.claude_answer import AnswerParser
-from bridge.providers.pool import Pool
+from bridge.providers.pool import Breaker, Pool
 from bridge.providers.provider import Emit, ProviderStatus
 from bridge.providers.tokens import text_ceiling
-from bridge.sandbox import memory
+from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError, capture, program
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
@@ -69,8 +68,8 @@ class ClaudeProvider:
             self._breaker,
             at_once=os.cpu_count() or 1,
             quiet=lambda: not self._starting,
-            room=memory.room,
-            short=memory.short,
+            room=host.has_room,
+            short=host.is_short,
         )
         self._command: str | None = None
         self._children: set[Child] = set()
@@ -112,7 +111,7 @@ class ClaudeProvider:
         home = self._scratch.folder("claude", {".claude.json": protocol.FIRST_START})
         argv = [self._command or "claude", *protocol.arguments(self.default_model, bare=not self._login)]
         try:
-            child = Child(argv, env=self._environment(home), cwd=self._scratch.empty, account=self._scratch.account)
+            child = Child(argv, env=self._environment(home), cwd=self._scratch.empty, user=self._scratch.user)
         except ChildError:
             self._scratch.remove(home)
             raise
@@ -183,7 +182,7 @@ class ClaudeProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
-            account=self._scratch.account,
+            user=self._scratch.user,
         )
         found = re.search(r"(\d+\.\d+\.\d+) \(Claude Code\)", text)
         return found.group(1) if found else None
@@ -212,7 +211,7 @@ class ClaudeProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
-            account=self._scratch.account,
+            user=self._scratch.user,
         )
         try:
             logged_in = code == 0 and json.loads(text)["loggedIn"] is True

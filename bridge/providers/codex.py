@@ -18,8 +18,8 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.providers import codex_protocol as protocol
 from bridge.providers.app_server import AppServer, RpcError
-from bridge.providers.breaker import Breaker
 from bridge.providers.codex_turn import CodexTurn
+from bridge.providers.pool import Breaker
 from bridge.providers.provider import Emit, ProviderStatus
 from bridge.providers.tokens import text_ceiling
 from bridge.sandbox.child import Child, ChildError, capture, program
@@ -134,7 +134,7 @@ class CodexProvider:
                 [self._command or "codex", *self._arguments(home)],
                 env=self._environment(home),
                 cwd=self._scratch.empty,
-                account=self._scratch.account,
+                user=self._scratch.user,
             )
         except ChildError:
             self._scratch.remove(home)
@@ -211,7 +211,7 @@ class CodexProvider:
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=30,
-            account=self._scratch.account,
+            user=self._scratch.user,
         )
 
     def _version(self, home: Path) -> str | None:

@@ -23,8 +23,6 @@ EFFORTS = {
     "xhigh": "xhigh",
     "max": "xhigh",
 }
-#: The largest input that the app-server takes, in characters, over all parts of one turn.
-MAX_INPUT_CHARACTERS = 1_048_576
 #: Name of the environment variable that hands the API key to the CLI.
 KEY_VARIABLE = "BRIDGE_CODEX_API_KEY"
 

@@ -17,8 +17,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.providers.breaker import Breaker
-from bridge.providers.pool import Pool
+from bridge.providers.pool import Breaker, Pool
 from bridge.providers.provider import Emit, ProviderStatus
 from bridge.providers.tokens import text_ceiling
 from bridge.sandbox.child import Child, ChildError

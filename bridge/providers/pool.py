@@ -1,7 +1,8 @@
 """Processes started ahead of their one run, so that a run does not wait for a CLI to boot.
 
 Any of them can take any request: the model is told to the process with the prompt, so there is one
-pool and not one for each model.
+pool and not one for each model. The breaker stops trying a CLI that does not start, and tries it again now
+and then.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.providers.breaker import Breaker
 from bridge.sandbox.child import Child, ChildError
-from bridge.sandbox.footprint import resident_bytes
+from bridge.sandbox.host import resident_bytes
 
 #: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
 #: connection that could go stale, but a CLI is not made to sit for days.
@@ -36,6 +36,55 @@ ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
 COME_AGAIN_S = 20.0
 #: After this long the next process may boot, whatever has become of the one before, in seconds.
 BOOT_S = 3.0
+#: Failed starts, one after the other, after which the CLI counts as unavailable.
+THRESHOLD = 3
+#: First pause after a failure, in seconds; doubles up to the maximum.
+PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
+
+
+class Breaker:
+    """A circuit breaker over starts: closed while they work, open after several failures, half-open
+    (one try for each pause) until one works again."""
+
+    def __init__(self, clock: Clock) -> None:
+        #: failures in a row, and since the beginning
+        self.failures = self.total = 0
+        self._clock = clock
+        self._next = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """How long to leave it alone after the last failure, in seconds."""
+        return min(PAUSE_S * 2.0 ** (self.failures - 1), MAX_PAUSE_S) if self.failures else 0.0
+
+    @property
+    def tripped(self) -> bool:
+        """Whether it has failed so often that it counts as unavailable."""
+        return self.failures >= THRESHOLD
+
+    @property
+    def retry_in_s(self) -> float:
+        """Until the next try is allowed, in seconds; 0 for now."""
+        return max(0.0, self._next - self._clock.monotonic()) if self.tripped else 0.0
+
+    def may_try(self) -> bool:
+        """Whether a start may be tried now. While tripped, the one who asks first in each pause may."""
+        if not self.tripped:
+            return True
+        if self.retry_in_s:
+            return False
+        self._next = self._clock.monotonic() + self.pause_s
+        return True
+
+    def failed(self) -> None:
+        """A start came to nothing."""
+        self.failures += 1
+        self.total += 1
+        self._next = self._clock.monotonic() + self.pause_s
+
+    def succeeded(self) -> None:
+        """A start worked."""
+        self.failures = 0
 
 
 class Pool:

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from bridge.errors import BridgeError
-from bridge.providers.breaker import Breaker
+from bridge.providers.pool import Breaker
 from bridge.types import Event, GenerationRequest
 
 Emit = Callable[[Event], None]

@@ -27,15 +27,22 @@ import gevent.queue
 from gevent.fileobject import FileObjectPosix
 from gevent.lock import BoundedSemaphore
 
-from bridge.sandbox import account as accounts
-from bridge.sandbox import guard, orphans, watch
-from bridge.sandbox.account import Account
+from bridge.sandbox import host, keeper
+from bridge.sandbox.host import User
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
 #: How much of stderr is kept for the error message, in bytes.
 STDERR_KEPT_BYTES = 4096
-
+#: Largest file that a CLI may write, in bytes: its home lies in memory.
+FILE_BYTES = 256 * 2**20
+#: Most open files of a CLI.
+OPEN_FILES = 4096
+#: Most processes and threads of the CLIs' own user; a CLI has about 30. (Where the CLIs share the service's
+#: user, its other processes would count as well, so only the watch of keeper.py holds there.)
+TASKS = 2000
+#: If memory runs out, the kernel ends a CLI first, and not the service: see proc(5), oom_score_adj.
+OOM_SCORE = 500
 #: How long the pipes of an ended process are read for what is still in them, in seconds.
 LAST_WORDS_S = 1.0
 
@@ -51,7 +58,7 @@ _started: dict[int, Child] = {}
 @functools.cache
 def _may_raise_priority() -> bool:
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    return soft >= 20 or bool(accounts.capabilities() & _CAP_SYS_NICE)
+    return soft >= 20 or bool(host.capabilities() & _CAP_SYS_NICE)
 
 
 class ChildError(Exception):
@@ -61,24 +68,22 @@ class ChildError(Exception):
 class Child:
     """A running process with line-oriented pipes. Belongs to one owner, who must `stop` it."""
 
-    def __init__(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, account: Account | None = None
-    ) -> None:
-        """Start `argv[0]` (a name on PATH or a path), as `account` if one is given. Raises ChildError."""
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, user: User | None = None) -> None:
+        """Start `argv[0]` (a name on PATH or a path), as `user` if one is given. Raises ChildError."""
         try:
             outside, inside = _pipes()
         except OSError as error:
             raise ChildError(f"cannot start {argv[0]}: {error.strerror}") from error
         try:
-            orphans.adopt()
+            keeper.adopt()
             _keep_watch()
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
-            command = guard.command(argv, cwd, account)
+            command = _guarded(argv, cwd, user)
             self.pid = os.posix_spawn(
                 command[0],
                 command,
-                {**env, orphans.MARK: str(os.getpid())},
+                {**env, keeper.MARK: str(os.getpid())},
                 file_actions=[
                     *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)),
                     *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
@@ -123,11 +128,6 @@ class Child:
     def alive(self) -> bool:
         """Whether the process itself still runs, and nobody has stopped it."""
         return not self._stopped and not self._exit.ready()
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit status; negative for a signal; None while it runs."""
-        return self._exit.value if self._exit.ready() else None
 
     def stderr_tail(self) -> str:
         """The end of what it printed on stderr."""
@@ -217,7 +217,7 @@ class Child:
         # Also when the leader has gone: its group may still hold children of its own.
         self._signal(signal.SIGKILL)
         self.wait()
-        orphans.end(_started)
+        keeper.end_orphans(_started)
         # What it printed last is still read; but a daemon that it left may hold the pipes open for ever.
         gevent.joinall(self._readers, timeout=LAST_WORDS_S)
         gevent.killall(self._readers)
@@ -256,6 +256,44 @@ class Child:
             gevent.sleep(0)
 
 
+def _guarded(argv: Sequence[str], cwd: Path, user: User | None) -> list[str]:
+    """`argv` with everything that is set up before it, in the folder `cwd`: who it runs as, what it may use, and
+    that it dies with the bridge.
+
+    Small programs of util-linux and coreutils do it one after the other in the new process (each replaces itself
+    by the next), so that no Python runs between fork and exec.
+    """
+    limits = ["--core=0:0", f"--fsize={FILE_BYTES}", f"--nofile={OPEN_FILES}"]
+    if user is not None:
+        limits.append(f"--nproc={TASKS}")
+    return [
+        *_if_there("choom", "-n", str(OOM_SCORE), "--"),
+        *_if_there("prlimit", *limits, "--"),
+        *_if_there("setpriv", *_identity(user), "--no-new-privs", "--pdeathsig", "KILL", "--"),
+        *("/usr/bin/env", "-C", os.fspath(cwd)),
+        *argv,
+    ]
+
+
+def _identity(user: User | None) -> list[str]:
+    if user is None:
+        return []
+    return [
+        *("--reuid", str(user.uid), "--regid", str(user.gid), "--clear-groups"),
+        *("--inh-caps=-all", "--ambient-caps=-all"),
+    ]
+
+
+@functools.cache
+def _installed(name: str) -> str | None:
+    return shutil.which(name)
+
+
+def _if_there(name: str, *arguments: str) -> list[str]:
+    path = _installed(name)
+    return [] if path is None else [path, *arguments]
+
+
 def _inheritable() -> list[int]:
     """Descriptors that a child would get. There should be none, but a library may have opened one so."""
     found = []
@@ -270,7 +308,7 @@ def _inheritable() -> list[int]:
 
 @functools.cache
 def _keep_watch() -> None:
-    gevent.spawn(watch.keep_watch, lambda: _started, _end_for)
+    gevent.spawn(keeper.keep_watch, lambda: _started, _end_for)
 
 
 def _end_for(pid: int, why: str) -> None:
@@ -315,13 +353,13 @@ def program(name: str) -> str | None:
 
 
 def capture(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float, account: Account | None = None
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float, user: User | None = None
 ) -> tuple[int | None, str]:
     """Run a short command to its end; (exit status or None after `timeout_s`, its stdout).
 
     For version and log-in checks only. Raises ChildError where it cannot be started.
     """
-    child = Child(argv, env=env, cwd=cwd, account=account)
+    child = Child(argv, env=env, cwd=cwd, user=user)
     output: list[bytes] = []
     reader = gevent.spawn(lambda: output.extend(child.lines()))
     code = child.wait(timeout_s)

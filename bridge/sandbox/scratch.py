@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.sandbox import orphans
-from bridge.sandbox.account import Account
+from bridge.sandbox import keeper
 from bridge.sandbox.child import ChildError
+from bridge.sandbox.host import User
 
 
 class Scratch:
@@ -21,23 +21,23 @@ class Scratch:
     the next one, and two servers never share it.
     """
 
-    def __init__(self, data_dir: Path, account: Account | None = None) -> None:
-        """`account` is who the CLIs run as, if not the service's own user: the folders become theirs."""
-        self.account = account
+    def __init__(self, data_dir: Path, user: User | None = None) -> None:
+        """`user` is who the CLIs run as, if not the service's own user: the folders become theirs."""
+        self.user = user
         base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
         mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
         self.path = base / f"cli-bridge-{os.getuid()}-{mark}"
-        orphans.end_leavings(self.path)
+        keeper.end_leavings(self.path)
         self.clear()
         self.path.mkdir(mode=0o700)
-        if account is not None:
+        if user is not None:
             # To be walked through, not to be looked at.
             self.path.chmod(0o711)
         #: An empty folder: the working directory of every CLI. Nobody writes into it.
         self.empty = self.path / "empty"
         self.empty.mkdir()
         # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
-        self.empty.chmod(0o500 if account is None else 0o555)
+        self.empty.chmod(0o500 if user is None else 0o555)
 
     def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
         """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
@@ -46,9 +46,9 @@ class Scratch:
             paths = [folder / name for name in files or {}]
             for path, content in zip(paths, (files or {}).values(), strict=True):
                 path.write_bytes(content)
-            if self.account is not None:
+            if self.user is not None:
                 for path in [*paths, folder]:
-                    os.chown(path, self.account.uid, self.account.gid)
+                    os.chown(path, self.user.uid, self.user.gid)
             return folder
         except OSError as error:
             raise ChildError(f"there is no place for its files ({error.strerror})") from None
@@ -58,13 +58,13 @@ class Scratch:
         path = self.path / name
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-        path.chmod(0o400 if self.account is None else 0o444)
+        path.chmod(0o400 if self.user is None else 0o444)
         return path
 
     def login_folder(self, variable: str, name: str) -> Path:
         """Where the CLIs' user keeps a log-in: the folder that an environment variable names, or ~/NAME."""
-        if self.account is not None:
-            return self.account.home / name
+        if self.user is not None:
+            return self.user.home / name
         return Path(os.environ.get(variable) or Path.home() / name)
 
     @staticmethod

@@ -14,7 +14,7 @@ import yaml
 
 from bridge.cli import main
 from bridge.ops.serve import DRAIN_S, GRACEFUL_TIMEOUT_S, KEEP_ALIVE_S
-from bridge.sandbox import account
+from bridge.sandbox import host
 from bridge.settings import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_the_service_may_change_to_the_user_of_the_clis_and_nothing_more() -> No
     numbers = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
     numbers["CAP_SYS_NICE"] = 23
     mask = sum(1 << numbers[name] for name in keys["AmbientCapabilities"][0].split())
-    assert account.may_change_users(mask)
+    assert host.may_change_users(mask)
     assert unit(DEPLOY / "systemd" / "cli-bridge-backup.service")["CapabilityBoundingSet"] == [""]
 
 

@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from bridge.errors import BridgeError, SettingsError
-from bridge.providers import breaker
 from bridge.providers import claude as claude_module
+from bridge.providers import pool
 from bridge.providers.claude import ClaudeProvider
 from bridge.providers.codex import CodexProvider
-from bridge.sandbox import account as accounts
-from bridge.sandbox import guard, memory, watch
-from bridge.sandbox.account import Account
+from bridge.sandbox import child as child_module
+from bridge.sandbox import host, keeper
 from bridge.sandbox.child import Child, capture
+from bridge.sandbox.host import User
 from bridge.sandbox.scratch import Scratch
 from tests.engine.harness import ask, complete, fail, install_fake, until
 
@@ -39,7 +39,7 @@ ENV = {"PATH": "/usr/bin:/bin"}
 def test_a_cli_that_takes_too_much_is_ended_and_the_error_says_why(
     claude: ClaudeProvider, monkeypatch: pytest.MonkeyPatch, order: str, why: str
 ) -> None:
-    monkeypatch.setattr(watch, "MOST_BYTES", 100 * 2**20)
+    monkeypatch.setattr(keeper, "MOST_BYTES", 100 * 2**20)
     assert why in fail(claude, f"[[fake {order}]]").error.message
     assert complete(claude, "hello").answer.text == "echo: hello"
 
@@ -49,16 +49,16 @@ def test_the_kernel_keeps_the_bounds_that_it_can() -> None:
     assert code == 0
     limits = {line[:26].strip(): line[26:].split()[:2] for line in text.splitlines()}
     assert limits["Max core file size"] == ["0", "0"]
-    assert limits["Max file size"] == [str(guard.FILE_BYTES)] * 2
-    assert limits["Max open files"] == [str(guard.OPEN_FILES)] * 2
-    assert text.splitlines()[-1] == str(guard.OOM_SCORE)
+    assert limits["Max file size"] == [str(child_module.FILE_BYTES)] * 2
+    assert limits["Max open files"] == [str(child_module.OPEN_FILES)] * 2
+    assert text.splitlines()[-1] == str(child_module.OOM_SCORE)
     code, text = capture(["cat", "/proc/self/status"], env=ENV, cwd=Path("/"), timeout_s=10)
     assert "NoNewPrivs:\t1" in text
 
 
 def test_memory_is_read_from_the_host_and_from_its_control_group() -> None:
-    assert 0 < memory.available_bytes() <= memory.total_bytes() * 1.01
-    assert not memory.room(10**6)
+    assert 0 < host.available_bytes() <= host.total_bytes() * 1.01
+    assert not host.has_room(10**6)
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_a_control_groups_limit_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, folder: str, limit: str, used: str, prefix: str
 ) -> None:
     (tmp_path / "own").write_text(f"2:cpu:/elsewhere\n{line}\n")
-    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(host, "_CGROUP", tmp_path)
     own = tmp_path / folder / "bridge"
     own.mkdir(parents=True)
     (own / limit).write_text("300000000\n")
     (own / used).write_text("250000000\n")
     (own / "memory.stat").write_text(f"anon 1\n{prefix}active_file 10000000\n{prefix}inactive_file 20000000\n")
-    assert memory.total_bytes() == 300_000_000
-    assert memory.available_bytes() == 80_000_000
-    assert not memory.room()
-    assert not memory.short()
+    assert host.total_bytes() == 300_000_000
+    assert host.available_bytes() == 80_000_000
+    assert not host.has_room()
+    assert not host.is_short()
     # A limit of the group above holds as well; one that is as good as none is none.
     (own / limit).write_text("max\n" if line.startswith("0") else "9223372036854771712\n")
-    assert memory.total_bytes() > 300_000_000
+    assert host.total_bytes() > 300_000_000
     for name in (limit, used):
         (own.parent / name).write_text("200000000\n")
     (own.parent / "memory.stat").write_text("")
-    assert memory.total_bytes() == 200_000_000
-    assert memory.available_bytes() == 0
-    assert memory.short()
+    assert host.total_bytes() == 200_000_000
+    assert host.available_bytes() == 0
+    assert host.is_short()
 
 
 # --- CLIs that do not start ---------------------------------------------------------------------
@@ -101,9 +101,9 @@ def test_a_control_groups_limit_counts(
 def test_a_claude_that_does_not_start_is_left_alone_and_found_again_when_it_does(
     make_claude: Callable[..., ClaudeProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    monkeypatch.setattr(pool, "PAUSE_S", 0.2)
     provider = make_claude(boot="exit")
-    for _ in range(breaker.THRESHOLD):
+    for _ in range(pool.THRESHOLD):
         assert provider.status().available
         assert fail(provider, "hello").error.code == "cli_failed"
     status = provider.status()
@@ -121,7 +121,7 @@ def test_a_claude_that_does_not_start_is_left_alone_and_found_again_when_it_does
 def test_a_pool_of_processes_that_die_makes_claude_unavailable_and_its_refill_is_the_probe(
     make_claude: Callable[..., ClaudeProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    monkeypatch.setattr(pool, "PAUSE_S", 0.2)
     provider = make_claude(boot="exit", warm=1)
     assert until(lambda: not provider.status().available)
     install_fake(tmp_path, "fake_claude")
@@ -139,12 +139,12 @@ def test_a_claude_that_hangs_while_it_starts_is_given_up(
 def test_a_codex_that_does_not_start_again_is_left_alone_and_found_again(
     make_codex: Callable[..., CodexProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "PAUSE_S", 0.2)
+    monkeypatch.setattr(pool, "PAUSE_S", 0.2)
     provider = make_codex(runs=1)  # every run has a process of its own
     broken = tmp_path / "codex"
     whole = broken.read_text()
     broken.write_text("#!/bin/false\n")
-    for _ in range(breaker.THRESHOLD):
+    for _ in range(pool.THRESHOLD):
         assert fail(provider, "hello").error.code == "cli_failed"
     assert provider.status().problem == "The codex CLI does not start."
     broken.write_text(whole)
@@ -167,14 +167,14 @@ def test_a_cli_that_is_installed_later_is_found_when_it_is_looked_for_again(
 
 
 @pytest.fixture
-def nobody() -> Account:
+def nobody() -> User:
     """A user that exists everywhere."""
     entry = pwd.getpwnam("nobody")
-    return Account("nobody", entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+    return User("nobody", entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
 
 
 @pytest.fixture
-def theirs(nobody: Account) -> Iterator[Scratch]:
+def theirs(nobody: User) -> Iterator[Scratch]:
     # As the unit of systemd sets it.
     before = os.umask(0o077)
     with tempfile.TemporaryDirectory() as folder:
@@ -185,39 +185,39 @@ def theirs(nobody: Account) -> Iterator[Scratch]:
     os.umask(before)
 
 
-def test_who_the_clis_run_as_is_known_at_the_start(monkeypatch: pytest.MonkeyPatch, nobody: Account) -> None:
+def test_who_the_clis_run_as_is_known_at_the_start(monkeypatch: pytest.MonkeyPatch, nobody: User) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
-        accounts.find("nobody-has-this-name")
-    assert accounts.find(pwd.getpwuid(os.geteuid()).pw_name) is None
+        host.find_user("nobody-has-this-name")
+    assert host.find_user(pwd.getpwuid(os.geteuid()).pw_name) is None
     if os.geteuid() == 0:
-        assert accounts.find("nobody") == nobody
-        assert "run as root" in (accounts.warning(None) or "")
-    monkeypatch.setattr(accounts, "capabilities", lambda: 0)
+        assert host.find_user("nobody") == nobody
+        assert "run as root" in (host.user_warning(None) or "")
+    monkeypatch.setattr(host, "capabilities", lambda: 0)
     if os.geteuid() != nobody.uid:
         with pytest.raises(SettingsError, match="may change users"):
-            accounts.find("nobody")
+            host.find_user("nobody")
 
 
 def test_without_a_user_of_their_own_the_clis_run_as_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts, "DEFAULT_USER", "nobody-has-this-name")
-    assert accounts.find(None) is None
+    monkeypatch.setattr(host, "DEFAULT_USER", "nobody-has-this-name")
+    assert host.find_user(None) is None
 
 
 def test_a_cli_runs_as_its_user_with_a_home_of_its_own_and_nothing_else(theirs: Scratch) -> None:
     home = theirs.folder("claude")
-    uid = theirs.account.uid if theirs.account else os.geteuid()
+    uid = theirs.user.uid if theirs.user else os.geteuid()
     assert home.stat().st_uid == uid
     script = [
         "sh",
         "-c",
         'umask; id -u; mkdir -p "$HOME/a/b"; echo x > "$HOME/a/b/c"; cat /proc/self/status; touch new',
     ]
-    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, account=theirs.account)
+    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, user=theirs.user)
     assert text.splitlines()[1] == str(uid)
     assert (home / "a/b/c").read_text() == "x\n"
-    if theirs.account is not None:
+    if theirs.user is not None:
         assert code != 0  # it may not write where it stands
-        assert f"Groups:\t{theirs.account.gid}" in text or "Groups:\t \n" in text or "Groups:\t\n" in text
+        assert f"Groups:\t{theirs.user.gid}" in text or "Groups:\t \n" in text or "Groups:\t\n" in text
         for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
             assert f"{kind}:\t0000000000000000" in text
     theirs.remove(home)
@@ -229,17 +229,15 @@ def test_a_cli_reads_the_files_that_are_for_all_and_its_own(theirs: Scratch) -> 
         shared = theirs.shared_file("models.json", content)
     home = theirs.folder("claude", {".claude.json": b"own\n"})
     script = ["sh", "-c", f'cat {shared} "$HOME/.claude.json"; echo more > "$HOME/.claude.json"; ls ..']
-    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, account=theirs.account)
+    code, text = capture(script, env={**ENV, "HOME": str(home)}, cwd=theirs.empty, timeout_s=10, user=theirs.user)
     assert text.splitlines()[:2] == ["second", "own"]
     assert (home / ".claude.json").read_text() == "more\n"
-    if theirs.account is not None:
+    if theirs.user is not None:
         assert code != 0  # it may walk through the folder, and not look at it
 
 
 def test_another_users_process_is_stopped_with_all_that_it_started(theirs: Scratch) -> None:
-    child = Child(
-        ["sh", "-c", "setsid sleep 300 & sleep 300 & wait"], env=ENV, cwd=theirs.empty, account=theirs.account
-    )
+    child = Child(["sh", "-c", "setsid sleep 300 & sleep 300 & wait"], env=ENV, cwd=theirs.empty, user=theirs.user)
     assert until(lambda: len(psutil.Process(child.pid).children(recursive=True)) == 2)
     family = psutil.Process(child.pid).children(recursive=True)
     child.stop()
@@ -248,14 +246,14 @@ def test_another_users_process_is_stopped_with_all_that_it_started(theirs: Scrat
 
 
 def test_another_users_process_dies_with_the_server(theirs: Scratch, tmp_path: Path) -> None:
-    who = theirs.account
+    who = theirs.user
     script = (
         "import gevent.monkey; gevent.monkey.patch_all()\n"
         "import os, signal\nfrom pathlib import Path\n"
-        "from bridge.sandbox.account import Account\nfrom bridge.sandbox.child import Child\n"
+        "from bridge.sandbox.child import Child\nfrom bridge.sandbox.host import User\n"
         f"who = {None if who is None else (who.name, who.uid, who.gid)!r}\n"
-        "account = who and Account(*who, Path('/'))\n"
-        "child = Child(['sleep', '300'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'), account=account)\n"
+        "user = who and User(*who, Path('/'))\n"
+        "child = Child(['sleep', '300'], env={'PATH': '/usr/bin:/bin'}, cwd=Path('/'), user=user)\n"
         "import gevent; gevent.sleep(0.5)\n"
         "print(child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )

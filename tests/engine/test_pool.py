@@ -10,10 +10,8 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.providers import breaker as breaker_module
 from bridge.providers import pool as module
-from bridge.providers.breaker import Breaker
-from bridge.providers.pool import Pool
+from bridge.providers.pool import Breaker, Pool
 from bridge.sandbox.child import Child, ChildError
 from tests.engine.harness import children, until
 
@@ -57,7 +55,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "LOOK_S", 0.05)
     monkeypatch.setattr(module, "ROOM_WAIT_S", 0.3)
     monkeypatch.setattr(module, "ROOM_LOOK_S", 0.01)
-    monkeypatch.setattr(breaker_module, "PAUSE_S", 0.05)
+    monkeypatch.setattr(module, "PAUSE_S", 0.05)
     yield
     assert until(lambda: not children()), children()
 
@@ -246,7 +244,7 @@ def test_starts_that_fail_are_tried_again_ever_more_slowly(spawn: Spawner, clock
     assert until(lambda: spawn.count >= 5)
     pauses = [later - earlier for earlier, later in zip(spawn.times, spawn.times[1:], strict=False)]
     assert breaker.failures >= 4
-    assert pauses[3] > 3 * breaker_module.PAUSE_S > pauses[0]
+    assert pauses[3] > 3 * module.PAUSE_S > pauses[0]
     spawn.fails, spawn.command = False, ["cat"]
     assert until(lambda: pool.warm == 1)
     assert until(lambda: breaker.failures == 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.clock import Clock
-from bridge.providers.breaker import MAX_PAUSE_S, THRESHOLD, Breaker
+from bridge.providers.pool import MAX_PAUSE_S, THRESHOLD, Breaker
 
 
 class FrozenClock(Clock):

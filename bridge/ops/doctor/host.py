@@ -13,8 +13,7 @@ from pathlib import Path
 
 from bridge.clock import Clock, iso, next_day_at
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
-from bridge.sandbox import account
-from bridge.sandbox.memory import CLAUDE_PROCESS_BYTES, total_bytes
+from bridge.sandbox.host import CLAUDE_PROCESS_BYTES, DEFAULT_USER, may_change_users, total_bytes
 from bridge.service import RESERVED_BYTES, slots, warm_processes
 from bridge.settings import Settings
 from bridge.store.folder import Store
@@ -49,8 +48,8 @@ def _users(settings: Settings) -> Iterator[Finding]:
         yield warn("user", "root", "Run the service as a user of its own; deploy/install.sh sets that up.")
     else:
         yield ok("user", f"{name}" + ("" if holder is None else " (the running server)"))
-    wanted = settings.cli_user or account.DEFAULT_USER
-    may_switch = uid == 0 or account.may_change_users(capabilities)
+    wanted = settings.cli_user or DEFAULT_USER
+    may_switch = uid == 0 or may_change_users(capabilities)
     try:
         pwd.getpwnam(wanted)
     except KeyError:

@@ -1,7 +1,12 @@
-"""What CLIs leave behind: children of theirs, daemons in sessions of their own, and all after a kill -9.
+"""Keeps CLIs within bounds while they run, and ends what they leave behind.
 
-Every child is marked in its environment, which its own children inherit. While the server lives it
-adopts them (PR_SET_CHILD_SUBREAPER); what outlived a killed server is ended by the next one.
+The bounds are memory and the number of processes, which the kernel does not keep for a single CLI. A
+control group (MemoryMax and TasksMax of the unit in deploy/) is the harder bound for all of them
+together; this one is for each, and says which it was.
+
+CLIs leave children behind, daemons in sessions of their own, and everything after a kill -9. Every child
+is marked in its environment, which its own children inherit. While the server lives it adopts them
+(PR_SET_CHILD_SUBREAPER); the next server ends what outlived a killed one.
 """
 
 from __future__ import annotations
@@ -10,17 +15,47 @@ import ctypes
 import functools
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from pathlib import Path
 
 import gevent
 
-from bridge.sandbox import footprint
+from bridge.sandbox.host import children, descendants, resident_bytes
 
 #: In the environment of every child: the process id of the bridge.
 MARK = "CLI_BRIDGE_CHILD_OF"
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_GENERATIONS = 100
+
+#: Seconds between two looks at the running CLIs.
+INTERVAL_S = 1.0
+#: The most memory (RSS) of one CLI with all its processes, in bytes. claude takes up to 300 MB in a long
+#: answer, codex up to 600 MB after thousands of runs.
+MOST_BYTES = 1536 * 2**20
+#: The most processes of one CLI; both have one to three.
+MOST_PROCESSES = 64
+
+
+def trouble_of(pid: int) -> str | None:
+    """What is wrong with the CLI whose process this is; None while it keeps its bounds."""
+    pids = [pid, *islice(descendants(pid), MOST_PROCESSES)]
+    if len(pids) > MOST_PROCESSES:
+        return "it started too many processes"
+    if sum(map(resident_bytes, pids)) > MOST_BYTES:
+        return "it took too much memory"
+    return None
+
+
+def keep_watch(processes: Callable[[], Iterable[int]], end: Callable[[int, str], None]) -> None:
+    """Look at all `processes()` for ever, and `end(pid, why)` those that went too far."""
+    while True:
+        gevent.sleep(INTERVAL_S)
+        for pid in list(processes()):
+            why = trouble_of(pid)
+            if why is not None:
+                end(pid, why)
+            gevent.sleep(0)
 
 
 @functools.cache
@@ -29,7 +64,7 @@ def adopt() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end(started: Collection[int]) -> None:
+def end_orphans(started: Collection[int]) -> None:
     """Kill what children have left behind: processes of ours now that are not among those `started` here.
 
     Looks until nothing was found twice: one that is just ending is no longer marked, and its own child
@@ -37,7 +72,7 @@ def end(started: Collection[int]) -> None:
     """
     quiet = 0
     for _ in range(_MOST_GENERATIONS):
-        orphans = [pid for pid in footprint.children() if pid not in started and _is_ours(pid)]
+        orphans = [pid for pid in children() if pid not in started and _is_ours(pid)]
         quiet = 0 if orphans else quiet + 1
         if quiet == 2:
             return

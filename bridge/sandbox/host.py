@@ -1,12 +1,17 @@
-"""How much memory there is, and what is left of it."""
+"""This host: its memory, its processes (read from /proc), and the Unix user that the CLIs run as."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pwd
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+
+from bridge.errors import SettingsError
 
 #: What a claude process takes while it works, in bytes (measured: 140 to 160 MB idle, most of it its own).
 CLAUDE_PROCESS_BYTES = 160 * 2**20
@@ -22,6 +27,16 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 #: A limit above this stands for none, in bytes.
 _NO_LIMIT = 2**60
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+#: Used where it exists; the files in deploy/ create it.
+DEFAULT_USER = "cli-bridge-run"
+#: What changing to another user and looking after its processes and files takes: CAP_CHOWN, CAP_DAC_OVERRIDE,
+#: CAP_KILL, CAP_SETGID, CAP_SETUID; see capabilities(7). Root has all.
+_NEEDED = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
+
+
+# --- memory ----
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -59,12 +74,12 @@ def available_bytes() -> int:
     return min([available, *(max(0, group.limit - group.used + group.cached) for group in _groups())])
 
 
-def room(processes: int = 1) -> bool:
+def has_room(processes: int = 1) -> bool:
     """Whether there is memory for so many more claude processes."""
     return available_bytes() >= processes * CLAUDE_PROCESS_BYTES + MARGIN_BYTES
 
 
-def short() -> bool:
+def is_short() -> bool:
     """Whether memory is so short that what is not in use should be given up."""
     return available_bytes() < MARGIN_BYTES
 
@@ -107,3 +122,87 @@ def _group(folder: Path, limit_name: str, used_name: str, prefix: str) -> _Group
         return _Group(int(text), used, cached)
     except (OSError, ValueError):
         return None
+
+
+# --- processes ----
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """Resident memory of one process; 0 where it has gone. What processes share counts for each of them."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def descendants(pid: int | str = "self") -> Iterator[int]:
+    """The process ids of a process's children, and of theirs."""
+    for child in children(pid):
+        yield child
+        yield from descendants(child)
+
+
+def children(pid: int | str = "self") -> list[int]:
+    """The process ids of a process's children."""
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    except OSError:
+        pass  # it ends just now
+    return found
+
+
+# --- the user of the CLIs ----
+
+
+class User(msgspec.Struct, frozen=True):
+    """A Unix user of this host."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+
+def find_user(wanted: str | None) -> User | None:
+    """The user for the CLIs; None for the service's own.
+
+    `wanted` is BRIDGE_CLI_USER. Raises SettingsError where it names a user that cannot be used.
+    """
+    try:
+        entry = pwd.getpwnam(wanted or DEFAULT_USER)
+    except KeyError:
+        if wanted:
+            raise SettingsError([f"BRIDGE_CLI_USER names a user that does not exist ({wanted})"]) from None
+        return None
+    if entry.pw_uid == os.geteuid():
+        return None
+    if not may_change_users(capabilities()) or shutil.which("setpriv") is None:
+        if wanted:
+            raise SettingsError(["BRIDGE_CLI_USER needs setpriv, and a service that may change users, such as root"])
+        return None
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+def may_change_users(capabilities: int) -> bool:
+    """Whether a process with these effective capabilities (a mask, as in /proc/PID/status) can be given one."""
+    return capabilities & _NEEDED == _NEEDED
+
+
+def user_warning(user: User | None) -> str | None:
+    """What the operator should know at the start; None where all is well."""
+    if user is None and os.geteuid() == 0:
+        return (
+            f"Warning: the CLIs run as root, because there is no user {DEFAULT_USER}. Make one: "
+            f"useradd --system --create-home --shell /usr/sbin/nologin {DEFAULT_USER}"
+        )
+    return None
+
+
+def capabilities() -> int:
+    """The effective capabilities of this process, as a mask."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
