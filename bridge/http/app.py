@@ -16,12 +16,11 @@ from bridge.http import admin_logs, admin_runs, description, generate, jobs, log
 from bridge.http import host_only as upkeep
 from bridge.http import pages as dashboard
 from bridge.http.address import AddressLimiter, client_address
-from bridge.http.body import Intake, Request
+from bridge.http.body import Intake, Request, discard_rest
 from bridge.http.context import service_of, sessions_of
-from bridge.http.discard import discard_rest
 from bridge.http.session import Sessions
 from bridge.service import Service
-from bridge.wire import anthropic_answer, native_answer, openai_chat_answer
+from bridge.wire import anthropic, native, openai_chat
 from bridge.wire.api import Api
 
 log = logging.getLogger("bridge")
@@ -89,7 +88,7 @@ def create_app(service: Service) -> Flask:
     @app.after_request
     def _end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
-        if g.get("api") is anthropic_answer.API:
+        if g.get("api") is anthropic.API:
             response.headers["Request-Id"] = response.headers["X-Request-Id"]
         key = g.get("key")
         if key is not None:
@@ -132,14 +131,14 @@ def _access(service: Service) -> object | None:
     return Access(settings.access_team_domain, settings.access_audience, service.clock)
 
 
-def api_of(path: str, anthropic: bool = False) -> Api:
-    """The API whose clients ask for a path: errors come in its shape. `anthropic`: they say that they are
+def api_of(path: str, as_anthropic: bool = False) -> Api:
+    """The API whose clients ask for a path: errors come in its shape. `as_anthropic`: they say that they are
     Anthropic's, for the paths that both APIs have."""
     if not path.startswith("/v1/"):
-        return native_answer.API
-    if path.startswith("/v1/messages") or (anthropic and path.startswith("/v1/models")):
-        return anthropic_answer.API
-    return openai_chat_answer.API
+        return native.API
+    if path.startswith("/v1/messages") or (as_anthropic and path.startswith("/v1/models")):
+        return anthropic.API
+    return openai_chat.API
 
 
 def error_response(error: BridgeError) -> Response:
@@ -150,7 +149,7 @@ def error_response(error: BridgeError) -> Response:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
-    if g.api is not native_answer.API:
+    if g.api is not native.API:
         # Both SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
         response.headers["X-Should-Retry"] = "true" if error.again else "false"
     return response

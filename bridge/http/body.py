@@ -1,13 +1,18 @@
 """The bodies of requests: read whole, in a bounded time, and not too many large ones at once.
 
-A body lies in memory while it arrives. Whoever sends slowly, or many at once, must not be able to fill it.
+A body lies in memory while it arrives: neither slow nor many large ones may fill it.
+
+A refusal that is sent before its body was read (a bad key, too large a body) would be lost if the
+connection were closed with data still coming: the kernel would answer that with a reset. So the rest is
+read and thrown away after the answer is out, up to a number of bytes and seconds.
 """
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Any
 
 import flask
@@ -26,8 +31,13 @@ SMALL_BYTES = 256 * 1024
 LARGEST_OF_KEY, LARGEST_OF_ALL = 1, 4
 #: How long a large body waits for its turn, and how often it looks, in seconds.
 TURN_S, LOOK_S = 20.0, 0.05
+#: The most that is thrown away of a body, in bytes and in seconds; past either, the connection is closed.
+MOST_BYTES, MOST_SECONDS = 64 * 2**20, 5.0
 
 _CHUNK = 65536
+
+#: Around the wait for what is thrown away: the server puts something in here that ends it where its place is needed.
+waiting: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Intake:
@@ -104,3 +114,36 @@ def _fill(body: bytearray, stream: IO[bytes], size: int) -> None:
 
 def _broken(message: str) -> BridgeError:
     return BridgeError("invalid_request", message, "Send the whole body again.")
+
+
+def discard_rest(environ: dict[str, Any]) -> Callable[[], None]:
+    """A function that takes the unread rest of the request's body off the connection."""
+
+    def discard() -> None:
+        with waiting():
+            if _read_off(environ.get("wsgi.input")):
+                return
+        connection = environ.get("gunicorn.socket")
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    return discard
+
+
+def _read_off(stream: Any) -> bool:
+    """Read to the end of the body; whether it has come."""
+    left = MOST_BYTES
+    try:
+        with gevent.Timeout(MOST_SECONDS):
+            while left > 0 and stream is not None and (chunk := stream.read(_CHUNK)):
+                left -= len(chunk)
+                gevent.sleep(0)
+        return left > 0
+    except (gevent.Timeout, OSError, ValueError):
+        return False
+    except Exception:
+        # The server's parser has errors of its own for a body that breaks off.
+        return False

@@ -10,7 +10,7 @@ from bridge.http.context import require_key, service_of
 from bridge.http.respond import repeat_of, respond
 from bridge.types import GenerationRequest
 from bridge.wire import native
-from bridge.wire.native_answer import API
+from bridge.wire.native import API
 
 blueprint = Blueprint("generate", __name__)
 

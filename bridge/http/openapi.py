@@ -13,7 +13,7 @@ from bridge import __version__
 from bridge.errors import CODES, BridgeError
 from bridge.http import views as shapes
 from bridge.http.operations import OPERATIONS, Operation, Query
-from bridge.wire import anthropic_answer, native_answer, openai, openai_chat_answer
+from bridge.wire import anthropic, native, openai, openai_chat
 from bridge.wire.api import Api
 from bridge.wire.parameters import Parameter
 
@@ -35,9 +35,9 @@ _SCHEMES = {
 _REF, _EXAMPLE = "#/components/schemas/{name}", "#/components/examples/{name}"
 #: type of an error -> the API that tells errors so
 _APIS: dict[Any, Api] = {
-    shapes.Error: native_answer.API,
-    openai.ErrorBody: openai_chat_answer.API,
-    anthropic_answer.ErrorBody: anthropic_answer.API,
+    shapes.Error: native.API,
+    openai.OpenAIErrorBody: openai_chat.API,
+    anthropic.AnthropicErrorBody: anthropic.API,
 }
 
 

@@ -13,9 +13,8 @@ import msgspec
 from bridge.errors import CODES
 from bridge.http import views as shapes
 from bridge.types import RunRecord
-from bridge.wire import anthropic, anthropic_answer, models, native, openai, openai_chat, openai_chat_answer
+from bridge.wire import anthropic, models, native, openai, openai_chat
 from bridge.wire import openai_responses as responses
-from bridge.wire import openai_responses_answer as responses_answer
 from bridge.wire.parameters import Parameter
 
 Who = Literal["anybody", "key", "admin"]
@@ -94,9 +93,9 @@ _CHAT = {"model": "gpt-6-sol", "messages": HELLO}
 _RESPONSE = {"model": "gpt-6-sol", "input": "Hello"}
 _MESSAGE = {"model": "claude-sonnet-5-5", "max_tokens": 500, "messages": HELLO}
 _V1 = (*_SPENDING, "not_found")
-_OPENAI: dict[str, Any] = {"errors": _V1, "error_type": openai.ErrorBody}
-_ANTHROPIC: dict[str, Any] = {"errors": _V1, "error_type": anthropic_answer.ErrorBody}
-_EITHER = (openai.ErrorBody, anthropic_answer.ErrorBody)
+_OPENAI: dict[str, Any] = {"errors": _V1, "error_type": openai.OpenAIErrorBody}
+_ANTHROPIC: dict[str, Any] = {"errors": _V1, "error_type": anthropic.AnthropicErrorBody}
+_EITHER = (openai.OpenAIErrorBody, anthropic.AnthropicErrorBody)
 
 _GENERATING = (
     _spending(
@@ -129,7 +128,7 @@ _GENERATING = (
         "OpenAI's chat completions.",
         "Drop-in",
         openai_chat.ChatBody,
-        openai_chat_answer.ChatCompletion,
+        openai_chat.ChatCompletion,
         example=_CHAT,
         table=tuple(openai_chat.PARAMETERS.values()),
         **_OPENAI,
@@ -139,7 +138,7 @@ _GENERATING = (
         "OpenAI's responses.",
         "Drop-in",
         responses.ResponsesBody,
-        responses_answer.Response,
+        responses.Response,
         example=_RESPONSE,
         table=tuple(responses.PARAMETERS.values()),
         **_OPENAI,
@@ -149,7 +148,7 @@ _GENERATING = (
         "Anthropic's messages.",
         "Drop-in",
         anthropic.MessagesBody,
-        anthropic_answer.MessageBody,
+        anthropic.MessageBody,
         example=_MESSAGE,
         table=tuple(anthropic.PARAMETERS.values()),
         **_ANTHROPIC,
@@ -160,12 +159,12 @@ _GENERATING = (
         "About how many tokens a message has: an estimate. Costs nothing.",
         "key",
         "Drop-in",
-        anthropic_answer.TokenCount,
+        anthropic.TokenCount,
         body=anthropic.CountBody,
         example={"model": "claude-sonnet-5-5", "messages": HELLO},
         table=tuple(anthropic.COUNT_PARAMETERS.values()),
         errors=("invalid_request", "not_found", "payload_too_large", *_KEY),
-        error_type=anthropic_answer.ErrorBody,
+        error_type=anthropic.AnthropicErrorBody,
     ),
     Operation(
         "GET",

@@ -16,12 +16,9 @@ from bridge.providers.tokens import prompt_estimate
 from bridge.types import GenerationRequest, ModelChoice
 from bridge.wire import (
     anthropic,
-    anthropic_answer,
     models,
     openai_chat,
-    openai_chat_answer,
     openai_responses,
-    openai_responses_answer,
 )
 from bridge.wire.api import Api
 
@@ -31,19 +28,19 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 @blueprint.post("/chat/completions")
 def chat_completions() -> Response:
     """OpenAI's chat completions."""
-    return _generated(openai_chat.parse, openai_chat_answer.API)
+    return _generated(openai_chat.parse, openai_chat.API)
 
 
 @blueprint.post("/responses")
 def responses() -> Response:
     """OpenAI's responses."""
-    return _generated(openai_responses.parse, openai_responses_answer.API)
+    return _generated(openai_responses.parse, openai_responses.API)
 
 
 @blueprint.post("/messages")
 def messages() -> Response:
     """Anthropic's messages."""
-    return _generated(anthropic.parse, anthropic_answer.API)
+    return _generated(anthropic.parse, anthropic.API)
 
 
 def _generated(parse: Callable[..., tuple[GenerationRequest, bool]], api: Api) -> Response:

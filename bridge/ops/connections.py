@@ -16,7 +16,7 @@ import msgspec
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 
 from bridge.errors import BridgeError
-from bridge.wire import native_answer
+from bridge.wire import native
 
 #: The most connections, and the descriptors that are left for everything else: CLIs have three each.
 MOST, DESCRIPTORS_FOR_OTHERS = 1000, 400
@@ -140,7 +140,7 @@ def refuse(connection: socket.socket, error: BaseException) -> None:
 
 def _answer(error: BridgeError) -> bytes:
     request_id = "req_" + secrets.token_hex(12)
-    body = msgspec.json.encode(native_answer.API.error(error, request_id)) + b"\n"
+    body = msgspec.json.encode(native.API.error(error, request_id)) + b"\n"
     headers: dict[str, Any] = {
         "Connection": "close",
         "Content-Type": "application/json",

@@ -24,7 +24,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
 from bridge.errors import SettingsError, StoreError, StoreLocked
-from bridge.http import discard
+from bridge.http import body
 from bridge.http.app import create_app
 from bridge.ops import connections
 from bridge.ops.alerts import Alerts
@@ -110,7 +110,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             return super().handle_request(listener_name, req, sock, addr)
 
 
-discard.waiting = Worker.waiting.wait
+body.waiting = Worker.waiting.wait
 
 
 def _hand_over(arbiter: Any) -> None:

@@ -12,6 +12,7 @@ from bridge.types import Answer, Finished, GenerationRequest
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
 KEEP_ALIVE_S = 15.0
+KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Generation(Protocol):
@@ -78,3 +79,21 @@ class Api(Protocol):
     def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
         """The whole stream of server-sent events, to its end, with a sign of life at least every
         KEEP_ALIVE_S. Closing it early stops nothing."""
+
+
+# --- server-sent events ------------------------------------------------------------------------
+
+
+def keep_alive(queue_position: int) -> bytes:
+    """A comment, which programs pass over, with the place of a request that waits (0: it runs)."""
+    return b": queued, place %d\n\n" % queue_position if queue_position else KEEP_ALIVE
+
+
+def sse_event(name: str, data: Any) -> bytes:
+    """One event: JSON never holds a line break, so one `data:` line is enough."""
+    return b"event: " + name.encode() + b"\n" + sse_data(data)
+
+
+def sse_data(data: Any) -> bytes:
+    """An event without a name."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

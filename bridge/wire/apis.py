@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bridge.wire import anthropic_answer, native_answer, openai_chat_answer, openai_responses_answer
+from bridge.wire import anthropic, native, openai_chat, openai_responses
 from bridge.wire.api import Api
 
-APIS: Mapping[str, Api] = {
-    api.name: api
-    for api in (native_answer.API, openai_chat_answer.API, openai_responses_answer.API, anthropic_answer.API)
-}
+APIS: Mapping[str, Api] = {api.name: api for api in (native.API, openai_chat.API, openai_responses.API, anthropic.API)}

@@ -9,7 +9,7 @@ import msgspec
 from bridge.types import ModelChoice
 
 
-class Rates(msgspec.Struct, frozen=True):
+class ModelRates(msgspec.Struct, frozen=True):
     """Dollars per million tokens, by kind."""
 
     input: float
@@ -18,13 +18,13 @@ class Rates(msgspec.Struct, frozen=True):
     output: float
 
 
-class LongPrompt(Rates, frozen=True, kw_only=True):
+class LongPrompt(ModelRates, frozen=True, kw_only=True):
     """The rates of a whole run with more prompt tokens than that."""
 
     above_tokens: int
 
 
-class Pricing(Rates, frozen=True, kw_only=True):
+class Pricing(ModelRates, frozen=True, kw_only=True):
     """What a model costs. `assumed`: its price is not known, so the dearest of its provider is counted."""
 
     assumed: bool = False

@@ -1,40 +1,42 @@
-"""The native API, requests: the bodies of `POST /generate` and `/generate-codex`. Bytes in, types out. Pure."""
+"""The bridge's own API: `POST /generate` and `/generate-codex`. Bytes in, types out, and back. Pure."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image, Message, Text
+from bridge.types import Answer, Finished, GenerationRequest, Image, Message, Text, Usage
 from bridge.wire import content
+from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Generation, sse_event
 from bridge.wire.content import MAX_MESSAGES
 
 MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class TextPart(msgspec.Struct, tag="text", tag_field="type", forbid_unknown_fields=True):
+class NativeText(msgspec.Struct, tag="text", tag_field="type", forbid_unknown_fields=True):
     """A piece of text of a message."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, tag="image", tag_field="type", rename="camel", forbid_unknown_fields=True):
+class NativeImage(msgspec.Struct, tag="image", tag_field="type", rename="camel", forbid_unknown_fields=True):
     """An image of a message, base64."""
 
     media_type: MediaType
     data: str
 
 
-class WireMessage(msgspec.Struct, forbid_unknown_fields=True):
+class NativeTurn(msgspec.Struct, forbid_unknown_fields=True):
     """A turn of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: str | list[TextPart | ImagePart]
+    content: str | list[NativeText | NativeImage]
 
 
 class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     user_prompt: Annotated[content.Prompt | None, Meta(description="the prompt; or `messages`")] = None
     system_prompt: Annotated[str | None, Meta(description="instructions")] = None
-    messages: Annotated[list[WireMessage] | None, Meta(description="a conversation; the last is from the user")] = None
+    messages: Annotated[list[NativeTurn] | None, Meta(description="a conversation; the last is from the user")] = None
     images: Annotated[list[content.ImageUrl] | None, Meta(description="data URLs, put before the last text")] = None
     model: Annotated[content.ModelName | None, Meta(description="default: the server's, see `GET /me`")] = None
     max_output_tokens: Annotated[
@@ -108,7 +110,7 @@ def _conversation(wire: GenerateBody) -> tuple[Message, ...]:
     return content.conversation(messages)
 
 
-def _messages(wire: list[WireMessage]) -> list[Message]:
+def _messages(wire: list[NativeTurn]) -> list[Message]:
     if not wire:
         raise BridgeError("invalid_request", "messages is empty.")
     if len(wire) > MAX_MESSAGES:
@@ -124,7 +126,7 @@ def _messages(wire: list[WireMessage]) -> list[Message]:
         else:
             for position, part in enumerate(message.content):
                 at = f"{where}[{position}]"
-                if isinstance(part, TextPart):
+                if isinstance(part, NativeText):
                     parts.append(Text(content.prompt(f"{at}.text", part.text)))
                 elif message.role == "assistant":
                     raise BridgeError("invalid_request", f"{at}: only a user's message may have images.")
@@ -132,3 +134,91 @@ def _messages(wire: list[WireMessage]) -> list[Message]:
                     parts.append(content.image(part.media_type, part.data, at))
         messages.append(content.message(message.role, parts, where))
     return messages
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+#: How often somebody who waits in the queue hears of a new place, in seconds.
+QUEUE_NEWS_S = 1.0
+
+
+class NativeApi:
+    """The answers of `/generate` and `/generate-codex`."""
+
+    name = "native"
+
+    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
+        """The body of a 200, and the data of `event: done`."""
+        answer, charge, request = finished.result, finished.charge, generation.request
+        assert isinstance(answer, Answer)
+        body: dict[str, Any] = {
+            "id": generation.id,
+            "model": answer.model,
+            "content": [{"type": "text", "text": answer.text}],
+            "stop_reason": answer.stop_reason,
+            "usage": usage_object(request.provider, charge.usage),
+            "cost_usd": charge.cost_micro / 1e6,
+            "duration_ms": finished.duration_ms,
+        }
+        if charge.assumed:
+            # The CLI was stopped before it said what it used; these are the bridge's own figures.
+            body["usage_assumed"] = True
+        if request.schema is not None:
+            body["output"] = answer.output
+        return body
+
+    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
+        """The body of an error, and the data of `event: error`."""
+        return {
+            "error": error.message,
+            "code": error.code,
+            "hint": error.hint,
+            "request_id": request_id,
+            **error.facts,
+        }
+
+    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
+        """`start`, `queued` with each new place while it waits, `delta`, and at the end `done` or `error`."""
+        yield sse_event("start", {"id": generation.id, "model": generation.request.model})
+        told, silent_s = 0, 0.0
+        if position := generation.queue_position:
+            told = position
+            yield sse_event("queued", {"position": position})
+        beat_s = QUEUE_NEWS_S if told else KEEP_ALIVE_S
+        for text in generation.follow(beat_s):
+            silent_s = 0.0 if text is not None else silent_s + beat_s
+            position = generation.queue_position
+            if text is not None:
+                yield sse_event("delta", {"text": text})
+            elif position and position != told:
+                told, silent_s = position, 0.0
+                yield sse_event("queued", {"position": position})
+            elif silent_s >= KEEP_ALIVE_S:
+                silent_s = 0.0
+                yield KEEP_ALIVE
+        finished = generation.wait()
+        assert finished is not None
+        if isinstance(finished.result, BridgeError):
+            yield sse_event("error", self.error(finished.result, request_id))
+        else:
+            yield sse_event("done", self.answer(generation, finished))
+
+
+API = NativeApi()
+
+
+def usage_object(provider: str, usage: Usage) -> dict[str, int]:
+    """Usage in the words of the provider's own API."""
+    if provider == "codex":
+        return {
+            "input_tokens": usage.prompt,
+            "output_tokens": usage.output_tokens,
+            "cached_input_tokens": usage.cache_read_tokens,
+            "reasoning_output_tokens": usage.reasoning_tokens,
+        }
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+    }

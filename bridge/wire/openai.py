@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.errors import BridgeError
 from bridge.types import GenerationRequest, Usage
-from bridge.wire.dropin import ANY_OBJECT
+from bridge.wire.conversation import ANY_OBJECT
 
 #: HTTP status -> `type` of an error, as OpenAI names them
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -20,15 +20,21 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 _QUOTA = ("_per_day", "_per_month", "_per_request")
 
 
+class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
+    """What a model said when it declined, in an earlier answer."""
+
+    refusal: str
+
+
 class TextFormat(msgspec.Struct, tag="text", tag_field="type"):
-    """Words, as ever."""
+    """No particular form."""
 
 
 class JsonObjectFormat(msgspec.Struct, tag="json_object", tag_field="type"):
     """Some JSON object."""
 
 
-class NamedSchema(msgspec.Struct, omit_defaults=True):
+class NamedSchema(msgspec.Struct):
     """A JSON Schema and what it is called. `strict` and `description` change nothing."""
 
     name: str = "answer"
@@ -37,7 +43,7 @@ class NamedSchema(msgspec.Struct, omit_defaults=True):
     description: str | None = None
 
 
-class ErrorDetails(msgspec.Struct):
+class OpenAIErrorDetails(msgspec.Struct):
     """What went wrong, and what to do: `code` is one of the bridge's own, `hint` the end of the message. 429 adds
     `limit`, `used`, `resets_at`; refused and mismatching answers their `text`."""
 
@@ -49,10 +55,10 @@ class ErrorDetails(msgspec.Struct):
     request_id: str
 
 
-class ErrorBody(msgspec.Struct):
+class OpenAIErrorBody(msgspec.Struct):
     """An error, as OpenAI's SDKs read it."""
 
-    error: ErrorDetails
+    error: OpenAIErrorDetails
 
 
 def error_body(error: BridgeError, request_id: str) -> dict[str, Any]:

@@ -1,18 +1,34 @@
-"""OpenAI's chat completions, requests: the bodies of `POST /v1/chat/completions`. Bytes in, types out. Pure."""
+"""OpenAI's chat completions: `POST /v1/chat/completions`. Bytes in, types out, and back. Pure.
+
+The order of the chunks: one with the role, those with the text, one with the finish reason, with
+`include_usage` one with the usage, then `[DONE]`. An error in the middle takes the place of all the rest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
+from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image, Text
+from bridge.types import Answer, Finished, GenerationRequest, Image, Text
 from bridge.wire import content
+from bridge.wire.api import KEEP_ALIVE_S, Generation, keep_alive, sse_data
 from bridge.wire.content import invalid
-from bridge.wire.dropin import ANY_OBJECT, Resolve, Turns, generation
-from bridge.wire.openai import JsonObjectFormat, NamedSchema, TextFormat
+from bridge.wire.conversation import ANY_OBJECT, Resolve, Turns, generation, run_number
+from bridge.wire.openai import (
+    ChatUsage,
+    FinishReason,
+    JsonObjectFormat,
+    NamedSchema,
+    RefusalPart,
+    TextFormat,
+    error_body,
+    finish_reason,
+)
 from bridge.wire.parameters import ignored, read, refused, supported, table
 
 #: as the log shows it
@@ -64,16 +80,10 @@ PARAMETERS = table(
 )
 
 
-class TextPart(msgspec.Struct, tag="text", tag_field="type"):
+class ChatText(msgspec.Struct, tag="text", tag_field="type"):
     """A piece of text of a message."""
 
     text: str
-
-
-class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
-    """What a model said when it declined, in an earlier answer."""
-
-    refusal: str
 
 
 class ImageUrl(msgspec.Struct):
@@ -83,7 +93,7 @@ class ImageUrl(msgspec.Struct):
     detail: str | None = None
 
 
-class ImagePart(msgspec.Struct, tag="image_url", tag_field="type"):
+class ChatImage(msgspec.Struct, tag="image_url", tag_field="type"):
     """An image of a user's message."""
 
     image_url: ImageUrl
@@ -93,14 +103,14 @@ class ChatMessage(msgspec.Struct):
     """A turn of the conversation. `name` is not passed on."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart | ImagePart | RefusalPart] | None = None
+    content: str | list[ChatText | ChatImage | RefusalPart] | None = None
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     function_call: dict[str, Any] | None = None
 
 
-class JsonSchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
+class ChatSchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
     """JSON that fits a schema."""
 
     json_schema: NamedSchema
@@ -120,7 +130,7 @@ class ChatBody(msgspec.Struct):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    response_format: TextFormat | JsonObjectFormat | ChatSchemaFormat | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -148,7 +158,7 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
 def _schema(wire: ChatBody) -> dict[str, Any] | None:
     if isinstance(wire.response_format, JsonObjectFormat):
         return ANY_OBJECT
-    if isinstance(wire.response_format, JsonSchemaFormat):
+    if isinstance(wire.response_format, ChatSchemaFormat):
         return wire.response_format.json_schema.schema or ANY_OBJECT
     return None
 
@@ -170,14 +180,134 @@ def _turns(messages: list[ChatMessage]) -> Turns:
     return turns
 
 
-def _parts(given: str | list[TextPart | ImagePart | RefusalPart], where: str) -> list[Text | Image]:
+def _parts(given: str | list[ChatText | ChatImage | RefusalPart], where: str) -> list[Text | Image]:
     if isinstance(given, str):
         return [Text(content.prompt(where, given))]
     parts: list[Text | Image] = []
     for position, part in enumerate(given):
         at = f"{where}[{position}]"
-        if isinstance(part, ImagePart):
+        if isinstance(part, ChatImage):
             parts.append(content.image_of_url(part.image_url.url, f"{at}.image_url.url"))
         else:
-            parts.append(Text(content.prompt(at, part.text if isinstance(part, TextPart) else part.refusal)))
+            parts.append(Text(content.prompt(at, part.text if isinstance(part, ChatText) else part.refusal)))
     return parts
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class AnswerMessage(msgspec.Struct):
+    """What the model said."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    annotations: list[Any] = []
+
+
+class Choice(msgspec.Struct):
+    """The one answer."""
+
+    message: AnswerMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    """The body of an answer. `id` ends like the run's id in the request log; `created` is in UTC seconds."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: ChatUsage
+    object: Literal["chat.completion"] = "chat.completion"
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: None = None
+
+
+class Delta(msgspec.Struct, omit_defaults=True):
+    """A further piece of the answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(msgspec.Struct):
+    """A further piece of the one answer, or its end."""
+
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    index: int = 0
+    logprobs: None = None
+
+
+class Chunk(msgspec.Struct):
+    """An event of a stream. `usage` only where it was asked for: null until the last chunk."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: ChatUsage | UnsetType | None = UNSET
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: None = None
+
+
+class OpenAIChatApi:
+    """The answers of `/v1/chat/completions`."""
+
+    name = API_NAME
+
+    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
+        """The body of a 200."""
+        answer = finished.result
+        assert isinstance(answer, Answer)
+        body: dict[str, Any] = msgspec.to_builtins(
+            ChatCompletion(
+                id=_id(generation),
+                created=int(generation.started_at),
+                model=answer.model,
+                choices=[Choice(AnswerMessage(answer.text), finish_reason(answer.stop_reason))],
+                usage=ChatUsage.of(finished.charge.usage),
+            )
+        )
+        return body
+
+    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
+        """The body of an error, and the data of one in a stream."""
+        return error_body(error, request_id)
+
+    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
+        """The chunks, in the order that is said above."""
+        with_usage = generation.request.include_usage
+        frame = Chunk(
+            _id(generation), int(generation.started_at), generation.request.model, [], None if with_usage else UNSET
+        )
+
+        def chunk(delta: Delta, reason: FinishReason | None = None) -> bytes:
+            return sse_data(msgspec.structs.replace(frame, choices=[ChunkChoice(delta, reason)]))
+
+        yield chunk(Delta("assistant", ""))
+        for text in generation.follow(KEEP_ALIVE_S):
+            yield keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
+        finished = generation.wait()
+        assert finished is not None
+        if isinstance(finished.result, BridgeError):
+            yield sse_data(self.error(finished.result, request_id))
+            return
+        yield chunk(Delta(), finish_reason(finished.result.stop_reason))
+        if with_usage:
+            yield sse_data(msgspec.structs.replace(frame, usage=ChatUsage.of(finished.charge.usage)))
+        yield _DONE
+
+
+API = OpenAIChatApi()
+
+
+def _id(generation: Generation) -> str:
+    return "chatcmpl-" + run_number(generation.id)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from bridge.clock import Clock
 from bridge.engine.schema import SchemaChecker
-from bridge.http import body, discard, respond
+from bridge.http import body, respond
 from bridge.ops import connections, serve
 from bridge.providers.demo import DemoProvider
 from bridge.providers.provider import Provider
@@ -29,7 +29,7 @@ BOUNDS = {
     "DEMO_PATIENCE_SECONDS": (respond, "CLOUDFLARE_PATIENCE_S"),
     "DEMO_DRAIN_SECONDS": (serve, "DRAIN_S"),
     "DEMO_BODY_SECONDS": (body, "BODY_S"),
-    "DEMO_DISCARD_SECONDS": (discard, "MOST_SECONDS"),
+    "DEMO_DISCARD_SECONDS": (body, "MOST_SECONDS"),
     "DEMO_TURN_SECONDS": (body, "TURN_S"),
     "DEMO_STALLED_SECONDS": (connections, "STALLED_S"),
     "DEMO_MOST_CONNECTIONS": (connections, "MOST"),

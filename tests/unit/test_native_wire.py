@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
-from bridge.wire import native, sse
-from bridge.wire.api import Ended
-from bridge.wire.native_answer import API, usage_object
+from bridge.wire import native
+from bridge.wire.api import KEEP_ALIVE, Ended, keep_alive, sse_event
+from bridge.wire.native import API, usage_object
 
 SETTINGS = Settings.load({})
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
@@ -356,7 +356,7 @@ def test_an_error_has_a_sentence_a_code_a_hint_and_its_facts() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @example("a\nb\r\n\nevent: done\ndata: x\u2028\u0085")
 def test_an_event_is_one_block_whatever_its_text(text: str) -> None:
-    data = sse.event("delta", {"text": text})
+    data = sse_event("delta", {"text": text})
     name, payload, empty, end = data.split(b"\n")
     assert (name, empty, end) == (b"event: delta", b"", b"")
     assert json.loads(payload.removeprefix(b"data: ")) == {"text": text}
@@ -364,9 +364,9 @@ def test_an_event_is_one_block_whatever_its_text(text: str) -> None:
 
 
 def test_a_keep_alive_is_a_comment() -> None:
-    assert sse.KEEP_ALIVE == b": keep-alive\n\n"
+    assert KEEP_ALIVE == b": keep-alive\n\n"
 
 
 def test_a_keep_alive_says_where_in_the_queue_one_is() -> None:
-    assert sse.keep_alive(0) == sse.KEEP_ALIVE
-    assert sse.keep_alive(3) == b": queued, place 3\n\n"
+    assert keep_alive(0) == KEEP_ALIVE
+    assert keep_alive(3) == b": queued, place 3\n\n"

@@ -44,8 +44,8 @@ LEFT = {
 
 #: public class names that still exist twice
 LEFT_NAMES = {
-    *("Account", "ErrorBody", "ErrorDetails", "Finding", "ImagePart", "Job", "JsonSchemaFormat", "Key", "Rates"),
-    *("RefusalPart", "Text", "TextBlock", "TextPart", "Totals", "Usage", "WireMessage"),
+    *("Account", "Finding", "Job", "Key"),
+    *("Text", "Totals", "Usage"),
 }
 
 
