@@ -35,14 +35,14 @@ from bridge.clock import Clock, day_of, month_of
 from bridge.http.context import require_key
 from bridge.keys.key import to_disk
 from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of
-from bridge.ledger.accounts import Accounts, Counts, Import, Reservation, Reserve, Settle
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
+from bridge.ledger.tallies import Counts, Import, Reservation, Reserve, Settle, Tallies
 from bridge.limits import Limits
 from bridge.records.runlog import RequestLog
 from bridge.store.document import Document
 from bridge.store.folder import Store
-from bridge.store.lines import encode
+from bridge.store.journal import encode
 from bridge.types import Charge, Usage
 from tests.support.ledger import record
 
@@ -140,7 +140,7 @@ def _work(books: Books, keys: list[Key], seconds: float, samples: dict[str, list
         while time.perf_counter() < until:
             marks = [time.perf_counter()]
             run_id = f"run_{secrets.token_hex(13)}"
-            reservation = books.ledger.reserve(key, run_id, PROVIDER, MODEL, 500, 8192)
+            reservation = books.ledger.reserve(key.name, key.limits, run_id, PROVIDER, MODEL, 500, 8192)
             marks.append(time.perf_counter())
             books.log.write(record(run_id, time.time(), key_name=key.name))
             marks.append(time.perf_counter())
@@ -228,15 +228,15 @@ def _open_and_close(folder: Path) -> float:
 
 def memory(folder: Path) -> dict[str, float]:
     """What the usage of many keys over months takes, and what it costs to save."""
-    accounts = Accounts()
+    tallies = Tallies()
     counts = Counts(100, 1, 12_000, 50_000, 3_000, 18_000, 900, 200_000, 1_000)
     days = [(date(2026, 1, 1) + timedelta(number)).isoformat() for number in range(USED_DAYS)]
     for name in (f"key-{number}" for number in range(USED_KEYS)):
         for day in days:
-            accounts.apply(Import(name, day, counts))
+            tallies.apply(Import(name, day, counts))
     (folder / "empty").mkdir()
     Store.open(folder / "used").close()
-    Document(folder / "used" / "usage.json").save({"seq": 0, "accounts": accounts.by_name})
+    Document(folder / "used" / "usage.json").save({"seq": 0, "accounts": tallies.by_name})
     empty, used = (_in_a_process(_resident_and_stall, folder / name) for name in ("empty", "used"))
     return {
         "keys": USED_KEYS,

@@ -32,7 +32,7 @@ from bridge.records.statistics import Statistics
 from bridge.sandbox import host
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.store.backups import Backups
+from bridge.store.archive import BackupNotes
 from bridge.store.document import Document
 from bridge.store.folder import Store
 from bridge.types import Charge, RunRecord
@@ -85,7 +85,7 @@ class Service:
             self.log = RequestLog(folder / "logs", self.clock, settings.zone)
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
-            self.backups = Backups(Document(folder / "backup.json"), self.clock)
+            self.backups = BackupNotes(Document(folder / "backup.json"), self.clock)
             self.ledger = Ledger(
                 self.store,
                 self.clock,

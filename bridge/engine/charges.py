@@ -63,7 +63,7 @@ class Charges:
         caps = effective(key.limits, self._settings.default_limits)
         if caps.max_cost_per_request and run.reservation.cost_micro + micro > caps.max_cost_per_request:
             return BridgeError("cost_per_request", "Stopped: the answer may already cost more than one may.")
-        for (what, window), left in self._ledger.remaining(key).items():
+        for (what, window), left in self._ledger.remaining(key.name, key.limits).items():
             if what != "requests" and (micro if what == "cost" else beyond) > left:
                 return BridgeError(
                     f"{what}_per_{window}", "Stopped: the answer may already have used up what this key had left."

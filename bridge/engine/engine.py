@@ -148,7 +148,8 @@ class Engine:
         check_load(self.runs.values(), key.name, request, self._settings.max_body_bytes)
         self.admission.check_room()
         reservation = self._ledger.reserve(
-            key,
+            key.name,
+            key.limits,
             new_run_id(self._clock),
             request.provider,
             request.model,

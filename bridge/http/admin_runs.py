@@ -105,6 +105,6 @@ def _closest() -> list[dict[str, Any]]:
     found = [
         {"name": key.name, "status": key.status(now), **nearest}
         for key in service.keys.list()
-        if (nearest := service.ledger.nearest_cap(key)) is not None
+        if (nearest := service.ledger.nearest_cap(key.name, key.limits)) is not None
     ]
     return sorted(found, key=lambda row: -row["share"])[:CLOSEST]

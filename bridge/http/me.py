@@ -89,7 +89,7 @@ def own_view(key: Key) -> dict[str, Any]:
     caps = effective(key.limits, settings.default_limits)
     usage = service.ledger.usage(key.name)
     remaining: dict[str, dict[str, float]] = {"today": {}, "thisMonth": {}}
-    for (what, window), left in service.ledger.remaining(key).items():
+    for (what, window), left in service.ledger.remaining(key.name, key.limits).items():
         place = remaining["today" if window == "day" else "thisMonth"]
         place["costUsd" if what == "cost" else what] = left / 1e6 if what == "cost" else left
     models = {}

@@ -133,7 +133,7 @@ def _preference() -> _Preference:
 def remaining_headers(ledger: Ledger, key: Key) -> dict[str, str]:
     """`X-Bridge-Remaining-…` for the limits that the key has."""
     headers = {}
-    for (what, window), left in ledger.remaining(key).items():
+    for (what, window), left in ledger.remaining(key.name, key.limits).items():
         shown = f"{left / 1e6:.6f}" if what == "cost" else str(left)
         headers[f"X-Bridge-Remaining-{what.capitalize()}-{window.capitalize()}"] = shown
     return headers

@@ -107,14 +107,12 @@ class KeyBook:
         limits: Limits,
         *,
         created_at: float | None = None,
-        disabled: bool = False,
         note: str = "",
     ) -> Key:
         """Take over a key of which only the SHA-256 (hex) is known. Raises like `create`."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise BridgeError("invalid_request", "The hash must be a SHA-256 in hex.")
-        details = {**check_details(note=note), "disabled": disabled}
-        return self._new(name, limits, sha256, "", details, created_at)
+        return self._new(name, limits, sha256, "", check_details(note=note), created_at)
 
     def _new(
         self,

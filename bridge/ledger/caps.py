@@ -10,8 +10,8 @@ import msgspec
 
 from bridge.clock import day_of, iso, month_of, next_day_at, next_month_at
 from bridge.errors import BridgeError
-from bridge.ledger.accounts import MINUTE_S, Account, Totals
 from bridge.ledger.pricing import Price, affordable_output, ceiling_cost
+from bridge.ledger.tallies import MINUTE_S, Tally, Totals
 from bridge.limits import Caps, dollars
 
 MINIMUM_OUTPUT_TOKENS = 256
@@ -60,17 +60,17 @@ class _Bound(msgspec.Struct, frozen=True):
         return max(0, self.limit - self.used - self.held)
 
 
-def fit(caps: Caps, account: Account, now: Moment, ask: Ask) -> tuple[int, int]:
+def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
     """Output tokens that the request may have, and what it can cost at most, in micro-dollars.
 
     For every cap, what was used, what is held, and this together stay within it. Raises BridgeError
     with the code of the tightest cap where that leaves less than a sensible answer.
     """
-    day = (account.used(now.day), account.held(now.day))
-    month = (account.used(now.month), account.held(now.month))
+    day = (tally.used(now.day), tally.held(now.day))
+    month = (tally.used(now.month), tally.held(now.month))
     _check_requests(caps, day, month, now)
-    ages_s = account.minute_ages_s(now.at) if caps.max_requests_per_minute else ()
-    _check_pace(caps, ages_s, len(account.open), now)
+    ages_s = tally.minute_ages_s(now.at) if caps.max_requests_per_minute else ()
+    _check_pace(caps, ages_s, len(tally.open), now)
 
     wanted = min(ask.output_tokens, caps.max_output_tokens or ask.output_tokens)
     least = min(wanted, MINIMUM_OUTPUT_TOKENS)

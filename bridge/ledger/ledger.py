@@ -8,13 +8,11 @@ from typing import Any
 
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
-from bridge.keys.keys import Key
 from bridge.ledger import report
-from bridge.ledger.accounts import Counts, Import, Release, Reservation, Reserve, Reset, Settle, counts_of
-from bridge.ledger.books import Books
 from bridge.ledger.caps import Ask, Moment, fit
 from bridge.ledger.pricing import PriceTable
-from bridge.limits import effective
+from bridge.ledger.tallies import Counts, FileTallies, Import, Release, Reservation, Reserve, Reset, Settle, counts_of
+from bridge.limits import Caps, Limits, effective
 from bridge.store.folder import Store
 from bridge.types import Charge
 
@@ -52,7 +50,7 @@ class Ledger:
         self._zone = zone
         self._defaults = defaults
         self._prices = prices
-        self._books = Books(store, clock)
+        self._books = FileTallies(store, clock)
         self.recovered = self._settle_left_open(resolve)
         try:
             self._books.compact()
@@ -61,7 +59,8 @@ class Ledger:
 
     def reserve(
         self,
-        key: Key,
+        key_name: str,
+        limits: Limits,
         run_id: str,
         provider: str,
         request_model: str,
@@ -76,14 +75,14 @@ class Ledger:
         """
         self._books.ensure_open()
         ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted)
-        caps = effective(key.limits, self._defaults)
+        caps = self._caps(limits)
         # From here until `write` has applied the record there is no switch to another greenlet, so that
         # no two requests see the same money.
         now = self._now()
-        output_tokens, cost_micro = fit(caps, self._books.accounts[key.name], now, ask)
+        output_tokens, cost_micro = fit(caps, self._books.tallies[key_name], now, ask)
         reservation = Reservation(
             id=run_id,
-            key_name=key.name,
+            key_name=key_name,
             provider=provider,
             model=request_model,
             at=now.at,
@@ -97,7 +96,7 @@ class Ledger:
             self._books.write(Reserve(reservation))
         except BaseException:
             # The disk failed, or the caller was killed while waiting for it and will never settle.
-            self._books.undo(Release(run_id, key.name))
+            self._books.undo(Release(run_id, key_name))
             raise
         return reservation
 
@@ -134,33 +133,31 @@ class Ledger:
 
     def has_usage(self, key_name: str, day: str) -> bool:
         """Whether anything is booked for a key on a day."""
-        return day in self._books.accounts[key_name].days
+        return day in self._books.tallies[key_name].days
 
     def usage(self, key_name: str) -> dict[str, Any]:
         """A key's `today`, `thisMonth`, `reserved` and `lastUsedAt`, as the API shows them."""
-        return report.usage(self._books.accounts[key_name], self._now())
+        return report.usage(self._books.tallies[key_name], self._now())
 
-    def remaining(self, key: Key) -> report.Remaining:
+    def remaining(self, key_name: str, limits: Limits) -> report.Remaining:
         """What is left, for each cap per day and month that holds for the key."""
-        caps = effective(key.limits, self._defaults)
-        return report.remaining(caps, self._books.accounts[key.name], self._now())
+        return report.remaining(self._caps(limits), self._books.tallies[key_name], self._now())
 
     def history(self, days: int) -> list[dict[str, Any]]:
         """One row per day and key, of the last `days` days on which anything was used; oldest first."""
-        return report.history(self._books.accounts, days)
+        return report.history(self._books.tallies, days)
 
     def daily(self, days: int, most: int, only: str | None = None) -> dict[str, Any]:
         """Columns for a chart of the last `days` calendar days; see `report.daily`."""
-        return report.daily(self._books.accounts, self._now().day, days, most, only)
+        return report.daily(self._books.tallies, self._now().day, days, most, only)
 
-    def nearest_cap(self, key: Key) -> dict[str, Any] | None:
+    def nearest_cap(self, key_name: str, limits: Limits) -> dict[str, Any] | None:
         """The cap per day or month that a key is closest to; None where it has none."""
-        caps = effective(key.limits, self._defaults)
-        return report.nearest_cap(caps, self._books.accounts[key.name], self._now())
+        return report.nearest_cap(self._caps(limits), self._books.tallies[key_name], self._now())
 
     def totals(self) -> dict[str, Any]:
         """All keys together: `today`, `thisMonth` and `reserved`."""
-        return report.totals(self._books.accounts, self._now())
+        return report.totals(self._books.tallies, self._now())
 
     def resets_at(self) -> dict[str, str]:
         """When the running day and month end, as ISO times: `today` and `thisMonth`."""
@@ -169,7 +166,7 @@ class Ledger:
 
     def open_reservations(self) -> list[Reservation]:
         """What is held at the moment."""
-        return list(self._books.accounts.open())
+        return list(self._books.tallies.open())
 
     @property
     def open_for_business(self) -> bool:
@@ -201,8 +198,11 @@ class Ledger:
         for each in left:
             charge = known.get(each.id) or each.as_charge()
             counts = counts_of(charge, error=charge.assumed)
-            self._books.accounts.apply(Settle(each.id, each.key_name, counts))
+            self._books.tallies.apply(Settle(each.id, each.key_name, counts))
         return [each for each in left if each.id not in known]
+
+    def _caps(self, limits: Limits) -> Caps:
+        return effective(limits, self._defaults)
 
     def _now(self) -> Moment:
         return Moment.of(self._clock.now(), self._zone)

@@ -111,11 +111,6 @@ class PriceTable:
         """What is wrong with the operator's file, if it cannot be used any more."""
         return self._file.problem
 
-    # Here too, so that whoever has the table need not import this module.
-    cost = staticmethod(cost)
-    ceiling_cost = staticmethod(ceiling_cost)
-    affordable_output = staticmethod(affordable_output)
-
     def price_of(self, provider: str, model: str) -> Price:
         """The price of a model: by its name, without its date, by its family, else the provider's dearest."""
         every, name = self._file.value, model.lower().removesuffix("[1m]")

@@ -1,4 +1,4 @@
-"""Figures of the accounts in the forms in which the API shows them. Dollars, and camelCase."""
+"""Figures of the tallies in the forms in which the API shows them. Dollars, and camelCase."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from bridge.clock import iso
-from bridge.ledger.accounts import Account, Accounts, Counts, Totals
 from bridge.ledger.caps import Moment
+from bridge.ledger.tallies import Counts, Tallies, Tally, Totals
 from bridge.limits import Caps, dollars
 
 Remaining = dict[tuple[str, str], int]
@@ -18,21 +18,21 @@ Remaining = dict[tuple[str, str], int]
 _NOTHING = Counts()
 
 
-def usage(account: Account, now: Moment) -> dict[str, Any]:
+def usage(tally: Tally, now: Moment) -> dict[str, Any]:
     """`today`, `thisMonth`, `reserved` and `lastUsedAt` of a key."""
     return {
-        "today": _window(account, now.day, account.days),
-        "thisMonth": _window(account, now.month, account.months),
-        "reserved": _totals(account.held()),
-        "lastUsedAt": iso(account.last_used_at) if account.last_used_at else None,
+        "today": _window(tally, now.day, tally.days),
+        "thisMonth": _window(tally, now.month, tally.months),
+        "reserved": _totals(tally.held()),
+        "lastUsedAt": iso(tally.last_used_at) if tally.last_used_at else None,
     }
 
 
-def remaining(caps: Caps, account: Account, now: Moment) -> Remaining:
+def remaining(caps: Caps, tally: Tally, now: Moment) -> Remaining:
     """What is left of each cap per day and month that there is; never below 0."""
     left = {}
     for window, name in (("day", now.day), ("month", now.month)):
-        used, held = account.used(name), account.held(name)
+        used, held = tally.used(name), tally.held(name)
         for what, limit, taken in (
             ("requests", getattr(caps, f"max_requests_per_{window}"), used.requests + held.requests),
             ("tokens", getattr(caps, f"max_tokens_per_{window}"), used.tokens + held.tokens),
@@ -43,11 +43,11 @@ def remaining(caps: Caps, account: Account, now: Moment) -> Remaining:
     return left
 
 
-def history(accounts: Accounts, days: int) -> list[dict[str, Any]]:
+def history(tallies: Tallies, days: int) -> list[dict[str, Any]]:
     """One row per day and key that used something, of the last `days` days on which anything was used;
     oldest first. An admin's resets do not show here."""
-    by_name = accounts.by_name
-    every = sorted({day for account in by_name.values() for day in account.days})
+    by_name = tallies.by_name
+    every = sorted({day for tally in by_name.values() for day in tally.days})
     return [
         {"day": day, "key": name, **row(by_name[name].days[day])}
         for day in every[max(0, len(every) - days) :]
@@ -56,15 +56,15 @@ def history(accounts: Accounts, days: int) -> list[dict[str, Any]]:
     ]
 
 
-def daily(accounts: Accounts, today: str, days: int, most: int, only: str | None = None) -> dict[str, Any]:
+def daily(tallies: Tallies, today: str, days: int, most: int, only: str | None = None) -> dict[str, Any]:
     """Columns for a chart: the last `days` calendar days up to `today`, and for each of the `most` keys that
     cost most in them (or for `only` one key) what it used on each. All others together are the key None."""
     end = date.fromisoformat(today)
     every = [(end - timedelta(days=back)).isoformat() for back in range(days - 1, -1, -1)]
     used = {
-        name: [account.days.get(day, _NOTHING) for day in every]
-        for name, account in accounts.by_name.items()
-        if (only is None or name == only) and any(day in account.days for day in every)
+        name: [tally.days.get(day, _NOTHING) for day in every]
+        for name, tally in tallies.by_name.items()
+        if (only is None or name == only) and any(day in tally.days for day in every)
     }
     ranked = sorted(used, key=lambda name: (-sum(counts.cost_micro for counts in used[name]), name))
     columns: list[tuple[str | None, list[Counts]]] = [(name, used[name]) for name in ranked[:most]]
@@ -90,11 +90,11 @@ def _column(name: str | None, counts: list[Counts]) -> dict[str, Any]:
     }
 
 
-def nearest_cap(caps: Caps, account: Account, now: Moment) -> dict[str, Any] | None:
+def nearest_cap(caps: Caps, tally: Tally, now: Moment) -> dict[str, Any] | None:
     """The cap per day or month of which most is used or held: its name, figures and share. None without one."""
     found = []
     for window, name in (("day", now.day), ("month", now.month)):
-        used, held = account.used(name), account.held(name)
+        used, held = tally.used(name), tally.held(name)
         for what, field in (("requests", "requests"), ("tokens", "tokens"), ("cost", "cost_micro")):
             limit = getattr(caps, f"max_{what}_per_{window}")
             if limit:
@@ -111,14 +111,14 @@ def nearest_cap(caps: Caps, account: Account, now: Moment) -> dict[str, Any] | N
     return max(found, key=lambda row: row["share"], default=None)
 
 
-def totals(accounts: Accounts, now: Moment) -> dict[str, Any]:
+def totals(tallies: Tallies, now: Moment) -> dict[str, Any]:
     """All keys together: `today` and `thisMonth` as booked, resets aside, and `reserved`."""
     today, month = Counts(), Counts()
     requests = tokens = cost_micro = 0
-    for account in accounts.by_name.values():
-        today.add(account.days.get(now.day, Counts()))
-        month.add(account.months.get(now.month, Counts()))
-        held = account.held()
+    for tally in tallies.by_name.values():
+        today.add(tally.days.get(now.day, Counts()))
+        month.add(tally.months.get(now.month, Counts()))
+        held = tally.held()
         requests, tokens = requests + held.requests, tokens + held.tokens
         cost_micro += held.cost_micro
     reserved = _totals(Totals(requests, tokens, cost_micro))
@@ -141,10 +141,10 @@ def row(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _window(account: Account, window: str, windows: dict[str, Counts]) -> dict[str, Any]:
+def _window(tally: Tally, window: str, windows: dict[str, Counts]) -> dict[str, Any]:
     counts = windows.get(window, Counts())
     return {
-        **_totals(account.used(window)),
+        **_totals(tally.used(window)),
         "errors": counts.errors,
         "assumedUsd": dollars(counts.assumed_micro),
     }

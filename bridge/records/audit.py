@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from bridge.clock import Clock, iso
-from bridge.store.lines import intact, read_backwards
-from bridge.store.logfile import LogFile
+from bridge.store.journal import LogFile, intact, read_backwards
 
 
 class Audit:

@@ -19,8 +19,7 @@ from bridge.clock import Clock, day_of, iso, parse_iso
 from bridge.errors import StoreError
 from bridge.limits import MICRO
 from bridge.store.files import private_folder
-from bridge.store.lines import LINES_A_TURN, intact, read_backwards
-from bridge.store.logfile import LogFile
+from bridge.store.journal import LINES_A_TURN, LogFile, intact, read_backwards
 from bridge.types import Charge, RunRecord, Usage
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl")

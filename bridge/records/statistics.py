@@ -16,7 +16,7 @@ import gevent
 
 from bridge.clock import Clock, iso, parse_iso
 from bridge.records.runlog import RequestLog
-from bridge.store.lines import LINES_A_TURN
+from bridge.store.journal import LINES_A_TURN
 from bridge.types import RunRecord
 
 HOUR_S = 3600

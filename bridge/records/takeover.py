@@ -13,8 +13,8 @@ import msgspec
 from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError
 from bridge.keys.keys import KeyBook
-from bridge.ledger.accounts import Counts
 from bridge.ledger.ledger import Ledger
+from bridge.ledger.tallies import Counts
 from bridge.limits import MICRO, Limits
 from bridge.records.runlog import RequestLog
 from bridge.types import RunRecord

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from bridge import __version__
+from bridge.clock import Clock, iso
 from bridge.errors import StoreError
 from bridge.store.document import Document
 from bridge.store.files import open_private, sync_folder, write_all
@@ -216,3 +218,41 @@ def _without_secrets(document: Document) -> bytes:
     """admin.json without what signs sessions: whoever is logged in must log in again after a restore."""
     content: dict[str, Any] = {k: v for k, v in (document.load() or {}).items() if k != "cookieSecrets"}
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+
+
+# --- how the last one went: backup.json ------------------------------------------------------------
+
+
+class BackupNotes:
+    """What is known of the backups of a data folder. `cli-bridge backup` tells it how each one went."""
+
+    def __init__(self, document: Document, clock: Clock) -> None:
+        """A file that cannot be read keeps nobody from his work; it counts as a failed backup."""
+        self._document = document
+        self._clock = clock
+        self._saving = BoundedSemaphore(1)
+        self._notes: dict[str, Any] = dict.fromkeys(("lastGoodAt", "lastGoodBytes", "lastFailure"))
+        try:
+            content = document.load() or {}
+            self._notes |= {name: content[name] for name in self._notes if name in content}
+        except StoreError as error:
+            self._notes["lastFailure"] = {"at": iso(clock.now()), "error": error.message}
+
+    def notes(self) -> dict[str, Any]:
+        """`lastGoodAt` (ISO time), `lastGoodBytes`, and `lastFailure` (`at`, `error`) where none worked since."""
+        return dict(self._notes)
+
+    def note_good(self, size: int) -> None:
+        """One of `size` bytes was made. Raises BridgeError storage_failed."""
+        self._note({"lastGoodAt": iso(self._clock.now()), "lastGoodBytes": size, "lastFailure": None})
+
+    def note_failure(self, error: str) -> None:
+        """One failed, for the reason that `error` says. Raises BridgeError storage_failed."""
+        failure = {"at": iso(self._clock.now()), "error": error[:500]}
+        self._note({**self._notes, "lastFailure": failure})
+
+    def _note(self, notes: dict[str, Any]) -> None:
+        # Known at once, saved as soon as the disk allows: a full disk is why backups fail.
+        self._notes = notes
+        with self._saving:
+            self._document.save(notes)

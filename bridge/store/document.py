@@ -17,7 +17,7 @@ REPAIR_HINT = "Run 'cli-bridge doctor --repair', or put a copy of the data folde
 
 SCHEMAS: dict[str, int] = {"keys.json": 1, "admin.json": 1, "usage.json": 1}
 """Document -> the version of its schema that this program reads and writes; others have version 1.
-upgrade.py has the steps from older ones."""
+folder.py has the steps from older ones."""
 
 
 class Document:

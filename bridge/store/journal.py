@@ -1,7 +1,8 @@
-"""An append-only file of JSON lines in which whatever was acknowledged stays.
+"""Append-only files of JSON lines in which what was acknowledged stays.
 
-Lines are written in groups: all records that arrive while one group is being written go into the next,
-with one write and one fdatasync for all of them.
+A line is `{"seq":7,…,"crc":"1c291ca3"}`: a number that grows by one, the record, and a CRC-32 of all that stands
+before `,"crc"`. Lines are written in groups: all records that arrive while one group is being written go into the
+next, with one write and one fdatasync for all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from errno import EIO, ESTALE
 from pathlib import Path
 
@@ -18,7 +20,8 @@ import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from bridge.errors import StoreError
+from bridge.errors import BridgeError, StoreError
+from bridge.store.document import REPAIR_HINT
 from bridge.store.files import (
     in_thread,
     keep_previous,
@@ -28,11 +31,14 @@ from bridge.store.files import (
     sync_folder,
     write_all,
 )
-from bridge.store.lines import backwards, encode, intact, last_seq
 
 #: A write and its fdatasync that took less than this, in seconds, are not worth a thread: waking one costs
 #: about as much, three times for each run. One slow write, and the next goes to a thread again.
 QUICK_S = 0.0005
+_CHUNK = 65536
+#: Lines that are read before other greenlets get their turn.
+LINES_A_TURN = 200
+_CRC_LENGTH = len(b',"crc":"00000000"}')
 
 
 class Batch:
@@ -244,3 +250,127 @@ def _cut_torn_tail(fd: int, path: Path) -> Path | None:
     os.ftruncate(fd, size - len(torn))
     os.fsync(fd)
     return aside
+
+
+class LogFile:
+    """Lines that nothing is computed from. A write that failed is lost; the next one is tried afresh."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StoreError where the file cannot be opened."""
+        self.path = path
+        self._journal = Journal(path)
+
+    @classmethod
+    def create(cls, path: Path) -> LogFile:
+        """The same while the server runs: raises BridgeError storage_failed."""
+        try:
+            return cls(path)
+        except StoreError as error:
+            raise _refused(error) from error
+
+    def write(self, body: bytes) -> None:
+        """Add a line, an encoded JSON object; on the disk when this returns. Raises BridgeError storage_failed."""
+        try:
+            self._write(body)
+        except BridgeError:
+            self._write(body)  # once more, into a new file where somebody has moved the old one away
+
+    def _write(self, body: bytes) -> None:
+        if self._journal.failed:
+            self._reopen()
+        self._journal.commit(self._journal.append(body))
+
+    def close(self) -> None:
+        """Close the file; it may not be written to afterwards."""
+        try:
+            self._journal.close()
+        except BridgeError:
+            pass  # whoever waited for those lines was told
+
+    def _reopen(self) -> None:
+        try:
+            fresh = Journal(self.path)
+        except StoreError as error:
+            raise _refused(error) from error
+        self.close()
+        self._journal = fresh
+
+
+def _refused(error: StoreError) -> BridgeError:
+    return BridgeError("storage_failed", error.message, error.hint, retry_after=5)
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def encode(seq: int, body: bytes) -> bytes:
+    """A line, with its newline, of an encoded JSON object that has at least one field."""
+    start = b'{"seq":%d,%s' % (seq, body[1:-1])
+    return b'%s,"crc":"%08x"}\n' % (start, zlib.crc32(start))
+
+
+def intact(line: bytes) -> bool:
+    """Whether a line (without its newline) is as it was written."""
+    if len(line) <= _CRC_LENGTH or not line.startswith(b'{"seq":'):
+        return False
+    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(line[:-_CRC_LENGTH])
+
+
+def seq_of(line: bytes) -> int:
+    """The number of an intact line."""
+    return int(line[7 : line.index(b",", 7)])
+
+
+def read_forwards(path: Path) -> Iterator[bytes]:
+    """Every line, oldest first, each checked. Raises StoreError at the first that is not as written."""
+    expected = None
+    with path.open("rb", buffering=1 << 20) as file:
+        for number, ended in enumerate(file, start=1):
+            line = ended.rstrip(b"\n")
+            if not intact(line):
+                raise StoreError(f"{path.name} is damaged at line {number}.", REPAIR_HINT)
+            seq = seq_of(line)
+            if expected is not None and seq != expected:
+                raise StoreError(f"{path.name} lacks lines before line {number}.", REPAIR_HINT)
+            expected = seq + 1
+            yield line
+
+
+def read_backwards(path: Path) -> Iterator[bytes]:
+    """Every line, newest first, unchecked; none where there is no file.
+
+    Read in chunks; other greenlets get their turn in between.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for number, line in enumerate(backwards(file.fileno(), os.fstat(file.fileno()).st_size)):
+            if number % LINES_A_TURN == 0:
+                gevent.sleep(0)
+            yield line
+
+
+def backwards(fd: int, end: int) -> Iterator[bytes]:
+    """The lines of an open file that end before `end`, newest first, without switching greenlets."""
+    parts: list[bytes] = []  # the pieces of a line that began in an earlier chunk, last piece first
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        first, *rest = os.pread(fd, end - start, start).split(b"\n")
+        if rest:
+            parts.insert(0, rest.pop())
+            yield from filter(None, [b"".join(parts), *reversed(rest)])
+            parts = []
+        parts.insert(0, first)
+        end = start
+    if any(parts):
+        yield b"".join(parts)
+
+
+def last_seq(fd: int, size: int) -> int:
+    """The number of the last intact line; 0 where there is none."""
+    for line in backwards(fd, size):
+        if intact(line):
+            return seq_of(line)
+    return 0

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bridge.ledger.books import Books
+from bridge.ledger.tallies import FileTallies
 from bridge.limits import Limits
 from bridge.records.runlog import RequestLog
 from bridge.service import Service
@@ -105,14 +105,14 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(tmp_path: Path, chance: r
     assert not left_over(server.data_dir)
 
 
-@pytest.mark.parametrize("step", [(RequestLog, "write"), (Books, "compact")], ids=["log", "ledger"])
+@pytest.mark.parametrize("step", [(RequestLog, "write"), (FileTallies, "compact")], ids=["log", "ledger"])
 def test_a_kill_during_the_recovery_changes_nothing_of_its_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
 ) -> None:
     settings = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data"), "BRIDGE_ADMIN_KEY": servers.ADMIN_KEY})
     first = Service(settings)
     key, _ = first.keys.create("tester", Limits())
-    first.ledger.reserve(key, "run_open", "claude", settings.claude_default_model, 100, 300)
+    first.ledger.reserve(key.name, key.limits, "run_open", "claude", settings.claude_default_model, 100, 300)
     first.store.close()  # and that is all: the rest of the process is gone
 
     def killed(*_: object) -> None:

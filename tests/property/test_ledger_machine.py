@@ -23,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from bridge.clock import day_of
 from bridge.errors import BridgeError
-from bridge.ledger.accounts import Reservation
+from bridge.ledger.tallies import Reservation
 from bridge.limits import Limits, effective
 from bridge.types import Charge, Usage
 from tests.support.ledger import UNLIMITED, Desk, FrozenClock, key_with
@@ -103,13 +103,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def shown(self, name: str, window: str) -> list[int]:
         """What the ledger has booked, read past its own views."""
-        counts = self.desk.ledger._books.accounts[name].booked(window)
+        counts = self.desk.ledger._books.tallies[name].booked(window)
         return [counts.requests, counts.tokens, counts.cost_micro] if counts else [0, 0, 0]
 
     def check_cap(self, name: str) -> None:
         """Right after an admission: used and held together are within every cap."""
         caps = effective(self.keys[name].limits, {})
-        account = self.desk.ledger._books.accounts[name]
+        account = self.desk.ledger._books.tallies[name]
         day = day_of(self.desk.clock.now(), self.desk.zone)
         for window, suffix in ((day, "day"), (day[:7], "month")):
             used, held = account.used(window), account.held(window)
@@ -130,7 +130,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def admit(self, name: str, ask: tuple[int, int]) -> Reservation | None:
         self.number += 1
         try:
-            reservation = self.desk.ledger.reserve(self.keys[name], f"run_{self.number}", "demo", "demo", *ask)
+            reservation = self.desk.ledger.reserve(
+                name, self.keys[name].limits, f"run_{self.number}", "demo", "demo", *ask
+            )
         except BridgeError as error:
             self.refusals.add(error.status)
             return None
@@ -267,7 +269,7 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             refused = None
             try:
-                self.desk.ledger.reserve(key_with(name), "never", "demo", "demo", 10, 10)
+                self.desk.ledger.reserve(name, key_with(name).limits, "never", "demo", "demo", 10, 10)
             except BridgeError as error:
                 refused = error
             assert refused is not None
@@ -291,7 +293,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_was_acknowledged_is_booked_exactly(self) -> None:
         for (name, window), sums in self.booked.items():
             assert self.shown(name, window) == sums
-            used = self.desk.ledger._books.accounts[name].used(window)
+            used = self.desk.ledger._books.tallies[name].used(window)
             counted = [booked - off for booked, off in zip(sums, self.forgiven[name, window], strict=True)]
             assert [used.requests, used.tokens, used.cost_micro] == counted
 

@@ -16,11 +16,11 @@ import msgspec
 from bridge.clock import day_of, iso
 from bridge.keys.key import to_disk
 from bridge.keys.keys import Key, KeyHash, hash_of
-from bridge.ledger.accounts import Accounts, Counts, Import
+from bridge.ledger.tallies import Counts, Import, Tallies
 from bridge.limits import Limits
 from bridge.store.document import Document
 from bridge.store.folder import Store
-from bridge.store.lines import encode
+from bridge.store.journal import encode
 from tests.support.ledger import record
 
 PROMPTS = (
@@ -65,7 +65,7 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
     chance = random.Random(7)
     Store.open(folder).close()
     _write_keys(folder, people, now - days * 86400.0)
-    accounts, logs = Accounts(), defaultdict(list)
+    tallies, logs = Tallies(), defaultdict(list)
     used: dict[tuple[str, str], Counts] = defaultdict(Counts)
     for number, at in enumerate(_moments(chance, days, lines, now)):
         person = chance.choices(people, [p.weight for p in people])[0]
@@ -73,10 +73,10 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
         day = day_of(at, UTC)
         logs[day].append(line)
         _count(used[person.name, day], line)
-        accounts.by_name.setdefault(person.name, accounts[person.name]).last_used_at = at
+        tallies.by_name.setdefault(person.name, tallies[person.name]).last_used_at = at
     for (name, day), counts in used.items():
-        accounts.apply(Import(name, day, counts))
-    Document(folder / "usage.json").save({"seq": 0, "accounts": accounts.by_name})
+        tallies.apply(Import(name, day, counts))
+    Document(folder / "usage.json").save({"seq": 0, "accounts": tallies.by_name})
     (folder / "logs").mkdir(mode=0o700)
     for day, rows in logs.items():
         encoded = [encode(number, msgspec.json.encode(row)) for number, row in enumerate(rows, start=1)]

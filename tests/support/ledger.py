@@ -67,7 +67,8 @@ class Desk:
 
     def reserve(self, input_tokens: int = 100, output: int = 1000, key: Key | None = None) -> Reservation:
         self.runs += 1
-        return self.ledger.reserve(key or self.key, f"run_{self.runs}", "demo", "demo", input_tokens, output)
+        key = key or self.key
+        return self.ledger.reserve(key.name, key.limits, f"run_{self.runs}", "demo", "demo", input_tokens, output)
 
     def settle(self, reservation: Reservation, cost_micro: int = 500, tokens: int = 40, **how: Any) -> None:
         self.ledger.settle(reservation, Charge(Usage(output_tokens=tokens), cost_micro), **how)

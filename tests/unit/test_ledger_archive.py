@@ -17,7 +17,8 @@ from bridge.errors import BridgeError, StoreError, StoreLocked
 from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
 from bridge.limits import Limits
-from bridge.ops.restore import restore
+from bridge.ops import backup
+from bridge.ops.backup import put_in_place
 from bridge.records.runlog import RequestLog
 from bridge.store import archive
 from bridge.store.document import Document
@@ -83,7 +84,7 @@ def test_a_restored_folder_has_the_same_figures(desk: Desk, tmp_path: Path) -> N
     desk.ledger.close()
     desk.store.close()
     with (tmp_path / "b.tar.gz").open("rb") as source:
-        restore(tmp_path / "other", source, FrozenClock())
+        put_in_place(tmp_path / "other", source, FrozenClock())
     other = Desk(tmp_path / "other")
     assert other.today()["requests"] == 2
     assert other.today()["costUsd"] == pytest.approx(0.0007 + other.ledger.recovered[0].cost_micro / 1e6)
@@ -101,14 +102,14 @@ def test_what_was_there_is_kept_aside(desk: Desk, tmp_path: Path) -> None:
     desk.ledger.close()
     desk.store.close()
     with path.open("rb") as source:
-        _, aside = restore(desk.folder, source, desk.clock)
+        _, aside = put_in_place(desk.folder, source, desk.clock)
     assert aside is not None
     assert aside.parent == desk.folder
     assert (aside / "jobs" / "run_9.json").exists()
     kept = Desk(aside)
     assert kept.today()["costUsd"] >= before["costUsd"]
     with path.open("rb") as source:
-        _, second = restore(desk.folder, source, desk.clock)
+        _, second = put_in_place(desk.folder, source, desk.clock)
     assert second not in (None, aside), "the same second, and still nothing is overwritten"
 
 
@@ -116,7 +117,7 @@ def test_nothing_is_touched_while_a_server_has_the_folder(desk: Desk, tmp_path: 
     path = tmp_path / "b.tar.gz"
     save(desk, path)
     with path.open("rb") as source, pytest.raises(StoreLocked):
-        restore(desk.folder, source, desk.clock)
+        put_in_place(desk.folder, source, desk.clock)
     desk.spend(1)
 
 
@@ -137,12 +138,12 @@ def test_a_swap_that_was_cut_off_keeps_the_server_closed_until_it_is_done_again(
     with monkeypatch.context() as patch, path.open("rb") as source:
         patch.setattr(Path, "rename", breaks_off)
         with pytest.raises(OSError, match="cut off"):
-            restore(desk.folder, source, desk.clock)
+            put_in_place(desk.folder, source, desk.clock)
     with pytest.raises(StoreError, match="cut off") as refused:
         Store.open(desk.folder)
     assert "restore" in refused.value.hint
     with path.open("rb") as source:
-        restore(desk.folder, source, desk.clock)
+        put_in_place(desk.folder, source, desk.clock)
     assert Desk(desk.folder).today()["requests"] == 2
 
 
@@ -197,7 +198,7 @@ def test_a_backup_that_is_not_as_it_was_written_is_refused(desk: Desk, tmp_path:
     change, odd = TRICKS[trick]
     source = repacked(tmp_path / "b.tar.gz", change, **odd)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
-        restore(desk.folder, source, desk.clock)
+        put_in_place(desk.folder, source, desk.clock)
     after = {path: path.read_bytes() for path in desk.folder.rglob("*") if path.is_file() and path.name != "lock"}
     assert after == before
     assert not list(tmp_path.rglob("evil*"))
@@ -224,7 +225,7 @@ def test_a_backup_of_something_that_no_server_would_open_is_refused(desk: Desk, 
     (desk.folder / "keys.json").write_text("{")
     save(desk, tmp_path / "b.tar.gz")
     with (tmp_path / "b.tar.gz").open("rb") as source, pytest.raises(StoreError, match="could not be opened"):
-        restore(tmp_path / "other", source, desk.clock)
+        put_in_place(tmp_path / "other", source, desk.clock)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["lock"]
 
 
@@ -244,7 +245,7 @@ def test_a_full_disk_leaves_no_half_backup(desk: Desk, tmp_path: Path, monkeypat
 def test_what_root_restores_belongs_to_the_owner_of_the_folder(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bridge.ops import restore as module
+    module = backup
 
     save(desk, tmp_path / "b.tar.gz")
     given: dict[str, tuple[int, int]] = {}
@@ -260,7 +261,7 @@ def test_what_root_restores_belongs_to_the_owner_of_the_folder(
     monkeypatch.setattr(module.os, "geteuid", lambda: 0)
     monkeypatch.setattr(module.os, "chown", lambda path, uid, gid, **how: given.update({path.name: (uid, gid)}))
     with (tmp_path / "b.tar.gz").open("rb") as source:
-        restore(folder, source, desk.clock)
+        put_in_place(folder, source, desk.clock)
     assert set(given.values()) == {(990, 991)}
     assert {"keys.json", "usage.json", "logs", "2026-11-20.jsonl"} <= set(given)
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.ledger.accounts import KEPT_DAYS, Counts
+from bridge.ledger.tallies import KEPT_DAYS, Counts
 from bridge.limits import Limits
 from bridge.types import Charge, Usage
 from tests.support.ledger import Desk, FrozenClock, key_with
@@ -215,7 +215,7 @@ def test_fifty_at_once_at_the_edge_of_a_cap_admit_exactly_what_fits(tmp_path):
 
     def one(number):
         try:
-            return desk.ledger.reserve(desk.key, f"r{number}", "demo", "demo", 10, 10)
+            return desk.ledger.reserve(desk.key.name, desk.key.limits, f"r{number}", "demo", "demo", 10, 10)
         except BridgeError as error:
             return error.code
 
@@ -276,7 +276,7 @@ def test_a_run_counts_for_the_day_on_which_it_was_admitted(tmp_path):
     desk = make(tmp_path, clock=FrozenClock("2026-11-30T23:59:00Z"))
     reservation = desk.reserve()
     desk.clock.set("2026-12-01T00:01:00Z")
-    assert desk.ledger.remaining(key_with(maxRequestsPerDay=5))[("requests", "day")] == 5
+    assert desk.ledger.remaining("alice", key_with(maxRequestsPerDay=5).limits)[("requests", "day")] == 5
     desk.settle(reservation)
     assert desk.today()["requests"] == 0
     assert desk.ledger.usage("alice")["thisMonth"]["requests"] == 0
@@ -334,7 +334,7 @@ def test_remaining_is_told_for_the_limits_that_the_key_has(tmp_path):
     desk = make(tmp_path, maxCostPerDay=1, maxTokensPerMonth=5000)
     desk.spend(cost_micro=2_000, tokens=50)
     desk.reserve(100, 1000)
-    assert desk.ledger.remaining(desk.key) == {
+    assert desk.ledger.remaining("alice", desk.key.limits) == {
         ("cost", "day"): 1_000_000 - 2_000 - 15_375,
         ("tokens", "month"): 5000 - 50 - 1100,
     }
@@ -414,11 +414,11 @@ def test_a_run_that_the_log_knows_is_charged_what_the_log_says(desk):
 
 
 def test_a_long_journal_goes_into_a_snapshot_while_requests_go_on(desk, monkeypatch):
-    monkeypatch.setattr("bridge.ledger.books.COMPACT_LINES", 20)
+    monkeypatch.setattr("bridge.ledger.tallies.COMPACT_LINES", 20)
 
     def client(number):
         for n in range(20):
-            reservation = desk.ledger.reserve(desk.key, f"c{number}-{n}", "demo", "demo", 1, 1)
+            reservation = desk.ledger.reserve(desk.key.name, desk.key.limits, f"c{number}-{n}", "demo", "demo", 1, 1)
             desk.settle(reservation)
 
     gevent.joinall([gevent.spawn(client, n) for n in range(8)], raise_error=True)

@@ -12,8 +12,7 @@ import pytest
 from bridge.errors import BridgeError, StoreError, StoreLocked
 from bridge.store.document import Document
 from bridge.store.folder import Store
-from bridge.store.journal import Journal
-from bridge.store.lines import intact, read_backwards, read_forwards, seq_of
+from bridge.store.journal import Journal, intact, read_backwards, read_forwards, seq_of
 from tests.support.ledger import Desk
 
 
@@ -89,8 +88,8 @@ def test_waiting_for_the_lock_gets_it_when_it_is_given_back(tmp_path):
 
 def test_the_holder_says_where_it_can_be_reached(tmp_path):
     assert Store.holder(tmp_path / "nowhere") is None
-    store = Store.open(tmp_path, address="http://127.0.0.1:1")
-    store.announce({"token": "t"})
+    store = Store.open(tmp_path)
+    store.announce({"address": "http://127.0.0.1:1", "token": "t"})
     holder = Store.holder(tmp_path)
     assert holder is not None
     assert (holder["pid"], holder["address"], holder["token"]) == (os.getpid(), "http://127.0.0.1:1", "t")

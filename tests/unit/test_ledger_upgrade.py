@@ -14,8 +14,9 @@ from bridge.errors import StoreError
 from bridge.keys.keys import KeyBook
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.store import archive, document, upgrade
-from bridge.store.folder import Store
+from bridge.store import archive, document
+from bridge.store import folder as folders
+from bridge.store.folder import Store, upgrade
 from tests.support.ledger import FrozenClock
 
 FIXTURES = sorted((Path(__file__).resolve().parents[1] / "fixtures").glob("data-schema-*"))
@@ -47,7 +48,7 @@ def test_there_are_fixtures_of_every_schema_up_to_now() -> None:
 
 def test_there_is_a_step_from_every_schema() -> None:
     wanted = {(name, version) for name, newest in document.SCHEMAS.items() for version in range(1, newest)}
-    assert set(upgrade.STEPS) == wanted
+    assert set(folders.STEPS) == wanted
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ STEPS = {("keys.json", 1): second, ("keys.json", 2): third}
 
 def test_an_older_file_goes_through_every_step_after_a_backup(folder: Path, tmp_path: Path) -> None:
     before = (folder / "keys.json").read_bytes()
-    saved = upgrade.run(folder, FrozenClock(), {"keys.json": 3, "usage.json": 1}, STEPS)
+    saved = upgrade(folder, FrozenClock(), {"keys.json": 3, "usage.json": 1}, STEPS)
     content = json.loads((folder / "keys.json").read_text())
     assert content["schema"] == 3
     assert {key["note"] for key in content["keys"]} == {"second and third"}
@@ -80,12 +81,12 @@ def test_an_older_file_goes_through_every_step_after_a_backup(folder: Path, tmp_
         archive.read(file, tmp_path / "unpacked")
     assert (tmp_path / "unpacked" / "keys.json").read_bytes() == before
     assert (tmp_path / "unpacked" / "usage.jsonl").read_bytes() == (folder / "usage.jsonl").read_bytes()
-    assert upgrade.run(folder, FrozenClock(), {"keys.json": 3, "usage.json": 1}, STEPS) is None, "nothing is left"
+    assert upgrade(folder, FrozenClock(), {"keys.json": 3, "usage.json": 1}, STEPS) is None, "nothing is left"
 
 
 def test_a_folder_that_is_up_to_date_is_not_touched(folder: Path) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
-    assert upgrade.run(folder, FrozenClock()) is None
+    assert upgrade(folder, FrozenClock()) is None
     assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
 
 
@@ -102,7 +103,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(folder: Path, name: str) -> N
 
 def test_without_a_step_nothing_is_guessed(folder: Path) -> None:
     with pytest.raises(StoreError, match="cannot bring up to date"):
-        upgrade.run(folder, FrozenClock(), {"keys.json": 3}, {("keys.json", 1): second})
+        upgrade(folder, FrozenClock(), {"keys.json": 3}, {("keys.json", 1): second})
     assert json.loads((folder / "keys.json").read_text())["schema"] == 1
     assert not (folder / "backup").exists()
 
@@ -113,14 +114,14 @@ def test_where_the_backup_fails_nothing_is_changed(folder: Path, monkeypatch: py
 
     monkeypatch.setattr(archive, "save", full)
     with pytest.raises(OSError, match="No space"):
-        upgrade.run(folder, FrozenClock(), {"keys.json": 3}, STEPS)
+        upgrade(folder, FrozenClock(), {"keys.json": 3}, STEPS)
     assert json.loads((folder / "keys.json").read_text())["schema"] == 1
 
 
 def test_the_server_upgrades_at_its_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(document.SCHEMAS, "keys.json", 3)
-    monkeypatch.setattr(upgrade, "STEPS", STEPS)
-    monkeypatch.setattr(upgrade.run, "__defaults__", (document.SCHEMAS, STEPS))
+    monkeypatch.setattr(folders, "STEPS", STEPS)
+    monkeypatch.setattr(folders.upgrade, "__defaults__", (document.SCHEMAS, STEPS))
     store = Store.open(folder)
     try:
         book = KeyBook(store.document("keys.json"), FrozenClock())

@@ -16,9 +16,8 @@ from bridge.ops import repair as repairs
 from bridge.ops.alert import BACKUP_OVERDUE_S, LOW_DISK_BYTES
 from bridge.ops.doctor.finding import Finding, fail, ok, warn
 from bridge.settings import Settings
-from bridge.store import upgrade
 from bridge.store.document import Document
-from bridge.store.folder import RESTORING, Store
+from bridge.store.folder import RESTORING, Store, older_documents
 
 _OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
 
@@ -62,7 +61,7 @@ def _files(folder: Path) -> Iterator[Finding]:
         yield fail("restore", "one was cut off in the middle", "Run 'cli-bridge restore FILE' again.")
         return
     try:
-        older = upgrade.check(folder)
+        older = older_documents(folder)
     except StoreError as error:
         yield fail("files", error.message, error.hint)
         return
