@@ -91,6 +91,13 @@ def dollars(micro: int) -> float:
     return micro / MICRO
 
 
+def money(dollars: float) -> str:
+    """Dollars for people: cents, and as many further digits as a small amount needs."""
+    if 0 < dollars < 0.0001:
+        return "<$0.0001"
+    return f"${dollars:,.2f}" if dollars == 0 or dollars >= 0.1 else f"${dollars:.4f}"
+
+
 def is_cost(name: str) -> bool:
     """Whether a limit (wire name) is an amount of money."""
     return name.startswith("maxCost")

@@ -7,8 +7,9 @@ import os
 import click
 
 from bridge import __version__
-from bridge.cli import care, completion, keys, look, move, serving
-from bridge.cli.common import examples
+from bridge.cli import backup, export_import, keys, serve, usage_logs
+from bridge.cli.common import completion, examples
+from bridge.cli.doctor import doctor
 
 __all__ = ["main"]
 
@@ -37,11 +38,12 @@ def main(context: click.Context) -> None:
 
 
 for command in (
-    *serving.COMMANDS,
+    *serve.COMMANDS,
     keys.keys,
-    *look.COMMANDS,
-    *care.COMMANDS,
-    *move.COMMANDS,
-    completion.completion,
+    *usage_logs.COMMANDS,
+    doctor,
+    *backup.COMMANDS,
+    *export_import.COMMANDS,
+    completion,
 ):
     main.add_command(command)

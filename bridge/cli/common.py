@@ -1,17 +1,18 @@
-"""What all commands share: settings, errors as sentences, calls of the admin API, and options."""
+"""What all commands share: settings, errors as sentences, calls of the admin API, options, tables; and `completion`."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
+from click.shell_completion import get_completion_class
 from dotenv import dotenv_values
 
 from bridge.errors import BridgeError, SettingsError, StoreError
@@ -98,3 +99,58 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
     finally:
         if shown:
             click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def print_table(
+    head: Sequence[str] | None,
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[int] = (),
+    empty: str = "",
+    widths: Sequence[int] | None = None,
+    colour: Callable[[str], str | None] = lambda cell: None,
+) -> None:
+    """Print rows under a head, if there is one; columns in `right` are right-aligned.
+
+    `empty` stands for no rows. `widths` are the least widths, for a table that is printed row by row.
+    `colour(cell)` names the colour of a cell; colours are left out where the output is no terminal.
+    """
+    if not rows and empty:
+        click.echo(empty)
+        return
+    lines = [row for row in (head, *rows) if row is not None]
+    least = widths or [0] * len(lines[0])
+    wide = [max(least[i], *(len(_plain(line[i])) for line in lines)) for i in range(len(lines[0]))]
+    for line in lines:
+        cells = [_plain(cell) for cell in line]
+        padded = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, wide, strict=True))]
+        if line is head:
+            click.secho("  ".join(padded).rstrip(), bold=True)
+            continue
+        styled = [click.style(p, fg=found) if (found := colour(c)) else p for c, p in zip(cells, padded, strict=True)]
+        click.echo("  ".join(styled).rstrip())
+
+
+def _plain(cell: str) -> str:
+    """A cell without anything that would move the cursor or colour the terminal: names come from outside."""
+    return "".join(character if character.isprintable() else "?" for character in cell)
+
+
+@click.command(
+    epilog=examples(
+        'eval "$(cli-bridge completion bash)"                              in ~/.bashrc',
+        'eval "$(cli-bridge completion zsh)"                               in ~/.zshrc',
+        "cli-bridge completion fish > ~/.config/fish/completions/cli-bridge.fish",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print a script for your shell.
+
+    With it, SHELL completes commands, options and names of keys.
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(context.find_root().command, {}, "cli-bridge", "_CLI_BRIDGE_COMPLETE")
+    click.echo(script.source_template % script.source_vars())

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from bridge.cli.common import as_json, ask, environment, examples, path_of, show_json
-from bridge.ops.table import money, print_table
+from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, show_json
+from bridge.limits import money
 from bridge.settings import LIMIT_DEFAULTS
 
 _COLOURS = {"active": "green", "disabled": "yellow", "expired": "yellow", "revoked": "red"}

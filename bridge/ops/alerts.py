@@ -1,30 +1,311 @@
 """Watches the service and tells its operator: in the log, on the dashboard, and through a webhook.
 
-Each alert comes once in its window, over restarts too: what was raised is kept in alerts.json.
+Each alert comes once in its window, over restarts too: what was raised is kept in alerts.json. The URL of the
+webhook comes from the settings alone; nothing that a client sends can change where a post goes, and no redirect is
+followed. A post is never in a request's way, and does not take for ever.
 """
 
 from __future__ import annotations
 
+import base64
+import http.client
+import json
 import logging
+import math
 import shutil
+import socket
+import ssl
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import gevent
 import gevent.event
+import msgspec
 from gevent.lock import BoundedSemaphore
 
 from bridge.clock import day_of, iso, month_of, parse_iso
 from bridge.errors import BridgeError, StoreError
-from bridge.limits import effective
-from bridge.ops import alert as rules
-from bridge.ops.alert import Alert
-from bridge.ops.webhook import Post, Webhook
+from bridge.limits import effective, money
 from bridge.service import Service
+from bridge.settings import LIMIT_DEFAULTS
 from bridge.types import RunRecord
 
 log = logging.getLogger("bridge")
+
+# --- what an alert is about --------------------------------------------------------------------------------
+
+#: Shares of a limit at which there is an alert, in percent; the last one means: used up.
+LEVELS = (80, 100)
+#: Runs of a provider that fail one after the other before it counts as down.
+FAILURES_IN_A_ROW = 5
+#: Free disk space below which there is an alert, in bytes. `doctor` warns at the same.
+LOW_DISK_BYTES = 512 * 2**20
+#: A backup that was made once should be made again within this time, in seconds.
+BACKUP_OVERDUE_S = 50 * 3600.0
+
+_HOUR_S = 3600.0
+#: Kind of an alert -> how long the same one is not raised again, in seconds. Those about a day or a month
+#: have it in their mark, so that once is once.
+WINDOWS_S: dict[str, float] = {
+    "key_limit": math.inf,
+    "spend": math.inf,
+    "provider_down": 6 * _HOUR_S,
+    "provider_rate_limited": _HOUR_S,
+    "disk": 12 * _HOUR_S,
+    "loop_suspected": _HOUR_S,
+    "backup_failed": 24 * _HOUR_S,
+}
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """Something that the operator should know. `mark` is what two alerts about the same thing share."""
+
+    kind: str
+    subject: str
+    message: str
+    mark: str
+
+
+_PER_WINDOW = {
+    name: ("today" if name.endswith("Day") else "thisMonth", field)
+    for name in LIMIT_DEFAULTS
+    for what, field in (("Requests", "requests"), ("Tokens", "tokens"), ("Cost", "costUsd"))
+    if name in (f"max{what}PerDay", f"max{what}PerMonth")
+}
+"""Limit -> (window, field) of the usage that counts against it."""
+
+
+def refusal_of(limit: str) -> str:
+    """The error code of a limit per day or month: maxCostPerDay -> cost_per_day."""
+    what, window = limit.removeprefix("max").split("Per")
+    return f"{what}_per_{window}".lower()
+
+
+def key_alerts(
+    name: str,
+    limits: Mapping[str, float],
+    usage: Mapping[str, Any],
+    windows: Mapping[str, str],
+    refused: frozenset[str],
+) -> Iterator[Alert]:
+    """Alerts about how much of its limits per day and month a key has used.
+
+    `limits` and `usage` are as the API shows them, `windows` names the running day and month (`today`,
+    `thisMonth`), and `refused` has the codes of limits that refused a request of this key: a limit of which
+    nothing more can be had is used up, also where a few cents of it are left.
+    """
+    for limit, (window, field) in _PER_WINDOW.items():
+        most = limits[limit]
+        if not most:
+            continue
+        used = usage[window][field]
+        percent = 100 * used / most
+        if percent >= LEVELS[0] and refusal_of(limit) in refused:
+            percent = 100
+        reached = [level for level in LEVELS if percent >= level]
+        if not reached:
+            continue
+        amounts = f"{money(used)} of {money(most)}" if field == "costUsd" else f"{used:,} of {most:,}"
+        share = "used up its" if reached[-1] == 100 else f"used {reached[-1]} % of its"
+        yield Alert(
+            "key_limit",
+            name,
+            f"The key {name} has {share} {LIMIT_DEFAULTS[limit][1]}: {amounts}.",
+            f"key_limit:{name}:{limit}:{windows[window]}:{most:g}:{reached[-1]}",
+        )
+
+
+def spend_alerts(totals: Mapping[str, Any], windows: Mapping[str, str], most: Mapping[str, float]) -> Iterator[Alert]:
+    """Alerts about what all keys together have spent; `most` has dollars for `today` and `thisMonth`, 0 for none."""
+    for window, text in (("today", "today"), ("thisMonth", "this month")):
+        spent = totals[window]["costUsd"]
+        if most[window] and spent >= most[window]:
+            message = f"All keys together have spent {money(spent)} {text}; the alert is set to {money(most[window])}."
+            yield Alert("spend", "all keys", message, f"spend:{windows[window]}")
+
+
+def provider_down(name: str, problem: str) -> Alert:
+    """A CLI that worked before cannot be used."""
+    return Alert("provider_down", name, f"{name} is not available: {problem}", f"provider_down:{name}")
+
+
+def provider_failing(name: str, count: int, problem: str) -> Alert:
+    """Every run on a CLI fails."""
+    message = f"The last {count} runs on {name} failed. The latest said: {problem}"
+    return Alert("provider_down", name, message, f"provider_down:{name}")
+
+
+def provider_limited(name: str, problem: str) -> Alert:
+    """The provider limits the account."""
+    message = f"The provider of {name} limits the bridge's account. It said: {problem}"
+    return Alert("provider_rate_limited", name, message, f"provider_rate_limited:{name}")
+
+
+def loop_suspected(key_name: str, problem: str) -> Alert:
+    """The loop breaker has paused a key."""
+    return Alert("loop_suspected", key_name, f"The key {key_name}: {problem}", f"loop_suspected:{key_name}")
+
+
+def disk_alerts(free_bytes: int, *, writable: bool) -> Iterator[Alert]:
+    """Alerts about the disk of the data folder."""
+    if not writable:
+        message = "The bridge cannot write to its data folder, so it takes no requests."
+        yield Alert("disk", "data folder", message, "disk:write")
+    if free_bytes < LOW_DISK_BYTES:
+        message = f"Only {free_bytes / 2**20:.0f} MiB are free on the disk of the data folder."
+        yield Alert("disk", "data folder", message, "disk:space")
+
+
+def backup_alerts(notes: Mapping[str, Any], good_age_s: float | None) -> Iterator[Alert]:
+    """Alerts about backups: `notes` as `Service.backups` has them, and how old the last good one is."""
+    failure = notes["lastFailure"]
+    if failure is not None:
+        message = f"A backup failed: {failure['error']}"
+        yield Alert("backup_failed", "backup", message, "backup_failed:failure")
+    elif good_age_s is not None and good_age_s > BACKUP_OVERDUE_S:
+        message = f"The last good backup is {good_age_s / 3600:.0f} hours old."
+        yield Alert("backup_failed", "backup", message, "backup_failed:overdue")
+
+
+# --- the webhook ---------------------------------------------------------------------------------------------
+
+#: Pauses before each further try, in seconds. After the last one an alert is given up.
+PAUSES_S = (1.0, 10.0, 60.0, 300.0, 900.0)
+#: Longest that one try may take, in seconds.
+TIMEOUT_S = 10.0
+#: Alerts that wait to be sent; past that the oldest is dropped.
+MOST_WAITING = 100
+#: Longest pause that the other side may ask for with Retry-After, in seconds.
+LONGEST_PAUSE_S = 3600.0
+
+_ANSWER_BYTES = 4096
+_SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
+_DISCORD_HOSTS = ("discord.com", "discordapp.com", "ptb.discord.com", "canary.discord.com")
+
+Post = Mapping[str, Any]
+"""An alert as it is posted: kind, subject, message, at."""
+
+
+class Rejected(Exception):
+    """The other side did not take a post. `final`: it will not take it later either."""
+
+    def __init__(self, message: str, *, final: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.final = final
+        self.retry_after_s = retry_after_s
+
+
+def format_of(url: str, setting: str) -> str:
+    """json, slack or discord: as set, or by the host of the URL."""
+    if setting != "auto":
+        return setting
+    host = urlsplit(url).hostname or ""
+    return "slack" if host in _SLACK_HOSTS else "discord" if host in _DISCORD_HOSTS else "json"
+
+
+def body_of(post: Post, shape: str) -> dict[str, Any]:
+    """What is sent. Slack: https://api.slack.com/messaging/webhooks; Discord:
+    https://discord.com/developers/docs/resources/webhook#execute-webhook."""
+    host = socket.gethostname()
+    text = f"cli-bridge on {host}: {post['message']}"
+    if shape == "slack":
+        # The three characters that Slack reads as markup.
+        return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
+    if shape == "discord":
+        return {"content": text[:2000], "allowed_mentions": {"parse": []}}
+    return {"source": "cli-bridge", "host": host, **post}
+
+
+def send(url: str, body: Mapping[str, Any]) -> None:
+    """One try. Raises Rejected."""
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    data = json.dumps(body).encode()
+    try:
+        with gevent.Timeout(TIMEOUT_S, TimeoutError(f"no answer within {TIMEOUT_S:g} seconds")):
+            connection = _connection(parts.scheme, parts.hostname or "", parts.port)
+            try:
+                headers = {"Content-Type": "application/json", "User-Agent": "cli-bridge", **_credentials(url)}
+                connection.request("POST", path, data, headers)
+                answer = connection.getresponse()
+                answer.read(_ANSWER_BYTES)
+            finally:
+                connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        raise Rejected(str(error) or type(error).__name__) from None
+    if not 200 <= answer.status < 300:
+        # A redirect is not followed: whoever answers must not choose where the next post goes.
+        final = answer.status < 500 and answer.status not in (408, 425, 429)
+        raise Rejected(
+            f"it answered {answer.status}", final=final, retry_after_s=_seconds(answer.headers.get("Retry-After"))
+        )
+
+
+def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
+    return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+
+
+def _credentials(url: str) -> dict[str, str]:
+    """The header for `https://user:password@host/`."""
+    name, at, _ = urlsplit(url).netloc.rpartition("@")
+    return {"Authorization": "Basic " + base64.b64encode(unquote(name).encode()).decode()} if at else {}
+
+
+def _seconds(text: str | None) -> float | None:
+    return min(float(text), LONGEST_PAUSE_S) if text and text.isascii() and text.isdecimal() else None
+
+
+class Webhook:
+    """A queue of posts, and one greenlet that sends them in turn."""
+
+    def __init__(self, url: str, setting: str, done: Callable[[Post], None]) -> None:
+        """`done(post)` is called when one has been sent, or given up for good."""
+        self._url = url
+        self._shape = format_of(url, setting)
+        self._done = done
+        self._waiting: deque[Post] = deque()
+        self._more = gevent.event.Event()
+        self._sender = gevent.spawn(self._run)
+
+    def put(self, post: Post) -> None:
+        """Send it soon. Returns at once."""
+        if len(self._waiting) >= MOST_WAITING:
+            dropped = self._waiting.popleft()
+            log.warning("too many alerts wait for the webhook; one was dropped: %s", dropped["message"])
+            self._done(dropped)
+        self._waiting.append(post)
+        self._more.set()
+
+    def close(self) -> None:
+        """Stop; what still waits is not sent."""
+        self._sender.kill()
+
+    def _run(self) -> None:
+        while True:
+            self._more.wait()
+            self._more.clear()
+            while self._waiting:
+                post = self._waiting.popleft()
+                self._deliver(post)
+                self._done(post)
+
+    def _deliver(self, post: Post) -> None:
+        for pause_s in (*PAUSES_S, None):
+            try:
+                send(self._url, body_of(post, self._shape))
+                return
+            except Rejected as error:
+                if error.final or pause_s is None:
+                    log.warning("an alert could not be posted to the webhook: %s", error)
+                    return
+                gevent.sleep(max(pause_s, error.retry_after_s or 0.0))
+
+
+# --- the watcher ---------------------------------------------------------------------------------------------
 
 #: Between two looks at disk, providers and backups, in seconds.
 CHECK_S = 60.0
@@ -113,9 +394,9 @@ class Alerts:
                 limits = effective(service.keys.get(name).limits, service.settings.default_limits).to_wire()
             except BridgeError:
                 continue  # revoked meanwhile
-            self._raise_all(rules.key_alerts(name, limits, service.ledger.usage(name), windows, frozenset(codes)))
+            self._raise_all(key_alerts(name, limits, service.ledger.usage(name), windows, frozenset(codes)))
         most = {"today": service.settings.alert_cost_per_day, "thisMonth": service.settings.alert_cost_per_month}
-        self._raise_all(rules.spend_alerts(service.ledger.totals(), windows, most))
+        self._raise_all(spend_alerts(service.ledger.totals(), windows, most))
 
     def _of_record(self, record: RunRecord) -> Iterator[Alert]:
         """What one run, or one refusal, says about its provider and its key."""
@@ -124,15 +405,15 @@ class Alerts:
             self._failures[name] = 0
             self._note_worked(name)
         elif record.code == "loop_suspected":
-            yield rules.loop_suspected(record.key_name, problem)
+            yield loop_suspected(record.key_name, problem)
         elif record.code == "provider_rate_limited":
-            yield rules.provider_limited(name, problem)
+            yield provider_limited(name, problem)
         elif record.code in _DOWN and name in self._worked:
-            yield rules.provider_down(name, problem)
+            yield provider_down(name, problem)
         elif record.code in _FAILED:
             self._failures[name] = self._failures.get(name, 0) + 1
-            if self._failures[name] >= rules.FAILURES_IN_A_ROW:
-                yield rules.provider_failing(name, self._failures[name], problem)
+            if self._failures[name] >= FAILURES_IN_A_ROW:
+                yield provider_failing(name, self._failures[name], problem)
 
     def _look_around(self) -> None:
         service = self._service
@@ -140,16 +421,16 @@ class Alerts:
             if status.available:
                 self._note_worked(status.name)
             elif status.name in self._worked:
-                self._raise_all([rules.provider_down(status.name, status.problem or "")])
+                self._raise_all([provider_down(status.name, status.problem or "")])
                 # Once: it may have been taken away on purpose.
                 self._worked.discard(status.name)
                 self._save()
         free = shutil.disk_usage(service.settings.data_dir).free
-        self._raise_all(rules.disk_alerts(free, writable=service.ledger.open_for_business))
+        self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business))
         notes, good_age_s = service.backups.notes(), None
         if notes["lastGoodAt"] is not None:
             good_age_s = service.clock.now() - parse_iso(notes["lastGoodAt"])
-        self._raise_all(rules.backup_alerts(notes, good_age_s))
+        self._raise_all(backup_alerts(notes, good_age_s))
 
     def _windows(self) -> dict[str, str]:
         day = day_of(self._service.clock.now(), self._service.settings.zone)
@@ -161,7 +442,7 @@ class Alerts:
         now = self._service.clock.now()
         for each in alerts:
             last = self._raised.get(each.mark)
-            if last is not None and now - last < rules.WINDOWS_S[each.kind]:
+            if last is not None and now - last < WINDOWS_S[each.kind]:
                 continue
             self._raised[each.mark] = now
             log.warning("alert: %s", each.message)

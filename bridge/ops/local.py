@@ -31,8 +31,6 @@ _PIECE = 65536
 class AdminClient:
     """Calls of the admin API. Raises BridgeError for every answer that is an error."""
 
-    online: bool
-
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer."""
         status, raw = self.send(method, path, body)
@@ -80,8 +78,6 @@ def _holder(settings: Settings) -> dict[str, Any] | None:
 
 
 class _Online(AdminClient):
-    online = True
-
     def __init__(self, address: str, token: str) -> None:
         self._address = address
         self._token = token
@@ -116,8 +112,6 @@ class _Online(AdminClient):
 
 
 class _Offline(AdminClient):
-    online = False
-
     def __init__(self, app: Any, token: str) -> None:
         self._client = app.test_client()
         self._token = token

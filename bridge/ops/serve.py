@@ -28,7 +28,6 @@ from bridge.http import body
 from bridge.http.app import create_app
 from bridge.ops import connections
 from bridge.ops.alerts import Alerts
-from bridge.ops.notify import notify, take_socket
 from bridge.sandbox import host
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
@@ -136,7 +135,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._ready = ready
         self._service: Service | None = None
         self._stopping = RLock()
-        self._systemd = take_socket()
+        self._systemd = _take_notify_socket()
         super().__init__()
 
     def reload(self) -> None:
@@ -213,7 +212,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         worker.finish = self._finish
         if self._ready is not None:
             self._ready(service, address)
-        notify(self._systemd, "READY=1")
+        _tell_systemd(self._systemd, "READY=1")
 
     def _finish(self) -> None:
         """Drain, and end this process: gunicorn itself would cut running requests off, and then wait for
@@ -314,3 +313,25 @@ def _address(sock: Any) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+# --- systemd (sd_notify(3)) --------------------------------------------------------------------------------
+
+
+def _take_notify_socket() -> str | None:
+    """The address that a unit of `Type=notify` is told at; None elsewhere. It leaves the environment: gunicorn would
+    otherwise say READY as soon as its arbiter stands, long before anything is served."""
+    return os.environ.pop("NOTIFY_SOCKET", None)
+
+
+def _tell_systemd(address: str | None, state: str) -> None:
+    """Tell `state`, such as READY=1. Silent where systemd does not listen."""
+    if not address:
+        return
+    # An address that begins with @ is one of the kernel's abstract names.
+    name = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(state.encode(), name)
+    except OSError:
+        pass

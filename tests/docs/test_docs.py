@@ -12,10 +12,10 @@ import pytest
 from bridge.cli import main
 from bridge.errors import CODES
 from bridge.http.app import create_app
-from bridge.ops.docs import COMPATIBILITY, CONFIGURATION, compatibility, configuration
 from bridge.service import Service
 from bridge.settings import LIMIT_DEFAULTS, TABLE, Settings
 from bridge.wire.native import GenerateBody
+from tools.docs import COMPATIBILITY, CONFIGURATION, compatibility, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -39,11 +39,11 @@ FOREIGN = re.compile(
 
 
 def test_configuration_is_up_to_date() -> None:
-    assert CONFIGURATION.read_text() == configuration(), "run: python -m bridge.ops.docs"
+    assert CONFIGURATION.read_text() == configuration(), "run: python -m tools.docs"
 
 
 def test_compatibility_is_up_to_date() -> None:
-    assert COMPATIBILITY.read_text() == compatibility(), "run: python -m bridge.ops.docs"
+    assert COMPATIBILITY.read_text() == compatibility(), "run: python -m tools.docs"
 
 
 @pytest.mark.parametrize("variable", [row["variable"] for row in TABLE])

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.http.metrics import MOST_VALUES, Metrics
 from bridge.limits import Limits
-from bridge.ops.alert import WINDOWS_S
+from bridge.ops.alerts import WINDOWS_S
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings
 from tests.support.ledger import record

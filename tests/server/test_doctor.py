@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bridge.ops.doctor import clis, data, examine, host, network
-from bridge.ops.doctor.finding import Finding
+from bridge.cli.doctor import examine
+from bridge.ops.doctor import Finding, clis, data, host, network
 from bridge.settings import Settings
 from tests.engine.harness import install_fake
 from tests.support import server as servers

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import StoreError
-from bridge.ops import importer
-from bridge.ops.importer_env import lines, suggest
+from bridge.ops import import_ai_cli_bridge as importer
+from bridge.ops.import_ai_cli_bridge import suggest, suggest_settings
 from bridge.settings import Settings
 from tests.support import server as servers
 from tests.support.server import Server
@@ -175,7 +175,7 @@ def test_their_settings_as_ours() -> None:
         "BRIDGE_ADMIN_KEY": "short",
         "GEMINI_DEFAULT_MODEL": "x",
     }
-    suggestion = list(lines(given))
+    suggestion = list(suggest_settings(given))
     settings = dict(line.split("=", 1) for line in suggestion if not line.startswith("#"))
     assert settings == {
         "BRIDGE_PORT": "3456",
@@ -194,7 +194,7 @@ def test_their_settings_as_ours() -> None:
 
 def test_without_settings_of_theirs_nothing_is_suggested(tmp_path: Path) -> None:
     assert suggest(tmp_path / "data") == []
-    assert any("every web page could call" in line for line in lines({}))
+    assert any("every web page could call" in line for line in suggest_settings({}))
 
 
 def test_it_says_how_far_it_is(tmp_path: Path, theirs: Path) -> None:

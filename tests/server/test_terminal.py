@@ -73,7 +73,7 @@ def test_a_prompt_or_name_cannot_drive_the_terminal(server: Server, key: str) ->
     model = {"userPrompt": "x", "model": "claude-odd"}
     server.call("POST", "/generate", model, key=key)
     assert "\x1b]" not in server.command("logs").stdout
-    from bridge.ops.table import print_table
+    from bridge.cli.common import print_table
 
     runner = click.testing.CliRunner()
     shown = runner.invoke(click.Command("x", callback=lambda: print_table(["A"], [["\x1b]0;evil\x07\x9b31m\u202e"]])))

@@ -14,10 +14,9 @@ from bridge.clock import Clock
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.pricing import PriceTable, cost
-from bridge.limits import dollars
-from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.limits import dollars, money
+from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.ops.local import admin_client
-from bridge.ops.table import money
 from bridge.providers.provider import Provider, ProviderStatus
 from bridge.sandbox.scratch import Scratch
 from bridge.service import real_providers

@@ -13,8 +13,8 @@ from bridge.errors import StoreError
 from bridge.keys.key import from_disk
 from bridge.limits import effective
 from bridge.ops import repair as repairs
-from bridge.ops.alert import BACKUP_OVERDUE_S, LOW_DISK_BYTES
-from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.ops.alerts import BACKUP_OVERDUE_S, LOW_DISK_BYTES
+from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.folder import RESTORING, Store, older_documents

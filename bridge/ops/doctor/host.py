@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.clock import Clock, iso, next_day_at
-from bridge.ops.doctor.finding import Finding, fail, ok, warn
+from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.sandbox.host import CLAUDE_PROCESS_BYTES, DEFAULT_USER, may_change_users, total_bytes
 from bridge.service import RESERVED_BYTES, slots, warm_processes
 from bridge.settings import Settings

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge.clock import Clock, iso
-from bridge.ops.doctor.finding import Finding, fail, ok, warn
-from bridge.ops.webhook import Rejected, body_of, format_of, send
+from bridge.ops.alerts import Rejected, body_of, format_of, send
+from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.settings import Settings
 
 #: Where cloudflared looks for its configuration, among others.

@@ -1,4 +1,4 @@
-"""`cli-bridge doctor`, `backup`, `restore`: looking after a bridge."""
+"""`cli-bridge backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -7,56 +7,7 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.common import FAILED, as_json, environment, examples, load_settings, plain_errors, progress, show_json
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@click.command(
-    epilog=examples(
-        "cli-bridge doctor", "cli-bridge doctor --probe", "cli-bridge doctor --json", "cli-bridge doctor --repair"
-    )
-)
-@click.option("--probe", is_flag=True, help="send one tiny real request per CLI, and a test alert; shows the cost")
-@click.option("--repair", is_flag=True, help="mend the data folder as far as that is safe (server stopped)")
-@as_json
-def doctor(probe: bool, repair: bool, raw: bool) -> None:
-    """Check everything, and say what to do about it.
-
-    Looks at the host, the settings, the data folder, the tunnel and the CLIs.
-
-    Changes nothing and spends nothing, unless --probe or --repair is given. Exit status 0 where nothing
-    failed (there may be warnings), 1 where something did.
-    """
-    from bridge.errors import SettingsError
-    from bridge.ops import doctor as doctors
-    from bridge.settings import Settings
-
-    findings = []
-    with plain_errors():
-        try:
-            settings = Settings.load(environment())
-        except SettingsError as error:
-            found = doctors.about_settings(error)
-        else:
-            for sentence in doctors.repair(settings) if repair else ():
-                click.echo(sentence, err=raw)
-            found = doctors.examine(settings, probe=probe)
-        for finding in found:
-            findings.append(finding)
-            if raw:
-                continue
-            click.echo(
-                f"{click.style(finding.level.ljust(5), fg=_COLOURS[finding.level])} {finding.what}: {finding.found}"
-            )
-            if finding.todo:
-                click.echo(f"      {finding.todo}")
-    count = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
-    if raw:
-        show_json([vars(finding) for finding in findings])
-    else:
-        click.echo(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed.")
-    raise SystemExit(FAILED if count["fail"] else 0)
+from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, show_json
 
 
 @click.command(
@@ -123,4 +74,4 @@ def restore(file: Path, check: bool, raw: bool) -> None:
         )
 
 
-COMMANDS = (doctor, backup, restore)
+COMMANDS = (backup, restore)

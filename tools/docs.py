@@ -1,4 +1,4 @@
-"""`python -m bridge.ops.docs`: writes docs/configuration.md from the table of settings, and
+"""`python -m tools.docs`: writes docs/configuration.md from the table of settings, and
 docs/compatibility.md from the tables of parameters."""
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from bridge.wire import anthropic, openai_chat, openai_responses
 from bridge.wire.parameters import Parameter
 
 #: The files that are written, in a checkout.
-CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 COMPATIBILITY = CONFIGURATION.with_name("compatibility.md")
 WIDTH = 119
 
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m bridge.ops.docs` from bridge/settings.py: change it there. -->
+<!-- Written by `python -m tools.docs` from bridge/settings.py: change it there. -->
 
 Settings are environment variables. A file `.env` in the working directory is read, too; the real environment wins.
 `NAME=${OTHER}` in that file puts in another variable. An empty value counts as not set. All are checked at the start:
@@ -92,7 +92,7 @@ def _entry(row: dict[str, Any]) -> str:
 _COMPATIBILITY_HEAD = """\
 # Compatibility
 
-<!-- Written by `python -m bridge.ops.docs` from bridge/wire: change the tables there. -->
+<!-- Written by `python -m tools.docs` from bridge/wire: change the tables there. -->
 
 What becomes of each parameter of the three APIs. How to use them: [clients.md](clients.md).
 

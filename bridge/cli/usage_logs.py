@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 
 import click
 
-from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, show_json
+from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, print_table, show_json
 from bridge.errors import BridgeError
+from bridge.limits import money
 from bridge.ops.local import admin_client
-from bridge.ops.table import money, print_table
 from bridge.store.folder import Store
 
 #: Exit status of `capacity` by its verdict.

@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from dotenv import dotenv_values
+
 from bridge.errors import StoreError
-from bridge.ops.importer_env import suggest
 from bridge.ops.local import admin_client
-from bridge.settings import Settings
+from bridge.settings import TABLE, Settings
 
 #: Rows that go to the server at once.
 _AT_ONCE = 2000
@@ -41,6 +42,19 @@ _LINE = (
     "userPrompt",
 )
 _COUNTED = ("daysAdded", "daysPresent", "daysRefused", "linesAdded", "linesPresent", "linesRefused")
+
+#: Settings with the same meaning there and here.
+_SAME = {
+    "PORT": "BRIDGE_PORT",
+    "CLAUDE_DEFAULT_MODEL": "BRIDGE_CLAUDE_DEFAULT_MODEL",
+    "CODEX_DEFAULT_MODEL": "BRIDGE_CODEX_DEFAULT_MODEL",
+    "CORS_ORIGINS": "BRIDGE_CORS_ORIGINS",
+}
+#: Settings that have no counterpart here, and why.
+_WITHOUT = {
+    "CLAUDE_MAX_BUFFER_BYTES": "answers are bounded by BRIDGE_MAX_OUTPUT_TOKENS",
+    "CODEX_MAX_BUFFER_BYTES": "answers are bounded by BRIDGE_MAX_OUTPUT_TOKENS",
+}
 
 
 def run(settings: Settings, folder: Path, show: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
@@ -220,3 +234,69 @@ def _line(line: dict[str, Any]) -> dict[str, Any]:
         else:
             taken[name] = value if isinstance(value, str) else ""
     return taken
+
+
+# --- its settings ----------------------------------------------------------------------------------------
+
+
+def suggest(folder: Path) -> list[str]:
+    """Lines for a .env, from the one beside or in a data folder of ai-cli-bridge; none where there is none."""
+    for path in (folder / ".env", folder.parent / ".env"):
+        if path.is_file():
+            try:
+                given = {name: value for name, value in dotenv_values(path).items() if value}
+            except (OSError, UnicodeDecodeError):
+                return [f"# {path.name} cannot be read"]
+            return list(suggest_settings(given))
+    return []
+
+
+def suggest_settings(given: Mapping[str, str]) -> Iterator[str]:
+    """The suggestion for settings of ai-cli-bridge. No secret is repeated."""
+    for theirs, ours in _SAME.items():
+        if theirs in given:
+            yield from _setting(ours, ",".join(part.strip().rstrip("/") for part in given[theirs].split(",")))
+    if "CORS_ORIGINS" not in given:
+        yield "# CORS_ORIGINS was empty: every web page could call. Here none can until BRIDGE_CORS_ORIGINS names it."
+    most, window = _number(given.get("RATE_LIMIT_MAX_REQUESTS")), _number(given.get("RATE_LIMIT_WINDOW_MS"))
+    if most is not None or window is not None:
+        yield from _setting(
+            "BRIDGE_RATE_LIMIT_PER_MINUTE", str(max(1, round((most or 30) * 60000 / (window or 60000))))
+        )
+    timeouts = [_number(given.get(name)) for name in ("CLAUDE_TIMEOUT_MS", "CODEX_TIMEOUT_MS")]
+    longest = max((timeout for timeout in timeouts if timeout is not None), default=None)
+    if longest is not None:
+        yield from _setting("BRIDGE_TIMEOUT_SECONDS", f"{longest / 1000:g}")
+    if "BRIDGE_ADMIN_KEY" in given:
+        short = len(given["BRIDGE_ADMIN_KEY"]) < 16
+        yield (
+            "# BRIDGE_ADMIN_KEY is shorter than 16 characters: leave it out, and the first start makes a new one."
+            if short
+            else "# BRIDGE_ADMIN_KEY: copy the line as it is."
+        )
+    if "DATA_DIR" in given:
+        yield "# DATA_DIR: do not use that folder; BRIDGE_DATA_DIR needs one of its own."
+    for name, why in _WITHOUT.items():
+        if name in given:
+            yield f"# {name} has no counterpart: {why}."
+    for name in sorted(given):
+        if name.startswith(("OPENCODE_", "GEMINI_")):
+            yield f"# {name} has no counterpart: there is no such CLI here."
+    yield "# ai-cli-bridge used the log-ins of the CLIs. Here each CLI gets an API key, unless you say otherwise:"
+    yield "ANTHROPIC_API_KEY="
+    yield "OPENAI_API_KEY="
+
+
+def _setting(variable: str, value: str) -> Iterator[str]:
+    """A setting, or why its value cannot be taken over."""
+    parse = next(row["parse"] for row in TABLE if row["variable"] == variable)
+    try:
+        parse(value)
+    except ValueError as error:
+        yield f"# {variable} {error}; it was {value[:60]!r}"
+    else:
+        yield f"{variable}={value}"
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text and text.isascii() and text.isdecimal() and len(text) < 12 else None

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.ops import alert as rules
-from bridge.ops.alert import LEVELS, WINDOWS_S, key_alerts, refusal_of, spend_alerts
-from bridge.ops.webhook import body_of, format_of
+from bridge.ops import alerts as rules
+from bridge.ops.alerts import LEVELS, WINDOWS_S, body_of, format_of, key_alerts, refusal_of, spend_alerts
 from bridge.settings import LIMIT_DEFAULTS
 
 TODAY = {"today": "2026-11-20", "thisMonth": "2026-11"}
