@@ -8,9 +8,8 @@ from flask import Response, jsonify, request
 
 from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError
-from bridge.http.area import admin_blueprint, audit, json_body
-from bridge.http.choices import example
-from bridge.http.context import engine_of, service_of
+from bridge.http.context import admin_blueprint, audit, engine_of, json_body, service_of
+from bridge.http.me import example
 from bridge.keys.keys import Key
 from bridge.limits import Limits, effective
 from bridge.settings import LIMIT_DEFAULTS

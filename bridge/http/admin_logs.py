@@ -13,8 +13,7 @@ from flask import Response, jsonify, request
 from bridge.clock import parse_iso
 from bridge.engine.engine import PREVIEW_CHARACTERS
 from bridge.errors import CODES, BridgeError
-from bridge.http.area import admin_blueprint, audit, page_limit
-from bridge.http.context import service_of
+from bridge.http.context import admin_blueprint, audit, page_limit, service_of
 from bridge.records.runlog import Filter
 
 blueprint = admin_blueprint("admin_logs", __name__)

@@ -11,8 +11,7 @@ from flask import Response, jsonify, request
 from bridge.clock import iso
 from bridge.engine.run import describe
 from bridge.errors import BridgeError
-from bridge.http.area import admin_blueprint, audit, number
-from bridge.http.context import engine_of, service_of
+from bridge.http.context import admin_blueprint, audit, engine_of, number, service_of
 from bridge.http.me import capacity_view
 from bridge.ledger.pricing import cost as cost_of
 

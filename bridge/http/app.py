@@ -11,10 +11,21 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError
-from bridge.http import admin_keys as admin
-from bridge.http import admin_logs, admin_runs, description, generate, jobs, login, me, metrics, respond, v1
-from bridge.http import host_only as upkeep
-from bridge.http import pages as dashboard
+from bridge.http import (
+    admin_keys,
+    admin_logs,
+    admin_runs,
+    describe,
+    generate,
+    host_only,
+    jobs,
+    login,
+    me,
+    metrics,
+    pages,
+    respond,
+    v1,
+)
 from bridge.http.address import AddressLimiter, client_address
 from bridge.http.body import Intake, Request, discard_rest
 from bridge.http.context import service_of, sessions_of
@@ -72,7 +83,7 @@ def create_app(service: Service) -> Flask:
     app.config["SESSIONS"] = Sessions(service.admin, service.clock, service.settings)
     app.config["ACCESS"] = _access(service)
     metrics.install(app, service)
-    parts = (generate, v1, jobs, me, login, admin, admin_logs, admin_runs, upkeep, dashboard, description)
+    parts = (generate, v1, jobs, me, login, admin_keys, admin_logs, admin_runs, host_only, pages, describe)
     for blueprint in (part.blueprint for part in parts):
         app.register_blueprint(blueprint)
 
@@ -116,7 +127,7 @@ def create_app(service: Service) -> Flask:
 def _uncounted() -> bool:
     """Whether a request costs nothing that one address must not have too much of: signs of life, the files
     of the pages, and the admin, who has to get in when a script of the same office runs wild."""
-    if request.path == "/health" or request.path.startswith(dashboard.STATIC):
+    if request.path == "/health" or request.path.startswith(pages.STATIC):
         return True
     return request.path.startswith("/admin/") and sessions_of().of(request) is not None
 

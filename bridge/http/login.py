@@ -8,10 +8,10 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from bridge.clock import iso
 from bridge.errors import CODES, BridgeError
-from bridge.http.area import audit
 from bridge.http.context import (
     access_identity,
     admin_by_secret,
+    audit,
     current_session,
     presented_secret,
     require_admin,

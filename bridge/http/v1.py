@@ -7,8 +7,8 @@ from collections.abc import Callable
 from flask import Blueprint, Response, jsonify, request
 
 from bridge.errors import BridgeError
-from bridge.http.choices import usable
 from bridge.http.context import engine_of, require_key, service_of
+from bridge.http.me import usable
 from bridge.http.respond import repeat_of, respond
 from bridge.keys.keys import Key
 from bridge.ledger.pricing import PICO, Rates

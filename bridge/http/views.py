@@ -30,8 +30,8 @@ Models = Annotated[
     list[Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]], Meta(max_length=100)
 ]
 
-Limits = msgspec.defstruct("Limits", [(name, Limit) for name in LIMIT_DEFAULTS])
-Limits.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
+LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in LIMIT_DEFAULTS])
+LimitsView.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
 
 
 class Error(msgspec.Struct):
@@ -47,7 +47,7 @@ class Error(msgspec.Struct):
 # --- generating --------------------------------------------------------------------------------
 
 
-class Text(msgspec.Struct):
+class TextView(msgspec.Struct):
     """The text of an answer."""
 
     type: Literal["text"]
@@ -71,7 +71,7 @@ class Generated(msgspec.Struct):
 
     id: str
     model: str
-    content: list[Text]
+    content: list[TextView]
     stop_reason: str
     usage: Tokens
     cost_usd: float
@@ -87,7 +87,7 @@ class Accepted(msgspec.Struct):
     status: Literal["queued", "running"]
 
 
-class Job(msgspec.Struct):
+class JobView(msgspec.Struct):
     """A job. `result` has the shape of the API that was asked, `error` too."""
 
     id: str
@@ -133,7 +133,7 @@ class Capacity(msgspec.Struct):
 # --- keys and usage ----------------------------------------------------------------------------
 
 
-class Totals(msgspec.Struct, rename="camel"):
+class TotalsView(msgspec.Struct, rename="camel"):
     """What was used, or is reserved. Costs in dollars."""
 
     requests: int
@@ -141,7 +141,7 @@ class Totals(msgspec.Struct, rename="camel"):
     cost_usd: float
 
 
-class Window(Totals, rename="camel"):
+class Window(TotalsView, rename="camel"):
     """What was used in a day or a month; `assumed_usd` of it was never told by a CLI."""
 
     errors: int
@@ -153,7 +153,7 @@ class KeyUsage(msgspec.Struct, rename="camel"):
 
     today: Window
     this_month: Window
-    reserved: Totals
+    reserved: TotalsView
 
 
 class OwnUsage(KeyUsage, rename="camel"):
@@ -198,7 +198,7 @@ class Me(msgspec.Struct, rename="camel"):
     name: Name
     status: Literal["active"]
     expires_at: Time | None
-    limits: Limits  # type: ignore[valid-type]
+    limits: LimitsView  # type: ignore[valid-type]
     usage: OwnUsage
     remaining: Remaining
     resets_at: Resets
@@ -206,7 +206,7 @@ class Me(msgspec.Struct, rename="camel"):
     models: dict[str, ProviderModels]
 
 
-class Key(msgspec.Struct, rename="camel"):
+class KeyView(msgspec.Struct, rename="camel"):
     """A key as the admin sees it: never its secret. `ending`: the last characters of the secret."""
 
     name: Name
@@ -215,7 +215,7 @@ class Key(msgspec.Struct, rename="camel"):
     expires_at: Time | None
     last_used_at: Time | None
     ending: str
-    limits: Limits  # type: ignore[valid-type]
+    limits: LimitsView  # type: ignore[valid-type]
     own_limits: dict[str, float]
     usage: KeyUsage
     models: list[str] | None
@@ -227,7 +227,7 @@ class Key(msgspec.Struct, rename="camel"):
 class Keys(msgspec.Struct):
     """Keys."""
 
-    keys: list[Key]
+    keys: list[KeyView]
 
 
 class NamedKey(msgspec.Struct):
@@ -235,7 +235,7 @@ class NamedKey(msgspec.Struct):
 
     message: str
     name: Name
-    limits: Limits  # type: ignore[valid-type]
+    limits: LimitsView  # type: ignore[valid-type]
 
 
 class Example(msgspec.Struct):
@@ -328,7 +328,7 @@ class Day(msgspec.Struct, rename="camel"):
     assumed_usd: float
 
 
-class Usage(msgspec.Struct):
+class UsageView(msgspec.Struct):
     """Usage per day and key, oldest first."""
 
     usage: list[Day]

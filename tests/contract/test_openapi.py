@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, missing_required_hea
 
 from bridge.errors import CODES
 from bridge.http.app import create_app
-from bridge.http.openapi import document
+from bridge.http.describe import document
 from bridge.service import Service
 from bridge.settings import Settings
 from tests.support import server as servers
@@ -59,7 +59,7 @@ def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Pat
     described = {(method, path) for method, path, _ in OPERATIONS}
     # Only commands on the bridge's own host may call these: they are no part of the API.
     routes -= {("get", "/admin/snapshot"), ("post", "/admin/backups"), ("post", "/admin/import")}
-    assert routes - described == set(), "describe it in bridge/http/operations.py"
+    assert routes - described == set(), "describe it in bridge/http/describe.py"
     assert described - routes == set()
 
 

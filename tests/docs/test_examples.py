@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.http.openapi import document
+from bridge.http.describe import document
 from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
