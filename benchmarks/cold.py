@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks import lab
-from bridge.providers import claude_protocol, codex_protocol
+from bridge.providers import claude_wire, codex_wire
 from tests.real_cli.install import binaries
 
 CLAUDE_MODEL, CODEX_MODEL = "claude-sonnet-5-5", "gpt-6-sol"
@@ -38,7 +38,7 @@ class Colds:
         listed = subprocess.run(
             [self._binaries.codex, "debug", "models"], env=self._env("list"), capture_output=True, text=True
         )
-        self._catalog.write_text(json.dumps(codex_protocol.catalog_without_tools(json.loads(listed.stdout))))
+        self._catalog.write_text(json.dumps(codex_wire.catalog_without_tools(json.loads(listed.stdout))))
 
     def _env(self, name: str) -> dict[str, str]:
         home = self._work / name
@@ -51,7 +51,7 @@ class Colds:
             "CODEX_HOME": str(home),
             "ANTHROPIC_BASE_URL": self._url,
             "ANTHROPIC_API_KEY": lab.FAKE_KEY,
-            codex_protocol.KEY_VARIABLE: lab.FAKE_KEY,
+            codex_wire.KEY_VARIABLE: lab.FAKE_KEY,
         }
 
     def claude_default(self) -> float:
@@ -61,12 +61,12 @@ class Colds:
     def claude_lean(self) -> float:
         # As a one-off: the prompt as an argument, text out, and no budget (it ends with an error code).
         dropped = {"--input-format", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
-        flags = [f for f in claude_protocol.arguments(CLAUDE_MODEL, bare=True) if f not in dropped]
+        flags = [f for f in claude_wire.arguments(CLAUDE_MODEL, bare=True) if f not in dropped]
         budget = flags.index("--max-budget-usd")
         del flags[budget : budget + 2]
         env = {
             **self._env("claude-lean"),
-            **claude_protocol.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
+            **claude_wire.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
         }
         return run_cold([str(self._binaries.claude), *flags, "hello"], env, self._work)
 
@@ -74,7 +74,7 @@ class Colds:
         provider = [
             *("-c", 'model_provider="bench"', "-c", 'model_providers.bench.name="bench"'),
             *("-c", f'model_providers.bench.base_url="{self._url}/v1"'),
-            *("-c", f'model_providers.bench.env_key="{codex_protocol.KEY_VARIABLE}"'),
+            *("-c", f'model_providers.bench.env_key="{codex_wire.KEY_VARIABLE}"'),
             *("-c", 'model_providers.bench.wire_api="responses"'),
         ]
         argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *provider]
@@ -82,7 +82,7 @@ class Colds:
 
     def codex_lean(self) -> float:
         env = self._env("codex-lean")
-        flags = codex_protocol.arguments(
+        flags = codex_wire.arguments(
             base_url=f"{self._url}/v1", idle_timeout_s=60, catalog=str(self._catalog), sqlite_home=env["HOME"]
         )
         argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *flags[2:]]

@@ -12,8 +12,8 @@ import gevent
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
+from bridge.engine.bill import cut_off
 from bridge.engine.engine import Engine
-from bridge.engine.records import cut_off
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, StoreError
 from bridge.keys.admin import AdminCredentials

@@ -1,14 +1,21 @@
-"""Who runs next: a fixed number of slots, and a queue that is fair between keys."""
+"""Who is taken on, and who runs next: room for large prompts, slots, and a queue that is fair between keys."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from bridge.errors import BridgeError
+from bridge.types import GenerationRequest, Image
 
 #: What a run is thought to take before any has ended, in seconds.
 FIRST_GUESS_S = 10.0
+#: A request up to this size, in bytes, is not counted: texts are no danger.
+SMALL_BYTES = 256 * 1024
+#: Requests of the largest size that wait or run at the same time: of one key, and of all.
+LARGEST_OF_KEY, LARGEST_OF_ALL = 2, 4
+#: When to come again, in seconds.
+COME_AGAIN_S = 10.0
 
 
 class Place:
@@ -97,3 +104,25 @@ class Admission:
             self.running += 1
             place.granted = True
             place.grant()
+
+
+def size_of(request: GenerationRequest) -> int:
+    """About how many bytes the messages of a request take."""
+    parts = [part for message in request.messages for part in message.content]
+    return len(request.system) + sum(len(part.data if isinstance(part, Image) else part.text) for part in parts)
+
+
+def check_load(
+    live: Iterable[tuple[str, GenerationRequest]], key_name: str, request: GenerationRequest, largest: int
+) -> None:
+    """Raise BridgeError overloaded where a large request would be one too many beside those that are `live`.
+
+    `live`: key name and request of each run. `largest`: the most that a body may have, in bytes.
+    """
+    size = size_of(request)
+    if size <= SMALL_BYTES:
+        return
+    large = [(name, held) for name, each in live if (held := size_of(each)) > SMALL_BYTES]
+    own = sum(held for name, held in large if name == key_name)
+    if own + size > LARGEST_OF_KEY * largest or sum(held for _, held in large) + size > LARGEST_OF_ALL * largest:
+        raise BridgeError("overloaded", "Too many large requests are running already.", retry_after=COME_AGAIN_S)

@@ -11,13 +11,11 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
-from bridge.engine.admission import Admission
-from bridge.engine.charges import Charges
+from bridge.engine.admission import Admission, check_load
+from bridge.engine.answer import Attempt, second_attempt
+from bridge.engine.bill import Charges, log_line, new_run_id
 from bridge.engine.jobs import Jobs
-from bridge.engine.load import check_load
-from bridge.engine.records import log_line, new_run_id
-from bridge.engine.repair import second_attempt
-from bridge.engine.run import Attempt, Run
+from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
 from bridge.keys.key import may_use
@@ -145,7 +143,12 @@ class Engine:
         # The body came slowly, perhaps, and what is above may have waited: the key may be another by now.
         key = self._current_key(key)
         provider = self._check(key, request)
-        check_load(self.runs.values(), key.name, request, self._settings.max_body_bytes)
+        check_load(
+            ((run.key_name, run.request) for run in self.runs.values()),
+            key.name,
+            request,
+            self._settings.max_body_bytes,
+        )
         self.admission.check_room()
         reservation = self._ledger.reserve(
             key.name,

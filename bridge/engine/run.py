@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
-from bridge.engine.stops import StopFilter
+from bridge.engine.answer import Attempt, StopFilter
 from bridge.errors import BridgeError
 from bridge.ledger.ledger import Reservation
 from bridge.providers.provider import Conversation, Provider
@@ -21,7 +21,6 @@ from bridge.records.jobs import Repeat
 from bridge.types import (
     Activity,
     Answer,
-    Charge,
     Completed,
     Event,
     Failed,
@@ -40,15 +39,6 @@ WATCH_S = 0.5
 
 class _Granted(msgspec.Struct, frozen=True):
     """The run has its slot."""
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """What the CLI is asked, and the most input tokens that it may count."""
-
-    request: GenerationRequest
-    input_tokens: int
-    #: what the attempt before it was charged
-    spent: Charge | None = None
 
 
 class _Stop(msgspec.Struct, frozen=True):

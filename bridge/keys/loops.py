@@ -86,11 +86,6 @@ class LoopGuard:
         """Let a key go on, with nothing counted against it."""
         self._watches.pop(key_name, None)
 
-    def paused(self, key_name: str) -> bool:
-        """Whether a key is paused now."""
-        watch = self._watches.get(key_name)
-        return watch is not None and self._clock.monotonic() < watch.paused_until
-
     def _watch(self, key_name: str) -> _Watch:
         watch = self._watches.setdefault(key_name, _Watch())
         self._watches.move_to_end(key_name)

@@ -13,12 +13,11 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
-from bridge.engine import structured
 from bridge.errors import BridgeError
-from bridge.providers import claude_protocol as protocol
-from bridge.providers.claude_answer import AnswerParser
+from bridge.providers import claude_wire as protocol
 from bridge.providers.pool import Breaker, Pool
 from bridge.providers.provider import Emit, ProviderStatus
+from bridge.providers.structured import adapt
 from bridge.providers.tokens import text_ceiling
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError, capture, program
@@ -100,9 +99,11 @@ class ClaudeProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
-        told, in_words = structured.told(request, structured.for_claude)
+        told, in_words = adapt(request, protocol.for_claude)
         schema = request.schema or {}
-        parser = AnswerParser(request, lambda output: self._matches(schema, output), self._clock.now, in_words=in_words)
+        parser = protocol.AnswerParser(
+            request, lambda output: self._matches(schema, output), self._clock.now, in_words=in_words
+        )
         return _Conversation(self._pool.take, told, emit, parser, self._starting, self._breaker)
 
     # --- the process ---------------------------------------------------------------------------
@@ -230,7 +231,7 @@ class _Conversation:
         take: Callable[[Callable[[], bool]], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
-        parser: AnswerParser,
+        parser: protocol.AnswerParser,
         starting: set[_Conversation],
         breaker: Breaker,
     ) -> None:

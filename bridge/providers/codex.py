@@ -16,9 +16,8 @@ import msgspec
 
 from bridge import __version__
 from bridge.clock import Clock
-from bridge.providers import codex_protocol as protocol
-from bridge.providers.app_server import AppServer, RpcError
-from bridge.providers.codex_turn import CodexTurn
+from bridge.providers import codex_wire as protocol
+from bridge.providers.codex_turn import AppServer, CodexTurn, RpcError
 from bridge.providers.pool import Breaker
 from bridge.providers.provider import Emit, ProviderStatus
 from bridge.providers.tokens import text_ceiling

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.engine import load
+from bridge.engine import admission
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.app import create_app
@@ -77,7 +77,11 @@ def test_prompts_are_let_go_with_the_end_of_a_run_although_somebody_still_reads(
     assert b"event: start" in next(body)
     (run,) = [thing for thing in gc.get_objects() if isinstance(thing, Run) and not thing.request.stop]
     run.wait(10)
-    assert (run.finished is not None, load.size_of(run.request), load.size_of(run.attempt.request)) == (True, 0, 0)
+    assert (run.finished is not None, admission.size_of(run.request), admission.size_of(run.attempt.request)) == (
+        True,
+        0,
+        0,
+    )
     assert b"demo answer" in b"".join(body)
     response.close()
 
@@ -85,46 +89,42 @@ def test_prompts_are_let_go_with_the_end_of_a_run_although_somebody_still_reads(
 # --- large requests -------------------------------------------------------------------------------
 
 
-class Held:
-    """As much of a run as counts here."""
-
-    def __init__(self, key_name: str, size: int) -> None:
-        self.key_name = key_name
-        self.request = ask(size)
+def held(key_name: str, size: int) -> tuple[str, GenerationRequest]:
+    return key_name, ask(size)
 
 
 def ask(size: int) -> GenerationRequest:
     return GenerationRequest("claude", "m", (Message("user", (Image("image/png", "x" * size), Text("what?"))),))
 
 
-def refused(runs: list[Held], key_name: str, size: int) -> bool:
+def refused(runs: list[tuple[str, GenerationRequest]], key_name: str, size: int) -> bool:
     try:
-        load.check_load(runs, key_name, ask(size), MIB)  # type: ignore[arg-type]
+        admission.check_load(runs, key_name, ask(size), MIB)
     except BridgeError as error:
         return error.code == "overloaded" and error.retry_after is not None
     return False
 
 
 def test_one_key_can_hold_two_of_the_largest_size_and_others_can_go_on() -> None:
-    mine = [Held("ann", MIB - 100), Held("ann", MIB - 100)]
+    mine = [held("ann", MIB - 100), held("ann", MIB - 100)]
     assert not refused(mine[:1], "ann", MIB - 100)
     assert refused(mine, "ann", MIB // 2)
     assert not refused(mine, "bob", MIB)
 
 
 def test_all_keys_together_can_hold_four() -> None:
-    runs = [Held(f"key-{number}", MIB) for number in range(4)]
+    runs = [held(f"key-{number}", MIB) for number in range(4)]
     assert refused(runs, "ann", MIB)
     assert not refused(runs[:3], "ann", MIB // 2)
 
 
 def test_small_requests_are_never_too_many() -> None:
-    runs = [Held("ann", MIB) for _ in range(9)] + [Held("ann", load.SMALL_BYTES // 2)] * 100
-    assert not refused(runs, "ann", load.SMALL_BYTES // 2)
+    runs = [held("ann", MIB) for _ in range(9)] + [held("ann", admission.SMALL_BYTES // 2)] * 100
+    assert not refused(runs, "ann", admission.SMALL_BYTES // 2)
 
 
 def test_all_of_a_request_counts() -> None:
     request = GenerationRequest(
         "claude", "m", (Message("user", (Text("abc"),)), Message("user", (Image("image/png", "12345"),))), system="xy"
     )
-    assert load.size_of(request) == 10
+    assert admission.size_of(request) == 10

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.providers import claude_answer
-from bridge.providers.app_server import AppServer
-from bridge.providers.codex_turn import CodexTurn
+from bridge.providers import claude_wire
+from bridge.providers.codex_turn import AppServer, CodexTurn
 from bridge.sandbox.child import ChildError
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, Usage
 
@@ -107,7 +106,7 @@ def fits(schema: dict[str, Any], output: Any) -> str | None:
 @many
 @given(st.sampled_from(CLAUDE), st.randoms(use_true_random=False), st.booleans())
 def test_claude_may_print_anything(recording: Path, chance: random.Random, schema: bool) -> None:
-    parser = claude_answer.AnswerParser(request("claude", schema), lambda output: None, lambda: 1_790_000_000.0)
+    parser = claude_wire.AnswerParser(request("claude", schema), lambda output: None, lambda: 1_790_000_000.0)
     events: list[Event] = []
     for line in spoilt(recording.read_bytes().splitlines(), chance):
         for event in parser.feed(line):

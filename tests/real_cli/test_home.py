@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge.providers import claude_protocol
+from bridge.providers import claude_wire
 from tests.real_cli.install import binaries
 
 
@@ -27,9 +27,9 @@ def note_of_a_first_start(home: Path, *, given: bytes | None) -> dict[str, Any]:
         "ANTHROPIC_API_KEY": "sk-ant-made-up",
         # Nobody listens there, and nothing is asked.
         "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
-        **claude_protocol.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=100),
+        **claude_wire.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=100),
     }
-    argv = [str(binaries().claude), *claude_protocol.arguments("claude-sonnet-5-5", bare=True)]
+    argv = [str(binaries().claude), *claude_wire.arguments("claude-sonnet-5-5", bare=True)]
     with subprocess.Popen(argv, env=env, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline(), "it says when it has booted, before anything is written to it"
@@ -44,8 +44,8 @@ def note_of_a_first_start(home: Path, *, given: bytes | None) -> dict[str, Any]:
 
 
 def test_the_note_of_a_first_start_is_what_the_cli_writes_itself_and_is_left_as_it_is(tmp_path: Path) -> None:
-    ours = json.loads(claude_protocol.FIRST_START)
+    ours = json.loads(claude_wire.FIRST_START)
     own = note_of_a_first_start(tmp_path / "own", given=None)
     personal = {name: ours[name] for name in ("firstStartTime", "machineID")}
     assert {**own, **personal} == ours
-    assert note_of_a_first_start(tmp_path / "ours", given=claude_protocol.FIRST_START) == ours
+    assert note_of_a_first_start(tmp_path / "ours", given=claude_wire.FIRST_START) == ours

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.providers import claude_answer as meaning
-from bridge.providers import claude_protocol as protocol
+from bridge.providers import claude_wire as wire
 from bridge.types import Completed, Event, Failed, Usage
-from tests.unit.test_claude_protocol import SCHEMA, ask, play
+from tests.unit.test_claude_wire import SCHEMA, ask, play
 
 STREAM = [
     {"type": "message_start", "message": {"model": "claude-opus-5-5", "usage": {"input_tokens": 5}}},
@@ -84,7 +83,7 @@ def test_whatever_a_line_holds_it_is_an_event_or_noise(inner: Any, kind: str) ->
     for line in ({"type": kind, "event": inner}, {**inner, "type": kind} if isinstance(inner, dict) else inner):
         data = json.dumps(line).encode()
         assert all(isinstance(event, Event) for event in play([data], ask(schema=SCHEMA)))
-        protocol.control_answer(data)
+        wire.control_answer(data)
 
 
 @pytest.mark.parametrize("cost", ["NaN", "Infinity", "-Infinity", "1e400", "-5", "1e12", '"0.5"', "true", "null", "[]"])
@@ -98,7 +97,7 @@ def test_a_cost_that_makes_no_sense_is_not_believed_but_the_answer_is(cost: str)
     ("cost", "micro"), [(0, 0), (0.0001, 100), (0.0000004, 1), (6, 6_000_000), (0.1 + 0.2, 300_000)]
 )
 def test_a_cost_is_rounded_up_to_whole_micro_dollars(cost: float, micro: int) -> None:
-    assert meaning.cost_micro(cost) == micro
+    assert wire.cost_micro(cost) == micro
 
 
 LIES = [-1, 1.5, "7", True, 10**9, 10**30, [], {}]
@@ -107,13 +106,13 @@ LIES = [-1, 1.5, "7", True, 10**9, 10**30, [], {}]
 @pytest.mark.parametrize("lie", LIES, ids=repr)
 def test_a_usage_that_makes_no_sense_is_not_believed(lie: Any) -> None:
     for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
-        usage = meaning.usage_of({"input_tokens": 5, "output_tokens": 2, name: lie})
+        usage = wire.usage_of({"input_tokens": 5, "output_tokens": 2, name: lie})
         assert usage is None or (not lie and usage.total <= 7)
 
 
 @pytest.mark.parametrize("raw", [None, 7, "usage", [], True])
 def test_a_usage_that_is_none_is_none(raw: Any) -> None:
-    assert meaning.usage_of(raw) is None
+    assert wire.usage_of(raw) is None
 
 
 def test_the_usage_of_the_result_counts_where_the_stream_had_none_or_less() -> None:
@@ -124,7 +123,7 @@ def test_the_usage_of_the_result_counts_where_the_stream_had_none_or_less() -> N
 
 @pytest.mark.parametrize("lie", [None, {}, 7, [], {"m": 7}, {"m": {"inputTokens": -1}}, {"m": {"inputTokens": "9"}}])
 def test_model_usage_that_makes_no_sense_is_not_believed(lie: Any) -> None:
-    assert meaning.model_usage_of(lie) is None
+    assert wire.model_usage_of(lie) is None
     end = end_of(result(modelUsage=lie))
     assert isinstance(end, Completed)
     assert end.answer.usage == Usage(5, output_tokens=2)
@@ -132,7 +131,7 @@ def test_model_usage_that_makes_no_sense_is_not_believed(lie: Any) -> None:
 
 def test_thinking_tokens_are_part_of_the_output() -> None:
     raw = {"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 4}}
-    assert meaning.usage_of(raw) == Usage(output_tokens=9, reasoning_tokens=4)
+    assert wire.usage_of(raw) == Usage(output_tokens=9, reasoning_tokens=4)
 
 
 @pytest.mark.parametrize("flag", [True, None, 0, 1, "false", ...])
@@ -174,10 +173,10 @@ def test_an_empty_answer_is_no_answer_and_is_charged(text: str) -> None:
     ],
 )
 def test_a_control_answer_is_recognised(line: bytes, answer: Any) -> None:
-    assert protocol.control_answer(line) == answer
+    assert wire.control_answer(line) == answer
 
 
 def test_a_result_is_recognised_also_a_silent_one() -> None:
-    assert protocol.is_result(result(num_turns=0))
-    assert not protocol.is_result(b'{"type":"assistant"}')
-    assert not protocol.is_result(b"garbage")
+    assert wire.is_result(result(num_turns=0))
+    assert not wire.is_result(b'{"type":"assistant"}')
+    assert not wire.is_result(b"garbage")

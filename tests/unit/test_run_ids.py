@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.clock import Clock
-from bridge.engine.records import new_run_id
+from bridge.engine.bill import new_run_id
 
 
 class FrozenClock(Clock):

@@ -1,4 +1,4 @@
-"""Schemas on their way to a model, and JSON on its way back."""
+"""Schemas on their way to a model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bridge.engine import structured
-from bridge.engine.structured import for_claude, for_openai, in_words, parse, read, repaired
+from bridge.providers.claude_wire import for_claude
+from bridge.providers.codex_wire import for_openai
+from bridge.providers.structured import adapt, in_words
 from bridge.types import GenerationRequest, Message, Text
 from tests.standin.schemas import anthropic_objection, openai_objection
 
@@ -117,66 +118,8 @@ def test_in_words_the_schema_is_the_end_of_the_system_prompt() -> None:
     assert in_words(ask()).system.startswith("Answer with JSON only")
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ('{"a": 1}', '{"a": 1}'),
-        (" \n[1, 2]\n", "[1, 2]"),
-        ('"words"', '"words"'),
-        ("7", "7"),
-        ('```json\n{"a": 1}\n```', '{"a": 1}'),
-        ('```\n{"a": 1}\n```\n', '{"a": 1}'),
-        ('Here it is:\n```json\n{"a": [1]}\n```\nHave fun!', '{"a": [1]}'),
-        ('Sure! {"a": "}"} Anything else?', '{"a": "}"}'),
-        ("The list is [1, 2].", "[1, 2]"),
-    ],
-)
-def test_json_is_found_in_what_surrounds_it(text: str, found: str) -> None:
-    assert read(text) == (found, json.loads(found))
-
-
-@pytest.mark.parametrize("text", ["", "  ", "no json", "{", '{"a": NaN}', "Infinity", "{a: 1}", "]{", "[" * 100_000])
-def test_what_is_no_json_is_none(text: str) -> None:
-    with pytest.raises(ValueError):
-        read(text)
-    with pytest.raises(ValueError):
-        parse(text)
-
-
-def test_a_second_attempt_shows_the_first_answer_and_what_is_wrong_with_it() -> None:
-    again = repaired(ask(), '{"a": 1}', "The answer does not fit the schema: 'a' was unexpected at $.")
-    assert [(message.role, message.text) for message in again.messages] == [
-        ("user", "hello"),
-        ("assistant", '{"a": 1}'),
-        (
-            "user",
-            "The answer does not fit the schema: 'a' was unexpected at $. "
-            "Answer again, with JSON only that fits the schema.",
-        ),
-    ]
-    assert again.schema == STRICT
-    silent = repaired(ask(), " ", "It said nothing.")
-    assert [message.role for message in silent.messages] == ["user"]
-    assert "It said nothing." in silent.messages[0].text
-
-
-def test_an_answer_that_is_made_to_be_hard_to_read_is_read_quickly() -> None:
-    # One that tries every way to match would take days.
-    with pytest.raises(ValueError, match="malformed"):
-        structured.read("```" + "\n" * 400_000 + "x")
-    assert structured.read("```json\n\n{}\n\n```") == ("{}", {})
-
-
-def test_an_answer_that_is_nested_too_deep_is_none() -> None:
-    deep = "[" * structured.MAX_DEPTH + "]" * structured.MAX_DEPTH
-    assert structured.read(deep[1:-1])[0] == deep[1:-1]
-    for text in (f"[{deep}]", "[" * 950 + "]" * 950, '{"a":' * 300 + "1" + "}" * 300):
-        with pytest.raises(ValueError, match="deep"):
-            structured.read(text)
-
-
 @pytest.mark.parametrize("defs", [[1], {"a": {"properties": 5}}, 3, {"a": {"anyOf": 1}}])
-@pytest.mark.parametrize("takes", [structured.for_claude, structured.for_openai])
+@pytest.mark.parametrize("takes", [for_claude, for_openai])
 def test_what_no_rule_of_a_dialect_looks_at_is_told_in_words(takes: Any, defs: Any) -> None:
     shape = {
         "type": "object",
@@ -186,5 +129,5 @@ def test_what_no_rule_of_a_dialect_looks_at_is_told_in_words(takes: Any, defs: A
     }
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", **shape, "$defs": defs}
     request = GenerationRequest("claude", "m", (Message("user", (Text("hi"),)),), schema=schema)
-    told, _ = structured.told(request, takes)
+    told, _ = adapt(request, takes)
     assert told.schema is None or told.schema["type"] == "object"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.providers import codex_protocol as protocol
+from bridge.providers import codex_wire as protocol
 from bridge.types import GenerationRequest, Image, Message, Text, Usage
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "codex-0.169.0"

@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from bridge.errors import BridgeError
+from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
 from bridge.types import GenerationRequest, Image, Message, Text, Usage
 
 #: effort as clients say it -> effort of a turn
@@ -25,6 +26,10 @@ EFFORTS = {
 }
 #: Name of the environment variable that hands the API key to the CLI.
 KEY_VARIABLE = "BRIDGE_CODEX_API_KEY"
+
+#: OpenAI's formats of strings, and its limits.
+_OPENAI_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+_OPENAI_DEPTH, _OPENAI_PROPERTIES, _OPENAI_ENUM = 10, 5000, 1000
 
 _FEATURES_OFF = (
     "apps",
@@ -211,6 +216,35 @@ def _input(part: Text | Image) -> dict[str, Any]:
 
 def _data_url(image: Image) -> str:
     return f"data:{image.media_type};base64,{image.data}"
+
+
+def for_openai(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema as OpenAI's strict mode takes it, or None where it does not."""
+    plain = without_dialect(schema)
+    if plain.get("type") != "object" or plain.keys() & {"anyOf", "$ref"}:
+        return None
+    properties = choices = 0
+    for part, depth in parts_of(plain):
+        if depth > _OPENAI_DEPTH or not _openai_takes(part):
+            return None
+        properties += len(part.get("properties", ()))
+        choices += len(part.get("enum", ()))
+    return plain if properties <= _OPENAI_PROPERTIES and choices <= _OPENAI_ENUM else None
+
+
+def _openai_takes(part: dict[str, Any]) -> bool:
+    if not part.keys() <= SHARED_KEYWORDS or ("$ref" in part and len(part) > 1):
+        return False
+    if part.get("format", "date") not in _OPENAI_FORMATS or not PLAIN_PATTERN.fullmatch(part.get("pattern", "")):
+        return False
+    inner = [*part.get("properties", {}).values(), *part.get("anyOf", ()), *part.get("$defs", {}).values()]
+    if not part.keys() & {"type", "anyOf", "enum", "const", "$ref"} or not all(isinstance(p, dict) for p in inner):
+        return False
+    kinds = part.get("type", [])
+    if "object" in (kinds if isinstance(kinds, list) else [kinds]) or "properties" in part:
+        wanted = set(part.get("properties", ()))
+        return part.get("additionalProperties") is False and set(part.get("required", ())) == wanted
+    return kinds != "array" or isinstance(part.get("items"), dict)
 
 
 def usage_of(raw: Any) -> Usage | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.providers import claude_answer as meaning
+from bridge.providers import claude_wire as meaning
 from bridge.types import (
     Activity,
     Completed,
