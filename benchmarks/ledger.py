@@ -168,7 +168,7 @@ def authentication(folder: Path, rounds: int = 200, finds: int = 100) -> list[la
     app = Flask(__name__)
     for _ in range(rounds):
         for count, (book, raws) in books.items():
-            app.config["SERVICE"] = SimpleNamespace(keys=book)
+            app.extensions["bridge"] = SimpleNamespace(service=SimpleNamespace(keys=book))
             for raw in random.choices(raws, k=5):
                 with app.test_request_context(headers={"Authorization": f"Bearer {raw}"}):
                     samples[_named(REQUEST, count)].append(lab.timed(require_key))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 from flask import Flask, Response, g, jsonify, request
 from flask_cors import CORS
@@ -27,8 +30,8 @@ from bridge.http import (
     v1,
 )
 from bridge.http.address import AddressLimiter, client_address
-from bridge.http.body import Intake, Request, discard_rest
-from bridge.http.context import service_of, sessions_of
+from bridge.http.body import EXTENSION, Intake, Request, Waiting
+from bridge.http.context import Edge, service_of, sessions_of
 from bridge.http.session import Sessions
 from bridge.service import Service
 from bridge.wire import anthropic, native, openai_chat
@@ -69,21 +72,24 @@ _SHOWN_HEADERS = (
 )
 
 
-def create_app(service: Service) -> Flask:
-    """The WSGI application of one opened service."""
+def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
+    """The WSGI application of one opened service. `waiting` is for its `Intake`."""
+    settings = service.settings
     app = Flask("bridge", static_folder=None)
     app.request_class = Request
-    app.config["MAX_CONTENT_LENGTH"] = service.settings.max_body_bytes
-    app.config["INTAKE"] = Intake(service.settings.max_body_bytes)
-    app.config["SERVICE"] = service
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    limiter = AddressLimiter(service.settings.rate_limit_per_minute)
-    app.config["LIMITER"] = limiter
-    app.config["SESSIONS"] = Sessions(service.admin, service.clock, service.settings)
-    app.config["ACCESS"] = _access(service)
-    metrics.install(app, service)
-    parts = (generate, v1, jobs, me, login, admin_keys, admin_logs, admin_runs, host_only, pages, describe)
+    counted = metrics.Metrics(service)
+    shared = app.extensions[EXTENSION] = Edge(
+        service=service,
+        sessions=Sessions(service.admin, service.clock, settings),
+        limiter=AddressLimiter(settings.rate_limit_per_minute),
+        intake=Intake(settings.max_body_bytes, service.clock, waiting),
+        access=_access(service),
+        metrics=counted.registry,
+    )
+    parts = (generate, v1, jobs, me, login, admin_keys, admin_logs, admin_runs, host_only, metrics, pages, describe)
     for blueprint in (part.blueprint for part in parts):
         app.register_blueprint(blueprint)
 
@@ -92,9 +98,9 @@ def create_app(service: Service) -> Flask:
         g.request_id = "req_" + secrets.token_hex(12)
         g.began = time.monotonic()
         g.api = api_of(request.path, v1.speaks_anthropic())
-        g.address = client_address(request.environ, service.settings.trusted_proxy)
+        g.address = client_address(request.environ, settings.trusted_proxy)
         if not _uncounted():
-            limiter.hit(g.address)
+            shared.limiter.hit(g.address)
 
     @app.after_request
     def _end(response: Response) -> Response:
@@ -107,16 +113,17 @@ def create_app(service: Service) -> Flask:
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         if request.environ.get("wsgi.input") is not None:
-            response.call_on_close(discard_rest(request.environ))
+            response.call_on_close(partial(shared.intake.discard_rest, request.environ))
+        counted.responses.labels(str(response.status_code)).inc()
         return response
 
     app.register_error_handler(BridgeError, _refusal)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
-    if service.settings.cors_origins:
+    if settings.cors_origins:
         CORS(
             app,
-            origins=list(service.settings.cors_origins),
+            origins=list(settings.cors_origins),
             allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
             expose_headers=_SHOWN_HEADERS,
             resources=[r"/generate.*", r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],
@@ -132,14 +139,14 @@ def _uncounted() -> bool:
     return request.path.startswith("/admin/") and sessions_of().of(request) is not None
 
 
-def _access(service: Service) -> object | None:
-    """Cloudflare Access, where it is configured."""
+def _access(service: Service) -> Callable[[str], str] | None:
+    """Who a token of Cloudflare Access vouches for, where that is configured."""
     settings = service.settings
     if settings.access_team_domain is None or settings.access_audience is None:
         return None
     from bridge.http.access import Access
 
-    return Access(settings.access_team_domain, settings.access_audience, service.clock)
+    return Access(settings.access_team_domain, settings.access_audience, service.clock).identity
 
 
 def api_of(path: str, as_anthropic: bool = False) -> Api:

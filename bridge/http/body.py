@@ -20,8 +20,8 @@ import gevent
 from flask import current_app, g
 from gunicorn.http.errors import ParseException
 
+from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.http.context import service_of
 
 #: Time for any body, in seconds, and the slowest pace of a long one: 32 MiB may take five minutes.
 BODY_S, BYTES_PER_SECOND = 30.0, 128 * 1024
@@ -36,17 +36,33 @@ MOST_BYTES, MOST_SECONDS = 64 * 2**20, 5.0
 
 _CHUNK = 65536
 
-#: Around the wait for what is thrown away: the server puts something in here that ends it where its place is needed.
-waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+Waiting = Callable[[], AbstractContextManager[object]]
+
+#: Where an application keeps what its routes share, see `context.Edge`.
+EXTENSION = "bridge"
 
 
 class Intake:
-    """The bytes of large bodies that are on their way in, by key."""
+    """The bodies of one application that are on their way in. Counts the bytes of the large ones, by key."""
 
-    def __init__(self, largest: int) -> None:
-        """`largest` is the most that one body may have, in bytes."""
+    def __init__(self, largest: int, clock: Clock, waiting: Waiting = nullcontext) -> None:
+        """`largest` is the most that one body may have, in bytes. `waiting()` is entered around the wait for what
+        is thrown away, and may end that where its place is needed."""
         self._largest = largest
+        self._clock = clock
+        self._waiting = waiting
         self._taken: Counter[str] = Counter()
+
+    def fill(self, body: bytearray, stream: IO[bytes], size: int) -> None:
+        """Read until `body` has `size` bytes, or nothing more comes. Raises BridgeError where that is too slow."""
+        until = self._clock.monotonic() + BODY_S
+        while len(body) < size:
+            with gevent.Timeout(max(0.0, until - self._clock.monotonic()), _broken("The body came too slowly.")):
+                chunk = stream.read(min(_CHUNK, size - len(body)))
+            if not chunk:
+                return
+            body += chunk
+            until += len(chunk) / BYTES_PER_SECOND
 
     @contextmanager
     def room(self, key_name: str, size: int) -> Iterator[None]:
@@ -71,6 +87,18 @@ class Intake:
             and self._taken.total() + size <= LARGEST_OF_ALL * self._largest
         )
 
+    def discard_rest(self, environ: dict[str, Any]) -> None:
+        """Take the unread rest of a request's body off its connection, or close that where it is too much."""
+        with self._waiting():
+            if _read_off(environ.get("wsgi.input")):
+                return
+        connection = environ.get("gunicorn.socket")
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
 
 class Request(flask.Request):
     """A request whose body is read by these rules, whoever asks for it."""
@@ -87,50 +115,20 @@ class Request(flask.Request):
         return body
 
     def _read(self) -> bytes:
+        intake: Intake = current_app.extensions[EXTENSION].intake
         stream, body, largest = self.stream, bytearray(), self.max_content_length or 0
         # Of unknown length: one byte more than there may be, which the stream refuses.
         size = largest + 1 if self.content_length is None else self.content_length
-        _fill(body, stream, min(size, SMALL_BYTES))
+        intake.fill(body, stream, min(size, SMALL_BYTES))
         if len(body) == SMALL_BYTES:
             key = g.get("key")
-            intake: Intake = current_app.config["INTAKE"]
             with intake.room("" if key is None else key.name, min(size, largest)):
-                _fill(body, stream, size)
+                intake.fill(body, stream, size)
         return bytes(body)
-
-
-def _fill(body: bytearray, stream: IO[bytes], size: int) -> None:
-    """Read until `body` has `size` bytes, or nothing more comes. Raises BridgeError where that is too slow."""
-    clock = service_of().clock
-    until = clock.monotonic() + BODY_S
-    while len(body) < size:
-        with gevent.Timeout(max(0.0, until - clock.monotonic()), _broken("The body came too slowly.")):
-            chunk = stream.read(min(_CHUNK, size - len(body)))
-        if not chunk:
-            return
-        body += chunk
-        until += len(chunk) / BYTES_PER_SECOND
 
 
 def _broken(message: str) -> BridgeError:
     return BridgeError("invalid_request", message, "Send the whole body again.")
-
-
-def discard_rest(environ: dict[str, Any]) -> Callable[[], None]:
-    """A function that takes the unread rest of the request's body off the connection."""
-
-    def discard() -> None:
-        with waiting():
-            if _read_off(environ.get("wsgi.input")):
-                return
-        connection = environ.get("gunicorn.socket")
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    return discard
 
 
 def _read_off(stream: Any) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, g, request
+from prometheus_client import CollectorRegistry
 
 from bridge.engine.engine import Engine
 from bridge.errors import BridgeError
+from bridge.http.address import AddressLimiter
+from bridge.http.body import EXTENSION, Intake
 from bridge.http.session import COOKIE, Session, Sessions
 from bridge.keys.keys import Key
 from bridge.service import Service
@@ -17,10 +21,28 @@ from bridge.service import Service
 _HOW_TO_BE_ADMIN = "Send it as 'Authorization: Bearer ADMIN_KEY', or log in at /admin/."
 
 
+class Edge(msgspec.Struct, frozen=True):
+    """What all routes of one application share; `app.extensions["bridge"]`."""
+
+    service: Service
+    sessions: Sessions
+    limiter: AddressLimiter
+    intake: Intake
+    #: who it is that a token of Cloudflare Access vouches for; None where Access is not configured
+    access: Callable[[str], str] | None
+    #: what GET /metrics shows
+    metrics: CollectorRegistry
+
+
+def edge() -> Edge:
+    """What the routes of this application share."""
+    shared: Edge = current_app.extensions[EXTENSION]
+    return shared
+
+
 def service_of() -> Service:
     """The service behind this application."""
-    service: Service = current_app.config["SERVICE"]
-    return service
+    return edge().service
 
 
 def engine_of() -> Engine:
@@ -84,7 +106,7 @@ def admin_by_secret(secret: str) -> str:
     service = service_of()
     if secret and hmac.compare_digest(secret.encode(), service.local_token.encode()):
         return "command line"
-    with current_app.config["LIMITER"].guess(g.address) as was_right:
+    with edge().limiter.guess(g.address) as was_right:
         if secret and service.admin.verify(secret):
             was_right()
             return "admin"
@@ -103,17 +125,13 @@ def current_session() -> Session | None:
 
 def access_identity() -> str | None:
     """Whom Cloudflare Access vouches for; None where it is not configured. Raises BridgeError (401, 503)."""
-    access = current_app.config["ACCESS"]
-    if access is None:
-        return None
-    identity: str = access.identity(request.headers.get("Cf-Access-Jwt-Assertion", ""))
-    return identity
+    identity = edge().access
+    return None if identity is None else identity(request.headers.get("Cf-Access-Jwt-Assertion", ""))
 
 
 def sessions_of() -> Sessions:
     """The dashboard's sessions."""
-    sessions: Sessions = current_app.config["SESSIONS"]
-    return sessions
+    return edge().sessions
 
 
 # --- the admin's area ----------------------------------------------------------------------------------

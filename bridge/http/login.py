@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, current_app, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from bridge.clock import iso
 from bridge.errors import CODES, BridgeError
@@ -13,6 +13,7 @@ from bridge.http.context import (
     admin_by_secret,
     audit,
     current_session,
+    edge,
     presented_secret,
     require_admin,
     service_of,
@@ -35,7 +36,7 @@ def show_session() -> Response:
     except BridgeError:
         session = None
     view = None if session is None else session_view(session)
-    return jsonify({"session": view, "access": current_app.config["ACCESS"] is not None})
+    return jsonify({"session": view, "access": edge().access is not None})
 
 
 @blueprint.post("/session")

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Response, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -27,7 +27,7 @@ from bridge import __version__
 from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
-from bridge.http.context import require_admin, service_of
+from bridge.http.context import edge, require_admin, service_of
 from bridge.keys.key import PROVIDERS
 from bridge.sandbox.host import descendants, resident_bytes
 from bridge.service import Service
@@ -57,7 +57,7 @@ def metrics() -> Response:
         raise BridgeError("not_found", "Metrics are switched off on this bridge.")
     if not (setting == "loopback" and _from_this_host()):
         require_admin()
-    return Response(generate_latest(current_app.config["METRICS"].registry), content_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(edge().metrics), content_type=CONTENT_TYPE_LATEST)
 
 
 def _from_this_host() -> bool:
@@ -81,24 +81,11 @@ def _is_loopback(text: str) -> bool:
         return False
 
 
-def install(app: Flask, service: Service) -> None:
-    """Count for `service` from now on, and answer `GET /metrics`."""
-    counted = Metrics(service)
-    app.config["METRICS"] = counted
-    app.register_blueprint(blueprint)
-    service.observers.append(counted.observe)
-    service.ledger.watch_commits(counted.commit_seconds.observe)
-
-    @app.after_request
-    def _count(response: Response) -> Response:
-        counted.responses.labels(str(response.status_code)).inc()
-        return response
-
-
 class Metrics:
     """The counters of one service, in a registry of its own."""
 
     def __init__(self, service: Service) -> None:
+        """Counts what happens in `service` from now on, but for `responses`."""
         self.registry = CollectorRegistry()
         self._apis: set[str] = set()
         made: dict[str, Any] = {"registry": self.registry, "namespace": PREFIX}
@@ -140,6 +127,8 @@ class Metrics:
             "ledger_commit_seconds", "Writing to the ledger's journal, disk included.", buckets=COMMIT_S, **made
         )
         self.registry.register(_Now(service))
+        service.observers.append(self.observe)
+        service.ledger.watch_commits(self.commit_seconds.observe)
 
     def observe(self, record: RunRecord) -> None:
         """Count one line of the request log."""

@@ -24,7 +24,6 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
 from bridge.errors import SettingsError, StoreError, StoreLocked
-from bridge.http import body
 from bridge.http.app import create_app
 from bridge.ops import connections
 from bridge.ops.alerts import Alerts
@@ -109,9 +108,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
             return super().handle_request(listener_name, req, sock, addr)
 
 
-body.waiting = Worker.waiting.wait
-
-
 def _hand_over(arbiter: Any) -> None:
     for pid in list(arbiter.WORKERS):
         os.kill(pid, signal.SIGUSR2)
@@ -191,7 +187,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         except StoreError as error:
             say(f"cli-bridge cannot start: {error.message}\n  {error.hint}")
             raise SystemExit(_BOOT_ERROR) from None
-        return create_app(self._service)
+        return create_app(self._service, waiting=Worker.waiting.wait)
 
     def _serve(self, worker: Any) -> None:
         service = self._service
