@@ -33,8 +33,7 @@ from flask import Flask
 from benchmarks import lab
 from bridge.clock import Clock, day_of, month_of
 from bridge.http.context import require_key
-from bridge.keys.key import to_disk
-from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of
+from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of, to_disk
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Counts, Import, Reservation, Reserve, Settle, Tallies

@@ -18,8 +18,7 @@ from bridge.engine.jobs import Jobs
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError
-from bridge.keys.key import may_use
-from bridge.keys.keys import Key
+from bridge.keys.keys import Key, may_use
 from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable

@@ -10,8 +10,7 @@ from flask import Blueprint, Response, jsonify
 from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, is_admin, require_key, service_of
-from bridge.keys.key import PROVIDERS, may_use
-from bridge.keys.keys import Key
+from bridge.keys.keys import PROVIDERS, Key, may_use
 from bridge.limits import effective
 from bridge.sandbox import host
 from bridge.types import ModelChoice

@@ -14,7 +14,7 @@ import msgspec
 
 from bridge.errors import StoreError, StoreLocked
 from bridge.keys.admin import check_state
-from bridge.keys.key import from_disk
+from bridge.keys.keys import from_disk
 from bridge.ledger.tallies import Record, Reservation, Reserve, Settle, Snapshot
 from bridge.records import jobs
 from bridge.store.document import REPAIR_HINT, Document

@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.keys.key import PROVIDERS
+from bridge.keys.keys import PROVIDERS
 from bridge.ledger.pricing import PriceTable
 from bridge.store.operatorfile import OperatorFile
 from bridge.types import MODEL_PATTERN, ModelChoice

@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
-from bridge.keys.key import Key
+from bridge.keys.keys import Key
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
 

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.clock import day_of, iso
-from bridge.keys.key import to_disk
-from bridge.keys.keys import Key, KeyHash, hash_of
+from bridge.keys.keys import Key, KeyHash, hash_of, to_disk
 from bridge.ledger.tallies import Counts, Import, Tallies
 from bridge.limits import Limits
 from bridge.store.document import Document

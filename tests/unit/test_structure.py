@@ -36,7 +36,7 @@ ARROWS["cli"] = {*ARROWS["ops"], "ops"}
 LEFT = {
     "providers.claude_wire": {"engine.answer"},
     "providers.codex_turn": {"engine.answer"},
-    "providers.models": {"ledger.pricing", "keys.key"},
+    "providers.models": {"ledger.pricing", "keys.keys"},
 }
 
 

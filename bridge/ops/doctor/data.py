@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.clock import Clock, parse_iso
 from bridge.errors import StoreError
-from bridge.keys.key import from_disk
+from bridge.keys.keys import from_disk
 from bridge.limits import effective
 from bridge.ops import repair as repairs
 from bridge.ops.alerts import BACKUP_OVERDUE_S, LOW_DISK_BYTES
