@@ -188,7 +188,11 @@ if [ -z "$dry" ]; then
     trap 'exit 1' HUP INT TERM
 fi
 run "$python" -m venv "$release"
-run "$release/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "$SOURCE"
+pip_install() {
+    run "$release/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "$@"
+}
+pip_install --require-hashes --requirement "$SOURCE/deploy/python/requirements.txt"
+pip_install --no-deps --no-build-isolation "$SOURCE"
 run "$release/bin/cli-bridge" --version
 trap - EXIT HUP INT TERM
 

@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bridge.cli import main
 from bridge.ops.serve import DRAIN_S, GRACEFUL_TIMEOUT_S, KEEP_ALIVE_S
@@ -19,6 +23,7 @@ from bridge.settings import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 INSTALLER = (DEPLOY / "install.sh").read_text()
 UNITS = [*sorted((DEPLOY / "systemd").glob("*")), DEPLOY / "cloudflared" / "cloudflared.service"]
 TUNNELS = sorted((DEPLOY / "cloudflared").glob("*.yml"))
@@ -26,9 +31,9 @@ VARIABLES = {row["variable"] for row in TABLE}
 
 
 def tool(name: str) -> str:
-    """A checker that the dev extra has installed beside this Python."""
+    """A checker of the dev extra, beside this Python."""
     found = shutil.which(name, path=str(Path(sys.executable).parent))
-    assert found is not None, f"{name} is missing: pip install -e '.[dev]'"
+    assert found is not None, f"{name} is missing: ./run test installs it"
     return found
 
 
@@ -64,6 +69,70 @@ def test_compose_keeps_the_bridge_to_itself() -> None:
     assert services["cloudflared"]["network_mode"] == "service:bridge", "else its word on addresses is not believed"
     assert set(services["bridge"]["environment"]) <= VARIABLES
     assert int(services["bridge"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+
+
+# --- the locks of Python packages ------------------------------------------------------------------------
+
+
+@dataclass
+class Locked:
+    """One package of a lock: its version, and the hashes of its files."""
+
+    version: str
+    hashes: list[str]
+
+
+def lock(name: str) -> dict[str, list[Locked]]:
+    """Package -> what a file of deploy/python says of it: one entry, or one for each Python that takes another."""
+    found: dict[str, list[Locked]] = {}
+    text = re.sub(r"^#.*\n", "", (DEPLOY / "python" / name).read_text(), flags=re.MULTILINE)
+    for line in text.replace("\\\n", "").splitlines():
+        match = re.fullmatch(r"([a-z0-9-]+)==(\S+)(?: ; .+?)?((?: +--hash=sha256:[0-9a-f]{64})+)", line)
+        assert match is not None, f"{name}: {line}"
+        package, version, hashes = match.groups()
+        found.setdefault(package, []).append(Locked(version, hashes.split()))
+    return found
+
+
+def wanted(*extras: str) -> list[Requirement]:
+    """The dependencies of pyproject.toml, and those of some extras."""
+    project = PYPROJECT["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return [Requirement(text) for each in lists for text in each]
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("requirements.txt", ["build"]), ("requirements-dev.txt", ["build", "dev"])]
+)
+def test_a_lock_has_what_the_project_depends_on_in_versions_that_fit(name: str, extras: list[str]) -> None:
+    locked = lock(name)
+    for each in wanted(*extras):
+        package = canonicalize_name(each.name)
+        assert package in locked, f"{package} is not in {name}: ./run lock"
+        for version in locked[package]:
+            assert each.specifier.contains(version.version), f"{each}, but {name} has {version.version}: ./run lock"
+
+
+def test_the_locks_agree() -> None:
+    program, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+    assert {package: dev[package] for package in program} == program
+
+
+def test_the_lock_has_what_builds_the_program() -> None:
+    assert {Requirement(text).name for text in PYPROJECT["build-system"]["requires"]} <= set(lock("requirements.txt"))
+
+
+def test_gunicorn_which_is_built_upon_has_an_upper_bound() -> None:
+    gunicorn = next(each for each in wanted() if each.name == "gunicorn")
+    assert any(bound.operator == "<" for bound in gunicorn.specifier)
+
+
+@pytest.mark.parametrize("path", ["run", "deploy/install.sh", "deploy/docker/Dockerfile", "docs/install.md"])
+def test_whatever_installs_the_program_takes_locked_packages_only(path: str) -> None:
+    text = (ROOT / path).read_text()
+    assert "--require-hashes" in text
+    assert "--no-deps --no-build-isolation" in text
+    assert "requirements.txt" in text or "set_up requirements" in text
 
 
 # --- systemd ---------------------------------------------------------------------------------------------
