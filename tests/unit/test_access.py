@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -49,6 +50,7 @@ class Team:
         self.kids = ["first"]
         self.asked = 0
         self.broken: bytes | None = None
+        self.moved_to: str | None = None
         #: the key server answers once this is set
         self.awake = threading.Event()
         self.awake.set()
@@ -59,7 +61,11 @@ class Team:
                 team.asked += 1
                 team.awake.wait(30)
                 assert self.path == "/cdn-cgi/access/certs"
-                self.send_response(200)
+                if team.moved_to is not None:
+                    self.send_response(302)
+                    self.send_header("Location", team.moved_to + self.path)
+                else:
+                    self.send_response(200)
                 self.end_headers()
                 self.wfile.write(team.certs())
 
@@ -98,8 +104,12 @@ def team(private_keys: list[rsa.RSAPrivateKey]) -> Iterator[Team]:
 
 
 @pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FrozenClock:
+    """The time of the bridge, and of PyJWT, which keeps the keys."""
+    clock = FrozenClock()
+    for module in (jwt.api_jwk, jwt.jwk_set_cache, jwt.jwks_client):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
 
 
 @pytest.fixture
@@ -235,6 +245,34 @@ def test_a_key_server_that_talks_nonsense_lets_nobody_in(team: Team, access: Acc
     team.broken = answer
     with pytest.raises(BridgeError):
         access.identity(team.token())
+
+
+def test_a_key_server_that_does_not_answer_is_asked_again_only_after_a_pause(
+    team: Team, access: Access, clock: FrozenClock
+) -> None:
+    team.broken = b""
+    for _ in range(5):
+        with pytest.raises(BridgeError) as caught:
+            access.identity(team.token())
+        assert caught.value.code == "overloaded"
+    assert team.asked == 1
+    team.broken = None
+    clock.pass_s(PAUSE_S)
+    assert access.identity(team.token()) == PERSON
+
+
+def test_a_key_server_that_sends_us_elsewhere_is_not_followed(
+    team: Team, access: Access, private_keys: list[rsa.RSAPrivateKey]
+) -> None:
+    other = Team(*reversed(private_keys))
+    try:
+        team.moved_to = other.origin
+        with pytest.raises(BridgeError) as caught:
+            access.identity(team.token(private=team.stranger))
+        assert caught.value.code == "overloaded"
+        assert other.asked == 0
+    finally:
+        other.close()
 
 
 # --- in the application ----------------------------------------------------------------------------
