@@ -65,8 +65,6 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     alias: str | None = None
     #: texts at the first of which the answer ends, without it
     stop: tuple[str, ...] = ()
-    #: whether a stream of chat completions shall end with the usage
-    include_usage: bool = False
     #: what the client was told as X-Request-Id, and is told to give to the admin
     request_id: str | None = None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bridge.settings import TABLE
-from bridge.wire import anthropic, openai_chat, openai_responses
+from bridge.wire import anthropic
+from bridge.wire.apis import APIS
 from bridge.wire.parameters import Parameter
 
 #: The files that are written, in a checkout.
@@ -134,23 +135,17 @@ _COMPATIBILITY_FOOT = """\
 - **Headers** such as `anthropic-version`, `anthropic-beta` or `OpenAI-Organization` are ignored.
 """
 
-_APIS = {
-    "POST /v1/chat/completions": openai_chat.PARAMETERS,
-    "POST /v1/responses": openai_responses.PARAMETERS,
-    "POST /v1/messages": anthropic.PARAMETERS,
-}
-
 
 def compatibility() -> str:
     """The text of docs/compatibility.md."""
     parts = [_COMPATIBILITY_HEAD]
-    for title, parameters in _APIS.items():
+    for path, parameters in [(path, api.parameters) for api in APIS.values() if api.sdk for path in api.paths]:
         rows = "\n".join(_rows(parameters.values()))
         counted = ""
         if parameters is anthropic.PARAMETERS:
             left_out = ", ".join(f"`{name}`" for name in parameters if name not in anthropic.COUNT_PARAMETERS)
             counted = f"\n`POST /v1/messages/count_tokens` takes the same, but for {left_out}.\n"
-        parts.append(f"## {title}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
+        parts.append(f"## POST {path}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
     return "\n".join([*parts, _COMPATIBILITY_FOOT])
 
 

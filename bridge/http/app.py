@@ -34,8 +34,7 @@ from bridge.http.body import EXTENSION, Intake, Request, Waiting
 from bridge.http.context import Edge, service_of, sessions_of
 from bridge.http.session import Sessions
 from bridge.service import Service
-from bridge.wire import anthropic, native, openai_chat
-from bridge.wire.api import Api
+from bridge.wire.apis import api_at
 
 log = logging.getLogger("bridge")
 
@@ -97,16 +96,16 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     def _begin() -> None:
         g.request_id = "req_" + secrets.token_hex(12)
         g.began = time.monotonic()
-        g.api = api_of(request.path, v1.speaks_anthropic())
+        g.api = api_at(request.path, request.headers.get)
         g.address = client_address(request.environ, settings.trusted_proxy)
         if not _uncounted():
             shared.limiter.hit(g.address)
 
     @app.after_request
     def _end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.get("request_id", "")
-        if g.get("api") is anthropic.API:
-            response.headers["Request-Id"] = response.headers["X-Request-Id"]
+        response.headers["X-Request-Id"] = g.request_id
+        if g.api.request_id_header is not None:
+            response.headers[g.api.request_id_header] = g.request_id
         key = g.get("key")
         if key is not None:
             response.headers.update(respond.remaining_headers(service.ledger, key))
@@ -149,16 +148,6 @@ def _access(service: Service) -> Callable[[str], str] | None:
     return Access(settings.access_team_domain, settings.access_audience, service.clock).identity
 
 
-def api_of(path: str, as_anthropic: bool = False) -> Api:
-    """The API whose clients ask for a path: errors come in its shape. `as_anthropic`: they say that they are
-    Anthropic's, for the paths that both APIs have."""
-    if not path.startswith("/v1/"):
-        return native.API
-    if path.startswith("/v1/messages") or (as_anthropic and path.startswith("/v1/models")):
-        return anthropic.API
-    return openai_chat.API
-
-
 def error_response(error: BridgeError) -> Response:
     """An error as an HTTP answer."""
     response = jsonify(g.api.error(error, g.get("request_id", "")))
@@ -167,8 +156,8 @@ def error_response(error: BridgeError) -> Response:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
-    if g.api is not native.API:
-        # Both SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
+    if g.api.sdk:
+        # SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
         response.headers["X-Should-Retry"] = "true" if error.again else "false"
     return response
 

@@ -21,15 +21,9 @@ from bridge import __version__
 from bridge.errors import CODES, BridgeError
 from bridge.http import views
 from bridge.types import RunRecord
-from bridge.wire import (
-    anthropic,
-    models,
-    native,
-    openai,
-    openai_chat,
-)
-from bridge.wire import openai_responses as responses
+from bridge.wire import anthropic, models, native, openai_chat
 from bridge.wire.api import Api
+from bridge.wire.apis import APIS
 from bridge.wire.parameters import Parameter
 
 Who = Literal["anybody", "key", "admin"]
@@ -63,7 +57,7 @@ class Operation(msgspec.Struct, frozen=True):
     table: Sequence[Parameter] = ()
     #: codes of CODES
     errors: Sequence[str] = ()
-    error_type: Any = views.Error
+    error_type: Any = native.NativeError
     #: media type -> text, of answers that are no JSON
     also: dict[str, str] = {}
 
@@ -88,37 +82,29 @@ _STREAM = {"text/event-stream": "With `stream`: server-sent events; see docs/api
 _CLAUDE = Query("anthropic-version", "Where it is sent, the answer has Anthropic's shape.", where="header")
 
 
-def _spending(path: str, text: str, group: str, body: Any, answer: Any, **more: Any) -> Operation:
+_ANTHROPIC, _OPENAI = anthropic.API.error_type, openai_chat.API.error_type
+
+
+def _generating(api: Api, path: str, provider: str | None) -> Operation:
     return Operation(
         "POST",
         path,
-        text,
+        api.text.format(provider=provider),
         "key",
-        group,
-        answer,
-        body=body,
+        "Drop-in" if api.sdk else "Generate",
+        api.answer_type,
+        body=api.body_type,
+        example=api.example,
         parameters=(_PREFER, _AGAIN),
+        table=tuple(api.parameters.values()),
+        errors=_SPENDING if provider else (*_SPENDING, "not_found"),
+        error_type=api.error_type,
         also=_STREAM,
-        **{"errors": _SPENDING, **more},
     )
 
 
-_GENERATE = {"userPrompt": "Hello", "systemPrompt": "Answer in one sentence."}
-_CHAT = {"model": "gpt-6-sol", "messages": HELLO}
-_RESPONSE = {"model": "gpt-6-sol", "input": "Hello"}
-_MESSAGE = {"model": "claude-sonnet-5-5", "max_tokens": 500, "messages": HELLO}
-_V1 = (*_SPENDING, "not_found")
-_OPENAI: dict[str, Any] = {"errors": _V1, "error_type": openai.OpenAIErrorBody}
-_ANTHROPIC: dict[str, Any] = {"errors": _V1, "error_type": anthropic.AnthropicErrorBody}
-_EITHER = (openai.OpenAIErrorBody, anthropic.AnthropicErrorBody)
-
 _GENERATING = (
-    _spending(
-        "/generate", "Generate with claude.", "Generate", native.GenerateBody, views.Generated, example=_GENERATE
-    ),
-    _spending(
-        "/generate-codex", "Generate with codex.", "Generate", native.GenerateBody, views.Generated, example=_GENERATE
-    ),
+    *(_generating(api, path, provider) for api in APIS.values() for path, provider in api.paths.items()),
     Operation(
         "GET",
         "/jobs/{id}",
@@ -138,36 +124,6 @@ _GENERATING = (
         views.JobView,
         errors=("not_found", "draining", *_KEY),
     ),
-    _spending(
-        "/v1/chat/completions",
-        "OpenAI's chat completions.",
-        "Drop-in",
-        openai_chat.ChatBody,
-        openai_chat.ChatCompletion,
-        example=_CHAT,
-        table=tuple(openai_chat.PARAMETERS.values()),
-        **_OPENAI,
-    ),
-    _spending(
-        "/v1/responses",
-        "OpenAI's responses.",
-        "Drop-in",
-        responses.ResponsesBody,
-        responses.Response,
-        example=_RESPONSE,
-        table=tuple(responses.PARAMETERS.values()),
-        **_OPENAI,
-    ),
-    _spending(
-        "/v1/messages",
-        "Anthropic's messages.",
-        "Drop-in",
-        anthropic.MessagesBody,
-        anthropic.MessageBody,
-        example=_MESSAGE,
-        table=tuple(anthropic.PARAMETERS.values()),
-        **_ANTHROPIC,
-    ),
     Operation(
         "POST",
         "/v1/messages/count_tokens",
@@ -179,7 +135,7 @@ _GENERATING = (
         example={"model": "claude-sonnet-5-5", "messages": HELLO},
         table=tuple(anthropic.COUNT_PARAMETERS.values()),
         errors=("invalid_request", "not_found", "payload_too_large", *_KEY),
-        error_type=anthropic.AnthropicErrorBody,
+        error_type=_ANTHROPIC,
     ),
     Operation(
         "GET",
@@ -190,7 +146,7 @@ _GENERATING = (
         (models.OpenAIModels, models.AnthropicModels),
         parameters=(_CLAUDE,),
         errors=("draining", *_KEY),
-        error_type=_EITHER,
+        error_type=(_OPENAI, _ANTHROPIC),
     ),
     Operation(
         "GET",
@@ -201,7 +157,7 @@ _GENERATING = (
         (models.OpenAIModel, models.AnthropicModel),
         parameters=(_CLAUDE,),
         errors=("not_found", "draining", *_KEY),
-        error_type=_EITHER,
+        error_type=(_OPENAI, _ANTHROPIC),
     ),
 )
 
@@ -387,12 +343,10 @@ _SCHEMES = {
     "admin": {"type": "http", "scheme": "bearer", "description": "The admin key."},
 }
 _REF, _EXAMPLE = "#/components/schemas/{name}", "#/components/examples/{name}"
-#: type of an error -> the API that tells errors so
-_APIS: dict[Any, Api] = {
-    views.Error: native.API,
-    openai.OpenAIErrorBody: openai_chat.API,
-    anthropic.AnthropicErrorBody: anthropic.API,
-}
+#: type of an error -> the first API that tells errors so
+_APIS: dict[Any, Api] = {}
+for _api in APIS.values():
+    _APIS.setdefault(_api.error_type, _api)
 
 
 def document() -> dict[str, Any]:

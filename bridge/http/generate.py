@@ -1,54 +1,45 @@
-"""`POST /generate` and `POST /generate-codex`: the main job."""
+"""The endpoints that generate, made from the registry of APIs: `POST /generate`, `/v1/messages` and the others."""
 
 from __future__ import annotations
 
-import msgspec
+from functools import partial
+
 from flask import Blueprint, Response, request
 
 from bridge.errors import BridgeError
 from bridge.http.context import require_key, service_of
 from bridge.http.respond import repeat_of, respond
-from bridge.types import GenerationRequest
-from bridge.wire import native
-from bridge.wire.native import API
+from bridge.types import ModelChoice
+from bridge.wire.api import Api
+from bridge.wire.apis import APIS
 
 blueprint = Blueprint("generate", __name__)
 
 
-@blueprint.post("/generate")
-def generate() -> Response:
-    """Generate with the claude CLI."""
-    return _generate("claude")
-
-
-@blueprint.post("/generate-codex")
-def generate_codex() -> Response:
-    """Generate with the codex CLI."""
-    return _generate("codex")
-
-
-def _generate(provider: str) -> Response:
+def _generate(api: Api, provider: str | None) -> Response:
     key = require_key()
-    settings = service_of().settings
+    service = service_of()
     body = request.get_data(cache=False)
-    wanted, stream = native.parse(
-        body,
-        provider=provider,
-        default_model=getattr(settings, f"{provider}_default_model"),
-        settings=settings,
-    )
-    wanted = _by_alias(wanted)
+    resolve = service.models.resolve if provider is None else partial(_model_of, provider)
+    wanted, events = api.parse(body, settings=service.settings, resolve=resolve)
+    if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
+        events = api.events
     repeat = repeat_of(body)
-    # With images it is large, and nobody needs it while the run goes on.
+    # With images it is large, and nothing needs it while the run goes on.
     del body
-    return respond(key, wanted, API, repeat, stream=stream or "text/event-stream" in request.headers.get("Accept", ""))
+    return respond(key, wanted, api, repeat, events)
 
 
-def _by_alias(wanted: GenerationRequest) -> GenerationRequest:
-    """The request with the model behind a name of the operator's own. Raises BridgeError."""
-    choice = service_of().models.aliases.get(wanted.model)
-    if choice is None:
-        return wanted
-    if choice.provider != wanted.provider:
-        raise BridgeError("invalid_request", f"The model {wanted.model} is one of {choice.provider}; use its endpoint.")
-    return msgspec.structs.replace(wanted, model=choice.model, alias=choice.alias)
+def _model_of(provider: str, name: str) -> ModelChoice:
+    """The model behind a name at the endpoint of one provider. Raises BridgeError."""
+    service = service_of()
+    name = name or getattr(service.settings, f"{provider}_default_model")
+    choice = service.models.aliases.get(name) or ModelChoice(provider, name)
+    if choice.provider != provider:
+        raise BridgeError("invalid_request", f"The model {name} is one of {choice.provider}; use its endpoint.")
+    return choice
+
+
+for _api in APIS.values():
+    for _path, _provider in _api.paths.items():
+        blueprint.add_url_rule(_path, _path.replace("/", "_"), partial(_generate, _api, _provider), methods=["POST"])

@@ -20,7 +20,7 @@ from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
 from bridge.records.jobs import Repeat
 from bridge.types import Finished, GenerationRequest
-from bridge.wire.api import Api, Ended, Generation
+from bridge.wire.api import Api, Ended, Events, Generation
 
 #: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
 CLOUDFLARE_PATIENCE_S = 90.0
@@ -34,27 +34,27 @@ class _Preference(msgspec.Struct, frozen=True):
     applied: str | None = None
 
 
-def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None, *, stream: bool) -> Response:
+def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None, events: Events | None) -> Response:
     """Generate `wanted` for `key`, and answer in the shape of `api`; `repeat` is `repeat_of` the body that it
-    came as. Raises BridgeError."""
+    came as, `events` renders the stream where one is asked for. Raises BridgeError."""
     if repeat is not None:
         earlier = engine_of().jobs.earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
             ended = Ended(earlier.id, earlier.request, earlier.started_at, earlier.finished)
-            response = _streamed(ended, api) if stream else _answered(ended, earlier.finished, api)
+            response = _streamed(ended, events) if events else _answered(ended, earlier.finished, api)
             response.headers["Idempotent-Replayed"] = "true"
             return response
-    prefer = _Preference() if stream else _preference()
+    prefer = _Preference() if events else _preference()
     wanted = msgspec.structs.replace(wanted, request_id=g.request_id)
-    run = engine_of().submit(key, wanted, stream=stream, keep=prefer.job_after_s == 0, repeat=repeat)
-    if stream:
-        return _streamed(run, api)
+    run = engine_of().submit(key, wanted, stream=events is not None, keep=prefer.job_after_s == 0, repeat=repeat)
+    if events:
+        return _streamed(run, events)
     with watch(request.environ, run.leave):
         finished = run.wait(prefer.job_after_s)
         if finished is None:
             engine_of().jobs.keep(run)
             finished = run.finished
-    response = _accepted(run, prefer) if finished is None else _answered(run, finished, api)
+    response = _accepted(run, api, prefer) if finished is None else _answered(run, finished, api)
     if prefer.applied:
         response.headers["Preference-Applied"] = prefer.applied
     return response
@@ -69,10 +69,10 @@ def _answered(generation: Generation, finished: Finished, api: Api) -> Response:
     return response
 
 
-def _accepted(run: Run, prefer: _Preference) -> Response:
-    """202: the run goes on as a job. Raises BridgeError where the client has not asked for that, and is one of
-    another API's: an SDK would take it for an answer without a text."""
-    if prefer.applied is None and run.request.api != "native":
+def _accepted(run: Run, api: Api, prefer: _Preference) -> Response:
+    """202: the run goes on as a job. Raises BridgeError where an SDK has not asked for that: it would take it for
+    an answer without a text."""
+    if prefer.applied is None and api.sdk:
         raise BridgeError(
             "timeout",
             f"The answer takes longer than the tunnel waits. It goes on, as the job {run.id}.",
@@ -84,11 +84,11 @@ def _accepted(run: Run, prefer: _Preference) -> Response:
     return response
 
 
-def _streamed(generation: Generation, api: Api) -> Response:
-    events = api.events(generation, g.request_id)
+def _streamed(generation: Generation, events: Events) -> Response:
+    stream = events(generation, g.request_id)
     if isinstance(generation, Run):
-        events = _watched(generation, events, request.environ)
-    response = Response(events, mimetype="text/event-stream")
+        stream = _watched(generation, stream, request.environ)
+    response = Response(stream, mimetype="text/event-stream")
     if isinstance(generation, Run):
         # Also where the client leaves before the first byte, or the server drops the response half-way.
         response.call_on_close(generation.leave)

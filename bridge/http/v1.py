@@ -1,55 +1,19 @@
-"""`/v1/…`: what the SDKs of OpenAI and Anthropic ask for."""
+"""`/v1/…`: what the SDKs of OpenAI and Anthropic ask for besides generations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, require_key, service_of
 from bridge.http.me import usable
-from bridge.http.respond import repeat_of, respond
 from bridge.keys.keys import Key
 from bridge.ledger.pricing import PICO, Rates
 from bridge.providers.tokens import prompt_estimate
-from bridge.types import GenerationRequest, ModelChoice
-from bridge.wire import (
-    anthropic,
-    models,
-    openai_chat,
-    openai_responses,
-)
-from bridge.wire.api import Api
+from bridge.types import ModelChoice
+from bridge.wire import anthropic, models
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
-
-
-@blueprint.post("/chat/completions")
-def chat_completions() -> Response:
-    """OpenAI's chat completions."""
-    return _generated(openai_chat.parse, openai_chat.API)
-
-
-@blueprint.post("/responses")
-def responses() -> Response:
-    """OpenAI's responses."""
-    return _generated(openai_responses.parse, openai_responses.API)
-
-
-@blueprint.post("/messages")
-def messages() -> Response:
-    """Anthropic's messages."""
-    return _generated(anthropic.parse, anthropic.API)
-
-
-def _generated(parse: Callable[..., tuple[GenerationRequest, bool]], api: Api) -> Response:
-    key = require_key()
-    body = request.get_data(cache=False)
-    wanted, stream = parse(body, settings=service_of().settings, resolve=service_of().models.resolve)
-    repeat = repeat_of(body)
-    del body
-    return respond(key, wanted, api, repeat, stream=stream)
 
 
 @blueprint.post("/messages/count_tokens")
@@ -66,7 +30,7 @@ def count_tokens() -> Response:
 def list_models() -> Response:
     """The models that the key may use, with their prices; in Anthropic's shape for Anthropic's SDK."""
     key = require_key()
-    return jsonify(models.listing([_listed(choice) for choice in _choices(key)], anthropic=speaks_anthropic()))
+    return jsonify(models.listing([_listed(choice) for choice in _choices(key)], anthropic=g.api is anthropic.API))
 
 
 @blueprint.get("/models/<path:model>")
@@ -75,13 +39,8 @@ def show_model(model: str) -> Response:
     key = require_key()
     for choice in _choices(key):
         if model == (choice.alias or choice.model):
-            return jsonify(models.entry(_listed(choice), anthropic=speaks_anthropic()))
+            return jsonify(models.entry(_listed(choice), anthropic=g.api is anthropic.API))
     raise BridgeError("not_found", f"This key has no model {model[:100]}.", "GET /v1/models lists what it may use.")
-
-
-def speaks_anthropic() -> bool:
-    """Whether a client of Anthropic's asks, on a path that both APIs have."""
-    return "Anthropic-Version" in request.headers
 
 
 def _choices(key: Key) -> list[ModelChoice]:

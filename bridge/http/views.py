@@ -34,50 +34,7 @@ LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in LIMIT_DE
 LimitsView.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
 
 
-class Error(msgspec.Struct):
-    """An error: one plain sentence, a code for programs, and what to do. 429 adds `limit`, `used`, `resets_at`;
-    refused and mismatching answers their `text`."""
-
-    error: str
-    code: str
-    hint: str
-    request_id: str
-
-
 # --- generating --------------------------------------------------------------------------------
-
-
-class TextView(msgspec.Struct):
-    """The text of an answer."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Tokens(msgspec.Struct):
-    """Tokens of an answer. claude: the three kinds of input add up. codex: cached is a part of input, reasoning
-    of output."""
-
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int | UnsetType = UNSET
-    cache_read_input_tokens: int | UnsetType = UNSET
-    cached_input_tokens: int | UnsetType = UNSET
-    reasoning_output_tokens: int | UnsetType = UNSET
-
-
-class Generated(msgspec.Struct):
-    """An answer. `output` with a schema only; `usage_assumed` where the figures are the bridge's own."""
-
-    id: str
-    model: str
-    content: list[TextView]
-    stop_reason: str
-    usage: Tokens
-    cost_usd: float
-    duration_ms: int
-    output: Any = UNSET
-    usage_assumed: bool | UnsetType = UNSET
 
 
 class Accepted(msgspec.Struct):

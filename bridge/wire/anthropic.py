@@ -18,9 +18,9 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Text, Usage
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Generation, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import Resolve, Turns, generation, run_number
+from bridge.wire.conversation import Turns, generation, run_number
 from bridge.wire.parameters import ignored, read, refused, supported, table
 
 #: as the log shows it
@@ -152,10 +152,11 @@ class MessagesBody(CountBody, kw_only=True):
     stream: bool | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, bool]:
-    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request, not_found)."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
+    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
     wire = read(body, PARAMETERS, MessagesBody)
-    return _generation(wire, wire.max_tokens, wire.stop_sequences or [], settings, resolve), bool(wire.stream)
+    request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], settings, resolve)
+    return request, render_events if wire.stream else None
 
 
 def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> GenerationRequest:
@@ -293,69 +294,63 @@ class TokenCount(msgspec.Struct):
     input_tokens: int
 
 
-class AnthropicApi:
-    """The answers of `/v1/messages`."""
-
-    name = API_NAME
-
-    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
-        """The body of a 200."""
-        answer = finished.result
-        assert isinstance(answer, Answer)
-        body: dict[str, Any] = msgspec.to_builtins(
-            MessageBody(
-                id=_id(generation),
-                model=answer.model,
-                content=[TextBlock(answer.text)] if answer.text else [],
-                stop_reason=stop_reason(answer.stop_reason),
-                stop_sequence=answer.stop_sequence,
-                usage=MessageUsage.of(finished.charge.usage),
-            )
+def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
+    """The body of a 200."""
+    answer = finished.result
+    assert isinstance(answer, Answer)
+    body: dict[str, Any] = msgspec.to_builtins(
+        MessageBody(
+            id=_id(generation),
+            model=answer.model,
+            content=[TextBlock(answer.text)] if answer.text else [],
+            stop_reason=stop_reason(answer.stop_reason),
+            stop_sequence=answer.stop_sequence,
+            usage=MessageUsage.of(finished.charge.usage),
         )
-        return body
-
-    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
-        """The body of an error, and the data of `event: error`. Beside Anthropic's fields it has the bridge's."""
-        details = {
-            "type": _TYPES.get(error.status, "invalid_request_error"),
-            "message": error.message,
-            "code": error.code,
-            "hint": error.hint,
-        }
-        return {"type": "error", "error": {**error.facts, **details}, "request_id": request_id}
-
-    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
-        """The events, in the order that is said above."""
-
-        def event(kind: str, **data: Any) -> bytes:
-            return sse_event(kind, {"type": kind, **data})
-
-        # What the prompt counted is known at the end; message_delta then says it.
-        empty = MessageBody(_id(generation), generation.request.model, [], None, MessageUsage.of(Usage()))
-        yield event("message_start", message=empty)
-        begun = False
-        for text in generation.follow(KEEP_ALIVE_S):
-            if text is None:
-                yield keep_alive(generation.queue_position) + event("ping")
-                continue
-            if not begun:
-                begun = True
-                yield event("content_block_start", index=0, content_block=TextBlock(""))
-            yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-        finished = generation.wait()
-        assert finished is not None
-        if isinstance(finished.result, BridgeError):
-            yield sse_event("error", self.error(finished.result, request_id))
-            return
-        if begun:
-            yield event("content_block_stop", index=0)
-        answer = finished.result
-        delta = {"stop_reason": stop_reason(answer.stop_reason), "stop_sequence": answer.stop_sequence}
-        yield event("message_delta", delta=delta, usage=MessageUsage.of(finished.charge.usage))
-        yield event("message_stop")
+    )
+    return body
 
 
-API = AnthropicApi()
+def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
+    """The body of an error, and the data of `event: error`. Beside Anthropic's fields it has the bridge's."""
+    details = {
+        "type": _TYPES.get(error.status, "invalid_request_error"),
+        "message": error.message,
+        "code": error.code,
+        "hint": error.hint,
+    }
+    return {"type": "error", "error": {**error.facts, **details}, "request_id": request_id}
+
+
+def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
+    """The events, in the order that is said above."""
+
+    def event(kind: str, **data: Any) -> bytes:
+        return sse_event(kind, {"type": kind, **data})
+
+    # What the prompt counted is known at the end; message_delta then says it.
+    empty = MessageBody(_id(generation), generation.request.model, [], None, MessageUsage.of(Usage()))
+    yield event("message_start", message=empty)
+    begun = False
+    for text in generation.follow(KEEP_ALIVE_S):
+        if text is None:
+            yield keep_alive(generation.queue_position) + event("ping")
+            continue
+        if not begun:
+            begun = True
+            yield event("content_block_start", index=0, content_block=TextBlock(""))
+        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+    finished = generation.wait()
+    assert finished is not None
+    if isinstance(finished.result, BridgeError):
+        yield sse_event("error", render_error(finished.result, request_id))
+        return
+    if begun:
+        yield event("content_block_stop", index=0)
+    answer = finished.result
+    delta = {"stop_reason": stop_reason(answer.stop_reason), "stop_sequence": answer.stop_sequence}
+    yield event("message_delta", delta=delta, usage=MessageUsage.of(finished.charge.usage))
+    yield event("message_stop")
 
 
 def stop_reason(reason: str) -> StopReason:
@@ -367,3 +362,21 @@ def stop_reason(reason: str) -> StopReason:
 
 def _id(generation: Generation) -> str:
     return "msg_" + run_number(generation.id)
+
+
+API = Api(
+    name=API_NAME,
+    text="Anthropic's messages.",
+    paths={"/v1/messages": None},
+    header="Anthropic-Version",
+    request_id_header="Request-Id",
+    parse=parse,
+    answer=render_answer,
+    error=render_error,
+    events=render_events,
+    parameters=PARAMETERS,
+    body_type=MessagesBody,
+    answer_type=MessageBody,
+    error_type=AnthropicErrorBody,
+    example={"model": "claude-sonnet-5-5", "max_tokens": 500, "messages": [{"role": "user", "content": "Hello"}]},
+)

@@ -1,18 +1,25 @@
-"""What an API is to the rest: how a generation, finished or under way, looks to its clients."""
+"""What an API is to the rest: how a body becomes a request, and how a generation looks to its clients. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
 from bridge.errors import BridgeError
-from bridge.types import Answer, Finished, GenerationRequest
+from bridge.settings import Settings
+from bridge.types import Answer, Finished, GenerationRequest, ModelChoice
+from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
 KEEP_ALIVE_S = 15.0
 KEEP_ALIVE = b": keep-alive\n\n"
+
+Resolve = Callable[[str], ModelChoice]
+"""The model behind a name; an empty one stands for the endpoint's default. Raises BridgeError (invalid_request,
+not_found)."""
 
 
 class Generation(Protocol):
@@ -64,21 +71,50 @@ class Ended(msgspec.Struct, frozen=True):
         return self.finished
 
 
-class Api(Protocol):
-    """The answers of one API. Pure."""
+Events = Callable[[Generation, str], Iterator[bytes]]
+"""The whole stream of server-sent events of a generation, given the request id, with a sign of life at least every
+KEEP_ALIVE_S. Closing it early stops nothing."""
+
+
+class Parse(Protocol):
+    """Reads the body of a request."""
+
+    def __call__(self, body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
+        """The request, and how its stream is told where it asks for one. Raises BridgeError (invalid_request,
+        not_found)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Api:
+    """One API that is spoken here: a row of wire/apis.py. Its functions are pure."""
 
     #: as the log shows it, and `GenerationRequest.api`
     name: str
-
-    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
-        """The body of a 200. `finished.result` is an Answer."""
-
-    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
-        """The body of an error."""
-
-    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
-        """The whole stream of server-sent events, to its end, with a sign of life at least every
-        KEEP_ALIVE_S. Closing it early stops nothing."""
+    #: one sentence for the description of the API; `{provider}` stands for that of the path
+    text: str
+    #: where a generation is asked for -> the provider that answers there; None where the model's name picks it
+    paths: Mapping[str, str | None]
+    #: whether its clients are SDKs for somebody else's service: they know nothing of jobs, and send requests again by
+    #: themselves
+    sdk: bool = True
+    #: a header that only its clients send, which tells them apart on paths that several APIs have
+    header: str | None = None
+    #: what its SDK reads the request id from, besides X-Request-Id
+    request_id_header: str | None = None
+    parse: Parse
+    #: The body of a 200. `finished.result` is an Answer.
+    answer: Callable[[Generation, Finished], dict[str, Any]]
+    #: The body of an error, given the request id.
+    error: Callable[[BridgeError, str], dict[str, Any]]
+    #: The stream, where a request asks for nothing special.
+    events: Events
+    #: what becomes of each field of the body; empty where the body's type says it all
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    #: Structs of what goes in and out, and a body that is taken: for the description of the API
+    body_type: type[msgspec.Struct]
+    answer_type: type[msgspec.Struct]
+    error_type: type[msgspec.Struct]
+    example: Mapping[str, Any]
 
 
 # --- server-sent events ------------------------------------------------------------------------

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, Image, Message, ModelChoice, Text
 from bridge.wire import content
 from bridge.wire.content import MAX_MESSAGES, MAX_PARTS, invalid
-
-Resolve = Callable[[str], ModelChoice]
-"""The model behind a name. Raises BridgeError (not_found)."""
 
 #: Most stop sequences of a request, and their characters together: each piece of text is held against all of them.
 MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
@@ -76,7 +73,6 @@ def generation(
     effort: str | None,
     schema: dict[str, Any] | None,
     stop: Sequence[str] = (),
-    include_usage: bool = False,
 ) -> GenerationRequest:
     """The request. More output tokens than the bridge allows are no error here: SDKs send the most that a
     model can write where nobody asked for less. Raises BridgeError."""
@@ -99,7 +95,6 @@ def generation(
         api=api,
         alias=choice.alias,
         stop=tuple(stop),
-        include_usage=include_usage,
     )
 
 

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Message, Text, Usage
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Generation, sse_event
+from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event
 from bridge.wire.content import MAX_MESSAGES
+
+#: as the log shows it
+API_NAME = "native"
 
 MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
@@ -61,8 +64,8 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(GenerateBody)
 
 
-def parse(body: bytes, *, provider: str, default_model: str, settings: Settings) -> tuple[GenerationRequest, bool]:
-    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request)."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
+    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
     content.check_size(body)
     try:
         wire = _decoder.decode(body)
@@ -71,23 +74,25 @@ def parse(body: bytes, *, provider: str, default_model: str, settings: Settings)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BridgeError("invalid_request", "The body is not valid JSON.") from None
     messages = _conversation(wire)
-    model = content.model_name(wire.model if wire.model is not None else default_model)
+    choice = resolve("" if wire.model is None else content.model_name(wire.model))
     limit = settings.max_output_tokens_limit
     if wire.max_output_tokens is not None and wire.max_output_tokens > limit:
         raise BridgeError("invalid_request", f"maxOutputTokens must be at most {limit}.")
     if wire.timeout_seconds is not None and wire.timeout_seconds > settings.timeout_s:
         raise BridgeError("invalid_request", f"timeoutSeconds must be at most {settings.timeout_s:g}.")
     request = GenerationRequest(
-        provider=provider,
-        model=model,
+        provider=choice.provider,
+        model=choice.model,
         messages=messages,
         system=content.prompt("systemPrompt", wire.system_prompt or ""),
         max_output_tokens=wire.max_output_tokens or settings.max_output_tokens,
         timeout_s=wire.timeout_seconds or settings.timeout_s,
         effort=wire.effort,
         schema=wire.schema,
+        api=API_NAME,
+        alias=choice.alias,
     )
-    return request, bool(wire.stream)
+    return request, render_events if wire.stream else None
 
 
 def _conversation(wire: GenerateBody) -> tuple[Message, ...]:
@@ -142,83 +147,124 @@ def _messages(wire: list[NativeTurn]) -> list[Message]:
 QUEUE_NEWS_S = 1.0
 
 
-class NativeApi:
-    """The answers of `/generate` and `/generate-codex`."""
+class NativeError(msgspec.Struct):
+    """An error: one plain sentence, a code for programs, and what to do. 429 adds `limit`, `used`, `resets_at`;
+    refused and mismatching answers their `text`."""
 
-    name = "native"
-
-    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
-        """The body of a 200, and the data of `event: done`."""
-        answer, charge, request = finished.result, finished.charge, generation.request
-        assert isinstance(answer, Answer)
-        body: dict[str, Any] = {
-            "id": generation.id,
-            "model": answer.model,
-            "content": [{"type": "text", "text": answer.text}],
-            "stop_reason": answer.stop_reason,
-            "usage": usage_object(request.provider, charge.usage),
-            "cost_usd": charge.cost_micro / 1e6,
-            "duration_ms": finished.duration_ms,
-        }
-        if charge.assumed:
-            # The CLI was stopped before it said what it used; these are the bridge's own figures.
-            body["usage_assumed"] = True
-        if request.schema is not None:
-            body["output"] = answer.output
-        return body
-
-    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
-        """The body of an error, and the data of `event: error`."""
-        return {
-            "error": error.message,
-            "code": error.code,
-            "hint": error.hint,
-            "request_id": request_id,
-            **error.facts,
-        }
-
-    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
-        """`start`, `queued` with each new place while it waits, `delta`, and at the end `done` or `error`."""
-        yield sse_event("start", {"id": generation.id, "model": generation.request.model})
-        told, silent_s = 0, 0.0
-        if position := generation.queue_position:
-            told = position
-            yield sse_event("queued", {"position": position})
-        beat_s = QUEUE_NEWS_S if told else KEEP_ALIVE_S
-        for text in generation.follow(beat_s):
-            silent_s = 0.0 if text is not None else silent_s + beat_s
-            position = generation.queue_position
-            if text is not None:
-                yield sse_event("delta", {"text": text})
-            elif position and position != told:
-                told, silent_s = position, 0.0
-                yield sse_event("queued", {"position": position})
-            elif silent_s >= KEEP_ALIVE_S:
-                silent_s = 0.0
-                yield KEEP_ALIVE
-        finished = generation.wait()
-        assert finished is not None
-        if isinstance(finished.result, BridgeError):
-            yield sse_event("error", self.error(finished.result, request_id))
-        else:
-            yield sse_event("done", self.answer(generation, finished))
+    error: str
+    code: str
+    hint: str
+    request_id: str
 
 
-API = NativeApi()
+class Tokens(msgspec.Struct):
+    """Tokens of an answer, in the words of the provider's own API. claude: the three kinds of input add up. codex:
+    cached is a part of input, reasoning of output."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int | UnsetType = UNSET
+    cache_read_input_tokens: int | UnsetType = UNSET
+    cached_input_tokens: int | UnsetType = UNSET
+    reasoning_output_tokens: int | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, provider: str, usage: Usage) -> Tokens:
+        """Usage in these words."""
+        if provider == "codex":
+            return cls(
+                usage.prompt,
+                usage.output_tokens,
+                cached_input_tokens=usage.cache_read_tokens,
+                reasoning_output_tokens=usage.reasoning_tokens,
+            )
+        return cls(usage.input_tokens, usage.output_tokens, usage.cache_write_tokens, usage.cache_read_tokens)
 
 
-def usage_object(provider: str, usage: Usage) -> dict[str, int]:
-    """Usage in the words of the provider's own API."""
-    if provider == "codex":
-        return {
-            "input_tokens": usage.prompt,
-            "output_tokens": usage.output_tokens,
-            "cached_input_tokens": usage.cache_read_tokens,
-            "reasoning_output_tokens": usage.reasoning_tokens,
-        }
+class Generated(msgspec.Struct):
+    """An answer. `output` with a schema only; `usage_assumed` where the CLI was stopped before it said what it used:
+    the figures are the bridge's own."""
+
+    id: str
+    model: str
+    content: list[NativeText]
+    stop_reason: str
+    usage: Tokens
+    cost_usd: float
+    duration_ms: int
+    usage_assumed: bool | UnsetType = UNSET
+    output: Any = UNSET
+
+
+def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
+    """The body of a 200, and the data of `event: done`."""
+    answer, charge, request = finished.result, finished.charge, generation.request
+    assert isinstance(answer, Answer)
+    body: dict[str, Any] = msgspec.to_builtins(
+        Generated(
+            id=generation.id,
+            model=answer.model,
+            content=[NativeText(answer.text)],
+            stop_reason=answer.stop_reason,
+            usage=Tokens.of(request.provider, charge.usage),
+            cost_usd=charge.cost_micro / 1e6,
+            duration_ms=finished.duration_ms,
+            usage_assumed=True if charge.assumed else UNSET,
+            output=UNSET if request.schema is None else answer.output,
+        )
+    )
+    return body
+
+
+def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
+    """The body of an error, and the data of `event: error`."""
     return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_creation_input_tokens": usage.cache_write_tokens,
-        "cache_read_input_tokens": usage.cache_read_tokens,
+        "error": error.message,
+        "code": error.code,
+        "hint": error.hint,
+        "request_id": request_id,
+        **error.facts,
     }
+
+
+def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
+    """`start`, `queued` with each new place while it waits, `delta`, and at the end `done` or `error`."""
+    yield sse_event("start", {"id": generation.id, "model": generation.request.model})
+    told, silent_s = 0, 0.0
+    if position := generation.queue_position:
+        told = position
+        yield sse_event("queued", {"position": position})
+    beat_s = QUEUE_NEWS_S if told else KEEP_ALIVE_S
+    for text in generation.follow(beat_s):
+        silent_s = 0.0 if text is not None else silent_s + beat_s
+        position = generation.queue_position
+        if text is not None:
+            yield sse_event("delta", {"text": text})
+        elif position and position != told:
+            told, silent_s = position, 0.0
+            yield sse_event("queued", {"position": position})
+        elif silent_s >= KEEP_ALIVE_S:
+            silent_s = 0.0
+            yield KEEP_ALIVE
+    finished = generation.wait()
+    assert finished is not None
+    if isinstance(finished.result, BridgeError):
+        yield sse_event("error", render_error(finished.result, request_id))
+    else:
+        yield sse_event("done", render_answer(generation, finished))
+
+
+API = Api(
+    name=API_NAME,
+    text="Generate with {provider}.",
+    paths={"/generate": "claude", "/generate-codex": "codex"},
+    sdk=False,
+    parse=parse,
+    answer=render_answer,
+    error=render_error,
+    events=render_events,
+    body_type=GenerateBody,
+    answer_type=Generated,
+    error_type=NativeError,
+    example={"userPrompt": "Hello", "systemPrompt": "Answer in one sentence."},
+)

@@ -61,7 +61,7 @@ class OpenAIErrorBody(msgspec.Struct):
     error: OpenAIErrorDetails
 
 
-def error_body(error: BridgeError, request_id: str) -> dict[str, Any]:
+def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
     """The body of an error. Beside OpenAI's own fields it has the bridge's."""
     facts = dict(error.facts)
     details = {

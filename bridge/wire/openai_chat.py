@@ -7,6 +7,7 @@ The order of the chunks: one with the role, those with the text, one with the fi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,18 +17,19 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Text
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Generation, keep_alive, sse_data
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_data
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, Resolve, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, Turns, generation, run_number
 from bridge.wire.openai import (
     ChatUsage,
     FinishReason,
     JsonObjectFormat,
     NamedSchema,
+    OpenAIErrorBody,
     RefusalPart,
     TextFormat,
-    error_body,
     finish_reason,
+    render_error,
 )
 from bridge.wire.parameters import ignored, read, refused, supported, table
 
@@ -136,8 +138,8 @@ class ChatBody(msgspec.Struct):
     stream_options: StreamOptions | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, bool]:
-    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request, not_found)."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
+    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
     wire = read(body, PARAMETERS, ChatBody)
     stop = [wire.stop] if isinstance(wire.stop, str) else wire.stop or []
     request = generation(
@@ -150,9 +152,11 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         effort=wire.reasoning_effort,
         schema=_schema(wire),
         stop=stop,
-        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
     )
-    return request, bool(wire.stream)
+    if not wire.stream:
+        return request, None
+    with_usage = bool(wire.stream_options and wire.stream_options.include_usage)
+    return request, partial(render_events, with_usage=with_usage)
 
 
 def _schema(wire: ChatBody) -> dict[str, Any] | None:
@@ -258,56 +262,60 @@ class Chunk(msgspec.Struct):
     system_fingerprint: None = None
 
 
-class OpenAIChatApi:
-    """The answers of `/v1/chat/completions`."""
-
-    name = API_NAME
-
-    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
-        """The body of a 200."""
-        answer = finished.result
-        assert isinstance(answer, Answer)
-        body: dict[str, Any] = msgspec.to_builtins(
-            ChatCompletion(
-                id=_id(generation),
-                created=int(generation.started_at),
-                model=answer.model,
-                choices=[Choice(AnswerMessage(answer.text), finish_reason(answer.stop_reason))],
-                usage=ChatUsage.of(finished.charge.usage),
-            )
+def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
+    """The body of a 200."""
+    answer = finished.result
+    assert isinstance(answer, Answer)
+    body: dict[str, Any] = msgspec.to_builtins(
+        ChatCompletion(
+            id=_id(generation),
+            created=int(generation.started_at),
+            model=answer.model,
+            choices=[Choice(AnswerMessage(answer.text), finish_reason(answer.stop_reason))],
+            usage=ChatUsage.of(finished.charge.usage),
         )
-        return body
-
-    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
-        """The body of an error, and the data of one in a stream."""
-        return error_body(error, request_id)
-
-    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
-        """The chunks, in the order that is said above."""
-        with_usage = generation.request.include_usage
-        frame = Chunk(
-            _id(generation), int(generation.started_at), generation.request.model, [], None if with_usage else UNSET
-        )
-
-        def chunk(delta: Delta, reason: FinishReason | None = None) -> bytes:
-            return sse_data(msgspec.structs.replace(frame, choices=[ChunkChoice(delta, reason)]))
-
-        yield chunk(Delta("assistant", ""))
-        for text in generation.follow(KEEP_ALIVE_S):
-            yield keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
-        finished = generation.wait()
-        assert finished is not None
-        if isinstance(finished.result, BridgeError):
-            yield sse_data(self.error(finished.result, request_id))
-            return
-        yield chunk(Delta(), finish_reason(finished.result.stop_reason))
-        if with_usage:
-            yield sse_data(msgspec.structs.replace(frame, usage=ChatUsage.of(finished.charge.usage)))
-        yield _DONE
+    )
+    return body
 
 
-API = OpenAIChatApi()
+def render_events(generation: Generation, request_id: str, *, with_usage: bool = False) -> Iterator[bytes]:
+    """The chunks, in the order that is said above."""
+    frame = Chunk(
+        _id(generation), int(generation.started_at), generation.request.model, [], None if with_usage else UNSET
+    )
+
+    def chunk(delta: Delta, reason: FinishReason | None = None) -> bytes:
+        return sse_data(msgspec.structs.replace(frame, choices=[ChunkChoice(delta, reason)]))
+
+    yield chunk(Delta("assistant", ""))
+    for text in generation.follow(KEEP_ALIVE_S):
+        yield keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
+    finished = generation.wait()
+    assert finished is not None
+    if isinstance(finished.result, BridgeError):
+        yield sse_data(render_error(finished.result, request_id))
+        return
+    yield chunk(Delta(), finish_reason(finished.result.stop_reason))
+    if with_usage:
+        yield sse_data(msgspec.structs.replace(frame, usage=ChatUsage.of(finished.charge.usage)))
+    yield _DONE
 
 
 def _id(generation: Generation) -> str:
     return "chatcmpl-" + run_number(generation.id)
+
+
+API = Api(
+    name=API_NAME,
+    text="OpenAI's chat completions.",
+    paths={"/v1/chat/completions": None},
+    parse=parse,
+    answer=render_answer,
+    error=render_error,
+    events=render_events,
+    parameters=PARAMETERS,
+    body_type=ChatBody,
+    answer_type=ChatCompletion,
+    error_type=OpenAIErrorBody,
+    example={"model": "gpt-6-sol", "messages": [{"role": "user", "content": "Hello"}]},
+)

@@ -17,19 +17,20 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Text
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Generation, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, Resolve, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, Turns, generation, run_number
 from bridge.wire.openai import (
     JsonObjectFormat,
     NamedSchema,
+    OpenAIErrorBody,
     RefusalPart,
     ResponseUsage,
     TextFormat,
-    error_body,
     error_type,
     finish_reason,
     json_format,
+    render_error,
 )
 from bridge.wire.parameters import ignored, read, refused, supported, table
 
@@ -136,8 +137,8 @@ class ResponsesBody(msgspec.Struct):
     text: TextOptions | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, bool]:
-    """The request, and whether it asks for a stream. Raises BridgeError (invalid_request, not_found)."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
+    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
     wire = read(body, PARAMETERS, ResponsesBody)
     request = generation(
         settings,
@@ -149,7 +150,7 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         effort=wire.reasoning.effort if wire.reasoning is not None else None,
         schema=_schema(wire.text),
     )
-    return request, bool(wire.stream)
+    return request, render_events if wire.stream else None
 
 
 def _schema(text: TextOptions | None) -> dict[str, Any] | None:
@@ -272,59 +273,48 @@ class Response(msgspec.Struct):
     truncation: Literal["disabled"] = "disabled"
 
 
-class OpenAIResponsesApi:
-    """The answers of `/v1/responses`."""
-
-    name = API_NAME
-
-    def answer(self, generation: Generation, finished: Finished) -> dict[str, Any]:
-        """The body of a 200."""
-        body: dict[str, Any] = msgspec.to_builtins(_complete(generation, finished))
-        return body
-
-    def error(self, error: BridgeError, request_id: str) -> dict[str, Any]:
-        """The body of an error."""
-        return error_body(error, request_id)
-
-    def events(self, generation: Generation, request_id: str) -> Iterator[bytes]:
-        """The events, in the order that is said above."""
-        number = 0
-
-        def event(kind: str, **data: Any) -> bytes:
-            nonlocal number
-            number += 1
-            return sse_event(kind, {"type": kind, "sequence_number": number - 1, **data})
-
-        begun = _begun(generation)
-        yield event("response.created", response=begun)
-        yield event("response.in_progress", response=begun)
-        pieces: list[str] = []
-        at = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
-        for text in generation.follow(KEEP_ALIVE_S):
-            if text is None:
-                yield keep_alive(generation.queue_position)
-                continue
-            if not pieces:
-                item = OutputMessage(_item_id(generation), "in_progress", [])
-                yield event("response.output_item.added", output_index=0, item=item)
-                yield event("response.content_part.added", **at, part=OutputTextPart(""))
-            pieces.append(text)
-            yield event("response.output_text.delta", **at, delta=text, logprobs=[])
-        finished = generation.wait()
-        assert finished is not None
-        if isinstance(finished.result, BridgeError):
-            yield event("response.failed", response=_failed(generation, finished.result))
-            return
-        response = _complete(generation, finished)
-        if pieces:
-            item = response.output[0]
-            yield event("response.output_text.done", **at, text=item.content[0].text, logprobs=[])
-            yield event("response.content_part.done", **at, part=item.content[0])
-            yield event("response.output_item.done", output_index=0, item=item)
-        yield event(f"response.{response.status}", response=response)
+def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
+    """The body of a 200."""
+    body: dict[str, Any] = msgspec.to_builtins(_complete(generation, finished))
+    return body
 
 
-API = OpenAIResponsesApi()
+def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
+    """The events, in the order that is said above."""
+    number = 0
+
+    def event(kind: str, **data: Any) -> bytes:
+        nonlocal number
+        number += 1
+        return sse_event(kind, {"type": kind, "sequence_number": number - 1, **data})
+
+    begun = _begun(generation)
+    yield event("response.created", response=begun)
+    yield event("response.in_progress", response=begun)
+    pieces: list[str] = []
+    at = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
+    for text in generation.follow(KEEP_ALIVE_S):
+        if text is None:
+            yield keep_alive(generation.queue_position)
+            continue
+        if not pieces:
+            item = OutputMessage(_item_id(generation), "in_progress", [])
+            yield event("response.output_item.added", output_index=0, item=item)
+            yield event("response.content_part.added", **at, part=OutputTextPart(""))
+        pieces.append(text)
+        yield event("response.output_text.delta", **at, delta=text, logprobs=[])
+    finished = generation.wait()
+    assert finished is not None
+    if isinstance(finished.result, BridgeError):
+        yield event("response.failed", response=_failed(generation, finished.result))
+        return
+    response = _complete(generation, finished)
+    if pieces:
+        item = response.output[0]
+        yield event("response.output_text.done", **at, text=item.content[0].text, logprobs=[])
+        yield event("response.content_part.done", **at, part=item.content[0])
+        yield event("response.output_item.done", output_index=0, item=item)
+    yield event(f"response.{response.status}", response=response)
 
 
 def _begun(generation: Generation) -> Response:
@@ -368,3 +358,19 @@ def _failed(generation: Generation, error: BridgeError) -> Response:
 
 def _item_id(generation: Generation) -> str:
     return "msg_" + run_number(generation.id)
+
+
+API = Api(
+    name=API_NAME,
+    text="OpenAI's responses.",
+    paths={"/v1/responses": None},
+    parse=parse,
+    answer=render_answer,
+    error=render_error,
+    events=render_events,
+    parameters=PARAMETERS,
+    body_type=ResponsesBody,
+    answer_type=Response,
+    error_type=OpenAIErrorBody,
+    example={"model": "gpt-6-sol", "input": "Hello"},
+)

@@ -7,24 +7,27 @@ import json
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
+from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, ModelChoice, Text, Usage
 from bridge.wire import native
-from bridge.wire.api import KEEP_ALIVE, Ended, keep_alive, sse_event
-from bridge.wire.native import API, usage_object
+from bridge.wire.api import KEEP_ALIVE, Ended, Events, keep_alive, sse_event
+from bridge.wire.native import API, Tokens
 
 SETTINGS = Settings.load({})
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
 PNG_URL = f"data:image/png;base64,{PNG}"
 
 
-def parse_bytes(body: bytes, provider: str = "claude") -> tuple[GenerationRequest, bool]:
-    return native.parse(body, provider=provider, default_model="claude-sonnet-5-5", settings=SETTINGS)
+def parse_bytes(body: bytes, provider: str = "claude") -> tuple[GenerationRequest, Events | None]:
+    return native.parse(
+        body, settings=SETTINGS, resolve=lambda name: ModelChoice(provider, name or "claude-sonnet-5-5")
+    )
 
 
 def parse(**fields: Any) -> GenerationRequest:
@@ -40,8 +43,8 @@ def refusal(body: bytes | None = None, **fields: Any) -> str:
 
 
 def test_a_prompt_alone_takes_every_default() -> None:
-    request, stream = parse_bytes(b'{"userPrompt":"hello"}')
-    assert not stream
+    request, events = parse_bytes(b'{"userPrompt":"hello"}')
+    assert events is None
     assert request == GenerationRequest(
         provider="claude",
         model="claude-sonnet-5-5",
@@ -63,8 +66,8 @@ def test_every_field_arrives() -> None:
         "schema": {"type": "object"},
         "stream": True,
     }
-    request, stream = parse_bytes(json.dumps(body).encode(), "codex")
-    assert stream
+    request, events = parse_bytes(json.dumps(body).encode(), "codex")
+    assert events is API.events
     assert request == GenerationRequest(
         provider="codex",
         model="claude-opus-5-5[1m]",
@@ -285,13 +288,13 @@ FIELDS = st.dictionaries(
 
 def fuzz(body: bytes) -> None:
     try:
-        request, stream = parse_bytes(body)
+        request, events = parse_bytes(body)
     except BridgeError as error:
         assert error.code == "invalid_request"  # noqa: PT017
         json.dumps(API.error(error, "r")).encode()
     else:
         assert request.messages[-1].role == "user"
-        assert stream in (True, False)
+        assert events in (None, API.events)
 
 
 @given(st.binary())
@@ -332,7 +335,7 @@ def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
 
 
 def test_usage_of_codex_speaks_its_own_words() -> None:
-    assert usage_object("codex", Usage(10, 3, 2, 5, 1)) == {
+    assert msgspec.to_builtins(Tokens.of("codex", Usage(10, 3, 2, 5, 1))) == {
         "input_tokens": 15,
         "output_tokens": 5,
         "cached_input_tokens": 3,
