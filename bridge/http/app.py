@@ -34,7 +34,7 @@ from bridge.http.body import EXTENSION, Intake, Request, Waiting
 from bridge.http.context import Edge, service_of, sessions_of
 from bridge.http.session import Sessions
 from bridge.service import Service
-from bridge.wire.apis import api_at
+from bridge.wire.apis import APIS, api_at
 
 log = logging.getLogger("bridge")
 
@@ -69,6 +69,8 @@ _SHOWN_HEADERS = (
     "X-Bridge-Cost-Usd",
     *(f"X-Bridge-Remaining-{what}-{window}" for what in ("Requests", "Tokens", "Cost") for window in ("Day", "Month")),
 )
+#: Paths that a web page may ask where something is generated.
+_GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.paths)
 
 
 def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
@@ -125,7 +127,7 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
             origins=list(settings.cors_origins),
             allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
             expose_headers=_SHOWN_HEADERS,
-            resources=[r"/generate.*", r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],
+            resources=[*_GENERATING, r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],
         )
     return app
 
