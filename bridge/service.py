@@ -46,7 +46,7 @@ HOUSEKEEPING_S = 3600.0
 
 log = logging.getLogger("bridge")
 
-MakeProviders = Callable[[Settings, Scratch, Clock, SchemaChecker], Mapping[str, Provider]]
+MakeProviders = Callable[[Settings, Scratch, Clock], Mapping[str, Provider]]
 
 
 class Watcher(Protocol):
@@ -117,7 +117,7 @@ class Service:
         schemas = SchemaChecker(scratch)
         self.engine = Engine(
             self.settings,
-            providers=self._make_providers(self.settings, scratch, self.clock, schemas),
+            providers=self._make_providers(self.settings, scratch, self.clock),
             ledger=self.ledger,
             prices=self.prices,
             log=self.log,
@@ -185,24 +185,19 @@ def warm_processes(settings: Settings) -> int:
     return max(1, min(4, slots(settings) // 4))
 
 
-def real_providers(
-    settings: Settings, scratch: Scratch, clock: Clock, schemas: SchemaChecker
-) -> Mapping[str, Provider]:
+def real_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
     """The CLIs."""
-    matches = schemas.mismatch
     warm = warm_processes(settings)
     return {
-        "claude": ClaudeProvider(settings, scratch, clock, warm=warm, matches=matches),
-        "codex": CodexProvider(settings, scratch, clock, matches=matches),
+        "claude": ClaudeProvider(settings, scratch, clock, warm=warm),
+        "codex": CodexProvider(settings, scratch, clock),
     }
 
 
-def demo_providers(
-    settings: Settings, scratch: Scratch, clock: Clock, schemas: SchemaChecker
-) -> Mapping[str, Provider]:
+def demo_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
     """Simulated CLIs in the place of both, for `cli-bridge demo`."""
     models = {"claude": settings.claude_default_model, "codex": settings.codex_default_model}
-    return {name: DemoProvider(name, model, scratch, clock, matches=schemas.mismatch) for name, model in models.items()}
+    return {name: DemoProvider(name, model, scratch, clock) for name, model in models.items()}
 
 
 def announcement(service: Service, address: str) -> dict[str, Any]:

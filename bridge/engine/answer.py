@@ -12,7 +12,7 @@ from bridge.errors import BridgeError
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS
 from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, affordable_output
-from bridge.types import Charge, GenerationRequest, Message, Text
+from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, Text
 
 #: With one way to match only: whatever a model writes is looked at in no more than linear time.
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -68,6 +68,27 @@ def _overlap(text: str, sequence: str) -> int:
         if text.endswith(sequence[:size]):
             return size
     return 0
+
+
+def with_output(
+    end: Completed, schema: dict[str, Any], mismatch: Callable[[dict[str, Any], Any], str | None]
+) -> Completed | Failed:
+    """An answer with the output that is read from it; the failure of one that misses `schema`.
+
+    `mismatch(schema, output)` says why an output does not fit, or None. An answer that was cut has no output.
+    """
+    answer = end.answer
+    if answer.stop_reason == "max_tokens":
+        return end
+    try:
+        text, output = read(answer.text)
+        problem = mismatch(schema, output)
+    except ValueError:
+        problem = "it is not valid JSON"
+    if problem is None:
+        return Completed(msgspec.structs.replace(answer, text=text, output=output))
+    error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=answer.text)
+    return Failed(error, answer.usage, answer.cost_micro)
 
 
 def read(text: str) -> tuple[str, Any]:

@@ -178,6 +178,7 @@ class Engine:
             close=self._close_run,
             overdrawn=None if provider.enforces_output_limit else lambda run: self._charges.overdrawn(key, run),
             repair=self._repair,
+            mismatch=self._schemas.mismatch,
             clock=self._clock,
             idle_timeout_s=self._settings.idle_timeout_s,
             queue_timeout_s=self._settings.queue_timeout_s,

@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
-from bridge.engine.answer import Attempt, StopFilter
+from bridge.engine.answer import Attempt, StopFilter, with_output
 from bridge.errors import BridgeError
 from bridge.ledger.ledger import Reservation
 from bridge.providers.provider import Conversation, Provider
@@ -65,6 +65,7 @@ class Run:
         close: Callable[[Run, Completed | Failed], Finished],
         overdrawn: Callable[[Run], BridgeError | None] | None,
         repair: Callable[[Run, Failed], Attempt | None],
+        mismatch: Callable[[dict[str, Any], Any], str | None],
         clock: Clock,
         idle_timeout_s: float,
         queue_timeout_s: float,
@@ -75,7 +76,8 @@ class Run:
     ) -> None:
         """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise.
         `overdrawn(run)` is asked every now and then: an error to stop the run with, or None.
-        `repair(run, end)` is asked at a bad end: what to try instead of ending so, or None."""
+        `repair(run, end)` is asked at a bad end: what to try instead of ending so, or None.
+        `mismatch(schema, output)`: why an output does not fit the schema, or None."""
         self.id = reservation.id
         self.key_name = reservation.key_name
         self.reservation = reservation
@@ -102,6 +104,7 @@ class Run:
         self._close = close
         self._overdrawn = overdrawn
         self._repair = repair
+        self._mismatch = mismatch
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._queue_timeout_s = queue_timeout_s
@@ -190,6 +193,12 @@ class Run:
             while True:
                 conversation = self._provider.start(self.attempt.request, self._inbox.put)
                 end = self._await_end(deadline)
+                if isinstance(end, Completed) and self.request.schema is not None:
+                    # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
+                    gevent.spawn(_check, end, self.request.schema, self._mismatch, self._inbox.put)
+                    end = self._await_end(deadline)
+                    # What was streamed cannot be taken back: only an answer that fits is shown.
+                    self._show(end.answer.text if isinstance(end, Completed) else "")
                 again = self._repair(self, end) if isinstance(end, Failed) else None
                 if again is None:
                     break
@@ -256,8 +265,6 @@ class Run:
                 self._check_time(deadline, silent_since)
             if isinstance(message, Completed | Failed):
                 self._show(self._stops.rest())
-                if isinstance(message, Completed) and self.request.schema is not None:
-                    self._show(message.answer.text)
                 return message
             if isinstance(message, _Stop):
                 raise message.error
@@ -288,7 +295,6 @@ class Run:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
         if self.request.schema is None:
             self._show(self._stops.feed(text))
-        # With a schema, only an answer that fits is shown, in one piece: what was streamed cannot be taken back.
 
     def _show(self, text: str) -> None:
         """Hand text on to the readers."""
@@ -313,6 +319,15 @@ class Run:
             raise BridgeError("timeout", f"The answer was not complete within {seconds:g} seconds.")
         if now >= silent_since + self._idle_timeout_s:
             raise BridgeError("timeout", f"The CLI was silent for {self._idle_timeout_s:g} seconds.")
+
+
+def _check(
+    end: Completed,
+    schema: dict[str, Any],
+    mismatch: Callable[[dict[str, Any], Any], str | None],
+    emit: Callable[[Completed | Failed], None],
+) -> None:
+    emit(with_output(end, schema, mismatch))
 
 
 def without_prompts(request: GenerationRequest) -> GenerationRequest:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import gevent
 import msgspec
@@ -43,21 +42,12 @@ class ClaudeProvider:
     name = "claude"
     enforces_output_limit = True
 
-    def __init__(
-        self,
-        settings: Settings,
-        scratch: Scratch,
-        clock: Clock,
-        *,
-        warm: int,
-        matches: Callable[[dict[str, Any], Any], str | None],
-    ) -> None:
-        """`warm` processes are kept ready; `matches(schema, output)` checks structured output."""
+    def __init__(self, settings: Settings, scratch: Scratch, clock: Clock, *, warm: int) -> None:
+        """`warm` processes are kept ready."""
         self.default_model = settings.claude_default_model
         self._settings = settings
         self._scratch = scratch
         self._clock = clock
-        self._matches = matches
         self._login = settings.claude_credentials == "login"
         self._breaker = Breaker(clock)
         self._pool = Pool(
@@ -100,10 +90,7 @@ class ClaudeProvider:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
         told, in_words = adapt(request, protocol.for_claude)
-        schema = request.schema or {}
-        parser = protocol.AnswerParser(
-            request, lambda output: self._matches(schema, output), self._clock.now, in_words=in_words
-        )
+        parser = protocol.AnswerParser(request, self._clock.now, in_words=in_words)
         return _Conversation(self._pool.take, told, emit, parser, self._starting, self._breaker)
 
     # --- the process ---------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from bridge.clock import iso
-from bridge.engine import answer as answers
 from bridge.errors import BridgeError
 from bridge.providers.structured import MANY, PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
 from bridge.types import (
@@ -231,19 +230,9 @@ class AnswerParser:
     `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
     """
 
-    def __init__(
-        self,
-        request: GenerationRequest,
-        matches: Callable[[Any], str | None],
-        now: Callable[[], float],
-        *,
-        in_words: bool = False,
-    ) -> None:
-        """`matches(output)` says why an output does not fit the schema, or None if it does; `now()` is UTC
-        seconds; `in_words`: the model was told the schema in words, and answers in text."""
+    def __init__(self, request: GenerationRequest, now: Callable[[], float], *, in_words: bool = False) -> None:
+        """`now()` is UTC seconds; `in_words`: the model was told the schema in words, and answers in text."""
         self._now = now
-        self._request = request
-        self._matches = matches
         self._by_tool = request.schema is not None and not in_words
         self._model = request.model
         self._text: list[str] = []
@@ -332,25 +321,17 @@ class AnswerParser:
             return self._completed(cost)
         if complete and self._json:
             # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
-            return self._structured(cost)
+            return self._completed(cost)
         if not complete or self._stop_reason is None:
             return self._failure(result, cost)
         if self._by_tool:
-            return self._mismatch("the model answered in words instead of the asked-for structure", cost)
+            # Words instead of the tool, or nothing: whether it fits the schema is for others to say.
+            return self._completed(cost)
         if self._stop_reason == "tool_use":
             return self._bad("The model asked for a tool that it was not given.", cost)
         if not "".join(self._text).strip():
             return self._bad("The model gave an empty answer.", cost)
-        return self._completed(cost) if self._request.schema is None else self._structured(cost)
-
-    def _structured(self, cost: int | None) -> Event:
-        """The end of a run with a schema: the answer is what the model gave to the output tool, or its text."""
-        try:
-            found, output = answers.read("".join(self._json or self._text))
-        except ValueError:
-            return self._mismatch("it is not valid JSON", cost)
-        problem = self._matches(output)
-        return self._completed(cost, output, found) if problem is None else self._mismatch(problem, cost)
+        return self._completed(cost)
 
     def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
         """An error that the CLI reports in a result line, often with exit status 0."""
@@ -370,24 +351,19 @@ class AnswerParser:
         # where the connection was lost so early that it had seen nothing of what was made.
         return Failed(error)
 
-    def _completed(self, cost: int | None, output: Any = None, text: str | None = None) -> Completed:
+    def _completed(self, cost: int | None) -> Completed:
+        """The answer: what the model gave to the output tool, or its text."""
         stop_reason = self._stop_reason or "end_turn"
         return Completed(
             Answer(
-                text="".join(self._json or self._text) if text is None else text,
+                text="".join(self._json or self._text),
                 model=self._model,
                 # The output tool is the CLI's way, not the client's.
                 stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
                 usage=self._usage,
                 cost_micro=cost,
-                output=output,
             )
         )
-
-    def _mismatch(self, why: str, cost: int | None) -> Failed:
-        text = "".join(self._json or self._text)
-        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {why}.", text=text)
-        return Failed(error, self._usage, cost)
 
     def _bad(self, why: str, cost: int | None = None) -> Failed:
         return Failed(BridgeError("cli_bad_output", why), self._usage, cost)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gevent
 import gevent.event
@@ -48,15 +46,12 @@ class CodexProvider:
         scratch: Scratch,
         clock: Clock,
         *,
-        matches: Callable[[dict[str, Any], Any], str | None],
         runs_per_process: int = RUNS_PER_PROCESS,
     ) -> None:
-        """`matches(schema, output)` checks structured output."""
         self.default_model = settings.codex_default_model
         self._settings = settings
         self._scratch = scratch
         self._clock = clock
-        self._matches = matches
         self._runs_per_process = runs_per_process
         self._login = settings.codex_credentials == "login"
         self._command: str | None = None
@@ -100,7 +95,7 @@ class CodexProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> CodexTurn:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
-        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, self._matches)
+        return CodexTurn(self._connect, str(self._scratch.empty), request, emit)
 
     # --- the process ---------------------------------------------------------------------------
 

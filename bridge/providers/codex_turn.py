@@ -11,7 +11,6 @@ import gevent.event
 import gevent.queue
 import msgspec
 
-from bridge.engine import answer as answers
 from bridge.errors import BridgeError
 from bridge.providers import codex_wire as protocol
 from bridge.providers.provider import Emit
@@ -151,14 +150,12 @@ class CodexTurn:
         cwd: str,
         request: GenerationRequest,
         emit: Emit,
-        matches: Callable[[dict[str, Any], Any], str | None],
     ) -> None:
         self._connect = connect
         self._cwd = cwd
         self._request = request
         self._told, _ = adapt(request, protocol.for_openai)
         self._emit = emit
-        self._matches = matches
         self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
         self._text: list[str] = []
         self._text_bytes = 0
@@ -257,29 +254,12 @@ class CodexTurn:
                 return Completed(self._answer("max_tokens"))
             usage = Usage() if protocol.costs_nothing(error) and self._usage is None else self._usage
             return Failed(protocol.turn_error(error), usage)
-        text = "".join(self._text)
-        if not text.strip():
+        if not "".join(self._text).strip():
             return Failed(BridgeError("cli_bad_output", "The model gave an empty answer."), self._usage)
-        if self._request.schema is None:
-            return Completed(self._answer("end_turn"))
-        try:
-            found, output = answers.read(text)
-            problem = self._matches(self._request.schema, output)
-        except ValueError:
-            problem = "it is not valid JSON"
-        if problem is None:
-            return Completed(self._answer("end_turn", output, found))
-        error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=text)
-        return Failed(error, self._usage)
+        return Completed(self._answer("end_turn"))
 
-    def _answer(self, stop_reason: str, output: Any = None, text: str | None = None) -> Answer:
-        return Answer(
-            text="".join(self._text) if text is None else text,
-            model=self._request.model,
-            stop_reason=stop_reason,
-            usage=self._usage,
-            output=output,
-        )
+    def _answer(self, stop_reason: str) -> Answer:
+        return Answer("".join(self._text), self._request.model, stop_reason, self._usage)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

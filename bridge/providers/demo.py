@@ -52,7 +52,6 @@ class DemoProvider:
         scratch: Scratch,
         clock: Clock,
         *,
-        matches: Callable[[dict[str, Any], Any], str | None],
         warm: int = 2,
         pace_s: float = 0.02,
     ) -> None:
@@ -60,7 +59,6 @@ class DemoProvider:
         self.name = name
         self.default_model = default_model
         self._scratch = scratch
-        self._matches = matches
         self._pace_s = pace_s
         self._breaker = Breaker(clock)
         self._pool = Pool(self._spawn, warm, clock, self._breaker)
@@ -87,7 +85,7 @@ class DemoProvider:
         return text_ceiling(request, IMAGE_TOKENS)
 
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
-        return _Conversation(self._pool.take, request, emit, self._matches, self._pace_s)
+        return _Conversation(self._pool.take, request, emit, self._pace_s)
 
     def _spawn(self) -> Child:
         root = str(Path(__file__).resolve().parents[2])
@@ -114,13 +112,11 @@ class _Conversation:
         take: Callable[[], tuple[Child, bool]],
         request: GenerationRequest,
         emit: Emit,
-        matches: Callable[[dict[str, Any], Any], str | None],
         pace_s: float,
     ) -> None:
         self._take = take
         self._request = request
         self._emit = emit
-        self._matches = matches
         self._pace_s = pace_s
         self._child: Child | None = None
         self._warm = False
@@ -168,15 +164,8 @@ class _Conversation:
         self._say(Failed(BridgeError("cli_failed", "The demo CLI ended before the answer was complete.")))
 
     def _end(self, text: str, message: dict[str, Any]) -> Event:
-        output = message.get("output")
         usage = Usage(message["inputTokens"], output_tokens=message["outputTokens"])
-        if self._request.schema is not None and message["stopReason"] == "end_turn":
-            problem = self._matches(self._request.schema, output)
-            if problem is not None:
-                error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=text)
-                return Failed(error, usage)
-        answer = Answer(text, self._request.model, message["stopReason"], usage, None, output)
-        return Completed(answer)
+        return Completed(Answer(text, self._request.model, message["stopReason"], usage))
 
     def _say(self, event: Event) -> None:
         if not self._cancelled:

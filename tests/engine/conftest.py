@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import jsonschema
 import pytest
 
 from bridge.clock import Clock
@@ -17,12 +16,6 @@ from bridge.providers.codex import CodexProvider
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from tests.engine.harness import children, install_fake, processes_of, until
-
-
-def matches(schema: dict[str, Any], output: Any) -> str | None:
-    """The providers' check of structured output, without a process of its own."""
-    error = next(jsonschema.Draft202012Validator(schema).iter_errors(output), None)
-    return None if error is None else error.message
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +59,7 @@ def make_claude(tmp_path: Path, scratch: Scratch, raised: list[Any]) -> Iterator
     ) -> ClaudeProvider:
         path = command or str(install_fake(tmp_path, "fake_claude", **options))
         env = {"BRIDGE_CLAUDE_COMMAND": path, "ANTHROPIC_API_KEY": "sk-ant-made-up", **(settings or {})}
-        provider = ClaudeProvider(Settings.load(env), scratch, Clock(), warm=warm, matches=matches)
+        provider = ClaudeProvider(Settings.load(env), scratch, Clock(), warm=warm)
         made.append(provider)
         provider.open()
         return provider
@@ -93,7 +86,7 @@ def make_codex(tmp_path: Path, scratch: Scratch, raised: list[Any]) -> Iterator[
     ) -> CodexProvider:
         path = command or str(install_fake(tmp_path, "fake_codex", **options))
         env = {"BRIDGE_CODEX_COMMAND": path, "OPENAI_API_KEY": "sk-made-up", **(settings or {})}
-        provider = CodexProvider(Settings.load(env), scratch, Clock(), matches=matches, runs_per_process=runs)
+        provider = CodexProvider(Settings.load(env), scratch, Clock(), runs_per_process=runs)
         made.append(provider)
         provider.open()
         return provider

@@ -13,8 +13,10 @@ from typing import Any
 
 import gevent
 import gevent.queue
+import jsonschema
 import psutil
 
+from bridge.engine.answer import with_output
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, TextDelta
 
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
@@ -48,12 +50,19 @@ def ask(prompt: str, *, provider: str = "claude", **more: Any) -> GenerationRequ
     return GenerationRequest(provider=provider, **fields)
 
 
+def mismatch(schema: dict[str, Any], output: Any) -> str | None:
+    """The engine's check of an output, without a process of its own."""
+    error = next(jsonschema.Draft202012Validator(schema).iter_errors(output), None)
+    return None if error is None else error.message
+
+
 class Running:
     """A run under way, with its events."""
 
     def __init__(self, provider: Any, request: GenerationRequest) -> None:
         self.queue: gevent.queue.Queue[Event] = gevent.queue.Queue()
         self.events: list[Event] = []
+        self.schema = request.schema
         self.conversation = provider.start(request, self.queue.put)
 
     def until(self, wanted: Callable[[Event], bool], timeout_s: float = 10.0) -> Event:
@@ -66,11 +75,13 @@ class Running:
                     return event
 
     def end(self, timeout_s: float = 10.0) -> Completed | Failed:
-        """The end of the run, which then gives back what it holds, as the engine's run does."""
+        """The end of the run, read and given back what it holds, as the engine does it."""
         try:
             event = self.until(lambda event: isinstance(event, Completed | Failed), timeout_s)
         finally:
             self.conversation.cancel()
+        if isinstance(event, Completed) and self.schema is not None:
+            return with_output(event, self.schema, mismatch)
         assert isinstance(event, Completed | Failed)
         return event
 

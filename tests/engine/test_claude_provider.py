@@ -57,7 +57,15 @@ def test_structured_output_is_returned_parsed(claude: ClaudeProvider) -> None:
     assert (answer.output, answer.text, answer.stop_reason) == ({"echo": "yes"}, '{"echo":"yes"}', "end_turn")
 
 
-@pytest.mark.parametrize("order", ["[[fake no_structure]]", '[[fake say json={"echo":1}]]', "[[fake say json={]]"])
+def test_json_in_words_is_as_good_as_the_output_tool_where_it_fits(claude: ClaudeProvider) -> None:
+    answer = complete(claude, "[[fake no_structure]]", schema=SCHEMA).answer
+    assert (answer.output, answer.text) == ({"echo": "yes"}, '{"echo":"yes"}')
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["[[fake no_structure]] [[fake say json=words]]", '[[fake say json={"echo":1}]]', "[[fake say json={]]"],
+)
 def test_structured_output_that_is_absent_or_wrong_is_a_mismatch(claude: ClaudeProvider, order: str) -> None:
     assert fail(claude, order, schema=SCHEMA).error.code == "output_mismatch"
 

@@ -13,13 +13,12 @@ from bridge.clock import Clock
 from bridge.providers.demo import DemoProvider
 from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, Image, Message, Submitted, Text
-from tests.engine.conftest import matches
-from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, talking, until
+from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, mismatch, talking, until
 
 
 @pytest.fixture
 def demo(scratch: Scratch, raised: list[Any]) -> Iterator[DemoProvider]:
-    provider = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=0, pace_s=0)
+    provider = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), warm=0, pace_s=0)
     provider.open()
     yield provider
     provider.close()
@@ -57,7 +56,7 @@ def test_it_stops_at_the_output_limit(demo: DemoProvider) -> None:
 )
 def test_structured_output_fits_most_schemas(demo: DemoProvider, schema: dict[str, Any]) -> None:
     answer = complete(demo, "hello", schema=schema).answer
-    assert matches(schema, answer.output) is None
+    assert mismatch(schema, answer.output) is None
     assert json.loads(answer.text) == answer.output
 
 
@@ -86,7 +85,7 @@ def test_conversations_and_images_are_counted(demo: DemoProvider) -> None:
 
 
 def test_a_cancel_ends_the_process_at_once(scratch: Scratch, raised: list[Any]) -> None:
-    slow = DemoProvider("codex", "gpt-6-sol", scratch, Clock(), matches=matches, warm=0, pace_s=1)
+    slow = DemoProvider("codex", "gpt-6-sol", scratch, Clock(), warm=0, pace_s=1)
     run = Running(slow, ask("hello"))
     run.until(lambda event: isinstance(event, Submitted))
     run.conversation.cancel()
@@ -96,7 +95,7 @@ def test_a_cancel_ends_the_process_at_once(scratch: Scratch, raised: list[Any]) 
 
 
 def test_a_killed_process_is_a_failure(scratch: Scratch, demo: DemoProvider) -> None:
-    slow = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=0, pace_s=1)
+    slow = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), warm=0, pace_s=1)
     run = Running(slow, ask("hello"))
     run.until(lambda event: isinstance(event, Submitted))
     children()[0].kill()
@@ -106,7 +105,7 @@ def test_a_killed_process_is_a_failure(scratch: Scratch, demo: DemoProvider) -> 
 
 
 def test_warm_processes_stand_ready_and_go_with_the_provider(scratch: Scratch) -> None:
-    demo = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), matches=matches, warm=2, pace_s=0)
+    demo = DemoProvider("claude", "claude-sonnet-5-5", scratch, Clock(), warm=2, pace_s=0)
     demo.open()
     assert until(lambda: demo.status().warm == 2)
     assert demo.status().available

@@ -106,7 +106,7 @@ def fits(schema: dict[str, Any], output: Any) -> str | None:
 @many
 @given(st.sampled_from(CLAUDE), st.randoms(use_true_random=False), st.booleans())
 def test_claude_may_print_anything(recording: Path, chance: random.Random, schema: bool) -> None:
-    parser = claude_wire.AnswerParser(request("claude", schema), lambda output: None, lambda: 1_790_000_000.0)
+    parser = claude_wire.AnswerParser(request("claude", schema), lambda: 1_790_000_000.0)
     events: list[Event] = []
     for line in spoilt(recording.read_bytes().splitlines(), chance):
         for event in parser.feed(line):

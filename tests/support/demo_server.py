@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 
 from bridge.clock import Clock
-from bridge.engine.schema import SchemaChecker
 from bridge.http import body, respond
 from bridge.ops import connections, serve
 from bridge.providers.demo import DemoProvider
@@ -15,11 +14,11 @@ from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 
 
-def providers(settings: Settings, scratch: Scratch, clock: Clock, schemas: SchemaChecker) -> Mapping[str, Provider]:
+def providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
     pace_s = float(os.environ.get("DEMO_PACE_SECONDS", "0"))
     warm = int(os.environ.get("DEMO_WARM", "4"))
     return {
-        name: DemoProvider(name, model, scratch, clock, matches=schemas.mismatch, pace_s=pace_s, warm=warm)
+        name: DemoProvider(name, model, scratch, clock, pace_s=pace_s, warm=warm)
         for name, model in (("claude", settings.claude_default_model), ("codex", settings.codex_default_model))
     }
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.engine.answer import MAX_DEPTH, Attempt, StopFilter, parse, read, repaired, second_attempt
+from bridge.engine.answer import MAX_DEPTH, Attempt, StopFilter, parse, read, repaired, second_attempt, with_output
 from bridge.errors import BridgeError
 from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
 from bridge.providers.tokens import text_ceiling
-from bridge.types import Charge, GenerationRequest, Message, Text, Usage
+from bridge.types import Answer, Charge, Completed, Failed, GenerationRequest, Message, Text, Usage
 
 SCHEMA = {"type": "object"}
 #: $10 a million tokens, of either kind
@@ -138,6 +138,39 @@ def test_an_answer_that_is_nested_too_deep_is_none() -> None:
     for text in (f"[{deep}]", "[" * 950 + "]" * 950, '{"a":' * 300 + "1" + "}" * 300):
         with pytest.raises(ValueError, match="deep"):
             read(text)
+
+
+def completed(text: str, stop_reason: str = "end_turn") -> Completed:
+    return Completed(Answer(text, "m", stop_reason, Usage(5, output_tokens=2), 42))
+
+
+def checked(end: Completed, problem: str | None = None) -> Completed | Failed:
+    return with_output(end, SCHEMA, lambda schema, output: problem if schema == SCHEMA else "another schema")
+
+
+def test_an_answer_that_fits_has_its_json_as_text_and_as_a_value() -> None:
+    end = checked(completed('Sure: {"a": 1}'))
+    assert isinstance(end, Completed)
+    assert (end.answer.text, end.answer.output, end.answer.cost_micro) == ('{"a": 1}', {"a": 1}, 42)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "why"),
+    [("[1]", "it is no object", "it is no object"), ("words", None, "it is not valid JSON"), ("", None, "not valid")],
+)
+def test_an_answer_that_misses_its_schema_is_a_failure_with_its_text_and_its_cost(
+    text: str, problem: str | None, why: str
+) -> None:
+    end = checked(completed(text), problem)
+    assert isinstance(end, Failed)
+    assert (end.error.code, end.error.facts, end.cost_micro) == ("output_mismatch", {"text": text}, 42)
+    assert end.usage == Usage(5, output_tokens=2)
+    assert why in end.error.message
+
+
+def test_an_answer_that_was_cut_is_not_checked() -> None:
+    end = completed('{"a":', "max_tokens")
+    assert checked(end, "it is cut") == end
 
 
 # --- the second try --------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.engine.answer import with_output
 from bridge.providers import claude_wire as meaning
 from bridge.types import (
     Activity,
@@ -24,7 +24,6 @@ from bridge.types import (
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "claude-2.1.329"
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-FITS: Callable[[Any], str | None] = lambda output: None  # noqa: E731
 
 #: the time of these tests, in UTC seconds
 NOW = 1_795_000_000.0
@@ -38,9 +37,9 @@ def recorded(name: str) -> list[bytes]:
     return (RECORDINGS / f"{name}.jsonl").read_bytes().splitlines()
 
 
-def play(lines: list[bytes], request: GenerationRequest | None = None, matches: Any = FITS) -> list[Event]:
+def play(lines: list[bytes], request: GenerationRequest | None = None) -> list[Event]:
     """The events up to the first end, as a provider takes them."""
-    parser = meaning.AnswerParser(request or ask(), matches, lambda: NOW)
+    parser = meaning.AnswerParser(request or ask(), lambda: NOW)
     events = []
     for line in lines:
         for event in parser.feed(line):
@@ -89,15 +88,16 @@ def test_an_answer_with_thinking_or_a_history_is_only_its_text() -> None:
     assert thinking.text not in thought
 
 
-def test_recorded_structured_output_is_parsed() -> None:
+def test_recorded_structured_output_is_the_json_that_the_tool_was_given() -> None:
     answer = answer_of("schema", schema=SCHEMA)
-    assert set(answer.output) == {"name"}
-    assert json.loads(answer.text) == answer.output
+    assert set(json.loads(answer.text)) == {"name"}
     assert (answer.stop_reason, answer.cost_micro) == ("end_turn", 70)
 
 
 def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cost() -> None:
-    end = play(recorded("schema-broken"), ask(schema=SCHEMA), lambda output: "$.name is wrong")[-1]
+    (*_, answer) = play(recorded("schema-broken"), ask(schema=SCHEMA))
+    assert isinstance(answer, Completed)
+    end = with_output(answer, SCHEMA, lambda schema, output: "$.name is wrong")
     assert isinstance(end, Failed)
     assert end.error.code == "output_mismatch"
     assert "$.name is wrong" in end.error.message
@@ -107,8 +107,10 @@ def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cos
 
 def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> None:
     events = play(recorded("schema-ignored"), ask(schema=SCHEMA))
-    assert isinstance(events[-1], Failed)
-    assert (events[-1].error.code, events[-1].cost_micro) == ("output_mismatch", 112)
+    assert isinstance(events[-1], Completed)
+    end = with_output(events[-1], SCHEMA, lambda schema, output: None)
+    assert isinstance(end, Failed)
+    assert (end.error.code, end.cost_micro) == ("output_mismatch", 112)
     assert not any(isinstance(event, TextDelta) for event in events)
 
 

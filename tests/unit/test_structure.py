@@ -34,8 +34,6 @@ ARROWS["cli"] = {*ARROWS["ops"], "ops"}
 
 #: imports that are still to go: module -> what it must not import for long
 LEFT = {
-    "providers.claude_wire": {"engine.answer"},
-    "providers.codex_turn": {"engine.answer"},
     "providers.models": {"ledger.pricing", "keys.keys"},
 }
 

@@ -11,7 +11,6 @@ import gevent
 import gevent.queue
 
 from bridge.clock import Clock
-from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
@@ -40,12 +39,11 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
     # A scratch folder of its own: the one of a running server is not to be touched.
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Scratch(Path(temporary))
-        schemas = SchemaChecker(scratch)
         # Nothing is kept warm for a check.
         lean = dataclasses.replace(settings, warm_processes=0)
         try:
             usable = set()
-            for provider in real_providers(lean, scratch, Clock(), schemas).values():
+            for provider in real_providers(lean, scratch, Clock()).values():
                 status = provider.check()
                 if status.available:
                     usable.add(provider.name)
@@ -56,7 +54,6 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
                 yield fail("CLIs", "neither can be used", "Install one (deploy/clis/README.md) and set its API key.")
             yield from _in_the_server(settings, usable)
         finally:
-            schemas.close()
             scratch.clear()
 
 
