@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 
 #: The year 10000, in UTC seconds.
 _END_OF_TIME = 253_402_300_800
@@ -29,32 +29,10 @@ def day_of(at: float, zone: tzinfo) -> str:
     return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d")
 
 
-def month_of(day: str) -> str:
-    """The month (`YYYY-MM`) that a day (`YYYY-MM-DD`) lies in."""
-    return day[:7]
-
-
-def next_day_at(at: float, zone: tzinfo) -> float:
-    """UTC seconds of the midnight in `zone` that ends the day of `at`.
-
-    Built from the calendar, not by adding 86,400 seconds: a day is 23 or 25 hours long where
-    daylight saving begins or ends.
-    """
-    local = datetime.fromtimestamp(at, zone)
-    tomorrow = local.date() + timedelta(days=1)
-    return _first_moment(tomorrow.year, tomorrow.month, tomorrow.day, zone)
-
-
-def next_month_at(at: float, zone: tzinfo) -> float:
-    """UTC seconds of the midnight in `zone` that ends the month of `at`."""
-    local = datetime.fromtimestamp(at, zone)
-    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
-    return _first_moment(year, month, 1, zone)
-
-
-def _first_moment(year: int, month: int, day: int, zone: tzinfo) -> float:
-    """The first instant of a calendar day; where midnight is skipped, the first that exists."""
-    return datetime(year, month, day, tzinfo=zone).timestamp()
+def first_moment(day: date, zone: tzinfo) -> float:
+    """UTC seconds of the midnight in `zone` with which a day begins; where midnight is skipped, of the first moment
+    that exists. Days are 23 or 25 hours long where daylight saving begins or ends."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
 
 
 def iso(at: float) -> str:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.limits import LIMITS
+
 #: The longest wait that a program should sit out by itself, in seconds.
 SOON_S = 60.0
 
@@ -42,15 +44,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, "Use one of the methods in the Allow header."),
     "conflict": Code(409, "Read the message; the thing exists already or is still in use."),
     "payload_too_large": Code(413, "Send less: shorten the prompt or use smaller images."),
-    "requests_per_minute": Code(429, "Wait a moment, then send the request again.", again=True),
-    "requests_per_day": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
-    "requests_per_month": Code(429, "Wait for the reset, or ask your admin for a higher limit."),
-    "tokens_per_day": Code(429, "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."),
-    "tokens_per_month": Code(429, "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."),
-    "cost_per_request": Code(429, "Shorten the prompt, lower maxOutputTokens, or choose a cheaper model."),
-    "cost_per_day": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
-    "cost_per_month": Code(429, "Wait for the reset, choose a cheaper model, or ask your admin for more."),
-    "concurrent_requests": Code(429, "Wait until one of your running requests has ended.", again=True),
+    **{limit.code: Code(429, limit.hint, limit.again) for limit in LIMITS if limit.code},
     "loop_suspected": Code(429, "Check your script for a loop; ask your admin to resume the key."),
     "too_many_requests": Code(429, "Slow down; this address sends too many requests.", again=True),
     "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),

@@ -1,23 +1,26 @@
-"""What one key may use. `Limits` is what somebody asked for, `Caps` what holds.
+"""What one key may use: the table of all limits, and of the windows over which usage adds up.
 
-    Limits()                          nothing named: the server's defaults
-    Limits(max_cost_per_day=2_500_000)   2.50 dollars a day, defaults for the rest
-    Limits(max_cost_per_day=0)        no limit a day, on purpose
+    Limits()                               nothing named: the server's defaults
+    Limits.parse({"maxCostPerDay": 2.5})   2.50 dollars a day, defaults for the rest
+    Limits.parse({"maxCostPerDay": 0})     no limit a day, on purpose
 
-Costs are dollars on the wire and on disk, integer micro-dollars inside.
+A row of LIMITS is all that a limit needs: the settings, the commands, the API and its description, the errors, the
+checks, the alerts and the pages read it. Costs are dollars on the wire and on disk, integer micro-dollars inside.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta, tzinfo
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import msgspec
 
-from bridge.errors import BridgeError
-from bridge.settings import LIMIT_DEFAULTS
+from bridge.clock import day_of, first_moment
 
 MICRO = 1_000_000
 """Micro-dollars in a dollar."""
@@ -25,65 +28,238 @@ MICRO = 1_000_000
 _MOST = 10**12
 
 
-class Limits(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The limits named for a key. None: not named, so the server's default; 0: no limit."""
+# --- the windows ---------------------------------------------------------------------------------
 
-    max_requests_per_minute: int | None = None
-    max_requests_per_day: int | None = None
-    max_requests_per_month: int | None = None
-    max_tokens_per_day: int | None = None
-    max_tokens_per_month: int | None = None
-    max_cost_per_day: int | None = None
-    max_cost_per_month: int | None = None
-    max_cost_per_request: int | None = None
-    max_output_tokens: int | None = None
-    max_concurrent: int | None = None
+
+class Window(msgspec.Struct, frozen=True):
+    """A kind of stretch of calendar days, in the bridge's time zone, over which usage adds up."""
+
+    #: as limits, errors and headers name it
+    name: str
+    #: the field with the running one in answers of the API
+    field: str
+    #: the running one in a sentence
+    text: str
+    #: how one is called: a format for strftime, different from those of the others
+    format: str
+    #: the first day of the one that a day lies in
+    first: Callable[[date], date]
+
+
+WINDOWS = (
+    Window("day", "today", "today", "%Y-%m-%d", lambda day: day),
+    Window("month", "thisMonth", "this month", "%Y-%m", lambda day: day.replace(day=1)),
+)
+"""Every window, the shortest first."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """One of a window's stretches, such as `2026-11`: its days (`YYYY-MM-DD`), and the day after them."""
+
+    window: Window
+    key: str
+    days: frozenset[str]
+    end: date
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A time in UTC seconds, the day it lies on in the bridge's time zone, and the windows, by their names."""
+
+    at: float
+    zone: tzinfo
+    day: str
+    spans: Mapping[str, Span]
+
+    @classmethod
+    def of(cls, at: float, zone: tzinfo) -> Moment:
+        """The moment `at`, with days and months as they are in `zone`."""
+        day = day_of(at, zone)
+        return cls(at, zone, day, spans_of(day))
+
+    def ends_at(self, window: str) -> float:
+        """When a window ends, in UTC seconds."""
+        return first_moment(self.spans[window].end, self.zone)
+
+
+@functools.lru_cache(maxsize=64)
+def spans_of(day: str) -> Mapping[str, Span]:
+    """What a day (`YYYY-MM-DD`) lies in, by the names of the windows."""
+    spans = {}
+    for window in WINDOWS:
+        end = first = window.first(date.fromisoformat(day))
+        days = []
+        while window.first(end) == first:
+            days.append(end.isoformat())
+            end += timedelta(days=1)
+        spans[window.name] = Span(window, first.strftime(window.format), frozenset(days), end)
+    return spans
+
+
+# --- the limits ----------------------------------------------------------------------------------
+
+#: What is limited -> (its unit, the group in which the pages show it, its field in the usage that the API shows).
+_WHATS = {
+    "cost": ("dollars", "Money, in dollars", "costUsd"),
+    "requests": ("requests", "Requests", "requests"),
+    "concurrent": ("requests", "Requests", None),
+    "tokens": ("tokens", "Tokens", "tokens"),
+    "output": ("output tokens", "Tokens", None),
+}
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A row of the table. `default`: dollars or a count, for keys that do not name it; 0 means no limit.
+
+    `what` with the name of a window is checked against what was used in it, with "request" against what one request
+    may use at most. "minute", "concurrent" and "output" have rules of their own (ledger/caps.py).
+    """
+
+    #: on the wire, on disk and in settings
+    name: str
+    what: str
+    window: str
+    #: after its unit, it says what is limited
+    label: str
+    default: float = 0
+    #: what to do after a refusal
+    hint: str = ""
+    #: whether a program may send the same request again a little later
+    again: bool = False
+
+    @property
+    def unit(self) -> str:
+        """`dollars`, `requests`, `tokens`, `output tokens`."""
+        return _WHATS[self.what][0]
+
+    @property
+    def text(self) -> str:
+        """What it limits, such as `dollars per day`."""
+        return f"{self.unit} {self.label}"
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether it is an amount of money."""
+        return self.what == "cost"
+
+    @property
+    def field(self) -> str | None:
+        """The figure that it bounds, in usage as the API shows it; None where there is none."""
+        return _WHATS[self.what][2]
+
+    @property
+    def code(self) -> str:
+        """The error that it refuses with; empty for the length of answers, which is only cut."""
+        if self.what == "output":
+            return ""
+        return "concurrent_requests" if self.what == "concurrent" else f"{self.what}_per_{self.window}"
+
+    @property
+    def words(self) -> list[str]:
+        """Its name in words: max, cost, per, day."""
+        return [word.lower() for word in re.findall("^[a-z]+|[A-Z][a-z]*", self.name)]
+
+    def amount(self, value: Any) -> int:
+        """A value of it from the wire as a count or in micro-dollars. Raises WrongLimit."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise WrongLimit(self.name, "must be a number; 0 means no limit")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WrongLimit(self.name, "must be a finite number")
+        if value < 0:
+            raise WrongLimit(self.name, "must not be negative; 0 means no limit")
+        if value > _MOST:
+            raise WrongLimit(self.name, "is too large; use 0 for no limit")
+        if self.is_cost:
+            # Decimal(repr) and not value * 1e6: 0.29 dollars are 290,000 micro-dollars, not 289,999.
+            micro = int((Decimal(repr(value)) * MICRO).to_integral_value(ROUND_HALF_UP))
+            if micro == 0 and value > 0:
+                raise WrongLimit(self.name, "is less than a millionth of a dollar; 0 would mean no limit")
+            return micro
+        if value != int(value):
+            raise WrongLimit(self.name, "must be a whole number")
+        return int(value)
+
+    def shown(self, amount: int) -> int | float:
+        """An amount as the API shows it: a count, or dollars."""
+        return dollars(amount) if self.is_cost else amount
+
+
+_CHEAPER = "Wait for the reset, choose a cheaper model, or ask your admin for more."
+_FEWER = "Wait for the reset, or ask your admin for a higher limit."
+_SHORTER = "Wait for the reset, or send a shorter prompt or a lower maxOutputTokens."
+_SMALLER = "Shorten the prompt, lower maxOutputTokens, or choose a cheaper model."
+_MOMENT = "Wait a moment, then send the request again."
+_UNTIL_ONE_ENDS = "Wait until one of your running requests has ended."
+
+LIMITS = (
+    Limit("maxCostPerDay", "cost", "day", "per day", 5, hint=_CHEAPER),
+    Limit("maxCostPerMonth", "cost", "month", "per month", hint=_CHEAPER),
+    Limit("maxCostPerRequest", "cost", "request", "for one request", hint=_SMALLER),
+    Limit("maxRequestsPerMinute", "requests", "minute", "per minute", 30, hint=_MOMENT, again=True),
+    Limit("maxRequestsPerDay", "requests", "day", "per day", hint=_FEWER),
+    Limit("maxRequestsPerMonth", "requests", "month", "per month", hint=_FEWER),
+    Limit("maxConcurrent", "concurrent", "", "running at once", 4, hint=_UNTIL_ONE_ENDS, again=True),
+    Limit("maxTokensPerDay", "tokens", "day", "per day", hint=_SHORTER),
+    Limit("maxTokensPerMonth", "tokens", "month", "per month", hint=_SHORTER),
+    Limit("maxOutputTokens", "output", "request", "in one answer"),
+)
+"""Every limit, in the order in which they are shown."""
+
+BY_NAME = {limit.name: limit for limit in LIMITS}
+DEFAULTS: Mapping[str, float] = {limit.name: limit.default for limit in LIMITS}
+
+
+def summed(caps: Mapping[str, int]) -> list[tuple[Limit, Window, int]]:
+    """The limits on what adds up in a window that hold in `caps`, with their windows and amounts."""
+    by_name = {window.name: window for window in WINDOWS}
+    return [
+        (limit, by_name[limit.window], caps[limit.name])
+        for limit in LIMITS
+        if limit.window in by_name and caps[limit.name]
+    ]
+
+
+class WrongLimit(ValueError):
+    """A limit that cannot be: which, and why."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} {why}.")
+        self.name = name
+
+
+class Limits(dict[str, int]):
+    """Limits of a key, by name: counts, or micro-dollars. Not named: the server's default; 0: no limit."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Limits:
-        """Limits from their wire form: camelCase names, dollars for costs.
-
-        Raises BridgeError invalid_request that names the field which is wrong.
-        """
-        return cls(**{_FIELDS[_known(name)]: _amount(name, value) for name, value in given.items()})
+        """Limits from their wire form, with dollars for costs. Raises WrongLimit."""
+        if unknown := given.keys() - BY_NAME.keys():
+            raise WrongLimit(f"{min(unknown)[:60]!r}", f"is not a limit; the limits are {', '.join(BY_NAME)}")
+        return cls({name: BY_NAME[name].amount(value) for name, value in given.items()})
 
     def merge(self, changes: Limits) -> Limits:
         """These limits with those named in `changes` in their place."""
-        named = {f: v for f in self.__struct_fields__ if (v := getattr(changes, f)) is not None}
-        return msgspec.structs.replace(self, **named)
+        return Limits({**self, **changes})
 
     def to_wire(self) -> dict[str, int | float]:
-        """The limits that are named, under their wire names; costs in dollars."""
-        given = {name: getattr(self, field) for name, field in _FIELDS.items()}
-        return {name: _wire(name, value) for name, value in given.items() if value is not None}
+        """Those that are named, in the order of the table; costs in dollars."""
+        return {limit.name: limit.shown(self[limit.name]) for limit in LIMITS if limit.name in self}
 
 
-class Caps(msgspec.Struct, frozen=True):
-    """The limits that hold for a key, each resolved; 0 means none. Costs in micro-dollars."""
-
-    max_requests_per_minute: int = 0
-    max_requests_per_day: int = 0
-    max_requests_per_month: int = 0
-    max_tokens_per_day: int = 0
-    max_tokens_per_month: int = 0
-    max_cost_per_day: int = 0
-    max_cost_per_month: int = 0
-    max_cost_per_request: int = 0
-    max_output_tokens: int = 0
-    max_concurrent: int = 0
-
-    def to_wire(self) -> dict[str, int | float]:
-        """All ten under their wire names; costs in dollars."""
-        return {name: _wire(name, getattr(self, field)) for name, field in _FIELDS.items()}
+class Caps(Limits):
+    """What holds for a key: all limits, each resolved; 0 means none."""
 
 
 def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
-    """What holds for a key with `limits` on a server with `defaults` (wire names, dollars)."""
-    resolved = {}
-    for name, field in _FIELDS.items():
-        named = getattr(limits, field)
-        resolved[field] = _amount(name, defaults.get(name, 0)) if named is None else named
-    return Caps(**resolved)
+    """What holds for a key with `limits` on a server with `defaults` (dollars)."""
+    return Caps(
+        {
+            limit.name: limits[limit.name] if limit.name in limits else limit.amount(defaults.get(limit.name, 0))
+            for limit in LIMITS
+        }
+    )
+
+
+# --- money ---------------------------------------------------------------------------------------
 
 
 def dollars(micro: int) -> float:
@@ -96,55 +272,3 @@ def money(dollars: float) -> str:
     if 0 < dollars < 0.0001:
         return "<$0.0001"
     return f"${dollars:,.2f}" if dollars == 0 or dollars >= 0.1 else f"${dollars:.4f}"
-
-
-def is_cost(name: str) -> bool:
-    """Whether a limit (wire name) is an amount of money."""
-    return name.startswith("maxCost")
-
-
-_FIELDS = dict(zip(LIMIT_DEFAULTS, Limits.__struct_fields__, strict=True))
-"""Wire name -> field. Both tables list the ten in the same order; a test holds them to it."""
-
-
-def _known(name: str) -> str:
-    if name not in _FIELDS:
-        raise BridgeError(
-            "invalid_request",
-            f"{name[:60]!r} is not a limit.",
-            f"The limits are {', '.join(_FIELDS)}.",
-        )
-    return name
-
-
-def _amount(name: str, value: Any) -> int:
-    """A limit's value as a count or in micro-dollars."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(name, "must be a number; 0 means no limit")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong(name, "must be a finite number")
-    if value < 0:
-        raise _wrong(name, "must not be negative; 0 means no limit")
-    if value > _MOST:
-        raise _wrong(name, "is too large; use 0 for no limit")
-    if is_cost(name):
-        return _micro(name, value)
-    if value != int(value):
-        raise _wrong(name, "must be a whole number")
-    return int(value)
-
-
-def _micro(name: str, value: int | float) -> int:
-    # Decimal(repr) and not value * 1e6: 0.29 dollars are 290,000 micro-dollars, not 289,999.
-    micro = int((Decimal(repr(value)) * MICRO).to_integral_value(ROUND_HALF_UP))
-    if micro == 0 and value > 0:
-        raise _wrong(name, "is less than a millionth of a dollar; 0 would mean no limit")
-    return micro
-
-
-def _wire(name: str, value: int) -> int | float:
-    return dollars(value) if is_cost(name) else value
-
-
-def _wrong(name: str, what: str) -> BridgeError:
-    return BridgeError("invalid_request", f"{name} {what}.", field=name)

@@ -7,7 +7,6 @@ the parser. `Settings.load` reads them all and reports every mistake at once.
 from __future__ import annotations
 
 import difflib
-import re
 import zoneinfo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import SettingsError
+from bridge.limits import DEFAULTS, LIMITS, Limit
 from bridge.parsers import (
     admin_key as _admin_key,
 )
@@ -70,24 +70,10 @@ from bridge.parsers import (
 ENV_FILE = "BRIDGE_ENV_FILE"
 """Names the file that settings are read from besides the environment."""
 
-LIMIT_DEFAULTS: dict[str, tuple[float, str]] = {
-    "maxRequestsPerMinute": (30, "requests per minute"),
-    "maxRequestsPerDay": (0, "requests per day"),
-    "maxRequestsPerMonth": (0, "requests per month"),
-    "maxTokensPerDay": (0, "tokens per day"),
-    "maxTokensPerMonth": (0, "tokens per month"),
-    "maxCostPerDay": (5, "dollars per day"),
-    "maxCostPerMonth": (0, "dollars per month"),
-    "maxCostPerRequest": (0, "dollars for one request"),
-    "maxOutputTokens": (0, "output tokens of one answer"),
-    "maxConcurrent": (4, "requests running at once"),
-}
-"""Limit name -> (default of a key made without naming it, what it limits); 0 means no limit."""
 
-
-def default_limit_variable(limit: str) -> str:
+def default_limit_variable(limit: Limit) -> str:
     """The environment variable with the default of a limit: maxCostPerDay -> BRIDGE_DEFAULT_MAX_COST_PER_DAY."""
-    return "BRIDGE_DEFAULT_" + re.sub(r"(?=[A-Z])", "_", limit).upper()
+    return "_".join(["BRIDGE_DEFAULT", *limit.words]).upper()
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -271,9 +257,7 @@ class Settings:
         "admin",
         "who may read /metrics: admin (with the admin key), loopback (this host without a key, others with it), or off",
     )
-    default_limits: Mapping[str, float] = field(
-        default_factory=lambda: {name: value for name, (value, _) in LIMIT_DEFAULTS.items()}
-    )
+    default_limits: Mapping[str, float] = field(default_factory=lambda: DEFAULTS)
 
     @classmethod
     def load(cls, env: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
@@ -294,7 +278,7 @@ class Settings:
                 # A URL may hold a password, too.
                 shown = "" if row["secret"] or "@" in text else f" (it is {text[:60]!r})"
                 problems.append(f"{row['variable']} {error}{shown}")
-        limits = {name: values.pop(name, value) for name, (value, _) in LIMIT_DEFAULTS.items()}
+        limits = {name: values.pop(name, default) for name, default in DEFAULTS.items()}
         problems += _misspelt(given)
         settings = cls(**values, default_limits=limits)
         problems += settings._contradictions()
@@ -322,14 +306,14 @@ class Settings:
 
 def _rows() -> list[dict[str, Any]]:
     rows = [{"field": f.name, **f.metadata} for f in fields(Settings) if f.metadata]
-    for name, (default, what) in LIMIT_DEFAULTS.items():
+    for limit in LIMITS:
         rows.append(
             {
-                "field": name,
-                "variable": default_limit_variable(name),
-                "parse": _dollars if name.startswith("maxCost") else _integer(0, 10**12),
-                "default": f"{default:g}",
-                "text": f"{what}, for keys made without {name}; 0 = no limit",
+                "field": limit.name,
+                "variable": default_limit_variable(limit),
+                "parse": _dollars if limit.is_cost else _integer(0, 10**12),
+                "default": f"{limit.default:g}",
+                "text": f"{limit.text}, for keys made without {limit.name}; 0 = no limit",
                 "secret": False,
             }
         )

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import tzinfo
 from typing import Any
 
 import msgspec
 
-from bridge.clock import day_of, iso, month_of, next_day_at, next_month_at
+from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.ledger.pricing import Price, affordable_output, ceiling_cost
-from bridge.ledger.tallies import MINUTE_S, Tally, Totals
-from bridge.limits import Caps, dollars
+from bridge.ledger.tallies import MINUTE_S, Tally
+from bridge.limits import LIMITS, Caps, Limit, Moment, Window, dollars, summed
 
 MINIMUM_OUTPUT_TOKENS = 256
 """An answer that could only be shorter than this is not begun, unless no more was asked for."""
 
 _SOON_S = 5.0
-
-
-class Moment(msgspec.Struct, frozen=True):
-    """Now, and the windows it lies in. Times are UTC seconds."""
-
-    at: float
-    day: str
-    month: str
-    day_ends_at: float
-    month_ends_at: float
-
-    @classmethod
-    def of(cls, at: float, zone: tzinfo) -> Moment:
-        """The moment `at`, with days and months as they are in `zone`."""
-        day = day_of(at, zone)
-        return cls(at, day, month_of(day), next_day_at(at, zone), next_month_at(at, zone))
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -45,19 +28,25 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class _Bound(msgspec.Struct, frozen=True):
-    """One cap on tokens or money, in the smallest unit of either. `output` is what it leaves room for."""
+    """A limit that holds, in the smallest unit of what it limits. `window` is None for what one request may use."""
 
-    code: str
-    limit: int
-    used: int
-    held: int
-    output: int
-    ends_at: float | None
-    window: str
+    limit: Limit
+    amount: int
+    window: Window | None = None
+    used: int = 0
+    held: int = 0
+    ends_at: float = 0.0
 
     @property
     def left(self) -> int:
-        return max(0, self.limit - self.used - self.held)
+        return max(0, self.amount - self.used - self.held)
+
+    def output(self, ask: Ask) -> int:
+        """Output tokens that it leaves room for; below 0 where not even the input fits."""
+        room = self.amount - self.used - self.held
+        if self.limit.is_cost:
+            return affordable_output(ask.price, ask.input_tokens, room)
+        return room - ask.input_tokens
 
 
 def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
@@ -66,43 +55,56 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
     For every cap, what was used, what is held, and this together stay within it. Raises BridgeError
     with the code of the tightest cap where that leaves less than a sensible answer.
     """
-    day = (tally.used(now.day), tally.held(now.day))
-    month = (tally.used(now.month), tally.held(now.month))
-    _check_requests(caps, day, month, now)
-    ages_s = tally.minute_ages_s(now.at) if caps.max_requests_per_minute else ()
+    bounds = _bounds(caps, tally, now)
+    _check_requests([bound for bound in bounds if bound.limit.what == "requests"], now)
+    ages_s = tally.minute_ages_s(now.at) if caps["maxRequestsPerMinute"] else ()
     _check_pace(caps, ages_s, len(tally.open), now)
 
-    wanted = min(ask.output_tokens, caps.max_output_tokens or ask.output_tokens)
+    wanted = min(ask.output_tokens, caps["maxOutputTokens"] or ask.output_tokens)
     least = min(wanted, MINIMUM_OUTPUT_TOKENS)
-    bounds = _bounds(caps, day, month, now, ask)
-    tightest = min(bounds, key=lambda bound: (bound.output, -(bound.ends_at or 0)), default=None)
-    if tightest is not None and tightest.output < least:
+    rooms = [(bound.output(ask), -bound.ends_at, bound) for bound in bounds if bound.limit.what in ("cost", "tokens")]
+    output, _, tightest = min(rooms, key=lambda room: room[:2], default=(wanted, 0.0, None))
+    if tightest is not None and output < least:
         raise _refusal(tightest, ask, least, now)
-    output = wanted if tightest is None else min(wanted, tightest.output)
+    output = min(wanted, output)
     return output, ceiling_cost(ask.price, ask.input_tokens, output)
 
 
-def _check_requests(caps: Caps, day: tuple[Totals, Totals], month: tuple[Totals, Totals], now: Moment) -> None:
-    # The month first: where both are used up, waiting for tomorrow would not help.
-    for code, limit, (used, held), ends_at, window in (
-        ("requests_per_month", caps.max_requests_per_month, month, now.month_ends_at, "this month"),
-        ("requests_per_day", caps.max_requests_per_day, day, now.day_ends_at, "today"),
-    ):
-        if limit and used.requests + held.requests + 1 > limit:
+def _bounds(caps: Caps, tally: Tally, now: Moment) -> list[_Bound]:
+    """What holds for one request, and for what adds up in the windows."""
+    found = [
+        _Bound(limit, caps[limit.name])
+        for limit in LIMITS
+        if limit.window == "request" and limit.what != "output" and caps[limit.name]
+    ]
+    sums = {name: (tally.used(span), tally.held(span)) for name, span in now.spans.items()}
+    for limit, window, amount in summed(caps):
+        used, held = sums[window.name]
+        found.append(
+            _Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name))
+        )
+    return found
+
+
+def _check_requests(bounds: list[_Bound], now: Moment) -> None:
+    # The longest window first: where several are used up, waiting for the next day would not help.
+    for bound in sorted(bounds, key=lambda bound: -bound.ends_at):
+        if bound.window and bound.left < 1:
             raise BridgeError(
-                code,
-                f"This key has used its {limit} requests for {window}; it resets at {iso(ends_at)}.",
-                retry_after=_wait_s(ends_at, now, if_runs_end=used.requests < limit),
-                limit=limit,
-                used=used.requests,
-                reserved=held.requests,
-                remaining=max(0, limit - used.requests - held.requests),
-                resets_at=iso(ends_at),
+                bound.limit.code,
+                f"This key has used its {bound.amount} requests for {bound.window.text}; "
+                f"it resets at {iso(bound.ends_at)}.",
+                retry_after=_wait_s(bound.ends_at, now, if_runs_end=bound.used < bound.amount),
+                limit=bound.amount,
+                used=bound.used,
+                reserved=bound.held,
+                remaining=bound.left,
+                resets_at=iso(bound.ends_at),
             )
 
 
 def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: Moment) -> None:
-    limit = caps.max_requests_per_minute
+    limit = caps["maxRequestsPerMinute"]
     if limit and len(minute_ages_s) + 1 > limit:
         # So many of the oldest must be a minute old before one more fits.
         wait_s = MINUTE_S - minute_ages_s[len(minute_ages_s) - limit]
@@ -115,7 +117,7 @@ def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: M
             remaining=0,
             resets_at=iso(now.at + wait_s),
         )
-    limit = caps.max_concurrent
+    limit = caps["maxConcurrent"]
     if limit and running + 1 > limit:
         raise BridgeError(
             "concurrent_requests",
@@ -128,55 +130,30 @@ def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: M
         )
 
 
-def _bounds(
-    caps: Caps, day: tuple[Totals, Totals], month: tuple[Totals, Totals], now: Moment, ask: Ask
-) -> list[_Bound]:
-    found = []
-    nothing = (Totals(), Totals())
-    for code, limit, (used, held), ends_at, window in (
-        ("cost_per_request", caps.max_cost_per_request, nothing, None, "one request"),
-        ("cost_per_day", caps.max_cost_per_day, day, now.day_ends_at, "today"),
-        ("cost_per_month", caps.max_cost_per_month, month, now.month_ends_at, "this month"),
-    ):
-        if limit:
-            left = limit - used.cost_micro - held.cost_micro
-            output = affordable_output(ask.price, ask.input_tokens, left)
-            found.append(_Bound(code, limit, used.cost_micro, held.cost_micro, output, ends_at, window))
-    for code, limit, (used, held), ends_at, window in (
-        ("tokens_per_day", caps.max_tokens_per_day, day, now.day_ends_at, "today"),
-        ("tokens_per_month", caps.max_tokens_per_month, month, now.month_ends_at, "this month"),
-    ):
-        if limit:
-            output = limit - used.tokens - held.tokens - ask.input_tokens
-            found.append(_Bound(code, limit, used.tokens, held.tokens, output, ends_at, window))
-    return found
-
-
 def _refusal(bound: _Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
-    money = bound.code.startswith("cost")
-    show = dollars if money else int
+    money, show = bound.limit.is_cost, bound.limit.shown
     needed = ceiling_cost(ask.price, ask.input_tokens, least) if money else ask.input_tokens + least
     parts = [
-        f"This key has {_say(bound.left, money)} of {_say(bound.limit, money)} left for {bound.window}"
-        if bound.ends_at
-        else f"This key may spend {_say(bound.limit, money)} on {bound.window}",
+        f"This key has {_say(bound.left, money)} of {_say(bound.amount, money)} left for {bound.window.text}"
+        if bound.window
+        else f"This key may {'spend' if money else 'use'} {_say(bound.amount, money)} on one request",
         f", and this request may need {_say(needed, money)}",
-        f"; it resets at {iso(bound.ends_at)}." if bound.ends_at else ".",
+        f"; it resets at {iso(bound.ends_at)}." if bound.window else ".",
     ]
     facts: dict[str, Any] = {
-        "limit": show(bound.limit),
+        "limit": show(bound.amount),
         "used": show(bound.used),
         "reserved": show(bound.held),
         "remaining": show(bound.left),
         "needed": show(needed),
-        "resets_at": iso(bound.ends_at) if bound.ends_at else None,
+        "resets_at": iso(bound.ends_at) if bound.window else None,
     }
     hint = retry_after = None
-    if needed > bound.limit:
+    if needed > bound.amount:
         hint = "Waiting does not help: this request is larger than the whole limit. Make it smaller, or ask your admin."
-    if bound.ends_at:
-        retry_after = _wait_s(bound.ends_at, now, if_runs_end=bound.used + needed <= bound.limit)
-    return BridgeError(bound.code, "".join(parts), hint, retry_after=retry_after, **facts)
+    if bound.window:
+        retry_after = _wait_s(bound.ends_at, now, if_runs_end=bound.used + needed <= bound.amount)
+    return BridgeError(bound.limit.code, "".join(parts), hint, retry_after=retry_after, **facts)
 
 
 def _wait_s(ends_at: float, now: Moment, *, if_runs_end: bool) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger import report
-from bridge.ledger.caps import Ask, Moment, fit
+from bridge.ledger.caps import Ask, fit
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Counts, FileTallies, Import, Release, Reservation, Reserve, Reset, Settle, counts_of
-from bridge.limits import Caps, Limits, effective
+from bridge.limits import Caps, Limit, Limits, Moment, Window, effective
 from bridge.store.folder import Store
 from bridge.types import Charge
 
@@ -87,7 +87,6 @@ class Ledger:
             model=request_model,
             at=now.at,
             day=now.day,
-            month=now.month,
             input_tokens=input_ceiling,
             output_tokens=output_tokens,
             cost_micro=cost_micro,
@@ -117,12 +116,11 @@ class Ledger:
         self._books.write(Release(reservation.id, reservation.key_name, tried=tried))
 
     def reset(self, key_name: str) -> None:
-        """Count the running day and month of a key from zero. Its history stays, and what it holds.
+        """Count the running windows of a key from zero. Its history stays, and what it holds.
 
         Raises BridgeError storage_failed like `settle`.
         """
-        now = self._now()
-        self._books.write(Reset(key_name, (now.day, now.month)))
+        self._books.write(Reset(key_name, self._now().day))
 
     def import_usage(self, key_name: str, day: str, counts: Counts) -> None:
         """Take over a day's usage from elsewhere, unless the key has some on that day already.
@@ -136,11 +134,11 @@ class Ledger:
         return day in self._books.tallies[key_name].days
 
     def usage(self, key_name: str) -> dict[str, Any]:
-        """A key's `today`, `thisMonth`, `reserved` and `lastUsedAt`, as the API shows them."""
+        """What a key used in each window, `reserved` and `lastUsedAt`, as the API shows them."""
         return report.usage(self._books.tallies[key_name], self._now())
 
-    def remaining(self, key_name: str, limits: Limits) -> report.Remaining:
-        """What is left, for each cap per day and month that holds for the key."""
+    def remaining(self, key_name: str, limits: Limits) -> list[tuple[Limit, Window, int]]:
+        """What is left of each cap that adds up in a window and holds for the key."""
         return report.remaining(self._caps(limits), self._books.tallies[key_name], self._now())
 
     def history(self, days: int) -> list[dict[str, Any]]:
@@ -152,17 +150,17 @@ class Ledger:
         return report.daily(self._books.tallies, self._now().day, days, most, only)
 
     def nearest_cap(self, key_name: str, limits: Limits) -> dict[str, Any] | None:
-        """The cap per day or month that a key is closest to; None where it has none."""
+        """The cap that adds up in a window and that a key is closest to; None where it has none."""
         return report.nearest_cap(self._caps(limits), self._books.tallies[key_name], self._now())
 
     def totals(self) -> dict[str, Any]:
-        """All keys together: `today`, `thisMonth` and `reserved`."""
+        """All keys together: each window, and `reserved`."""
         return report.totals(self._books.tallies, self._now())
 
     def resets_at(self) -> dict[str, str]:
-        """When the running day and month end, as ISO times: `today` and `thisMonth`."""
+        """When each window ends, as ISO times."""
         now = self._now()
-        return {"today": iso(now.day_ends_at), "thisMonth": iso(now.month_ends_at)}
+        return {span.window.field: iso(now.ends_at(name)) for name, span in now.spans.items()}
 
     def open_reservations(self) -> list[Reservation]:
         """What is held at the moment."""

@@ -7,39 +7,28 @@ from datetime import date, timedelta
 from typing import Any
 
 from bridge.clock import iso
-from bridge.ledger.caps import Moment
 from bridge.ledger.tallies import Counts, Tallies, Tally, Totals
-from bridge.limits import Caps, dollars
-
-Remaining = dict[tuple[str, str], int]
-"""("requests" | "tokens" | "cost", "day" | "month") -> what is left: a count, or micro-dollars."""
-
+from bridge.limits import Caps, Limit, Moment, Span, Window, dollars, summed
 
 _NOTHING = Counts()
 
 
 def usage(tally: Tally, now: Moment) -> dict[str, Any]:
-    """`today`, `thisMonth`, `reserved` and `lastUsedAt` of a key."""
+    """What a key used in each window, `reserved` and `lastUsedAt`."""
     return {
-        "today": _window(tally, now.day, tally.days),
-        "thisMonth": _window(tally, now.month, tally.months),
+        **{span.window.field: _window(tally, span) for span in now.spans.values()},
         "reserved": _totals(tally.held()),
         "lastUsedAt": iso(tally.last_used_at) if tally.last_used_at else None,
     }
 
 
-def remaining(caps: Caps, tally: Tally, now: Moment) -> Remaining:
-    """What is left of each cap per day and month that there is; never below 0."""
-    left = {}
-    for window, name in (("day", now.day), ("month", now.month)):
-        used, held = tally.used(name), tally.held(name)
-        for what, limit, taken in (
-            ("requests", getattr(caps, f"max_requests_per_{window}"), used.requests + held.requests),
-            ("tokens", getattr(caps, f"max_tokens_per_{window}"), used.tokens + held.tokens),
-            ("cost", getattr(caps, f"max_cost_per_{window}"), used.cost_micro + held.cost_micro),
-        ):
-            if limit:
-                left[what, window] = max(0, limit - taken)
+def remaining(caps: Caps, tally: Tally, now: Moment) -> list[tuple[Limit, Window, int]]:
+    """What is left of each cap that adds up in a window: a count, or micro-dollars; never below 0."""
+    left = []
+    for limit, window, amount in summed(caps):
+        span = now.spans[window.name]
+        taken = tally.used(span).of(limit.what) + tally.held(span).of(limit.what)
+        left.append((limit, window, max(0, amount - taken)))
     return left
 
 
@@ -91,38 +80,32 @@ def _column(name: str | None, counts: list[Counts]) -> dict[str, Any]:
 
 
 def nearest_cap(caps: Caps, tally: Tally, now: Moment) -> dict[str, Any] | None:
-    """The cap per day or month of which most is used or held: its name, figures and share. None without one."""
+    """The cap that adds up in a window and of which most is used or held: its name, figures and share."""
     found = []
-    for window, name in (("day", now.day), ("month", now.month)):
-        used, held = tally.used(name), tally.held(name)
-        for what, field in (("requests", "requests"), ("tokens", "tokens"), ("cost", "cost_micro")):
-            limit = getattr(caps, f"max_{what}_per_{window}")
-            if limit:
-                show = dollars if what == "cost" else int
-                found.append(
-                    {
-                        "limit": f"max{what.capitalize()}Per{window.capitalize()}",
-                        "used": show(getattr(used, field)),
-                        "reserved": show(getattr(held, field)),
-                        "most": show(limit),
-                        "share": (getattr(used, field) + getattr(held, field)) / limit,
-                    }
-                )
+    for limit, window, amount in summed(caps):
+        span = now.spans[window.name]
+        used, held = tally.used(span).of(limit.what), tally.held(span).of(limit.what)
+        found.append(
+            {
+                "limit": limit.name,
+                "used": limit.shown(used),
+                "reserved": limit.shown(held),
+                "most": limit.shown(amount),
+                "share": (used + held) / amount,
+            }
+        )
     return max(found, key=lambda row: row["share"], default=None)
 
 
 def totals(tallies: Tallies, now: Moment) -> dict[str, Any]:
-    """All keys together: `today` and `thisMonth` as booked, resets aside, and `reserved`."""
-    today, month = Counts(), Counts()
-    requests = tokens = cost_micro = 0
-    for tally in tallies.by_name.values():
-        today.add(tally.days.get(now.day, Counts()))
-        month.add(tally.months.get(now.month, Counts()))
-        held = tally.held()
-        requests, tokens = requests + held.requests, tokens + held.tokens
-        cost_micro += held.cost_micro
-    reserved = _totals(Totals(requests, tokens, cost_micro))
-    return {"today": row(today), "thisMonth": row(month), "reserved": reserved}
+    """All keys together: each window as booked, resets aside, and `reserved`."""
+    every = tallies.by_name.values()
+    held = [tally.held() for tally in every]
+    reserved = Totals(*(sum(each.of(what) for each in held) for what in ("requests", "tokens", "cost")))
+    return {
+        **{span.window.field: row(_sum(tally.booked(span.days) for tally in every)) for span in now.spans.values()},
+        "reserved": _totals(reserved),
+    }
 
 
 def row(counts: Counts) -> dict[str, Any]:
@@ -141,12 +124,12 @@ def row(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _window(tally: Tally, window: str, windows: dict[str, Counts]) -> dict[str, Any]:
-    counts = windows.get(window, Counts())
+def _window(tally: Tally, span: Span) -> dict[str, Any]:
+    booked = tally.booked(span.days)
     return {
-        **_totals(tally.used(window)),
-        "errors": counts.errors,
-        "assumedUsd": dollars(counts.assumed_micro),
+        **_totals(tally.used(span)),
+        "errors": booked.errors,
+        "assumedUsd": dollars(booked.assumed_micro),
     }
 
 

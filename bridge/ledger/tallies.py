@@ -8,13 +8,14 @@ what came after it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import gevent
 import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
+from bridge.limits import Span, spans_of
 from bridge.store.document import REPAIR_HINT
 from bridge.store.files import unbroken
 from bridge.store.folder import Store
@@ -22,7 +23,6 @@ from bridge.store.journal import Journal, read_forwards, seq_of
 from bridge.types import Charge, Usage
 
 KEPT_DAYS = 400
-KEPT_MONTHS = 120
 MINUTE_S = 60.0
 COMPACT_LINES = 20_000
 COMPACT_BYTES = 16 * 2**20
@@ -32,7 +32,7 @@ _RETRY_S = 1.0
 class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     """What a run may use at most. Held until it is settled; costs in micro-dollars, `at` in UTC seconds.
 
-    It counts for the day and the month in which it was made, and so does what comes of it.
+    It counts for the day on which it was made, and so does what comes of it.
     """
 
     id: str
@@ -41,7 +41,6 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     model: str
     at: float
     day: str
-    month: str
     input_tokens: int
     output_tokens: int
     cost_micro: int
@@ -59,7 +58,7 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What was used in a day or a month. `assumed_micro` is the part of the cost that no CLI confirmed."""
+    """What was used. `assumed_micro` is the part of the cost that no CLI confirmed."""
 
     requests: int = 0
     errors: int = 0
@@ -112,13 +111,17 @@ class Totals(msgspec.Struct, frozen=True):
     tokens: int = 0
     cost_micro: int = 0
 
+    def of(self, what: str) -> int:
+        """The figure that a limit on `what` bounds: requests, tokens, or cost in micro-dollars."""
+        figure: int = getattr(self, "cost_micro" if what == "cost" else what)
+        return figure
+
 
 class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
-    """One key. A window is a day (`2026-11-20`) or a month (`2026-11`)."""
+    """One key. What it used is kept by day (`2026-11-20`); longer windows are sums of days."""
 
     days: dict[str, Counts] = {}
-    months: dict[str, Counts] = {}
-    #: window -> what an admin's reset took out of the count
+    #: window (`2026-11-20`, `2026-11`) -> what an admin's reset took out of the count
     forgiven: dict[str, Counts] = {}
     #: run id -> what it holds
     open: dict[str, Reservation] = {}
@@ -126,27 +129,27 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
     recent: dict[str, float] = {}
     last_used_at: float | None = None
 
-    def booked(self, window: str) -> Counts | None:
-        """All that ended runs used in a window; None where there were none."""
-        return (self.days if len(window) > len("2026-11") else self.months).get(window)
+    def booked(self, days: Set[str]) -> Counts:
+        """All that ended runs used on these days."""
+        total = Counts()
+        for day in days & self.days.keys():
+            total.add(self.days[day])
+        return total
 
-    def used(self, window: str) -> Totals:
+    def used(self, span: Span) -> Totals:
         """What counts as used in a window; what is held by open runs is not part of it."""
-        counts = self.booked(window)
-        if counts is None:
-            return Totals()
-        off = self.forgiven.get(window, _NOTHING)
+        counts, off = self.booked(span.days), self.forgiven.get(span.key, _NOTHING)
         return Totals(
             counts.requests - off.requests,
             counts.tokens - off.tokens,
             counts.cost_micro - off.cost_micro,
         )
 
-    def held(self, window: str | None = None) -> Totals:
+    def held(self, span: Span | None = None) -> Totals:
         """What open runs hold in a window, or altogether."""
         requests = tokens = cost = 0
         for each in self.open.values():
-            if window is None or window in (each.day, each.month):
+            if span is None or each.day in span.days:
                 requests += each.requests
                 tokens += each.tokens
                 cost += each.cost_micro
@@ -168,13 +171,11 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
         return sorted((now - at for at in self.recent.values()), reverse=True)
 
     def prune(self) -> None:
-        """Forget the oldest windows. They are counted, not compared with today: a clock that was wrong
+        """Forget the oldest days and resets. They are counted, not compared with today: a clock that was wrong
         for a moment must not cost the history."""
-        for windows, kept in ((self.days, KEPT_DAYS), (self.months, KEPT_MONTHS)):
-            for window in sorted(windows)[:-kept]:
-                del windows[window]
-        for window in self.forgiven.keys() - self.days.keys() - self.months.keys():
-            del self.forgiven[window]
+        for kept in (self.days, self.forgiven):
+            for window in sorted(kept)[:-KEPT_DAYS]:
+                del kept[window]
 
 
 _NOTHING = Counts()
@@ -210,10 +211,10 @@ class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", omit
 
 
 class Reset(msgspec.Struct, frozen=True, tag_field="kind", tag="reset", omit_defaults=True):
-    """An admin set what counts as used in these windows to zero."""
+    """An admin set what counts as used in the windows of this day to zero."""
 
     key: str
-    windows: tuple[str, ...]
+    day: str
     seq: int = 0
 
 
@@ -256,28 +257,20 @@ class Tallies:
                 tally = self._tally(key)
                 settled = tally.open.pop(id, None)
                 if settled is not None:
-                    _book(tally, settled.day, settled.month, counts)
+                    tally.days.setdefault(settled.day, Counts()).add(counts)
             case Release(id, key, tried=tried):
                 tally = self._tally(key)
                 if tally.open.pop(id, None) is not None and not tried:
                     tally.recent.pop(id, None)
-            case Reset(key, windows):
+            case Reset(key, day):
                 tally = self._tally(key)
-                for window in windows:
-                    if booked := tally.booked(window):
-                        tally.forgiven[window] = msgspec.structs.replace(booked)
+                for span in spans_of(day).values():
+                    tally.forgiven[span.key] = tally.booked(span.days)
             case Import(key, day, counts):
-                tally = self._tally(key)
-                if day not in tally.days:
-                    _book(tally, day, day[:7], counts)
+                self._tally(key).days.setdefault(day, counts)
 
     def _tally(self, name: str) -> Tally:
         return self.by_name.setdefault(name, Tally())
-
-
-def _book(tally: Tally, day: str, month: str, counts: Counts) -> None:
-    tally.days.setdefault(day, Counts()).add(counts)
-    tally.months.setdefault(month, Counts()).add(counts)
 
 
 # --- on disk -------------------------------------------------------------------------------------

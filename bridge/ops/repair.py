@@ -334,7 +334,6 @@ def _empty(settle: Settle, beside: Reservation) -> Reservation:
         model=beside.model,
         at=beside.at,
         day=beside.day,
-        month=beside.month,
         input_tokens=0,
         output_tokens=0,
         cost_micro=0,
