@@ -31,7 +31,7 @@ import psutil
 from flask import Flask
 
 from benchmarks import lab
-from bridge.clock import Clock, day_of, month_of
+from bridge.clock import Clock, day_of
 from bridge.http.context import require_key
 from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of, to_disk
 from bridge.ledger.ledger import Ledger
@@ -213,7 +213,7 @@ def _journal() -> Iterator[bytes]:
         at = now - 86400.0 * (number % 30)
         day = day_of(at, UTC)
         name, run_id = f"key-{number % 100}", f"run_{number:026d}"
-        reservation = Reservation(run_id, name, PROVIDER, MODEL, at, day, month_of(day), 500, 8192, 83_920)
+        reservation = Reservation(run_id, name, PROVIDER, MODEL, at, day, 500, 8192, 83_920)
         yield encode(2 * number + 1, msgspec.json.encode(Reserve(reservation)))
         yield encode(2 * number + 2, msgspec.json.encode(Settle(run_id, name, counts)))
 

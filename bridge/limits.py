@@ -97,13 +97,13 @@ def spans_of(day: str) -> Mapping[str, Span]:
 
 # --- the limits ----------------------------------------------------------------------------------
 
-#: What is limited -> (its unit, the group in which the pages show it, its field in the usage that the API shows).
-_WHATS = {
+#: What is limited -> (its unit, the group in which the pages show it, its field in usage as the API shows it).
+_WHATS: dict[str, tuple[str, str, str]] = {
     "cost": ("dollars", "Money, in dollars", "costUsd"),
     "requests": ("requests", "Requests", "requests"),
-    "concurrent": ("requests", "Requests", None),
+    "concurrent": ("requests", "Requests", ""),
     "tokens": ("tokens", "Tokens", "tokens"),
-    "output": ("output tokens", "Tokens", None),
+    "output": ("output tokens", "Tokens", ""),
 }
 
 
@@ -132,6 +132,11 @@ class Limit(msgspec.Struct, frozen=True):
         return _WHATS[self.what][0]
 
     @property
+    def group(self) -> str:
+        """The heading below which the pages show it."""
+        return _WHATS[self.what][1]
+
+    @property
     def text(self) -> str:
         """What it limits, such as `dollars per day`."""
         return f"{self.unit} {self.label}"
@@ -142,8 +147,8 @@ class Limit(msgspec.Struct, frozen=True):
         return self.what == "cost"
 
     @property
-    def field(self) -> str | None:
-        """The figure that it bounds, in usage as the API shows it; None where there is none."""
+    def field(self) -> str:
+        """The figure that it bounds, in usage as the API shows it; empty where there is none."""
         return _WHATS[self.what][2]
 
     @property
@@ -152,6 +157,11 @@ class Limit(msgspec.Struct, frozen=True):
         if self.what == "output":
             return ""
         return "concurrent_requests" if self.what == "concurrent" else f"{self.what}_per_{self.window}"
+
+    @property
+    def header(self) -> str:
+        """The header of answers with what is left of it, for limits on what adds up in a window."""
+        return f"X-Bridge-Remaining-{self.what}-{self.window}".title()
 
     @property
     def words(self) -> list[str]:
@@ -205,16 +215,25 @@ LIMITS = (
 """Every limit, in the order in which they are shown."""
 
 BY_NAME = {limit.name: limit for limit in LIMITS}
+_WINDOWS = {window.name: window for window in WINDOWS}
 DEFAULTS: Mapping[str, float] = {limit.name: limit.default for limit in LIMITS}
 
 
 def summed(caps: Mapping[str, int]) -> list[tuple[Limit, Window, int]]:
     """The limits on what adds up in a window that hold in `caps`, with their windows and amounts."""
-    by_name = {window.name: window for window in WINDOWS}
     return [
-        (limit, by_name[limit.window], caps[limit.name])
+        (limit, _WINDOWS[limit.window], caps[limit.name])
         for limit in LIMITS
-        if limit.window in by_name and caps[limit.name]
+        if limit.window in _WINDOWS and caps[limit.name]
+    ]
+
+
+def per_request(caps: Mapping[str, int]) -> list[tuple[Limit, int]]:
+    """The limits on what one request may use that hold in `caps`, with their amounts."""
+    return [
+        (limit, caps[limit.name])
+        for limit in LIMITS
+        if limit.window == "request" and limit.what != "output" and caps[limit.name]
     ]
 
 
@@ -257,6 +276,24 @@ def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
             for limit in LIMITS
         }
     )
+
+
+def rows() -> list[dict[str, Any]]:
+    """The table for the pages. `window` and `field` lead to what was used, `title` says what that is; they are empty
+    for a limit on what does not add up."""
+    return [
+        {
+            "name": limit.name,
+            "group": limit.group,
+            "unit": limit.unit,
+            "label": limit.label,
+            "window": window.field if window else "",
+            "field": limit.field if window else "",
+            "title": f"{limit.what.capitalize()} {window.text}" if window else "",
+        }
+        for limit in LIMITS
+        for window in (_WINDOWS.get(limit.window),)
+    ]
 
 
 # --- money ---------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, show_json
-from bridge.limits import money
-from bridge.settings import LIMIT_DEFAULTS
+from bridge.limits import LIMITS, WINDOWS, money
 
 _COLOURS = {"active": "green", "disabled": "yellow", "expired": "yellow", "revoked": "red"}
 
@@ -45,9 +44,9 @@ def name_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each limit: maxCostPerDay -> --max-cost-per-day."""
-    for name, (_, what) in reversed(LIMIT_DEFAULTS.items()):
-        flag = "--" + "".join(f"-{c.lower()}" if c.isupper() else c for c in name)
-        command = click.option(flag, name, type=float, help=f"{what}; 0 = no limit")(command)
+    for limit in reversed(LIMITS):
+        flag = "--" + "-".join(limit.words)
+        command = click.option(flag, limit.name, type=float, help=f"{limit.text}; 0 = no limit")(command)
     return command
 
 
@@ -65,10 +64,10 @@ def detail_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _key_body(given: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {}
-    for name in LIMIT_DEFAULTS:
-        value = given.get(name)
+    for limit in LIMITS:
+        value = given.get(limit.name)
         if value is not None:
-            body[name] = int(value) if value == value // 1 and abs(value) < 1e15 else value
+            body[limit.name] = int(value) if value == value // 1 and abs(value) < 1e15 else value
     for option, field in (("models", "models"), ("providers", "providers")):
         text = given.get(option)
         if text is not None:
@@ -156,10 +155,10 @@ def show_key(name: str, raw: bool) -> None:
     for label in ("models", "providers"):
         click.echo(f"{label:<12} {', '.join(key[label]) if key[label] is not None else 'any'}")
     rows = []
-    for name_, (_, what) in LIMIT_DEFAULTS.items():
-        value = key["limits"][name_]
-        shown = "no limit" if not value else money(value) if "Cost" in name_ else str(value)
-        rows.append([name_, shown, "own" if name_ in key["ownLimits"] else "default", what])
+    for limit in LIMITS:
+        value = key["limits"][limit.name]
+        shown = "no limit" if not value else money(value) if limit.is_cost else str(value)
+        rows.append([limit.name, shown, "own" if limit.name in key["ownLimits"] else "default", limit.text])
     click.echo()
     print_table(["LIMIT", "VALUE", "FROM", "WHAT"], rows, right={1})
     click.echo()
@@ -167,8 +166,7 @@ def show_key(name: str, raw: bool) -> None:
     rows = [
         [label, str(part["requests"]), str(part["tokens"]), money(part["costUsd"])]
         for label, part in (
-            ("today", usage["today"]),
-            ("this month", usage["thisMonth"]),
+            *((window.text, usage[window.field]) for window in WINDOWS),
             ("reserved", usage["reserved"]),
         )
     ]

@@ -13,7 +13,7 @@ from bridge.errors import BridgeError
 from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable, cost
-from bridge.limits import effective
+from bridge.limits import effective, per_request
 from bridge.settings import Settings
 from bridge.types import Answer, Charge, Completed, Failed, GenerationRequest, RunRecord, Usage
 
@@ -67,13 +67,13 @@ class Charges:
         price = self._prices.price_of(run.request.provider, run.request.model)
         micro = cost(price, Usage(output_tokens=beyond))
         caps = effective(key.limits, self._settings.default_limits)
-        if caps.max_cost_per_request and run.reservation.cost_micro + micro > caps.max_cost_per_request:
-            return BridgeError("cost_per_request", "Stopped: the answer may already cost more than one may.")
-        for (what, window), left in self._ledger.remaining(key.name, key.limits).items():
-            if what != "requests" and (micro if what == "cost" else beyond) > left:
-                return BridgeError(
-                    f"{what}_per_{window}", "Stopped: the answer may already have used up what this key had left."
-                )
+        for limit, amount in per_request(caps):
+            taken = run.reservation.cost_micro + micro if limit.is_cost else run.reservation.tokens + beyond
+            if taken > amount:
+                return BridgeError(limit.code, "Stopped: the answer may already cost more than one may.")
+        for limit, _, left in self._ledger.remaining(key.name, key.limits):
+            if limit.what != "requests" and (micro if limit.is_cost else beyond) > left:
+                return BridgeError(limit.code, "Stopped: the answer may already have used up what this key had left.")
         return None
 
 

@@ -11,8 +11,7 @@ from bridge.errors import BridgeError
 from bridge.http.context import admin_blueprint, audit, engine_of, json_body, service_of
 from bridge.http.me import example
 from bridge.keys.keys import Key
-from bridge.limits import Limits, effective
-from bridge.settings import LIMIT_DEFAULTS
+from bridge.limits import DEFAULTS, Limits, WrongLimit, effective
 
 blueprint = admin_blueprint("admin", __name__)
 
@@ -30,7 +29,7 @@ def list_keys() -> Response:
 @blueprint.post("/keys")
 def create_key() -> Response:
     """Make a key; the answer is the only one that shows it."""
-    body = json_body((*_FIELDS, *LIMIT_DEFAULTS))
+    body = json_body((*_FIELDS, *DEFAULTS))
     name = body.get("name")
     if not isinstance(name, str):
         raise BridgeError("invalid_request", "name is missing or not a text.")
@@ -52,7 +51,7 @@ def show_key(name: str) -> Response:
 @blueprint.patch("/keys/<name>")
 def change_key(name: str) -> Response:
     """Change limits or fields; what is not named stays. Acts on the next request."""
-    body = json_body((*_FIELDS[1:], *LIMIT_DEFAULTS))
+    body = json_body((*_FIELDS[1:], *DEFAULTS))
     before, after = service_of().keys.update(name, limits=_limits(body), **_details(body))
     audit("key_changed", name, before=_audited(before), after=_audited(after))
     return jsonify({"message": f"Key {name} changed.", **_named(after)})
@@ -139,7 +138,10 @@ def _rotating_until(key: Key) -> str | None:
 
 
 def _limits(body: dict[str, Any]) -> Limits:
-    return Limits.parse({name: value for name, value in body.items() if name in LIMIT_DEFAULTS})
+    try:
+        return Limits.parse({name: value for name, value in body.items() if name in DEFAULTS})
+    except WrongLimit as error:
+        raise BridgeError("invalid_request", str(error), field=error.name) from None
 
 
 def _details(body: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from bridge.http.address import AddressLimiter, client_address
 from bridge.http.body import EXTENSION, Intake, Request, Waiting
 from bridge.http.context import Edge, service_of, sessions_of
 from bridge.http.session import Sessions
+from bridge.limits import DEFAULTS, summed
 from bridge.service import Service
 from bridge.wire.apis import APIS, api_at
 
@@ -67,7 +68,7 @@ _SHOWN_HEADERS = (
     "Preference-Applied",
     "Idempotent-Replayed",
     "X-Bridge-Cost-Usd",
-    *(f"X-Bridge-Remaining-{what}-{window}" for what in ("Requests", "Tokens", "Cost") for window in ("Day", "Month")),
+    *(limit.header for limit, _, _ in summed(dict.fromkeys(DEFAULTS, 1))),
 )
 #: Paths that a web page may ask where something is generated.
 _GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.paths)

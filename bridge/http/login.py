@@ -20,7 +20,7 @@ from bridge.http.context import (
     sessions_of,
 )
 from bridge.http.session import Session
-from bridge.settings import LIMIT_DEFAULTS
+from bridge.limits import rows
 
 blueprint = Blueprint("login", __name__, url_prefix="/admin")
 
@@ -87,9 +87,6 @@ def session_view(session: Session) -> dict[str, Any]:
         "timezone": str(settings.zone),
         "logPrompts": settings.log_prompts,
         "defaultModels": {"claude": settings.claude_default_model, "codex": settings.codex_default_model},
-        "limits": [
-            {"name": name, "text": text, "default": settings.default_limits.get(name, 0)}
-            for name, (_, text) in LIMIT_DEFAULTS.items()
-        ],
+        "limits": [{**row, "default": settings.default_limits.get(row["name"], 0)} for row in rows()],
         "codes": [{"code": name, "status": code.status} for name, code in CODES.items()],
     }

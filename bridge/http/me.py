@@ -11,7 +11,7 @@ from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.keys.keys import PROVIDERS, Key, may_use
-from bridge.limits import effective
+from bridge.limits import WINDOWS, effective, rows
 from bridge.sandbox import host
 from bridge.types import ModelChoice
 
@@ -90,10 +90,9 @@ def own_view(key: Key) -> dict[str, Any]:
     settings = service.settings
     caps = effective(key.limits, settings.default_limits)
     usage = service.ledger.usage(key.name)
-    remaining: dict[str, dict[str, float]] = {"today": {}, "thisMonth": {}}
-    for (what, window), left in service.ledger.remaining(key.name, key.limits).items():
-        place = remaining["today" if window == "day" else "thisMonth"]
-        place["costUsd" if what == "cost" else what] = left / 1e6 if what == "cost" else left
+    remaining: dict[str, dict[str, float]] = {window.field: {} for window in WINDOWS}
+    for limit, window, left in service.ledger.remaining(key.name, key.limits):
+        remaining[window.field][limit.field] = limit.shown(left)
     models = {}
     for status in engine.statuses():
         if key.providers is None or status.name in key.providers:
@@ -107,6 +106,7 @@ def own_view(key: Key) -> dict[str, Any]:
         "status": key.status(service.clock.now()),
         "expiresAt": None if key.expires_at is None else iso(key.expires_at),
         "limits": caps.to_wire(),
+        "limitTable": rows(),
         "usage": usage,
         "remaining": remaining,
         "resetsAt": service.ledger.resets_at(),

@@ -29,6 +29,7 @@ from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import edge, require_admin, service_of
 from bridge.keys.keys import PROVIDERS
+from bridge.limits import WINDOWS
 from bridge.sandbox.host import descendants, resident_bytes
 from bridge.service import Service
 from bridge.types import RunRecord
@@ -203,7 +204,7 @@ class _Now(Collector):
         ledger = self._service.ledger
         totals = ledger.totals()
         reserved = totals["reserved"]
-        spent = {"day": totals["today"]["costUsd"], "month": totals["thisMonth"]["costUsd"]}
+        spent = {window.name: totals[window.field]["costUsd"] for window in WINDOWS}
         yield _gauge("spent_usd", "Dollars charged in the running day and month.", ["window"], spent)
         yield _gauge("reserved_usd", "Dollars held by running requests.", [], {"": reserved["costUsd"]})
         yield _gauge("reserved_tokens", "Tokens held by running requests.", [], {"": reserved["tokens"]})

@@ -18,6 +18,7 @@ from bridge.http.context import engine_of
 from bridge.http.disconnect import watch
 from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
+from bridge.limits import dollars
 from bridge.records.jobs import Repeat
 from bridge.types import Finished, GenerationRequest
 from bridge.wire.api import Api, Ended, Events, Generation
@@ -133,7 +134,6 @@ def _preference() -> _Preference:
 def remaining_headers(ledger: Ledger, key: Key) -> dict[str, str]:
     """`X-Bridge-Remaining-…` for the limits that the key has."""
     headers = {}
-    for (what, window), left in ledger.remaining(key.name, key.limits).items():
-        shown = f"{left / 1e6:.6f}" if what == "cost" else str(left)
-        headers[f"X-Bridge-Remaining-{what.capitalize()}-{window.capitalize()}"] = shown
+    for limit, _, left in ledger.remaining(key.name, key.limits):
+        headers[limit.header] = f"{dollars(left):.6f}" if limit.is_cost else str(left)
     return headers

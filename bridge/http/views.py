@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
-from bridge.settings import LIMIT_DEFAULTS
 from bridge.types import MODEL_PATTERN, RunRecord
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -21,16 +21,16 @@ Provider = Literal["claude", "codex"]
 Limit = Annotated[float, Meta(ge=0)]
 #: A limit as it is asked for: whole numbers, and dollars with up to six decimals.
 Asked = {
-    name: Annotated[float, Meta(ge=0, le=10**9, extra_json_schema={"multipleOf": 0.000001})]
-    if name.startswith("maxCost")
+    limit.name: Annotated[float, Meta(ge=0, le=10**9, extra_json_schema={"multipleOf": 0.000001})]
+    if limit.is_cost
     else Annotated[int, Meta(ge=0, le=10**12)]
-    for name in LIMIT_DEFAULTS
+    for limit in LIMITS
 }
 Models = Annotated[
     list[Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]], Meta(max_length=100)
 ]
 
-LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in LIMIT_DEFAULTS])
+LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in Asked])
 LimitsView.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
 
 
@@ -98,25 +98,11 @@ class TotalsView(msgspec.Struct, rename="camel"):
     cost_usd: float
 
 
-class Window(TotalsView, rename="camel"):
+class WindowView(TotalsView, rename="camel"):
     """What was used in a day or a month; `assumed_usd` of it was never told by a CLI."""
 
     errors: int
     assumed_usd: float
-
-
-class KeyUsage(msgspec.Struct, rename="camel"):
-    """The usage of a key."""
-
-    today: Window
-    this_month: Window
-    reserved: TotalsView
-
-
-class OwnUsage(KeyUsage, rename="camel"):
-    """The usage of your key."""
-
-    last_used_at: Time | None
 
 
 class Left(msgspec.Struct, rename="camel"):
@@ -127,18 +113,32 @@ class Left(msgspec.Struct, rename="camel"):
     cost_usd: float | UnsetType = UNSET
 
 
-class Remaining(msgspec.Struct, rename="camel"):
-    """What is left."""
+def _by_window(name: str, text: str, shape: Any, *more: tuple[str, Any]) -> Any:
+    """A type with a field for each window."""
+    made = msgspec.defstruct(name, [*((window.field, shape) for window in WINDOWS), *more])
+    made.__doc__ = text
+    return made
 
-    today: Left
-    this_month: Left
+
+KeyUsage = _by_window("KeyUsage", "The usage of a key.", WindowView, ("reserved", TotalsView))
+OwnUsage = _by_window(
+    "OwnUsage", "The usage of your key.", WindowView, ("reserved", TotalsView), ("lastUsedAt", Time | None)
+)
+Remaining = _by_window("Remaining", "What is left.", Left)
+Resets = _by_window("Resets", "When the running windows end.", Time)
 
 
-class Resets(msgspec.Struct, rename="camel"):
-    """When the running day and month end."""
+class LimitRow(msgspec.Struct):
+    """A limit, for pages that show it: where it stands, and what it limits. `window` and `field` lead to what was used
+    of it, `title` says what that is; they are empty for a limit on what does not add up."""
 
-    today: Time
-    this_month: Time
+    name: str
+    group: str
+    unit: str
+    label: str
+    window: str
+    field: str
+    title: str
 
 
 class ProviderModels(msgspec.Struct):
@@ -156,9 +156,10 @@ class Me(msgspec.Struct, rename="camel"):
     status: Literal["active"]
     expires_at: Time | None
     limits: LimitsView  # type: ignore[valid-type]
-    usage: OwnUsage
-    remaining: Remaining
-    resets_at: Resets
+    limit_table: list[LimitRow]
+    usage: OwnUsage  # type: ignore[valid-type]
+    remaining: Remaining  # type: ignore[valid-type]
+    resets_at: Resets  # type: ignore[valid-type]
     timezone: str
     models: dict[str, ProviderModels]
 
@@ -174,7 +175,7 @@ class KeyView(msgspec.Struct, rename="camel"):
     ending: str
     limits: LimitsView  # type: ignore[valid-type]
     own_limits: dict[str, float]
-    usage: KeyUsage
+    usage: KeyUsage  # type: ignore[valid-type]
     models: list[str] | None
     providers: list[Provider] | None
     note: str
@@ -322,5 +323,5 @@ class Overview(msgspec.Struct, rename="camel"):
     draining: bool
     keys: int
     timezone: str
-    resets_at: Resets
+    resets_at: Resets  # type: ignore[valid-type]
     problems: list[str]

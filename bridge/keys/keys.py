@@ -13,7 +13,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
-from bridge.limits import Limits
+from bridge.limits import Limits, WrongLimit
 from bridge.store.document import REPAIR_HINT, Document
 from bridge.store.files import unbroken
 from bridge.types import MODEL_PATTERN
@@ -159,7 +159,7 @@ def from_disk(rows: Any) -> list[Key]:
     try:
         stored = msgspec.convert(rows, list[StoredKey])
         keys = [Key(**{**msgspec.structs.asdict(s), "limits": Limits.parse(s.limits)}) for s in stored]
-    except (msgspec.ValidationError, BridgeError) as error:
+    except (msgspec.ValidationError, WrongLimit) as error:
         raise ValueError(str(error)) from None
     for names, what in (
         ([key.name for key in keys], "name"),

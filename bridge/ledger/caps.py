@@ -11,7 +11,7 @@ from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.ledger.pricing import Price, affordable_output, ceiling_cost
 from bridge.ledger.tallies import MINUTE_S, Tally
-from bridge.limits import LIMITS, Caps, Limit, Moment, Window, dollars, summed
+from bridge.limits import Caps, Limit, Moment, Window, dollars, per_request, summed
 
 MINIMUM_OUTPUT_TOKENS = 256
 """An answer that could only be shorter than this is not begun, unless no more was asked for."""
@@ -72,17 +72,11 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
 
 def _bounds(caps: Caps, tally: Tally, now: Moment) -> list[_Bound]:
     """What holds for one request, and for what adds up in the windows."""
-    found = [
-        _Bound(limit, caps[limit.name])
-        for limit in LIMITS
-        if limit.window == "request" and limit.what != "output" and caps[limit.name]
-    ]
+    found = [_Bound(limit, amount) for limit, amount in per_request(caps)]
     sums = {name: (tally.used(span), tally.held(span)) for name, span in now.spans.items()}
     for limit, window, amount in summed(caps):
         used, held = sums[window.name]
-        found.append(
-            _Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name))
-        )
+        found.append(_Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name)))
     return found
 
 

@@ -25,11 +25,10 @@ import gevent.event
 import msgspec
 from gevent.lock import BoundedSemaphore
 
-from bridge.clock import day_of, iso, month_of, parse_iso
+from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError, StoreError
-from bridge.limits import effective, money
+from bridge.limits import WINDOWS, Caps, Moment, effective, money, summed
 from bridge.service import Service
-from bridge.settings import LIMIT_DEFAULTS
 from bridge.types import RunRecord
 
 log = logging.getLogger("bridge")
@@ -68,62 +67,42 @@ class Alert(msgspec.Struct, frozen=True):
     mark: str
 
 
-_PER_WINDOW = {
-    name: ("today" if name.endswith("Day") else "thisMonth", field)
-    for name in LIMIT_DEFAULTS
-    for what, field in (("Requests", "requests"), ("Tokens", "tokens"), ("Cost", "costUsd"))
-    if name in (f"max{what}PerDay", f"max{what}PerMonth")
-}
-"""Limit -> (window, field) of the usage that counts against it."""
-
-
-def refusal_of(limit: str) -> str:
-    """The error code of a limit per day or month: maxCostPerDay -> cost_per_day."""
-    what, window = limit.removeprefix("max").split("Per")
-    return f"{what}_per_{window}".lower()
-
-
 def key_alerts(
-    name: str,
-    limits: Mapping[str, float],
-    usage: Mapping[str, Any],
-    windows: Mapping[str, str],
-    refused: frozenset[str],
+    name: str, caps: Caps, usage: Mapping[str, Any], windows: Mapping[str, str], refused: frozenset[str]
 ) -> Iterator[Alert]:
-    """Alerts about how much of its limits per day and month a key has used.
+    """Alerts about how much of its limits per day, month and so on a key has used.
 
-    `limits` and `usage` are as the API shows them, `windows` names the running day and month (`today`,
-    `thisMonth`), and `refused` has the codes of limits that refused a request of this key: a limit of which
-    nothing more can be had is used up, also where a few cents of it are left.
+    `usage` is as the API shows it, `windows` names the running ones by their fields (`today`: `2026-11-20`), and
+    `refused` has the codes of limits that refused a request of this key: a limit of which nothing more can be had is
+    used up, also where a few cents of it are left.
     """
-    for limit, (window, field) in _PER_WINDOW.items():
-        most = limits[limit]
-        if not most:
-            continue
-        used = usage[window][field]
+    for limit, window, amount in summed(caps):
+        most, used = limit.shown(amount), usage[window.field][limit.field]
         percent = 100 * used / most
-        if percent >= LEVELS[0] and refusal_of(limit) in refused:
+        if percent >= LEVELS[0] and limit.code in refused:
             percent = 100
         reached = [level for level in LEVELS if percent >= level]
         if not reached:
             continue
-        amounts = f"{money(used)} of {money(most)}" if field == "costUsd" else f"{used:,} of {most:,}"
+        amounts = f"{money(used)} of {money(most)}" if limit.is_cost else f"{used:,} of {most:,}"
         share = "used up its" if reached[-1] == 100 else f"used {reached[-1]} % of its"
         yield Alert(
             "key_limit",
             name,
-            f"The key {name} has {share} {LIMIT_DEFAULTS[limit][1]}: {amounts}.",
-            f"key_limit:{name}:{limit}:{windows[window]}:{most:g}:{reached[-1]}",
+            f"The key {name} has {share} {limit.text}: {amounts}.",
+            f"key_limit:{name}:{limit.name}:{windows[window.field]}:{most:g}:{reached[-1]}",
         )
 
 
 def spend_alerts(totals: Mapping[str, Any], windows: Mapping[str, str], most: Mapping[str, float]) -> Iterator[Alert]:
     """Alerts about what all keys together have spent; `most` has dollars for `today` and `thisMonth`, 0 for none."""
-    for window, text in (("today", "today"), ("thisMonth", "this month")):
-        spent = totals[window]["costUsd"]
-        if most[window] and spent >= most[window]:
-            message = f"All keys together have spent {money(spent)} {text}; the alert is set to {money(most[window])}."
-            yield Alert("spend", "all keys", message, f"spend:{windows[window]}")
+    for window in WINDOWS:
+        spent, alert_at = totals[window.field]["costUsd"], most.get(window.field)
+        if alert_at and spent >= alert_at:
+            message = (
+                f"All keys together have spent {money(spent)} {window.text}; the alert is set to {money(alert_at)}."
+            )
+            yield Alert("spend", "all keys", message, f"spend:{windows[window.field]}")
 
 
 def provider_down(name: str, problem: str) -> Alert:
@@ -391,10 +370,10 @@ class Alerts:
         service, windows = self._service, self._windows()
         for name, codes in refused.items():
             try:
-                limits = effective(service.keys.get(name).limits, service.settings.default_limits).to_wire()
+                caps = effective(service.keys.get(name).limits, service.settings.default_limits)
             except BridgeError:
                 continue  # revoked meanwhile
-            self._raise_all(key_alerts(name, limits, service.ledger.usage(name), windows, frozenset(codes)))
+            self._raise_all(key_alerts(name, caps, service.ledger.usage(name), windows, frozenset(codes)))
         most = {"today": service.settings.alert_cost_per_day, "thisMonth": service.settings.alert_cost_per_month}
         self._raise_all(spend_alerts(service.ledger.totals(), windows, most))
 
@@ -433,8 +412,8 @@ class Alerts:
         self._raise_all(backup_alerts(notes, good_age_s))
 
     def _windows(self) -> dict[str, str]:
-        day = day_of(self._service.clock.now(), self._service.settings.zone)
-        return {"today": day, "thisMonth": month_of(day)}
+        now = Moment.of(self._service.clock.now(), self._service.settings.zone)
+        return {span.window.field: span.key for span in now.spans.values()}
 
     # --- raising -----------------------------------------------------------------------------------------
 

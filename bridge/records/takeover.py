@@ -15,7 +15,7 @@ from bridge.errors import BridgeError
 from bridge.keys.keys import KeyBook
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.tallies import Counts
-from bridge.limits import MICRO, Limits
+from bridge.limits import MICRO, Limits, WrongLimit
 from bridge.records.runlog import RequestLog
 from bridge.types import RunRecord
 
@@ -121,6 +121,8 @@ def _take_key(foreign: ForeignKey, keys: KeyBook, result: Result) -> None:
         limits = Limits.parse(foreign.limits)
         keys.import_key(foreign.name, foreign.sha256, limits, created_at=created_at, note="imported")
         result.keys_added.append(foreign.name)
+    except WrongLimit as error:
+        result.refused.append(f"{foreign.name[:50]}: {error}")
     except BridgeError as error:
         if error.code == "storage_failed":
             raise

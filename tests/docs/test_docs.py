@@ -12,8 +12,9 @@ import pytest
 from bridge.cli import main
 from bridge.errors import CODES
 from bridge.http.app import create_app
+from bridge.limits import DEFAULTS
 from bridge.service import Service
-from bridge.settings import LIMIT_DEFAULTS, TABLE, Settings
+from bridge.settings import TABLE, Settings
 from bridge.wire.native import GenerateBody
 from tools.docs import COMPATIBILITY, CONFIGURATION, compatibility, configuration
 
@@ -104,7 +105,7 @@ def test_every_field_of_a_request_is_in_the_api(field: str) -> None:
     assert f"| `{field}` |" in API
 
 
-@pytest.mark.parametrize("limit", LIMIT_DEFAULTS)
+@pytest.mark.parametrize("limit", DEFAULTS)
 def test_every_limit_is_in_the_api(limit: str) -> None:
     assert f"`{limit}`" in API
 

@@ -178,7 +178,7 @@ def test_an_answer_that_was_cut_is_not_checked() -> None:
 
 def reserved(input_tokens: int, output_tokens: int, cost_micro: int | None = None) -> Reservation:
     cost = ceiling_cost(PRICE, input_tokens, output_tokens) if cost_micro is None else cost_micro
-    return Reservation("run_1", "ada", "claude", "m", 0.0, "day", "month", input_tokens, output_tokens, cost)
+    return Reservation("run_1", "ada", "claude", "m", 0.0, "day", input_tokens, output_tokens, cost)
 
 
 def attempt(reservation: Reservation, usage: Usage, cost_micro: int | None = None, **asked: Any) -> Attempt | None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.clock import Clock, day_of, iso, month_of, next_day_at, next_month_at, parse_iso
+from bridge.clock import Clock, day_of, iso, parse_iso
+from bridge.limits import Moment, spans_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = [ZoneInfo(name) for name in ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Apia")]
@@ -24,7 +25,7 @@ def test_a_day_begins_at_local_midnight() -> None:
     assert day_of(at("2026-07-01T21:59:59Z"), BERLIN) == "2026-07-01"
     assert day_of(at("2026-07-01T22:00:00Z"), BERLIN) == "2026-07-02"
     assert day_of(at("2026-07-01T22:00:00Z"), UTC) == "2026-07-01"
-    assert month_of("2026-07-01") == "2026-07"
+    assert spans_of("2026-07-01")["month"].key == "2026-07"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_a_day_begins_at_local_midnight() -> None:
     ],
 )
 def test_a_day_ends_at_the_next_local_midnight(moment: str, zone: str, end: str) -> None:
-    assert iso(next_day_at(at(moment), ZoneInfo(zone))) == end.replace("Z", ".000Z")
+    assert iso(Moment.of(at(moment), ZoneInfo(zone)).ends_at("day")) == end.replace("Z", ".000Z")
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,12 @@ def test_a_day_ends_at_the_next_local_midnight(moment: str, zone: str, end: str)
     ],
 )
 def test_a_month_ends_at_local_midnight_too(moment: str, zone: str, end: str) -> None:
-    assert iso(next_month_at(at(moment), ZoneInfo(zone))) == end.replace("Z", ".000Z")
+    assert iso(Moment.of(at(moment), ZoneInfo(zone)).ends_at("month")) == end.replace("Z", ".000Z")
 
 
 @given(st.floats(min_value=0, max_value=4e9), st.sampled_from(ZONES))
 def test_the_end_of_a_day_is_the_first_moment_of_another(moment: float, zone: ZoneInfo) -> None:
-    end = next_day_at(moment, zone)
+    end = Moment.of(moment, zone).ends_at("day")
     assert moment < end <= moment + 26 * 3600
     assert day_of(moment, zone) < day_of(end, zone)
     assert day_of(end - 1, zone) == day_of(moment, zone)
@@ -67,9 +68,9 @@ def test_the_end_of_a_day_is_the_first_moment_of_another(moment: float, zone: Zo
 
 @given(st.floats(min_value=0, max_value=4e9), st.sampled_from(ZONES))
 def test_the_end_of_a_month_is_the_first_moment_of_the_next(moment: float, zone: ZoneInfo) -> None:
-    end = next_month_at(moment, zone)
+    end = Moment.of(moment, zone).ends_at("month")
     assert moment < end <= moment + 32 * 86400
-    assert month_of(day_of(end - 1, zone)) == month_of(day_of(moment, zone))
+    assert spans_of(day_of(end - 1, zone))["month"] == spans_of(day_of(moment, zone))["month"]
     assert day_of(end, zone).endswith("-01")
 
 

@@ -251,7 +251,7 @@ def test_what_is_held_counts_as_if_it_were_used(tmp_path, limits, fits):
 
 def test_a_changed_limit_holds_for_the_next_request_while_runs_are_in_flight(desk):
     desk.reserve(), desk.reserve()
-    tight = msgspec.structs.replace(desk.key, limits=desk.key.limits.merge(Limits(max_concurrent=2)))
+    tight = msgspec.structs.replace(desk.key, limits=desk.key.limits.merge(Limits(maxConcurrent=2)))
     with pytest.raises(BridgeError, match="2 requests running at once"):
         desk.reserve(key=tight)
     desk.reserve()

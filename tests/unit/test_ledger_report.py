@@ -7,10 +7,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.clock import parse_iso
-from bridge.ledger.caps import Moment
 from bridge.ledger.report import daily, nearest_cap
 from bridge.ledger.tallies import Counts, Import, Reservation, Reserve, Tallies
-from bridge.limits import Limits, effective
+from bridge.limits import Limits, Moment, effective
 
 TODAY = "2026-11-20"
 NOW = Moment.of(parse_iso("2026-11-20T12:00:00Z"), ZoneInfo("UTC"))
@@ -53,7 +52,7 @@ def test_one_key_alone_and_one_that_nobody_knows() -> None:
 
 def test_the_nearest_cap_is_the_one_of_which_most_is_used_or_held() -> None:
     tallies = accounts_of(("ada", TODAY, 1), ("ada", "2026-11-02", 7))
-    held = Reservation("run_1", "ada", "claude", "m", NOW.at, NOW.day, NOW.month, 10, 10, 500_000)
+    held = Reservation("run_1", "ada", "claude", "m", NOW.at, NOW.day, 10, 10, 500_000)
     tallies.apply(Reserve(held))
     caps = effective(Limits.parse({"maxCostPerDay": 2, "maxCostPerMonth": 100, "maxRequestsPerDay": 10}), {})
     nearest = nearest_cap(caps, tallies["ada"], NOW)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import SettingsError
+from bridge.limits import BY_NAME
 from bridge.settings import TABLE, Settings, default_limit_variable
 
 DEFAULTS = {
@@ -76,7 +77,7 @@ def test_a_default_limit_can_be_set_and_zero_is_no_limit() -> None:
     env = {"BRIDGE_DEFAULT_MAX_COST_PER_DAY": "0.5", "BRIDGE_DEFAULT_MAX_REQUESTS_PER_MINUTE": "0"}
     limits = Settings.load(env).default_limits
     assert (limits["maxCostPerDay"], limits["maxRequestsPerMinute"], limits["maxConcurrent"]) == (0.5, 0, 4)
-    assert default_limit_variable("maxCostPerDay") == "BRIDGE_DEFAULT_MAX_COST_PER_DAY"
+    assert default_limit_variable(BY_NAME["maxCostPerDay"]) == "BRIDGE_DEFAULT_MAX_COST_PER_DAY"
 
 
 def test_every_mistake_is_told_at_once() -> None:

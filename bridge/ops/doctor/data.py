@@ -11,7 +11,7 @@ from typing import Any
 from bridge.clock import Clock, parse_iso
 from bridge.errors import StoreError
 from bridge.keys.keys import from_disk
-from bridge.limits import effective
+from bridge.limits import effective, summed
 from bridge.ops import repair as repairs
 from bridge.ops.alerts import BACKUP_OVERDUE_S, LOW_DISK_BYTES
 from bridge.ops.doctor import Finding, fail, ok, warn
@@ -99,7 +99,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     open_ended = [
         key.name
         for key in keys
-        if not (caps := effective(key.limits, settings.default_limits)).max_cost_per_day and not caps.max_cost_per_month
+        if not any(limit.is_cost for limit, _, _ in summed(effective(key.limits, settings.default_limits)))
     ]
     if open_ended:
         names = ", ".join(open_ended[:5]) + (" …" if len(open_ended) > 5 else "")

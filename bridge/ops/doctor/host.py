@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bridge.clock import Clock, iso, next_day_at
+from bridge.clock import Clock, iso
+from bridge.limits import Moment
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.sandbox.host import CLAUDE_PROCESS_BYTES, DEFAULT_USER, may_change_users, total_bytes
 from bridge.service import RESERVED_BYTES, slots, warm_processes
@@ -88,7 +89,7 @@ def _clock(settings: Settings) -> Iterator[Finding]:
     else:
         yield ok("clock", iso(now))
     local = datetime.fromtimestamp(now, settings.zone)
-    ends = iso(next_day_at(now, settings.zone))
+    ends = iso(Moment.of(now, settings.zone).ends_at("day"))
     yield ok("zone", f"{settings.zone}, where it is {local:%H:%M}; today's caps end at {ends}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge.clock import Clock, iso
+from bridge.limits import Limits, effective, summed
 from bridge.ops.alerts import Rejected, body_of, format_of, send
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.settings import Settings
@@ -57,7 +58,7 @@ def _admin_key(settings: Settings) -> Iterator[Finding]:
         yield warn("admin key", f"from the settings; {len(key)} characters that somebody might guess", todo)
     else:
         yield ok("admin key", f"from the settings, {len(key)} characters")
-    if not settings.default_limits["maxCostPerDay"] and not settings.default_limits["maxCostPerMonth"]:
+    if not any(limit.is_cost for limit, _, _ in summed(effective(Limits(), settings.default_limits))):
         todo = "Set BRIDGE_DEFAULT_MAX_COST_PER_DAY."
         yield warn("default limits", "a key made without limits may spend without end", todo)
 
