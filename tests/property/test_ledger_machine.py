@@ -24,25 +24,20 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from bridge.clock import day_of
 from bridge.errors import BridgeError
 from bridge.ledger.tallies import Reservation
-from bridge.limits import Limits, effective
+from bridge.limits import LIMITS, Limits, Moment, Span, effective, per_request, spans_of, summed
 from bridge.types import Charge, Usage
 from tests.support.ledger import UNLIMITED, Desk, FrozenClock, key_with
 
 NAMES = ("alice", "bob")
-LIMITS = st.fixed_dictionaries(
-    {},
-    optional={
-        "maxRequestsPerDay": st.integers(1, 12),
-        "maxRequestsPerMonth": st.integers(1, 20),
-        "maxTokensPerDay": st.integers(300, 20_000),
-        "maxTokensPerMonth": st.integers(300, 40_000),
-        "maxCostPerDay": st.integers(1, 300).map(lambda n: n / 1000),
-        "maxCostPerMonth": st.integers(1, 600).map(lambda n: n / 1000),
-        "maxCostPerRequest": st.integers(1, 100).map(lambda n: n / 1000),
-        "maxConcurrent": st.integers(1, 6),
-        "maxRequestsPerMinute": st.integers(1, 8),
-    },
-)
+#: what is limited -> values around what a few runs need: tight ones, and some that never bind
+AMOUNTS = {
+    "requests": st.integers(1, 20),
+    "tokens": st.integers(300, 40_000),
+    "cost": st.integers(1, 600).map(lambda n: n / 1000),
+    "output": st.integers(100, 4000),
+    "concurrent": st.integers(1, 6),
+}
+GIVEN = st.fixed_dictionaries({}, optional={limit.name: AMOUNTS[limit.what] for limit in LIMITS})
 #: around midnights, ends of months and of the year, and both changes of daylight saving in Berlin
 MOMENTS = st.sampled_from(
     [
@@ -76,6 +71,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.open: dict[str, Reservation] = {}
         self.booked: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         self.forgiven: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.spans: dict[str, Span] = {}
         self.logged: dict[str, Charge] = {}
         self.acknowledged = 0
         self.number = 0
@@ -89,8 +85,9 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- the model ---
 
     def book(self, reservation: Reservation, charge: Charge) -> None:
-        for window in (reservation.day, reservation.month):
-            sums = self.booked[reservation.key_name, window]
+        for span in spans_of(reservation.day).values():
+            self.spans[span.key] = span
+            sums = self.booked[reservation.key_name, span.key]
             for place, amount in enumerate((1, charge.usage.total, charge.cost_micro)):
                 sums[place] += amount
 
@@ -103,26 +100,27 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def shown(self, name: str, window: str) -> list[int]:
         """What the ledger has booked, read past its own views."""
-        counts = self.desk.ledger._books.tallies[name].booked(window)
-        return [counts.requests, counts.tokens, counts.cost_micro] if counts else [0, 0, 0]
+        counts = self.desk.ledger._books.tallies[name].booked(self.spans[window].days)
+        return [counts.requests, counts.tokens, counts.cost_micro]
 
     def check_cap(self, name: str) -> None:
         """Right after an admission: used and held together are within every cap."""
         caps = effective(self.keys[name].limits, {})
         account = self.desk.ledger._books.tallies[name]
-        day = day_of(self.desk.clock.now(), self.desk.zone)
-        for window, suffix in ((day, "day"), (day[:7], "month")):
-            used, held = account.used(window), account.held(window)
-            for what, taken in (
-                ("requests", used.requests + held.requests),
-                ("tokens", used.tokens + held.tokens),
-                ("cost", used.cost_micro + held.cost_micro),
-            ):
-                limit = getattr(caps, f"max_{what}_per_{suffix}")
-                assert not limit or taken <= limit
-        assert not caps.max_concurrent or len(account.open) <= caps.max_concurrent
+        now = Moment.of(self.desk.clock.now(), self.desk.zone)
+        for limit, window, amount in summed(caps):
+            span = now.spans[window.name]
+            assert account.used(span).of(limit.what) + account.held(span).of(limit.what) <= amount
+        assert not caps["maxConcurrent"] or len(account.open) <= caps["maxConcurrent"]
         recent = account.minute_ages_s(self.desk.clock.now())
-        assert not caps.max_requests_per_minute or len(recent) <= caps.max_requests_per_minute
+        assert not caps["maxRequestsPerMinute"] or len(recent) <= caps["maxRequestsPerMinute"]
+
+    def check_reservation(self, reservation: Reservation) -> None:
+        """What one run may use is within the caps on one request."""
+        caps = effective(self.keys[reservation.key_name].limits, {})
+        for limit, amount in per_request(caps):
+            assert (reservation.cost_micro if limit.is_cost else reservation.tokens) <= amount
+        assert not caps["maxOutputTokens"] or reservation.output_tokens <= caps["maxOutputTokens"]
 
     def remember_size(self) -> None:
         self.acknowledged = (self.desk.folder / "usage.jsonl").stat().st_size
@@ -138,11 +136,12 @@ class LedgerMachine(RuleBasedStateMachine):
             return None
         self.open[reservation.id] = reservation
         self.check_cap(name)
+        self.check_reservation(reservation)
         return reservation
 
     # --- rules ---
 
-    @initialize(limits=LIMITS)
+    @initialize(limits=GIVEN)
     def begin(self, limits: dict[str, float]) -> None:
         self.change_limits("alice", limits)
 
@@ -179,8 +178,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def reset(self, name: str) -> None:
         self.desk.ledger.reset(name)
         day = day_of(self.desk.clock.now(), self.desk.zone)
-        for window in (day, day[:7]):
-            self.forgiven[name, window] = list(self.booked[name, window])
+        for span in spans_of(day).values():
+            self.spans[span.key] = span
+            self.forgiven[name, span.key] = list(self.booked[name, span.key])
         self.remember_size()
 
     @rule(run=consumes(runs))
@@ -195,7 +195,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if run in self.open:
             self.logged[run] = Charge(Usage(output_tokens=1), cost)
 
-    @rule(name=st.sampled_from(NAMES), limits=LIMITS)
+    @rule(name=st.sampled_from(NAMES), limits=GIVEN)
     def change_limits(self, name: str, limits: dict[str, float]) -> None:
         changed = Limits.parse({**UNLIMITED, **limits})
         self.keys[name] = msgspec.structs.replace(self.keys[name], limits=changed)
@@ -293,7 +293,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_was_acknowledged_is_booked_exactly(self) -> None:
         for (name, window), sums in self.booked.items():
             assert self.shown(name, window) == sums
-            used = self.desk.ledger._books.tallies[name].used(window)
+            used = self.desk.ledger._books.tallies[name].used(self.spans[window])
             counted = [booked - off for booked, off in zip(sums, self.forgiven[name, window], strict=True)]
             assert [used.requests, used.tokens, used.cost_micro] == counted
 

@@ -22,6 +22,11 @@ def make(tmp_path, **how):
     return Desk(tmp_path / "data", **how)
 
 
+def left(desk, key):
+    """What is left of the limits of a key."""
+    return {limit.name: left for limit, _, left in desk.ledger.remaining("alice", key.limits)}
+
+
 # --- reserve and settle ---
 
 
@@ -276,7 +281,7 @@ def test_a_run_counts_for_the_day_on_which_it_was_admitted(tmp_path):
     desk = make(tmp_path, clock=FrozenClock("2026-11-30T23:59:00Z"))
     reservation = desk.reserve()
     desk.clock.set("2026-12-01T00:01:00Z")
-    assert desk.ledger.remaining("alice", key_with(maxRequestsPerDay=5).limits)[("requests", "day")] == 5
+    assert left(desk, key_with(maxRequestsPerDay=5)) == {"maxRequestsPerDay": 5}
     desk.settle(reservation)
     assert desk.today()["requests"] == 0
     assert desk.ledger.usage("alice")["thisMonth"]["requests"] == 0
@@ -334,9 +339,9 @@ def test_remaining_is_told_for_the_limits_that_the_key_has(tmp_path):
     desk = make(tmp_path, maxCostPerDay=1, maxTokensPerMonth=5000)
     desk.spend(cost_micro=2_000, tokens=50)
     desk.reserve(100, 1000)
-    assert desk.ledger.remaining("alice", desk.key.limits) == {
-        ("cost", "day"): 1_000_000 - 2_000 - 15_375,
-        ("tokens", "month"): 5000 - 50 - 1100,
+    assert left(desk, desk.key) == {
+        "maxCostPerDay": 1_000_000 - 2_000 - 15_375,
+        "maxTokensPerMonth": 5000 - 50 - 1100,
     }
 
 
