@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.lock import RLock
 from gevent.server import StreamServer
 from gunicorn.app.base import BaseApplication
@@ -38,8 +39,8 @@ log = logging.getLogger("bridge")
 KEEP_ALIVE_S = 120
 #: What running requests get to end in after SIGTERM, in seconds.
 DRAIN_S = 25.0
-#: For the last bytes of finished answers, in seconds.
-FLUSH_S = 0.3
+#: What requests that are being answered get for their last bytes once all runs have ended, in seconds.
+FLUSH_S = 1.0
 #: After which the arbiter kills a worker that does not end, in seconds.
 GRACEFUL_TIMEOUT_S = 40
 #: How long a worker waits for the data folder while its predecessor still drains, in seconds.
@@ -58,6 +59,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     #: set once the service is open: ends everything, and this process
     finish: Callable[[], None] = partial(os._exit, 0)
     ending = False
+    #: requests that are being answered
+    answering = 0
 
     #: what every connection waits in for its next request
     waiting = connections.Waiting(KEEP_ALIVE_S)
@@ -72,6 +75,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def init_signals(self) -> None:
         """As gunicorn's, and SIGUSR2."""
         super().init_signals()
+        self.quiet = Event()
+        self.quiet.set()
         signal.signal(signal.SIGUSR2, self.handle_hand_over)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -104,8 +109,26 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
         if self.ending:
             req.force_close()
-        with connections.reader_expected(sock):
-            return super().handle_request(listener_name, req, sock, addr)
+        self.answering += 1
+        self.quiet.clear()
+        try:
+            with connections.reader_expected(sock):
+                return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self.answering -= 1
+            if not self.answering:
+                self.quiet.set()
+
+
+def _end_when_told(arbiter: Any, worker: Any) -> None:
+    """In a worker that has just been forked: a signal to end ends it at once. Until it has handlers of its own,
+    the arbiter's would only note the signal; the arbiter sends it once, and then waits for 40 seconds."""
+    told = (signal.SIGTERM, signal.SIGUSR2)
+    for number in told:
+        signal.signal(number, signal.SIG_DFL)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get_nowait() in told:
+            os._exit(0)
 
 
 def _hand_over(arbiter: Any) -> None:
@@ -171,6 +194,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             # Nor of anybody on a unix socket: a client could move the path that a proxy has looked at.
             "forwarder_headers": "",
             "secure_scheme_headers": {},
+            "post_fork": _end_when_told,
             "post_worker_init": self._serve,
             "worker_int": lambda worker: self._stop(),
             "worker_exit": lambda server, worker: self._stop(),
@@ -205,17 +229,16 @@ class Server(BaseApplication):  # type: ignore[misc]
             if not status.available:
                 say(f"{status.name} is not available: {status.problem}\n  {status.hint or ''}".rstrip())
         service.alerts = Alerts(service)
-        worker.finish = self._finish
+        worker.finish = partial(self._finish, worker)
         if self._ready is not None:
             self._ready(service, address)
         _tell_systemd(self._systemd, "READY=1")
 
-    def _finish(self) -> None:
+    def _finish(self, worker: Worker) -> None:
         """Drain, and end this process: gunicorn itself would cut running requests off, and then wait for
         idle keep-alive connections."""
         self._stop(DRAIN_S)
-        # The last bytes of the answers go out.
-        gevent.sleep(FLUSH_S)
+        worker.quiet.wait(FLUSH_S)
         os._exit(0)
 
     def _stop(self, drain_s: float = 0.0) -> None:

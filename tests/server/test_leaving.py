@@ -188,7 +188,7 @@ def test_what_does_not_end_in_time_ends_with_a_clear_error_and_is_settled(tmp_pa
 
 
 def test_sighup_hands_over_without_losing_anybody(tmp_path: Path) -> None:
-    server = servers.start(tmp_path, {"DEMO_PACE_SECONDS": "0.1", "BRIDGE_MAX_CONCURRENT": "1"}, demo=True)
+    server = servers.start(tmp_path, {"DEMO_PACE_SECONDS": "0.05", "BRIDGE_MAX_CONCURRENT": "1"}, demo=True)
     try:
         key = server.new_key("many", maxConcurrent=0, maxRequestsPerMinute=0)
         before: list[servers.Answer] = []
@@ -226,6 +226,20 @@ def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
         eventually(lambda: default_cost(server) == 7, within_s=20)
     finally:
         server.stop()
+
+
+def test_a_reload_right_after_another_ends_the_worker_that_is_only_starting(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as server:
+        for _ in range(2):
+            before = workers(server)
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda known=before: bool(workers(server) - known), within_s=20)
+        eventually(lambda: len(workers(server)) == 1, within_s=20)
+        assert server.call("GET", "/health").status == 200
+
+
+def workers(server: Server) -> set[int]:
+    return {child.pid for child in psutil.Process(server.process.pid).children()}
 
 
 def default_cost(server: Server) -> float:
