@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import pkgutil
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,15 +20,15 @@ from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable
-from bridge.providers.claude import ClaudeProvider
-from bridge.providers.codex import CodexProvider
 from bridge.providers.demo import DemoProvider
 from bridge.providers.models import ModelBook
+from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
 from bridge.records.jobs import JobBook
 from bridge.records.runlog import RequestLog
 from bridge.records.statistics import Statistics
+from bridge.registry import PROVIDERS
 from bridge.sandbox import host
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
@@ -37,10 +37,6 @@ from bridge.store.document import Document
 from bridge.store.folder import Store
 from bridge.types import Charge, RunRecord
 
-#: Memory that is left to the bridge, to codex and to the rest of the host, in bytes.
-RESERVED_BYTES = 256 * 2**20
-#: Slots for each core: a run mostly waits for the network.
-SLOTS_PER_CORE = 8
 #: Between two rounds of housekeeping, in seconds.
 HOUSEKEEPING_S = 3600.0
 
@@ -80,8 +76,8 @@ class Service:
             self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
             self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
-            allowed = {"claude": settings.claude_models, "codex": settings.codex_models}
-            self.models = ModelBook(folder / "models.json", self.clock, self.prices, allowed)
+            allowed = {name: own.models for name, own in settings.providers.items()}
+            self.models = ModelBook(folder / "models.json", self.clock, self.prices.models, allowed)
             self.log = RequestLog(folder / "logs", self.clock, settings.zone)
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
@@ -170,34 +166,14 @@ class Service:
         self.store.close()
 
 
-def slots(settings: Settings) -> int:
-    """Runs at once: as set, or what memory and cores of this host bear."""
-    if settings.max_concurrent is not None:
-        return settings.max_concurrent
-    by_memory = (host.total_bytes() - RESERVED_BYTES) // host.CLAUDE_PROCESS_BYTES
-    return max(1, min(by_memory, SLOTS_PER_CORE * (os.cpu_count() or 1)))
-
-
-def warm_processes(settings: Settings) -> int:
-    """claude processes kept ready: as set, or a quarter of the slots, at least 1 and at most 4."""
-    if settings.warm_processes is not None:
-        return settings.warm_processes
-    return max(1, min(4, slots(settings) // 4))
-
-
 def real_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
-    """The CLIs."""
-    warm = warm_processes(settings)
-    return {
-        "claude": ClaudeProvider(settings, scratch, clock, warm=warm),
-        "codex": CodexProvider(settings, scratch, clock),
-    }
+    """The CLIs of the registry; their modules are imported here."""
+    return {name: pkgutil.resolve_name(row.run_by)(row, settings, scratch, clock) for name, row in PROVIDERS.items()}
 
 
 def demo_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
-    """Simulated CLIs in the place of both, for `cli-bridge demo`."""
-    models = {"claude": settings.claude_default_model, "codex": settings.codex_default_model}
-    return {name: DemoProvider(name, model, scratch, clock) for name, model in models.items()}
+    """Simulated CLIs in the place of all, for `cli-bridge demo`."""
+    return {name: DemoProvider(row, settings, scratch, clock) for name, row in PROVIDERS.items()}
 
 
 def announcement(service: Service, address: str) -> dict[str, Any]:

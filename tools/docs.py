@@ -43,7 +43,7 @@ What the limits mean: [limits.md](limits.md). What the CLIs get to see of these 
 #: Title -> how the variables of that section begin. The first match counts; the last section takes the rest.
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "Limits of keys that name none": ("BRIDGE_DEFAULT_",),
-    "Credentials and CLIs": ("ANTHROPIC_", "OPENAI_", "BRIDGE_CLAUDE_", "BRIDGE_CODEX_", "BRIDGE_WARM_"),
+    "Credentials and CLIs": ("BRIDGE_WARM_",),
     "Runs": (
         "BRIDGE_MAX_OUTPUT_",
         "BRIDGE_SCHEMA_",
@@ -74,13 +74,15 @@ def configuration() -> str:
     """The text of docs/configuration.md."""
     parts = [_HEAD]
     for title in _ORDER:
-        rows = [row for row in TABLE if _section(row["variable"]) == title]
+        rows = [row for row in TABLE if _section(row) == title]
         parts.append(f"## {title}\n\n" + "\n".join(_entry(row) for row in rows) + "\n")
     return "\n".join([*parts, _FOOT])
 
 
-def _section(variable: str) -> str:
-    return next(title for title, starts in _SECTIONS.items() if variable.startswith(starts))
+def _section(row: dict[str, Any]) -> str:
+    if row["provider"] is not None:
+        return "Credentials and CLIs"
+    return next(title for title, starts in _SECTIONS.items() if row["variable"].startswith(starts))
 
 
 def _entry(row: dict[str, Any]) -> str:

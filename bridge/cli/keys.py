@@ -11,6 +11,7 @@ import click
 
 from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, show_json
 from bridge.limits import LIMITS, WINDOWS, money
+from bridge.registry import PROVIDERS
 
 _COLOURS = {"active": "green", "disabled": "yellow", "expired": "yellow", "revoked": "red"}
 
@@ -54,7 +55,7 @@ def detail_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The other fields of a key."""
     for decorate in (
         click.option("--note", help="a remark for yourself"),
-        click.option("--providers", help="comma-separated: claude, codex; 'any' for all"),
+        click.option("--providers", help=f"comma-separated: {', '.join(PROVIDERS)}; 'any' for all"),
         click.option("--models", help="comma-separated model names; 'any' for all"),
         click.option("--expires-at", help="such as 2026-12-31T18:00:00Z; 'never' for no end"),
     ):

@@ -196,8 +196,7 @@ class Engine:
 
     def allowed_models(self, provider: str) -> tuple[str, ...]:
         """The server's allow-list of a provider; empty for any well-formed name."""
-        models: tuple[str, ...] = getattr(self._settings, f"{provider}_models", ())
-        return models
+        return self._settings.providers[provider].models
 
     def resume(self, key_name: str) -> None:
         """Let a key go on that was paused as a suspected loop."""

@@ -86,7 +86,7 @@ def session_view(session: Session) -> dict[str, Any]:
         "byAccess": session.by_access,
         "timezone": str(settings.zone),
         "logPrompts": settings.log_prompts,
-        "defaultModels": {"claude": settings.claude_default_model, "codex": settings.codex_default_model},
+        "defaultModels": {name: own.default_model for name, own in settings.providers.items()},
         "limits": [{**row, "default": settings.default_limits.get(row["name"], 0)} for row in rows()],
         "codes": [{"code": name, "status": code.status} for name, code in CODES.items()],
     }

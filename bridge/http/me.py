@@ -10,8 +10,9 @@ from flask import Blueprint, Response, jsonify
 from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, is_admin, require_key, service_of
-from bridge.keys.keys import PROVIDERS, Key, may_use
+from bridge.keys.keys import Key, may_use
 from bridge.limits import WINDOWS, effective, rows
+from bridge.registry import PROVIDERS
 from bridge.sandbox import host
 from bridge.types import ModelChoice
 
@@ -150,7 +151,7 @@ def allowed(key: Key, provider: str) -> list[str] | Literal["any"]:
 
 def usual(key: Key, provider: str) -> str | None:
     """The model to name where nothing speaks for another: the server's default, or the first that the key may use."""
-    default: str = getattr(service_of().settings, f"{provider}_default_model")
+    default = service_of().settings.providers[provider].default_model
     choice = service_of().models.aliases.get(default, ModelChoice(provider, default))
     if choice.provider == provider and _may_use(key, choice):
         return default
@@ -175,8 +176,7 @@ def _may_use(key: Key, choice: ModelChoice) -> bool:
 
 def _server_list(provider: str) -> tuple[str, ...]:
     """The server's allow-list of a CLI; empty for any well-formed name. Known without an engine, too."""
-    names: tuple[str, ...] = getattr(service_of().settings, f"{provider}_models", ())
-    return names
+    return service_of().settings.providers[provider].models
 
 
 def _resolved(name: str) -> ModelChoice | None:

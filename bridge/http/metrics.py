@@ -28,8 +28,8 @@ from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import edge, require_admin, service_of
-from bridge.keys.keys import PROVIDERS
 from bridge.limits import WINDOWS
+from bridge.registry import PROVIDERS
 from bridge.sandbox.host import descendants, resident_bytes
 from bridge.service import Service
 from bridge.types import RunRecord

@@ -17,6 +17,7 @@ from flask import Blueprint, Response, current_app, make_response, redirect, ren
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.registry import PROVIDERS
 
 blueprint = Blueprint("dashboard", __name__, template_folder="templates")
 
@@ -57,10 +58,17 @@ def files() -> Files:
     """Read once; they belong to the program."""
     paths = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _PUBLIC)
     content = {path.relative_to(_FOLDER).as_posix(): path.read_bytes() for path in paths}
+    content["js/lib/registry.js"] = _registry()
     digest = hashlib.sha256()
     for name, data in content.items():
         digest.update(f"{name} {len(data)} ".encode() + data)
     return Files(digest.hexdigest()[:12], content)
+
+
+def _registry() -> bytes:
+    """A module with what the pages know of each provider: name -> title, program, path."""
+    known = {name: {"title": row.title, "program": row.program, "path": row.path} for name, row in PROVIDERS.items()}
+    return b"export const PROVIDERS = " + msgspec.json.encode(known) + b";\n"
 
 
 @blueprint.get("/")

@@ -6,18 +6,18 @@ what a running server answers.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
+from bridge.registry import PROVIDERS
 from bridge.types import MODEL_PATTERN, RunRecord
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_-]{1,50}$"})]
-Provider = Literal["claude", "codex"]
 Limit = Annotated[float, Meta(ge=0)]
 #: A limit as it is asked for: whole numbers, and dollars with up to six decimals.
 Asked = {
@@ -29,6 +29,11 @@ Asked = {
 Models = Annotated[
     list[Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]], Meta(max_length=100)
 ]
+
+if TYPE_CHECKING:
+    Provider = str
+else:
+    Provider = Literal[tuple(PROVIDERS)]
 
 LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in Asked])
 LimitsView.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
@@ -67,15 +72,17 @@ class Health(msgspec.Struct):
     status: Literal["ok"]
 
 
-class Ready(msgspec.Struct):
-    """Whether work can be done. `details` for the admin."""
-
-    status: Literal["ok", "unavailable"]
-    store: Literal["ok", "failed"]
-    queue: Literal["ok", "draining"]
-    claude: Literal["ok", "unavailable"] | UnsetType = UNSET
-    codex: Literal["ok", "unavailable"] | UnsetType = UNSET
-    details: dict[str, Any] | UnsetType = UNSET
+Ready = msgspec.defstruct(
+    "Ready",
+    [
+        ("status", Literal["ok", "unavailable"]),
+        ("store", Literal["ok", "failed"]),
+        ("queue", Literal["ok", "draining"]),
+        *((name, Literal["ok", "unavailable"] | UnsetType, UNSET) for name in PROVIDERS),
+        ("details", dict[str, Any] | UnsetType, UNSET),
+    ],
+)
+Ready.__doc__ = "Whether work can be done. `details` for the admin."
 
 
 class Capacity(msgspec.Struct):

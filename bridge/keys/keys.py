@@ -14,6 +14,7 @@ from gevent.lock import BoundedSemaphore
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
 from bridge.limits import Limits, WrongLimit
+from bridge.registry import PROVIDERS
 from bridge.store.document import REPAIR_HINT, Document
 from bridge.store.files import unbroken
 from bridge.types import MODEL_PATTERN
@@ -26,7 +27,6 @@ _LONGEST_RAW = 512
 
 
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,50}"
-PROVIDERS = ("claude", "codex")
 
 
 class KeyHash(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

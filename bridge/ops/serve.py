@@ -224,10 +224,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 "\nAn admin key was made. It is shown only this once and kept as a hash:\n"
                 f"\n    {made}\n\nPut it into BRIDGE_ADMIN_KEY or a password manager.\n"
             )
-        engine = service.open()
-        for status in engine.statuses():
-            if not status.available:
-                say(f"{status.name} is not available: {status.problem}\n  {status.hint or ''}".rstrip())
+        service.open()
         service.alerts = Alerts(service)
         worker.finish = partial(self._finish, worker)
         if self._ready is not None:

@@ -172,6 +172,9 @@ class CodexTurn:
         try:
             server = self._connect()
             thread = server.call("thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
+        except BridgeError as error:
+            self._emit(Failed(error))
+            return
         except (ChildError, RpcError, KeyError, TypeError) as error:
             self._emit(Failed(BridgeError("cli_failed", "The codex CLI did not start the request.")))
             if isinstance(error, ChildError):

@@ -17,11 +17,14 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.providers.pool import Breaker, Pool
+from bridge.providers.cli import CliProvider
+from bridge.providers.pool import Pool
 from bridge.providers.provider import Emit, ProviderStatus
 from bridge.providers.tokens import text_ceiling
+from bridge.registry import ProviderRow
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
+from bridge.settings import Settings
 from bridge.types import (
     Answer,
     Completed,
@@ -40,46 +43,32 @@ IMAGE_TOKENS = 1600
 _START = "import sys; sys.path.append(sys.argv[1]); import bridge.providers.demo_cli as cli; cli.main()"
 
 
-class DemoProvider:
+class DemoProvider(CliProvider):
     """Runs requests on the simulated CLI, one warm process each, as the claude provider does."""
 
     enforces_output_limit = True
 
     def __init__(
         self,
-        name: str,
-        default_model: str,
+        row: ProviderRow,
+        settings: Settings,
         scratch: Scratch,
         clock: Clock,
         *,
         warm: int = 2,
         pace_s: float = 0.02,
     ) -> None:
-        """`name` is the provider it stands for; `pace_s` the pause between two pieces of an answer."""
-        self.name = name
-        self.default_model = default_model
-        self._scratch = scratch
+        """`row` is of the provider that it stands for; `pace_s` the pause between two pieces of an answer."""
+        super().__init__(row, settings, scratch, clock)
         self._pace_s = pace_s
-        self._breaker = Breaker(clock)
         self._pool = Pool(self._spawn, warm, clock, self._breaker)
-        self._children: set[Child] = set()
-
-    def open(self) -> None:
-        self._pool.open()
 
     def close(self) -> None:
         self._pool.close()
-        children = list(self._children)
-        for child in children:
-            child.stop()
-        for child in children:
-            child.wait(2)
+        super().close()
 
     def check(self) -> ProviderStatus:
-        return self.status()
-
-    def status(self) -> ProviderStatus:
-        return ProviderStatus(self.name, True, "demo", "demo", warm=self._pool.warm).with_starts(self._breaker)
+        return ProviderStatus(self.name, True, "demo", "demo")
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)
@@ -87,21 +76,16 @@ class DemoProvider:
     def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
         return _Conversation(self._pool.take, request, emit, self._pace_s)
 
+    def _begin(self) -> None:
+        self._pool.open()
+
+    def _ready(self) -> int:
+        return self._pool.warm
+
     def _spawn(self) -> Child:
         root = str(Path(__file__).resolve().parents[2])
-        child = Child(
-            [sys.executable, "-I", "-c", _START, root],
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-            cwd=self._scratch.empty,
-        )
-        self._children.add(child)
-        gevent.spawn(self._forget, child)
-        return child
-
-    def _forget(self, child: Child) -> None:
-        child.wait()
-        child.stop()
-        self._children.discard(child)
+        # Of the bridge's own Python, which the CLIs' user need not be able to read.
+        return self._launch([sys.executable, "-I", "-c", _START, root], {"PATH": os.defpath, "LANG": "C.UTF-8"})
 
 
 class _Conversation:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.keys.keys import PROVIDERS
-from bridge.ledger.pricing import PriceTable
+from bridge.registry import PROVIDERS
 from bridge.store.operatorfile import OperatorFile
 from bridge.types import MODEL_PATTERN, ModelChoice
 
 _HINT = "Correct or remove models.json in the data folder; docs/limits.md shows what it may hold."
-#: provider -> how the names of its models begin; the first that fits counts
-_BEGIN = {
-    "claude": re.compile(r"claude|sonnet|opus|haiku|fable|mythos", re.IGNORECASE),
-    "codex": re.compile(r"gpt|chatgpt|codex|o\d", re.IGNORECASE),
-}
 
 
 class ModelBook:
     """Finds the CLI for a model's name. A change of models.json holds within about a second."""
 
-    def __init__(self, path: Path, clock: Clock, prices: PriceTable, allowed: Mapping[str, tuple[str, ...]]) -> None:
-        """`allowed`: provider -> its allow-list, empty for any. Raises StoreError where the file cannot be used."""
-        self._prices = prices
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        priced: Callable[[str], Sequence[str]],
+        allowed: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """`priced`: provider -> the models that it has known prices for; `allowed`: provider -> its allow-list, empty
+        for any. Raises StoreError where the file cannot be used."""
+        self._priced = priced
         self._allowed = allowed
         none: Mapping[str, ModelChoice] = {}
         self._file = OperatorFile(path, clock, self._parse, none, _HINT)
@@ -59,16 +60,16 @@ class ModelBook:
 
     def names(self, provider: str) -> list[str]:
         """The models of a provider that can be named: its allow-list, or those with a known price."""
-        return list(self._allowed.get(provider, ())) or self._prices.models(provider)
+        return list(self._allowed.get(provider, ())) or list(self._priced(provider))
 
     def _provider_of(self, name: str) -> str | None:
         for provider in PROVIDERS:
             if name in self._allowed.get(provider, ()):
                 return provider
         for provider in PROVIDERS:
-            if name.lower().removesuffix("[1m]") in self._prices.models(provider):
+            if name.lower().removesuffix("[1m]") in self._priced(provider):
                 return provider
-        return next((provider for provider, begins in _BEGIN.items() if begins.match(name)), None)
+        return next((provider for provider, row in PROVIDERS.items() if row.names_model(name)), None)
 
     def _parse(self, data: bytes) -> Mapping[str, ModelChoice]:
         """Raises ValueError that says what is wrong."""

@@ -7,6 +7,7 @@ and then.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 
@@ -16,8 +17,9 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
-from bridge.sandbox.host import resident_bytes
+from bridge.settings import Settings
 
 #: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
 #: connection that could go stale, but a CLI is not made to sit for days.
@@ -40,6 +42,11 @@ BOOT_S = 3.0
 THRESHOLD = 3
 #: First pause after a failure, in seconds; doubles up to the maximum.
 PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
+
+#: Memory that is left to the bridge, to codex and to the rest of the host, in bytes.
+RESERVED_BYTES = 256 * 2**20
+#: Slots for each core: a run mostly waits for the network.
+SLOTS_PER_CORE = 8
 
 
 class Breaker:
@@ -261,8 +268,23 @@ class Pool:
             child, began = entry
             if not child.alive:
                 self._lose(entry)
-            elif self._clock.monotonic() - began > MAX_IDLE_S or resident_bytes(child.pid) > MAX_IDLE_BYTES:
+            elif self._clock.monotonic() - began > MAX_IDLE_S or host.resident_bytes(child.pid) > MAX_IDLE_BYTES:
                 self._warm.remove(entry)
                 child.stop()
         if self._short():
             self.shed()
+
+
+def slots(settings: Settings) -> int:
+    """Runs at once: as set, or what memory and cores of this host bear."""
+    if settings.max_concurrent is not None:
+        return settings.max_concurrent
+    by_memory = (host.total_bytes() - RESERVED_BYTES) // host.CLAUDE_PROCESS_BYTES
+    return max(1, min(by_memory, SLOTS_PER_CORE * (os.cpu_count() or 1)))
+
+
+def warm_processes(settings: Settings) -> int:
+    """claude processes kept ready: as set, or a quarter of the slots, at least 1 and at most 4."""
+    if settings.warm_processes is not None:
+        return settings.warm_processes
+    return max(1, min(4, slots(settings) // 4))

@@ -16,7 +16,8 @@ Emit = Callable[[Event], None]
 
 
 class ProviderStatus(msgspec.Struct, frozen=True):
-    """What is known of a provider. `problem` and `hint` are sentences for people; None when well."""
+    """What is known of a provider. `problem` and `hint` are sentences for people; None when well. `said` is the end of
+    what the CLI printed on stderr, secrets masked: for whoever runs the bridge, never for a client."""
 
     name: str
     available: bool
@@ -24,14 +25,16 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     credentials: str = "api-key"
     problem: str | None = None
     hint: str | None = None
+    said: str | None = None
     warm: int = 0
     #: processes that could not be started, or ended while they started, since the bridge began
     boot_failures: int = 0
     #: seconds until it is worth trying again, where that is known
     retry_after: float | None = None
 
-    def with_starts(self, breaker: Breaker) -> ProviderStatus:
-        """This state with its failed starts; unavailable where there were several in a row."""
+    def with_starts(self, breaker: Breaker, said: str | None = None) -> ProviderStatus:
+        """This state with its failed starts; unavailable where there were several in a row, with what the last of
+        them `said`."""
         status = msgspec.structs.replace(self, boot_failures=breaker.total)
         if not self.available or not breaker.retry_in_s:
             return status
@@ -40,11 +43,12 @@ class ProviderStatus(msgspec.Struct, frozen=True):
             available=False,
             problem=f"The {self.name} CLI does not start.",
             hint="It is tried again by itself. If it stays so, run 'cli-bridge doctor'.",
+            said=said,
             retry_after=breaker.retry_in_s,
         )
 
     def refusal(self) -> BridgeError:
-        """What somebody is told who asks for it now."""
+        """What a client is told who asks for it now."""
         problem = self.problem or f"The {self.name} CLI is not available."
         return BridgeError("cli_unavailable", problem, self.hint, retry_after=self.retry_after)
 

@@ -17,8 +17,9 @@ import resource
 import shutil
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import gevent
 import gevent.event
@@ -32,8 +33,8 @@ from bridge.sandbox.host import User
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
-#: How much of stderr is kept for the error message, in bytes.
-STDERR_KEPT_BYTES = 4096
+#: How many lines of stderr are kept, and the longest that one may be, in bytes.
+STDERR_LINES, STDERR_LINE_BYTES = 10, 2000
 #: Largest file that a CLI may write, in bytes: its home lies in memory.
 FILE_BYTES = 256 * 2**20
 #: Most open files of a CLI.
@@ -68,8 +69,17 @@ class ChildError(Exception):
 class Child:
     """A running process with line-oriented pipes. Belongs to one owner, who must `stop` it."""
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, user: User | None = None) -> None:
-        """Start `argv[0]` (a name on PATH or a path), as `user` if one is given. Raises ChildError."""
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        user: User | None = None,
+        hear: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Start `argv[0]` (a name on PATH or a path), as `user` if one is given. `hear` gets each line of its
+        stderr as it comes, bounded, and must not block. Raises ChildError."""
         try:
             outside, inside = _pipes()
         except OSError as error:
@@ -109,9 +119,14 @@ class Child:
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
+        #: its exit status, once it has ended by itself; negative for a signal that was not ours
+        self.left: int | None = None
         #: set once it has printed something, or ended
         self.spoke = gevent.event.Event()
-        self._stderr: deque[bytes] = deque()
+        #: whether it has printed something
+        self.printed = False
+        self._hear = hear
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._stopped = False
         self._write_turn = BoundedSemaphore(1)
         self._chunks: gevent.queue.Queue[bytes] = gevent.queue.Queue(_CHUNKS_AHEAD)
@@ -120,7 +135,11 @@ class Child:
     def _note_exit(self) -> None:
         # The loop has reaped it; its process id may be anybody's from now on.
         _started.pop(self.pid, None)
-        self._exit.set(os.waitstatus_to_exitcode(self._watcher.rstatus))
+        status = os.waitstatus_to_exitcode(self._watcher.rstatus)
+        # Its pipes may have closed, and it been stopped for that, a moment before this.
+        if not self._stopped or status not in (-signal.SIGKILL, -signal.SIGTERM):
+            self.left = status
+        self._exit.set(status)
         self._watcher.stop()
         self._watcher.close()
 
@@ -129,9 +148,11 @@ class Child:
         """Whether the process itself still runs, and nobody has stopped it."""
         return not self._stopped and not self._exit.ready()
 
-    def stderr_tail(self) -> str:
-        """The end of what it printed on stderr."""
-        return b"".join(self._stderr)[-STDERR_KEPT_BYTES:].decode("utf-8", "replace").strip()
+    def last_words(self) -> list[str]:
+        """The last lines that it printed on stderr; for one that has ended, all that is still in the pipe is read."""
+        if self._exit.ready():
+            self._readers[1].join(LAST_WORDS_S)
+        return list(self._stderr)
 
     def write(self, data: bytes) -> None:
         """Write all of `data` in one piece, whoever else writes; waits (this greenlet only) while the
@@ -241,19 +262,32 @@ class Child:
 
     def _keep_stdout(self) -> None:
         while chunk := _read(self._stdout):
+            self.printed = True
             self.spoke.set()
             self._chunks.put(chunk)
         self.spoke.set()
         self._chunks.put(b"")
 
     def _keep_stderr(self) -> None:
-        kept = 0
+        rest = b""
         while chunk := _read(self._stderr_fd):
-            self._stderr.append(chunk)
-            kept += len(chunk)
-            while kept - len(self._stderr[0]) > STDERR_KEPT_BYTES:
-                kept -= len(self._stderr.popleft())
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._note(line)
+            # More of a line than this is not kept, but it has to be known that there was more.
+            rest = rest[: STDERR_LINE_BYTES + 1]
             gevent.sleep(0)
+        self._note(rest)
+
+    def _note(self, line: bytes) -> None:
+        """Keep a line of stderr. One that is too long is cut between two words, so that no part of a secret is kept
+        that would not be known as one."""
+        text = line[:STDERR_LINE_BYTES].decode("utf-8", "replace")
+        if len(line) > STDERR_LINE_BYTES:
+            text = text.rpartition(" ")[0] + " ..."
+        if text.strip():
+            self._stderr.append(text.strip())
+            self._hear(text.strip())
 
 
 def _guarded(argv: Sequence[str], cwd: Path, user: User | None) -> list[str]:
@@ -352,18 +386,29 @@ def program(name: str) -> str | None:
     return None if found is None else os.path.abspath(found)
 
 
+class Captured(NamedTuple):
+    """What came of a short command: its exit status (None if it took too long), its stdout, and the last lines of
+    its stderr."""
+
+    status: int | None
+    output: str
+    last_words: list[str]
+
+
 def capture(
     argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float, user: User | None = None
-) -> tuple[int | None, str]:
-    """Run a short command to its end; (exit status or None after `timeout_s`, its stdout).
+) -> Captured:
+    """Run a short command to its end, at most `timeout_s`. For version and log-in checks only.
 
-    For version and log-in checks only. Raises ChildError where it cannot be started.
+    Raises ChildError where it cannot be started.
     """
     child = Child(argv, env=env, cwd=cwd, user=user)
     output: list[bytes] = []
     reader = gevent.spawn(lambda: output.extend(child.lines()))
-    code = child.wait(timeout_s)
-    reader.join(1)
-    reader.kill()
-    child.stop()
-    return code, b"\n".join(output).decode("utf-8", "replace")
+    try:
+        status = child.wait(timeout_s)
+        reader.join(1)
+        return Captured(status, b"\n".join(output).decode("utf-8", "replace"), child.last_words())
+    finally:
+        reader.kill()
+        child.stop()

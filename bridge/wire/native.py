@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import BridgeError
+from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Message, Text, Usage
 from bridge.wire import content
@@ -158,7 +159,7 @@ class NativeError(msgspec.Struct):
 
 
 class Tokens(msgspec.Struct):
-    """Tokens of an answer, in the words of the provider's own API. claude: the three kinds of input add up. codex:
+    """Tokens of an answer, in the words of the vendor's own API. Anthropic: the three kinds of input add up. OpenAI:
     cached is a part of input, reasoning of output."""
 
     input_tokens: int
@@ -171,7 +172,7 @@ class Tokens(msgspec.Struct):
     @classmethod
     def of(cls, provider: str, usage: Usage) -> Tokens:
         """Usage in these words."""
-        if provider == "codex":
+        if PROVIDERS[provider].usage_words == "openai":
             return cls(
                 usage.prompt,
                 usage.output_tokens,
@@ -257,7 +258,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
 API = Api(
     name=API_NAME,
     text="Generate with {provider}.",
-    paths={"/generate": "claude", "/generate-codex": "codex"},
+    paths={row.path: name for name, row in PROVIDERS.items()},
     sdk=False,
     parse=parse,
     answer=render_answer,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import gevent
 import pytest
 
 from bridge.clock import Clock
+from bridge.providers import codex as codex_module
 from bridge.providers.claude import ClaudeProvider
 from bridge.providers.codex import CodexProvider
+from bridge.providers.demo import DemoProvider
+from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from tests.engine.harness import children, install_fake, processes_of, until
@@ -49,17 +54,41 @@ def raised() -> Iterator[list[Any]]:
     hub.print_exception = original
 
 
+Make = Callable[..., Any]
+
+#: Settings with which the providers' fakes have credentials.
+KEYS = {"ANTHROPIC_API_KEY": "sk-ant-made-up", "OPENAI_API_KEY": "sk-made-up"}
+
+
 @pytest.fixture
-def make_claude(tmp_path: Path, scratch: Scratch, raised: list[Any]) -> Iterator[Callable[..., ClaudeProvider]]:
-    """Opened providers on a fake claude; closed at the end, with no greenlet of theirs having crashed."""
-    made: list[ClaudeProvider] = []
+def make_provider(
+    tmp_path: Path, scratch: Scratch, raised: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Make]:
+    """Opened providers, each on its fake CLI, or "demo"; closed at the end, with no greenlet of theirs having crashed.
+
+    `runs`: after how many runs a codex process is replaced; `pace_s`: the pauses of the demo.
+    """
+    made: list[Any] = []
 
     def make(
-        settings: dict[str, str] | None = None, *, warm: int = 0, command: str | None = None, **options: Any
-    ) -> ClaudeProvider:
-        path = command or str(install_fake(tmp_path, "fake_claude", **options))
-        env = {"BRIDGE_CLAUDE_COMMAND": path, "ANTHROPIC_API_KEY": "sk-ant-made-up", **(settings or {})}
-        provider = ClaudeProvider(Settings.load(env), scratch, Clock(), warm=warm)
+        name: str,
+        settings: dict[str, str] | None = None,
+        *,
+        warm: int = 0,
+        runs: int = codex_module.RUNS_PER_PROCESS,
+        pace_s: float = 0,
+        command: str | None = None,
+        **options: Any,
+    ) -> Any:
+        monkeypatch.setattr(codex_module, "RUNS_PER_PROCESS", runs)
+        row = PROVIDERS["claude" if name == "demo" else name]
+        path = command or str(tmp_path / name if name == "demo" else install_fake(tmp_path, f"fake_{name}", **options))
+        env = {row.variable("COMMAND"): path, "BRIDGE_WARM_PROCESSES": str(warm), **KEYS, **(settings or {})}
+        parts = (row, Settings.load(env), scratch, Clock())
+        if name == "demo":
+            provider = DemoProvider(*parts, warm=warm, pace_s=pace_s)
+        else:
+            provider = pkgutil.resolve_name(row.run_by)(*parts)
         made.append(provider)
         provider.open()
         return provider
@@ -68,6 +97,12 @@ def make_claude(tmp_path: Path, scratch: Scratch, raised: list[Any]) -> Iterator
     for provider in made:
         provider.close()
     assert raised == []
+
+
+@pytest.fixture
+def make_claude(make_provider: Make) -> Make:
+    """Opened providers on a fake claude."""
+    return partial(make_provider, "claude")
 
 
 @pytest.fixture
@@ -77,24 +112,9 @@ def claude(make_claude: Callable[..., ClaudeProvider]) -> ClaudeProvider:
 
 
 @pytest.fixture
-def make_codex(tmp_path: Path, scratch: Scratch, raised: list[Any]) -> Iterator[Callable[..., CodexProvider]]:
-    """Opened providers on a fake codex; closed at the end, with no greenlet of theirs having crashed."""
-    made: list[CodexProvider] = []
-
-    def make(
-        settings: dict[str, str] | None = None, *, runs: int = 1000, command: str | None = None, **options: Any
-    ) -> CodexProvider:
-        path = command or str(install_fake(tmp_path, "fake_codex", **options))
-        env = {"BRIDGE_CODEX_COMMAND": path, "OPENAI_API_KEY": "sk-made-up", **(settings or {})}
-        provider = CodexProvider(Settings.load(env), scratch, Clock(), runs_per_process=runs)
-        made.append(provider)
-        provider.open()
-        return provider
-
-    yield make
-    for provider in made:
-        provider.close()
-    assert raised == []
+def make_codex(make_provider: Make) -> Make:
+    """Opened providers on a fake codex."""
+    return partial(make_provider, "codex")
 
 
 @pytest.fixture

@@ -76,12 +76,41 @@ def test_a_flood_lets_other_greenlets_run() -> None:
     child.stop()
 
 
-def test_only_the_end_of_stderr_is_kept() -> None:
-    child = python("import sys; sys.stderr.write('x' * 5_000_000 + 'the end')")
+def test_only_the_last_lines_of_stderr_are_kept_and_all_are_heard() -> None:
+    heard: list[str] = []
+    script = "import sys; sys.stderr.write('line\\n\\n' * 5000 + 'the end')"
+    child = Child([sys.executable, "-IS", "-c", script], env=ENV, cwd=Path("/"), hear=heard.append)
     assert child.wait(10) == 0
-    assert until(lambda: child.stderr_tail().endswith("the end"))
-    assert len(child.stderr_tail()) <= process.STDERR_KEPT_BYTES
+    assert child.last_words() == ["line"] * (process.STDERR_LINES - 1) + ["the end"]
+    assert (len(heard), heard[-1]) == (5001, "the end")
     child.stop()
+
+
+@pytest.mark.parametrize(
+    ("printed", "kept"),
+    [
+        ("x" * 5_000_000, "..."),
+        ("two words " + "x" * 5_000_000, "two words ..."),
+        ("two words " * 500_000, "two words " * 199 + "two words ..."),
+    ],
+    ids=["one word", "a long last word", "many words"],
+)
+def test_a_line_of_stderr_without_end_is_cut_between_words(printed: str, kept: str) -> None:
+    child = python("import sys; sys.stderr.write(sys.stdin.readline())")
+    child.write(printed.encode() + b"\n")
+    assert child.wait(10) == 0
+    assert child.last_words() == [kept]
+    child.stop()
+
+
+@pytest.mark.parametrize(("script", "left"), [("exit 3", 3), ("exit 0", 0), ("kill -9 $$", -9), ("sleep 100", None)])
+def test_it_is_known_whether_a_process_ended_by_itself(script: str, left: int | None) -> None:
+    child = start("sh", "-c", script)
+    if left is None:
+        child.stop()
+    child.wait(10)
+    child.stop()
+    assert child.left == left
 
 
 def test_what_several_greenlets_write_at_once_is_not_mixed() -> None:
@@ -247,11 +276,15 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 def test_capture_returns_status_and_output() -> None:
-    assert capture(["sh", "-c", "echo one; echo two; exit 3"], env=ENV, cwd=Path("/"), timeout_s=10) == (3, "one\ntwo")
+    assert capture(["sh", "-c", "echo one; echo two; exit 3"], env=ENV, cwd=Path("/"), timeout_s=10) == (
+        3,
+        "one\ntwo",
+        [],
+    )
 
 
 def test_capture_gives_up_on_a_command_that_does_not_end() -> None:
-    assert capture(["sh", "-c", "echo one; sleep 1000"], env=ENV, cwd=Path("/"), timeout_s=0.5) == (None, "one")
+    assert capture(["sh", "-c", "echo one; sleep 1000"], env=ENV, cwd=Path("/"), timeout_s=0.5) == (None, "one", [])
 
 
 def test_a_hundred_processes_leave_no_descriptor() -> None:

@@ -34,8 +34,10 @@ FLAGS = {
 SESSION = str(uuid.UUID(int=0))
 
 
-def main(version="2.1.329 (Claude Code)", logged_in=True, boot=""):
-    """Run as the CLI. `boot` is what goes wrong before any line is read: exit or hang."""
+def main(version="2.1.329 (Claude Code)", logged_in=True, boot="", missing=""):
+    """Run as the CLI. `boot` is what goes wrong before any line is read (misdeeds.py), `missing` a library."""
+    if missing:
+        return misdeeds.broken(missing)
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         print(version)
@@ -44,10 +46,7 @@ def main(version="2.1.329 (Claude Code)", logged_in=True, boot=""):
         print(json.dumps({"loggedIn": logged_in, "authMethod": "oauth_token" if logged_in else "none"}))
         return 0 if logged_in else 1
     options = _options(arguments)
-    if boot == "exit":
-        return 1
-    if boot == "hang":
-        time.sleep(misdeeds.FOREVER_S)
+    misdeeds.at_the_start(boot)
     say({"type": "system", "subtype": "ui_invalidate", "event": "ui.render", "session_id": SESSION})
     return Session(options, logged_in).run()
 

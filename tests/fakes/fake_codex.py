@@ -7,7 +7,6 @@ in the prompt (misdeeds.py) make the whole process misbehave, as a broken app-se
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -26,8 +25,10 @@ FAILURES = {
 TOOLS = {"apply_patch_tool_type": "freeform", "shell_type": "shell_command", "supports_search_tool": True}
 
 
-def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None):
-    """Run as the CLI. `boot` is what goes wrong when the app-server starts: exit, hang or ignore_sigterm."""
+def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None, missing=""):
+    """Run as the CLI. `boot` is what goes wrong when the app-server starts (misdeeds.py), `missing` a library."""
+    if missing:
+        return misdeeds.broken(missing)
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         print(version)
@@ -40,12 +41,7 @@ def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None):
         return 0
     if not arguments or arguments[0] != "app-server":
         sys.exit("error: unrecognized subcommand")
-    if boot == "exit":
-        return 1
-    if boot == "hang":
-        time.sleep(misdeeds.FOREVER_S)
-    if boot == "ignore_sigterm":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    misdeeds.at_the_start(boot)
     Server().run()
     return 0
 

@@ -34,6 +34,28 @@ def raw(data):
     sys.stdout.buffer.flush()
 
 
+def broken(library):
+    """What the loader says where a library is missing; then the program never begins. Its exit status."""
+    problem = "cannot open shared object file: No such file or directory"
+    print(f"{sys.argv[0]}: error while loading shared libraries: {library}: {problem}", file=sys.stderr)
+    return 127
+
+
+def at_the_start(boot):
+    """What goes wrong before any line is read: exit, complain, flood, hang, ignore_sigterm, or nothing."""
+    if boot == "complain":
+        print("warning: an old system", file=sys.stderr)
+        print("Error: no sandbox for sk-ant-made-up, sk-made-up or cb_somebody_1234 at all", file=sys.stderr)
+    if boot == "flood":
+        sys.stderr.write("word " * 200_000 + "\n" + "line\n" * 200_000 + "the end\n")
+    if boot in ("exit", "complain", "flood"):
+        sys.exit(1)
+    if boot == "hang":
+        time.sleep(FOREVER_S)
+    if boot == "ignore_sigterm":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def before_the_answer(directives):
     """The misdeeds that happen when the prompt has been read and nothing has been answered."""
     if "ignore_sigterm" in directives:

@@ -13,8 +13,9 @@ import pytest
 
 from bridge.cli.doctor import examine
 from bridge.ops.doctor import Finding, clis, data, host, network
+from bridge.registry import PROVIDERS
 from bridge.settings import Settings
-from tests.engine.harness import install_fake
+from tests.engine.harness import install_fake, until
 from tests.support import server as servers
 from tests.support.receiver import receiving
 from tests.support.server import Server
@@ -243,10 +244,50 @@ def test_a_cli_that_only_the_server_cannot_use_is_found(tmp_path: Path) -> None:
         assert "not installed" in seen["found"]
 
 
+def test_a_cli_that_does_not_start_is_diagnosed_by_what_it_printed(tmp_path: Path) -> None:
+    for name in PROVIDERS:
+        command = str(install_fake(tmp_path, f"fake_{name}", missing="libssl.so.3"))
+        ours = settings(tmp_path, **{PROVIDERS[name].variable("COMMAND"): command})
+        found = one(clis.check(ours, probe=False), name)
+        assert f"The {name} CLI does not start. It printed: {command}: error while loading" in found.found
+        assert "libssl.so.3" in found.found
+
+
+def test_a_cli_that_breaks_is_told_to_the_admin_and_not_to_a_client_and_serves_again(tmp_path: Path) -> None:
+    command = install_fake(tmp_path, "fake_claude")
+    env = {
+        "BRIDGE_CLAUDE_COMMAND": str(command),
+        "ANTHROPIC_API_KEY": "sk-ant-made-up",
+        "BRIDGE_WARM_PROCESSES": "0",
+    }
+    with servers.running(tmp_path, env) as server:
+        key = server.new_key("ada")
+        ask = {"userPrompt": "hello"}
+        assert server.call("POST", "/generate", ask, key=key).status == 200
+        install_fake(tmp_path, "fake_claude", missing="libssl.so.3")
+        for _ in range(2):
+            refused = server.call("POST", "/generate", ask, key=key)
+            assert (refused.status, refused.json["code"]) == (503, "cli_unavailable")
+            assert b"libssl" not in refused.body
+        assert until(lambda: not overview_of(server, "claude")["available"])
+        assert "libssl.so.3" in overview_of(server, "claude")["said"]
+        (seen,) = [row for row in json.loads(server.command("doctor", "--json").stdout) if row["what"] == "claude"]
+        assert "libssl.so.3" in seen["found"]
+        install_fake(tmp_path, "fake_claude")
+        assert until(lambda: server.call("POST", "/generate", ask, key=key).status == 200, 70)
+    assert any("libssl.so.3" in line for line in server.output)
+
+
+def overview_of(server: Server, provider: str) -> Any:
+    """What the overview says of a provider."""
+    (seen,) = [each for each in server.admin("GET", "/overview").json["providers"] if each["name"] == provider]
+    return seen
+
+
 def test_the_tested_versions_are_those_that_are_installed(tmp_path: Path) -> None:
     pins = json.loads((Path(__file__).resolve().parents[2] / "deploy" / "clis" / "package.json").read_text())
     named = {name.split("/")[1].removesuffix("-code"): version for name, version in pins["dependencies"].items()}
-    assert named == clis.TESTED
+    assert named == {name: row.tested for name, row in PROVIDERS.items()}
 
 
 def test_wrong_settings_are_findings_like_others(tmp_path: Path) -> None:

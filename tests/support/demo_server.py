@@ -10,6 +10,7 @@ from bridge.http import body, respond
 from bridge.ops import connections, serve
 from bridge.providers.demo import DemoProvider
 from bridge.providers.provider import Provider
+from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 
@@ -18,8 +19,7 @@ def providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str
     pace_s = float(os.environ.get("DEMO_PACE_SECONDS", "0"))
     warm = int(os.environ.get("DEMO_WARM", "4"))
     return {
-        name: DemoProvider(name, model, scratch, clock, pace_s=pace_s, warm=warm)
-        for name, model in (("claude", settings.claude_default_model), ("codex", settings.codex_default_model))
+        name: DemoProvider(row, settings, scratch, clock, pace_s=pace_s, warm=warm) for name, row in PROVIDERS.items()
     }
 
 

@@ -17,7 +17,7 @@ from tests.support.ledger import FrozenClock
 
 def book(folder: Path, clock: FrozenClock | None = None, **allowed: tuple[str, ...]) -> ModelBook:
     clock = clock or FrozenClock()
-    return ModelBook(folder / "models.json", clock, PriceTable(folder / "prices.json", clock), allowed)
+    return ModelBook(folder / "models.json", clock, PriceTable(folder / "prices.json", clock).models, allowed)
 
 
 def write(folder: Path, content: Any) -> None:

@@ -49,7 +49,13 @@ DEFAULTS = {
     "BRIDGE_METRICS": "admin",
     "BRIDGE_ENV_FILE": ".env",
 }
-FIELDS = {row["variable"]: row["field"] for row in TABLE}
+ROWS = {row["variable"]: row for row in TABLE}
+
+
+def value_of(settings: Settings, variable: str) -> object:
+    row = ROWS[variable]
+    owner = settings if row["provider"] is None else settings.providers[row["provider"]]
+    return getattr(owner, row["field"])
 
 
 def problems(**env: str) -> list[str]:
@@ -60,8 +66,8 @@ def problems(**env: str) -> list[str]:
 
 @pytest.mark.parametrize(("variable", "value"), DEFAULTS.items())
 def test_the_defaults_are_as_promised(variable: str, value: object) -> None:
-    assert getattr(Settings.load({}), FIELDS[variable]) == value
-    assert getattr(Settings.load({variable: ""}), FIELDS[variable]) == value
+    assert value_of(Settings.load({}), variable) == value
+    assert value_of(Settings.load({variable: ""}), variable) == value
 
 
 def test_a_key_made_without_limits_has_safe_ones() -> None:
@@ -150,7 +156,7 @@ def test_what_others_put_into_the_environment_is_no_mistake() -> None:
 def test_a_default_model_must_be_on_the_allow_list() -> None:
     assert "BRIDGE_CODEX_DEFAULT_MODEL" in problems(BRIDGE_CODEX_MODELS="gpt-6.1-sol")[0]
     env = {"BRIDGE_CODEX_MODELS": "gpt-6.1-sol, gpt-5.5", "BRIDGE_CODEX_DEFAULT_MODEL": "gpt-5.5"}
-    assert Settings.load(env).codex_models == ("gpt-6.1-sol", "gpt-5.5")
+    assert Settings.load(env).providers["codex"].models == ("gpt-6.1-sol", "gpt-5.5")
 
 
 def test_command_line_options_win_over_the_environment() -> None:

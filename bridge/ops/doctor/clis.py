@@ -17,21 +17,17 @@ from bridge.limits import dollars, money
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.ops.local import admin_client
 from bridge.providers.provider import Provider, ProviderStatus
+from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.service import real_providers
 from bridge.settings import Settings
 from bridge.store.folder import Store
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text
 
-#: The versions that the tests cover: those of deploy/clis.
-TESTED = {"claude": "2.1.329", "codex": "0.169.0"}
 #: Longest that the one real request may take, in seconds.
 PROBE_S = 120.0
 PROBE_OUTPUT_TOKENS = 64
 _PROMPT = "Answer with the word OK."
-#: How the API keys of the providers' own endpoints begin.
-_KEYS = {"claude": ("anthropic_api_key", "anthropic_base_url", "sk-ant-"), "codex": ("openai_api_key", None, "sk-")}
-_OPENAI = "https://api.openai.com/v1"
 
 
 def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
@@ -60,9 +56,11 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
 def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
     name = status.name
     if not status.available:
-        yield warn(name, status.problem or "not available", status.hint or "")
+        said = f" It printed: {status.said}" if status.said else ""
+        yield warn(name, (status.problem or "not available") + said, status.hint or "")
         return
-    version, tested = status.version or "", TESTED[name]
+    row, own = PROVIDERS[name], settings.providers[name]
+    version, tested = status.version or "", row.tested
     if version == tested:
         yield ok(name, f"version {version}, the tested one")
     else:
@@ -74,13 +72,13 @@ def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
             "Consumer terms do not allow one subscription for several people; for a team, use an API key.",
         )
         return
-    field, url_field, prefix = _KEYS[name]
-    key = getattr(settings, field) or ""
-    own = settings.openai_base_url == _OPENAI if url_field is None else getattr(settings, url_field) is None
-    if own and not key.startswith(prefix):
-        yield warn(f"{name} credentials", f"an API key that does not begin with {prefix}", "Is it the right one?")
+    at_home = own.base_url == (row.url or None)
+    if at_home and not (own.api_key or "").startswith(row.key_prefix):
+        yield warn(
+            f"{name} credentials", f"an API key that does not begin with {row.key_prefix}", "Is it the right one?"
+        )
     else:
-        yield ok(f"{name} credentials", "an API key" + ("" if own else ", for an endpoint of your own"))
+        yield ok(f"{name} credentials", "an API key" + ("" if at_home else ", for an endpoint of your own"))
 
 
 def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Finding]:
@@ -97,7 +95,8 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
         what = f"{each['name']} in the server"
         if each["name"] in usable and not each["available"]:
             todo = "It works for this command, so restart the server; if that is no help, report it."
-            yield fail(what, each["problem"] or "not available", todo)
+            said = f" It printed: {each['said']}" if each["said"] else ""
+            yield fail(what, (each["problem"] or "not available") + said, todo)
         elif each["available"]:
             yield ok(what, f"available, {each['warm']} kept ready")
 

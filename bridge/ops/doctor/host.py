@@ -14,8 +14,8 @@ from pathlib import Path
 from bridge.clock import Clock, iso
 from bridge.limits import Moment
 from bridge.ops.doctor import Finding, fail, ok, warn
+from bridge.providers.pool import RESERVED_BYTES, slots, warm_processes
 from bridge.sandbox.host import CLAUDE_PROCESS_BYTES, DEFAULT_USER, may_change_users, total_bytes
-from bridge.service import RESERVED_BYTES, slots, warm_processes
 from bridge.settings import Settings
 from bridge.store.folder import Store
 

@@ -5,6 +5,7 @@ import { chart } from "../lib/chart.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
 import { count, day, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { badge, card, confirm, emptyState, skeleton, toast } from "../lib/ui.js";
 import { editKey, rotateKey } from "./keyform.js";
 import { change } from "./keys.js";
@@ -228,13 +229,19 @@ function secretText(key) {
   return key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere";
 }
 
+function everyProvider() {
+  return Object.values(PROVIDERS)
+    .map((each) => each.title)
+    .join(" and ");
+}
+
 function about(key) {
   return [
     ["Secret", secretText(key)],
     ["Created", when(key.createdAt)],
     ["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
     ["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
-    ["May use", key.providers ? key.providers.join(", ") || "nothing" : "Claude and Codex"],
+    ["May use", key.providers ? key.providers.join(", ") || "nothing" : everyProvider()],
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
     ["Today", windowText(key.usage.today)],
     ["This month", windowText(key.usage.thisMonth)],

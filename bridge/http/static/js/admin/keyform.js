@@ -3,8 +3,11 @@
 import { copyAs } from "../lib/copyas.js";
 import { fill, h } from "../lib/dom.js";
 import { money } from "../lib/format.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { copyButton, dialog, errorBox, field, select } from "../lib/ui.js";
 import { call } from "./session.js";
+
+const [FIRST] = Object.keys(PROVIDERS);
 
 const PRESETS = [
   ["Designer: $5 a day", { maxCostPerDay: 5, maxRequestsPerMinute: 20, maxConcurrent: 2 }],
@@ -100,7 +103,7 @@ export async function rotateKey(session, key) {
 /** The secret of a key, this once, with code that uses it. */
 function showSecret(made, session, what) {
   // A key that may use nothing yet has no example.
-  const { provider, model } = made.example ?? { provider: "claude", model: session.defaultModels.claude };
+  const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
   const request = () => ({
     base: location.origin,
     provider,
@@ -142,7 +145,7 @@ function form(session, key, close) {
   });
   const note = h("input", { type: "text", maxlength: "500", autocomplete: "off" });
   const models = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
-  const providers = { claude: checkbox(true), codex: checkbox(true) };
+  const providers = Object.fromEntries(Object.keys(PROVIDERS).map((each) => [each, checkbox(true)]));
   const expiry = select(EXPIRIES, "", { onchange: showDate });
   const date = h("input", { type: "datetime-local" });
   const dateField = field("Expires at (your time)", date);
@@ -254,8 +257,7 @@ function form(session, key, close) {
           h(
             "div.row",
             {},
-            h("label.check", {}, providers.claude, "Claude"),
-            h("label.check", {}, providers.codex, "Codex"),
+            Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", {}, providers[each], title)),
           ),
         ),
         field("Only these models", models, "Names with commas between them. Empty: any."),

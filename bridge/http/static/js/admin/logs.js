@@ -2,6 +2,7 @@
 
 import { fill, h } from "../lib/dom.js";
 import { query } from "../lib/api.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { emptyState, errorBox, field, select } from "../lib/ui.js";
 import { logTable, openLine } from "./logtable.js";
 import { call } from "./session.js";
@@ -34,11 +35,7 @@ export function show({ head, body, query: given, session }) {
       spellcheck: "false",
     }),
     provider: select(
-      [
-        ["", "Any"],
-        ["claude", "Claude"],
-        ["codex", "Codex"],
-      ],
+      [["", "Any"], ...Object.entries(PROVIDERS).map(([name, { title }]) => [name, title])],
       given.get("provider") ?? "",
     ),
     status: select(statuses(session.codes, asked), asked),

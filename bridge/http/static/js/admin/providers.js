@@ -2,6 +2,7 @@
 
 import { h, keyed, refill, say } from "../lib/dom.js";
 import { duration, visible } from "../lib/format.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { badge, errorBox } from "../lib/ui.js";
 
 const CREDENTIALS = {
@@ -24,7 +25,7 @@ export function renderProviders(list, { providers, activity }) {
       return {
         element: h("li.provider", {}, h("div.row", {}, name, state), facts, trouble),
         update(each) {
-          say(name, each.name === "claude" ? "Claude Code" : each.name === "codex" ? "Codex" : each.name);
+          say(name, PROVIDERS[each.name]?.program ?? each.name);
           refill(state, each.available, each.available ? badge("available", "good") : badge("not available", "bad"));
           const times = activity.providers[each.name];
           const rows = [
@@ -47,8 +48,11 @@ export function renderProviders(list, { providers, activity }) {
           );
           refill(
             trouble,
-            `${each.problem} ${each.hint}`,
-            each.problem && errorBox({ message: visible(each.problem), hint: each.hint && visible(each.hint) }),
+            `${each.problem} ${each.hint} ${each.said}`,
+            each.problem && [
+              errorBox({ message: visible(each.problem), hint: each.hint && visible(each.hint) }),
+              each.said && h("p.hint", {}, "It printed: ", h("code", {}, visible(each.said))),
+            ],
           );
         },
       };

@@ -1,5 +1,7 @@
 /** A request as code to copy. Pure: every text of it is quoted by the rules of the language it goes into. */
 
+import { PROVIDERS } from "./registry.js";
+
 /** What can be copied: [id, name]. */
 export const LANGUAGES = [
   ["curl", "curl"],
@@ -10,7 +12,7 @@ export const LANGUAGES = [
 ];
 
 /**
- * The code. `request` is {base, provider, body}: the address of the bridge, "claude" or "codex", and the body of
+ * The code. `request` is {base, provider, body}: the address of the bridge, the name of the provider, and the body of
  * /generate. `key` goes into the code where it is given; else the code reads it from the environment.
  */
 export function snippet(language, request, key = null) {
@@ -18,7 +20,7 @@ export function snippet(language, request, key = null) {
 }
 
 function path({ provider }) {
-  return provider === "codex" ? "/generate-codex" : "/generate";
+  return PROVIDERS[provider].path;
 }
 
 const WRITERS = {

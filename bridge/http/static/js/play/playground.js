@@ -3,18 +3,16 @@
 import { ApiError, events, open } from "../lib/api.js";
 import { copyAs } from "../lib/copyas.js";
 import { fill, h, say } from "../lib/dom.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { card, field, segmented } from "../lib/ui.js";
 import { answerBox } from "./answer.js";
 import { images } from "./images.js";
 
 export const title = "Playground";
 
-const NAMES = { claude: "Claude", codex: "Codex" };
-const PATHS = { claude: "/generate", codex: "/generate-codex" };
-
 export function show(main, { me, headers, expired }) {
   const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
-  let provider = providers[0] ?? "claude";
+  let provider = providers[0] ?? Object.keys(PROVIDERS)[0];
   let controller = null;
   const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
   const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
@@ -79,7 +77,7 @@ export function show(main, { me, headers, expired }) {
           providers.length > 1 &&
             segmented(
               "Provider",
-              providers.map((name) => [name, NAMES[name] ?? name]),
+              providers.map((name) => [name, PROVIDERS[name]?.title ?? name]),
               provider,
               choose,
             ),
@@ -147,7 +145,8 @@ export function show(main, { me, headers, expired }) {
     answer.begin();
     try {
       const { signal } = controller;
-      const stream = await open("POST", PATHS[provider], { body: { ...request, stream: true }, headers, signal });
+      const { path } = PROVIDERS[provider];
+      const stream = await open("POST", path, { body: { ...request, stream: true }, headers, signal });
       await follow(stream);
     } catch (error) {
       if (error.name === "AbortError") answer.stopped();

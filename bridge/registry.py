@@ -1,0 +1,91 @@
+"""The registry of providers: a row for each CLI that the bridge can run. Pure.
+
+Adding one is a row here, the module that its `run_by` names, and its prices in ledger/prices.json. Settings, keys,
+endpoints, models, pages, `doctor` and the documentation read these rows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+
+class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a provider before anything of it runs."""
+
+    #: in keys, settings, prices, the log and the ledger; also the usual name of its program
+    name: str
+    #: for people: the provider on the pages, its program, and who answers behind it
+    title: str
+    program: str
+    vendor: str
+    #: dotted path of the class that runs it: a bridge.providers.provider.Provider
+    run_by: str
+    #: its native endpoint
+    path: str
+    default_model: str
+    #: how the names of its models begin, as a regular expression; the first provider that fits counts
+    model_names: str
+    #: the version that the tests cover, which is that of deploy/clis
+    tested: str
+    #: environment variable of its API key, and how the keys of the vendor's own endpoint begin
+    key_variable: str
+    key_prefix: str
+    #: environment variable of its endpoint, and the usual one; empty where the CLI knows it by itself
+    url_variable: str
+    url: str = ""
+    #: environment variable of a token that takes the place of the CLI's log-in, and the command that makes it
+    token_variable: str | None = None
+    token_command: str = ""
+    #: whose words its usage has in native answers
+    usage_words: Literal["anthropic", "openai"]
+
+    def variable(self, setting: str) -> str:
+        """The environment variable of a setting that every provider has, such as COMMAND."""
+        return f"BRIDGE_{self.name.upper()}_{setting}"
+
+    def names_model(self, model: str) -> bool:
+        """Whether a model's name looks like one of its own."""
+        return re.match(self.model_names, model, re.IGNORECASE) is not None
+
+
+_ROWS = (
+    ProviderRow(
+        name="claude",
+        title="Claude",
+        program="Claude Code",
+        vendor="Anthropic",
+        run_by="bridge.providers.claude.ClaudeProvider",
+        path="/generate",
+        default_model="claude-sonnet-5-5",
+        model_names=r"claude|sonnet|opus|haiku|fable|mythos",
+        tested="2.1.329",
+        key_variable="ANTHROPIC_API_KEY",
+        key_prefix="sk-ant-",
+        url_variable="ANTHROPIC_BASE_URL",
+        token_variable="CLAUDE_CODE_OAUTH_TOKEN",
+        token_command="claude setup-token",
+        usage_words="anthropic",
+    ),
+    ProviderRow(
+        name="codex",
+        title="Codex",
+        program="Codex",
+        vendor="OpenAI",
+        run_by="bridge.providers.codex.CodexProvider",
+        path="/generate-codex",
+        default_model="gpt-6-sol",
+        model_names=r"gpt|chatgpt|codex|o\d",
+        tested="0.169.0",
+        key_variable="OPENAI_API_KEY",
+        key_prefix="sk-",
+        url_variable="OPENAI_BASE_URL",
+        url="https://api.openai.com/v1",
+        usage_words="openai",
+    ),
+)
+
+PROVIDERS: dict[str, ProviderRow] = {row.name: row for row in _ROWS}
+"""Name -> row, in the order in which people see them."""
