@@ -16,18 +16,16 @@ from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Text, Usage
+from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import Turns, generation, run_number
-from bridge.wire.parameters import ignored, read, refused, supported, table
+from bridge.wire.conversation import PlainText, Turns, generation, run_number
+from bridge.wire.parameters import NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "anthropic"
 
-_NO_TOOLS = "the CLIs are given no tools"
-_SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
 _THINKING = "the model decides, and effort says how much"
 
 PARAMETERS = table(
@@ -48,17 +46,17 @@ PARAMETERS = table(
     refused("fallback_credit_token", "there are none here"),
     refused("fallbacks", "one model for each request", []),
     refused("inference_geo", "the bridge cannot choose where a model runs"),
-    refused("mcp_servers", _NO_TOOLS, []),
+    refused("mcp_servers", NO_TOOLS, []),
     ignored("metadata", "the key says who asks"),
     refused("service_tier", "only the ordinary one", "auto", "standard_only"),
     refused("speed", "only the ordinary one", "standard"),
-    refused("temperature", _SAMPLING, 1),
+    refused("temperature", SAMPLING, 1),
     refused("thinking", _THINKING, {"type": "adaptive"}, {"type": "disabled"}, {"type": "between_tools"}),
     refused("thread", "the bridge keeps no conversations; send the earlier messages in messages"),
-    refused("tool_choice", _NO_TOOLS, {"type": "auto"}, {"type": "none"}),
-    refused("tools", _NO_TOOLS, []),
+    refused("tool_choice", NO_TOOLS, {"type": "auto"}, {"type": "none"}),
+    refused("tools", NO_TOOLS, []),
     refused("top_k", "the CLIs cannot set it"),
-    refused("top_p", _SAMPLING, 1),
+    refused("top_p", SAMPLING, 1),
     ignored("user_profile_id", "the key says who asks"),
 )
 #: what `count_tokens` does not need
@@ -66,16 +64,14 @@ _NOT_COUNTED = ("max_tokens", "stop_sequences", "stream")
 COUNT_PARAMETERS = {name: parameter for name, parameter in PARAMETERS.items() if name not in _NOT_COUNTED}
 
 
-class TextBlock(msgspec.Struct, tag="text", tag_field="type"):
+class TextBlock(PlainText, tag="text", tag_field="type"):
     """A piece of text, of a message or of an answer."""
-
-    text: str
 
 
 class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
     """An image, as data."""
 
-    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    media_type: content.MediaType
     data: str
 
 
@@ -90,14 +86,27 @@ class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
 
     source: Base64Source | UrlSource
 
+    def part(self, at: str, role: str) -> Image:
+        """See WirePart."""
+        if isinstance(self.source, UrlSource):
+            raise invalid(f"{at}.source: images must be sent as base64; the bridge fetches nothing.", "messages")
+        return content.image(self.source.media_type, self.source.data, f"{at}.source.data")
 
-class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
+
+class _Thought(msgspec.Struct):
+    def part(self, at: str, role: str) -> None:
+        """See WirePart."""
+        if role == "user":
+            raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")
+
+
+class ThinkingBlock(_Thought, tag="thinking", tag_field="type"):
     """What a model thought in an earlier answer; it is skipped."""
 
     thinking: str
 
 
-class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
+class RedactedThinkingBlock(_Thought, tag="redacted_thinking", tag_field="type"):
     """The same, unreadable."""
 
     data: str
@@ -113,11 +122,10 @@ class AnthropicMessage(msgspec.Struct):
     content: str | list[Block]
 
 
-class SystemBlock(msgspec.Struct):
-    """A piece of the system prompt."""
+class SystemBlock(PlainText, kw_only=True):
+    """A piece of the system prompt. msgspec asks for no tag where there is but one kind, so `type` is a field."""
 
     type: Literal["text"]
-    text: str
 
 
 class SchemaFormat(msgspec.Struct):
@@ -173,7 +181,6 @@ def _generation(
         settings,
         resolve(content.model_name(wire.model)),
         _turns(wire),
-        "messages",
         api=API_NAME,
         max_output_tokens=max_tokens,
         effort=config.effort,
@@ -183,33 +190,11 @@ def _generation(
 
 
 def _turns(wire: CountBody) -> Turns:
-    turns = Turns()
-    if isinstance(wire.system, str):
-        turns.instruct(wire.system, "system")
-    else:
-        for number, block in enumerate(wire.system or []):
-            turns.instruct(block.text, f"system[{number}].text")
+    turns = Turns("messages")
+    turns.add("system", wire.system or "", "system")
     for number, message in enumerate(wire.messages):
-        where = f"messages[{number}].content"
-        turns.say(message.role, _parts(message, where), where)
+        turns.add(message.role, message.content, f"messages[{number}].content")
     return turns
-
-
-def _parts(message: AnthropicMessage, where: str) -> list[Text | Image]:
-    if isinstance(message.content, str):
-        return [Text(content.prompt(where, message.content))]
-    parts: list[Text | Image] = []
-    for position, block in enumerate(message.content):
-        at = f"{where}[{position}]"
-        if isinstance(block, TextBlock):
-            parts.append(Text(content.prompt(f"{at}.text", block.text)))
-        elif isinstance(block, ImageBlock):
-            if isinstance(block.source, UrlSource):
-                raise invalid(f"{at}.source: images must be sent as base64; the bridge fetches nothing.", "messages")
-            parts.append(content.image(block.source.media_type, block.source.data, f"{at}.source.data"))
-        elif message.role == "user":
-            raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")
-    return parts
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every API's messages are made of, checked the same way: texts, images, conversations. Pure.
+"""What the bodies of every API are made of, checked the same way: JSON, texts, images, names. Pure.
 
 `field` and `where` are the place in the body, as the sentence of a refusal names it. Everything here
 raises BridgeError (invalid_request).
@@ -9,18 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from bridge.errors import BridgeError
-from bridge.types import MODEL_PATTERN, Image, Message, Text
+from bridge.types import MODEL_PATTERN, Image
+
+T = TypeVar("T")
 
 #: Longest prompt, in characters.
 MAX_PROMPT_CHARACTERS = 500_000
-#: Most messages of one conversation, parts of all its messages, and images of one request.
-MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
 #: Most commas and opening brackets of a body, those in its texts included. Each may be a value of its own: `[],`
 #: takes three bytes in a body and sixty-four in memory.
 MAX_MARKS = 1_200_000
@@ -34,6 +34,7 @@ Prompt = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX
 ImageUrl = Annotated[
     str, Meta(min_length=24, extra_json_schema={"pattern": "^data:image/(png|jpe?g|gif|webp);base64,"})
 ]
+MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
 Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"description": "a JSON Schema"})]
 
 _DATA_URL = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,([A-Za-z0-9+/=\s]+)\Z")
@@ -53,10 +54,16 @@ def invalid(message: str, param: str | None = None) -> BridgeError:
     return error
 
 
-def check_size(body: bytes) -> None:
-    """Refuse a body that would be many times as large in memory, before it is decoded."""
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The value of a body. One that would be many times as large in memory is refused before it is decoded."""
     if len(body) > MAX_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
         raise invalid("The body has too many values.")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(sentence(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise invalid("The body is not valid JSON.") from None
 
 
 def prompt(field: str, text: str) -> str:
@@ -92,35 +99,6 @@ def image(media_type: str, data: str, where: str) -> Image:
     if not raw.startswith(_MAGIC[media_type]) or (media_type == "image/webp" and raw[8:12] != b"WEBP"):
         raise invalid(f"{where} is not a {media_type} image.")
     return Image(media_type, base64.b64encode(raw).decode())
-
-
-def message(role: str, parts: Sequence[Text | Image], where: str) -> Message:
-    """One turn. Empty texts are refused upstream and carry nothing, so they are left out."""
-    kept = tuple(part for part in parts if not (isinstance(part, Text) and not part.text.strip()))
-    if not kept:
-        raise invalid(f"{where} is empty.")
-    return Message("assistant" if role == "assistant" else "user", kept)
-
-
-def conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """A whole conversation, if it is not too large."""
-    if sum(len(each.content) for each in messages) > MAX_PARTS:
-        raise too_many_parts()
-    if sum(isinstance(part, Image) for each in messages for part in each.content) > MAX_IMAGES:
-        raise too_many_images()
-    if sum(len(each.text) for each in messages) > MAX_PROMPT_CHARACTERS:
-        raise invalid(f"The messages are longer than {MAX_PROMPT_CHARACTERS} characters together.")
-    return tuple(messages)
-
-
-def too_many_parts() -> BridgeError:
-    """The refusal of more pieces of text and images than a request may have."""
-    return invalid(f"The messages have more than {MAX_PARTS} parts together.")
-
-
-def too_many_images() -> BridgeError:
-    """The refusal of more images than a request may have."""
-    return invalid(f"A request may have at most {MAX_IMAGES} images.")
 
 
 def model_name(name: str) -> str:

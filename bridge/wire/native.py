@@ -11,29 +11,31 @@ from msgspec import UNSET, Meta, UnsetType
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Message, Text, Usage
+from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event
-from bridge.wire.content import MAX_MESSAGES
+from bridge.wire.content import invalid
+from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, too_many_images
 
 #: as the log shows it
 API_NAME = "native"
 
-MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class NativeText(msgspec.Struct, tag="text", tag_field="type", forbid_unknown_fields=True):
-    """A piece of text of a message."""
-
-    text: str
+class NativeText(PlainText, tag="text", tag_field="type", forbid_unknown_fields=True):
+    """A piece of text, of a message or of an answer."""
 
 
 class NativeImage(msgspec.Struct, tag="image", tag_field="type", rename="camel", forbid_unknown_fields=True):
     """An image of a message, base64."""
 
-    media_type: MediaType
+    media_type: content.MediaType
     data: str
+
+    def part(self, at: str, role: str) -> Image:
+        """See WirePart."""
+        return content.image(self.media_type, self.data, at)
 
 
 class NativeTurn(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,79 +69,45 @@ _decoder = msgspec.json.Decoder(GenerateBody)
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
     """The request, and how its stream is told where it asks for one. Raises BridgeError."""
-    content.check_size(body)
-    try:
-        wire = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise BridgeError("invalid_request", content.sentence(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BridgeError("invalid_request", "The body is not valid JSON.") from None
-    messages = _conversation(wire)
+    wire = content.decode(body, _decoder)
+    turns = _turns(wire)
     choice = resolve("" if wire.model is None else content.model_name(wire.model))
     limit = settings.max_output_tokens_limit
     if wire.max_output_tokens is not None and wire.max_output_tokens > limit:
-        raise BridgeError("invalid_request", f"maxOutputTokens must be at most {limit}.")
+        raise invalid(f"maxOutputTokens must be at most {limit}.")
     if wire.timeout_seconds is not None and wire.timeout_seconds > settings.timeout_s:
-        raise BridgeError("invalid_request", f"timeoutSeconds must be at most {settings.timeout_s:g}.")
-    request = GenerationRequest(
-        provider=choice.provider,
-        model=choice.model,
-        messages=messages,
-        system=content.prompt("systemPrompt", wire.system_prompt or ""),
-        max_output_tokens=wire.max_output_tokens or settings.max_output_tokens,
-        timeout_s=wire.timeout_seconds or settings.timeout_s,
+        raise invalid(f"timeoutSeconds must be at most {settings.timeout_s:g}.")
+    request = generation(
+        settings,
+        choice,
+        turns,
+        api=API_NAME,
+        max_output_tokens=wire.max_output_tokens,
+        timeout_s=wire.timeout_seconds,
         effort=wire.effort,
         schema=wire.schema,
-        api=API_NAME,
-        alias=choice.alias,
     )
     return request, render_events if wire.stream else None
 
 
-def _conversation(wire: GenerateBody) -> tuple[Message, ...]:
+def _turns(wire: GenerateBody) -> Turns:
     if wire.messages is not None and wire.user_prompt is not None:
-        raise BridgeError("invalid_request", "Give userPrompt or messages, not both.")
+        raise invalid("Give userPrompt or messages, not both.")
+    if wire.messages is not None and not wire.messages:
+        raise invalid("messages is empty.")
+    turns = Turns("messages", joined=False)
+    turns.add("system", wire.system_prompt or "", "systemPrompt")
+    for number, message in enumerate(wire.messages or ()):
+        turns.add(message.role, message.content, f"messages[{number}].content")
     if wire.messages is None:
         if wire.user_prompt is None:
-            raise BridgeError("invalid_request", "userPrompt is missing.")
-        if not wire.user_prompt.strip():
-            raise BridgeError("invalid_request", "userPrompt is empty.")
-        messages = [Message("user", (Text(content.prompt("userPrompt", wire.user_prompt)),))]
-    else:
-        messages = _messages(wire.messages)
+            raise invalid("userPrompt is missing.")
+        turns.add("user", wire.user_prompt, "userPrompt")
     if wire.images:
-        if len(wire.images) > content.MAX_IMAGES:
-            raise content.too_many_images()
-        pictures = tuple(content.image_of_url(url, f"images[{i}]") for i, url in enumerate(wire.images))
-        last = messages[-1]
-        messages[-1] = Message(last.role, (*pictures, *last.content))
-    return content.conversation(messages)
-
-
-def _messages(wire: list[NativeTurn]) -> list[Message]:
-    if not wire:
-        raise BridgeError("invalid_request", "messages is empty.")
-    if len(wire) > MAX_MESSAGES:
-        raise BridgeError("invalid_request", f"messages has more than {MAX_MESSAGES} entries.")
-    if wire[-1].role != "user":
-        raise BridgeError("invalid_request", "The last of messages must be from the user.")
-    messages = []
-    for number, message in enumerate(wire):
-        where = f"messages[{number}].content"
-        parts: list[Text | Image] = []
-        if isinstance(message.content, str):
-            parts.append(Text(content.prompt(where, message.content)))
-        else:
-            for position, part in enumerate(message.content):
-                at = f"{where}[{position}]"
-                if isinstance(part, NativeText):
-                    parts.append(Text(content.prompt(f"{at}.text", part.text)))
-                elif message.role == "assistant":
-                    raise BridgeError("invalid_request", f"{at}: only a user's message may have images.")
-                else:
-                    parts.append(content.image(part.media_type, part.data, at))
-        messages.append(content.message(message.role, parts, where))
-    return messages
+        if len(wire.images) > MAX_IMAGES:
+            raise too_many_images()
+        turns.illustrate([content.image_of_url(url, f"images[{i}]") for i, url in enumerate(wire.images)])
+    return turns
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -224,7 +192,7 @@ def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
         "code": error.code,
         "hint": error.hint,
         "request_id": request_id,
-        **error.facts,
+        **{name: fact for name, fact in error.facts.items() if name != "param"},
     }
 
 

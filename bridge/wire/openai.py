@@ -11,8 +11,11 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.errors import BridgeError
-from bridge.types import GenerationRequest, Usage
+from bridge.types import GenerationRequest, Text, Usage
+from bridge.wire import content
 from bridge.wire.conversation import ANY_OBJECT
+
+OpenAIEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 #: HTTP status -> `type` of an error, as OpenAI names them
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -24,6 +27,10 @@ class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
     """What a model said when it declined, in an earlier answer."""
 
     refusal: str
+
+    def part(self, at: str, role: str) -> Text:
+        """See WirePart."""
+        return Text(content.prompt(f"{at}.refusal", self.refusal))
 
 
 class TextFormat(msgspec.Struct, tag="text", tag_field="type"):

@@ -15,30 +15,29 @@ from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Text
+from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_data
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
 from bridge.wire.openai import (
     ChatUsage,
     FinishReason,
     JsonObjectFormat,
     NamedSchema,
+    OpenAIEffort,
     OpenAIErrorBody,
     RefusalPart,
     TextFormat,
     finish_reason,
     render_error,
 )
-from bridge.wire.parameters import ignored, read, refused, supported, table
+from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-chat"
 
-_NO_TOOLS = "the CLIs are given no tools"
 _NOT_KEPT = "nothing is kept to be fetched later"
-_SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
 _PENALTY = "the CLIs cannot set it; only 0, the default, is taken"
 
 PARAMETERS = table(
@@ -53,39 +52,37 @@ PARAMETERS = table(
     supported("stream_options", "include_usage"),
     refused("audio", "the CLIs have no audio"),
     refused("frequency_penalty", _PENALTY, 0),
-    refused("function_call", _NO_TOOLS, "none", "auto"),
-    refused("functions", _NO_TOOLS, []),
+    refused("function_call", NO_TOOLS, "none", "auto"),
+    refused("functions", NO_TOOLS, []),
     refused("logit_bias", "the CLIs cannot set it", {}),
     refused("logprobs", "the CLIs do not tell them", False),
     ignored("metadata", "not kept"),
     refused("modalities", "only text", ["text"]),
     refused("moderation", "there is none here"),
     refused("n", "one answer for each request; only 1 is taken", 1),
-    ignored("parallel_tool_calls", _NO_TOOLS),
+    ignored("parallel_tool_calls", NO_TOOLS),
     ignored("prediction", "the answer is the same, not quicker"),
     refused("presence_penalty", _PENALTY, 0),
-    ignored("prompt_cache_key", "the CLIs decide what is cached"),
-    ignored("prompt_cache_options", "the CLIs decide what is cached"),
-    ignored("prompt_cache_retention", "the CLIs decide what is cached"),
+    ignored("prompt_cache_key", CACHED),
+    ignored("prompt_cache_options", CACHED),
+    ignored("prompt_cache_retention", CACHED),
     ignored("safety_identifier", "the key says who asks"),
     ignored("seed", "it never promised the same answer; here it does nothing"),
     refused("service_tier", "only the ordinary one", "auto", "default"),
     ignored("store", _NOT_KEPT),
-    refused("temperature", _SAMPLING, 1),
-    refused("tool_choice", _NO_TOOLS, "none", "auto"),
-    refused("tools", _NO_TOOLS, []),
+    refused("temperature", SAMPLING, 1),
+    refused("tool_choice", NO_TOOLS, "none", "auto"),
+    refused("tools", NO_TOOLS, []),
     refused("top_logprobs", "the CLIs do not tell them", 0),
-    refused("top_p", _SAMPLING, 1),
+    refused("top_p", SAMPLING, 1),
     ignored("user", "the key says who asks"),
     refused("verbosity", "the CLIs cannot set it; only medium, the default, is taken", "medium"),
-    refused("web_search_options", _NO_TOOLS),
+    refused("web_search_options", NO_TOOLS),
 )
 
 
-class ChatText(msgspec.Struct, tag="text", tag_field="type"):
+class ChatText(PlainText, tag="text", tag_field="type"):
     """A piece of text of a message."""
-
-    text: str
 
 
 class ImageUrl(msgspec.Struct):
@@ -99,6 +96,10 @@ class ChatImage(msgspec.Struct, tag="image_url", tag_field="type"):
     """An image of a user's message."""
 
     image_url: ImageUrl
+
+    def part(self, at: str, role: str) -> Image:
+        """See WirePart."""
+        return content.image_of_url(self.image_url.url, f"{at}.image_url.url")
 
 
 class ChatMessage(msgspec.Struct):
@@ -131,7 +132,7 @@ class ChatBody(msgspec.Struct):
     messages: list[ChatMessage]
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: OpenAIEffort | None = None
     response_format: TextFormat | JsonObjectFormat | ChatSchemaFormat | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -146,7 +147,6 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         settings,
         resolve(content.model_name(wire.model)),
         _turns(wire.messages),
-        "messages",
         api=API_NAME,
         max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
         effort=wire.reasoning_effort,
@@ -168,33 +168,13 @@ def _schema(wire: ChatBody) -> dict[str, Any] | None:
 
 
 def _turns(messages: list[ChatMessage]) -> Turns:
-    turns = Turns()
+    turns = Turns("messages")
     for number, message in enumerate(messages):
-        where = f"messages[{number}].content"
         if message.tool_calls or message.function_call:
-            raise invalid(f"messages[{number}].tool_calls: {_NO_TOOLS}.", "messages")
-        parts = _parts(message.content if message.content is not None else message.refusal or "", where)
-        if message.role in ("system", "developer"):
-            for part in parts:
-                if isinstance(part, Image):
-                    raise invalid(f"{where}: only a user's message may have images.", "messages")
-                turns.instruct(part.text, where)
-        else:
-            turns.say(message.role, parts, where)
+            raise invalid(f"messages[{number}].tool_calls: {NO_TOOLS}.", "messages")
+        said = message.content if message.content is not None else message.refusal or ""
+        turns.add(message.role, said, f"messages[{number}].content")
     return turns
-
-
-def _parts(given: str | list[ChatText | ChatImage | RefusalPart], where: str) -> list[Text | Image]:
-    if isinstance(given, str):
-        return [Text(content.prompt(where, given))]
-    parts: list[Text | Image] = []
-    for position, part in enumerate(given):
-        at = f"{where}[{position}]"
-        if isinstance(part, ChatImage):
-            parts.append(content.image_of_url(part.image_url.url, f"{at}.image_url.url"))
-        else:
-            parts.append(Text(content.prompt(at, part.text if isinstance(part, ChatText) else part.refusal)))
-    return parts
 
 
 # --- answers ----------------------------------------------------------------------------------

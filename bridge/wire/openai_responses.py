@@ -15,14 +15,15 @@ from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Text
+from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
 from bridge.wire.openai import (
     JsonObjectFormat,
     NamedSchema,
+    OpenAIEffort,
     OpenAIErrorBody,
     RefusalPart,
     ResponseUsage,
@@ -32,15 +33,12 @@ from bridge.wire.openai import (
     json_format,
     render_error,
 )
-from bridge.wire.parameters import ignored, read, refused, supported, table
+from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-responses"
 
-_NO_TOOLS = "the CLIs are given no tools"
 _NO_STATE = "the bridge keeps no conversations; send the earlier messages in input"
-_CACHE = "the CLIs decide what is cached"
-_SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
 
 PARAMETERS = table(
     supported("input", "a text, or messages with text and images as data URLs; reasoning items are skipped"),
@@ -56,39 +54,35 @@ PARAMETERS = table(
     refused("conversation", _NO_STATE),
     ignored("image", "images are passed on as they are"),
     ignored("include", "there is nothing to include; no log probabilities, no encrypted reasoning"),
-    ignored("max_tool_calls", _NO_TOOLS),
+    ignored("max_tool_calls", NO_TOOLS),
     ignored("metadata", "not kept, and not given back"),
     refused("moderation", "there is none here"),
-    ignored("parallel_tool_calls", _NO_TOOLS),
+    ignored("parallel_tool_calls", NO_TOOLS),
     refused("previous_response_id", _NO_STATE),
     refused("prompt", "the bridge keeps no prompt templates"),
-    ignored("prompt_cache_key", _CACHE),
-    ignored("prompt_cache_options", _CACHE),
-    ignored("prompt_cache_retention", _CACHE),
+    ignored("prompt_cache_key", CACHED),
+    ignored("prompt_cache_options", CACHED),
+    ignored("prompt_cache_retention", CACHED),
     ignored("safety_identifier", "the key says who asks"),
     refused("service_tier", "only the ordinary one", "auto", "default"),
     ignored("store", "nothing is kept to be fetched later"),
     ignored("stream_options", "nothing is obfuscated"),
-    refused("temperature", _SAMPLING, 1),
-    refused("tool_choice", _NO_TOOLS, "none", "auto"),
-    refused("tools", _NO_TOOLS, []),
+    refused("temperature", SAMPLING, 1),
+    refused("tool_choice", NO_TOOLS, "none", "auto"),
+    refused("tools", NO_TOOLS, []),
     refused("top_logprobs", "the CLIs do not tell them", 0),
-    refused("top_p", _SAMPLING, 1),
+    refused("top_p", SAMPLING, 1),
     ignored("truncation", "a prompt that is too long is an error"),
     ignored("user", "the key says who asks"),
 )
 
 
-class InputText(msgspec.Struct, tag="input_text", tag_field="type"):
+class InputText(PlainText, tag="input_text", tag_field="type"):
     """A piece of text of a message."""
 
-    text: str
 
-
-class OutputText(msgspec.Struct, tag="output_text", tag_field="type"):
+class OutputText(PlainText, tag="output_text", tag_field="type"):
     """A piece of an earlier answer."""
-
-    text: str
 
 
 class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
@@ -97,6 +91,12 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
     image_url: str | None = None
     file_id: str | None = None
     detail: str | None = None
+
+    def part(self, at: str, role: str) -> Image:
+        """See WirePart."""
+        if self.image_url is None:
+            raise invalid(f"{at} has no image_url; the bridge keeps no files.", "input")
+        return content.image_of_url(self.image_url, f"{at}.image_url")
 
 
 class InputItem(msgspec.Struct):
@@ -121,7 +121,7 @@ class TextOptions(msgspec.Struct):
 class Reasoning(msgspec.Struct):
     """How much to think. `summary` is not passed on: the CLIs give none."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: OpenAIEffort | None = None
     summary: str | None = None
 
 
@@ -144,7 +144,6 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         settings,
         resolve(content.model_name(wire.model)),
         _turns(wire),
-        "input",
         api=API_NAME,
         max_output_tokens=wire.max_output_tokens,
         effort=wire.reasoning.effort if wire.reasoning is not None else None,
@@ -160,41 +159,18 @@ def _schema(text: TextOptions | None) -> dict[str, Any] | None:
 
 
 def _turns(wire: ResponsesBody) -> Turns:
-    turns = Turns()
-    turns.instruct(wire.instructions or "", "instructions")
+    turns = Turns("input")
+    turns.add("system", wire.instructions or "", "instructions")
     if isinstance(wire.input, str):
-        turns.say("user", [Text(content.prompt("input", wire.input))], "input")
+        turns.add("user", wire.input, "input")
         return turns
     for number, item in enumerate(wire.input):
-        where = f"input[{number}].content"
         if item.type == "reasoning":
             continue
         if item.role is None or item.content is None:
             raise invalid(f"input[{number}] has no {'role' if item.role is None else 'content'}.", "input")
-        parts = _parts(item.content, where)
-        if item.role in ("system", "developer"):
-            for part in parts:
-                if isinstance(part, Image):
-                    raise invalid(f"{where}: only a user's message may have images.", "input")
-                turns.instruct(part.text, where)
-        else:
-            turns.say(item.role, parts, where)
+        turns.add(item.role, item.content, f"input[{number}].content")
     return turns
-
-
-def _parts(given: str | list[InputText | OutputText | RefusalPart | InputImage], where: str) -> list[Text | Image]:
-    if isinstance(given, str):
-        return [Text(content.prompt(where, given))]
-    parts: list[Text | Image] = []
-    for position, part in enumerate(given):
-        at = f"{where}[{position}]"
-        if isinstance(part, InputImage):
-            if part.image_url is None:
-                raise invalid(f"{at} has no image_url; the bridge keeps no files.", "input")
-            parts.append(content.image_of_url(part.image_url, f"{at}.image_url"))
-        else:
-            parts.append(Text(content.prompt(at, part.refusal if isinstance(part, RefusalPart) else part.text)))
-    return parts
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -17,6 +17,13 @@ from bridge.wire.content import invalid, sentence
 
 T = TypeVar("T")
 
+#: why, of parameters that several APIs have
+NO_TOOLS = "the CLIs are given no tools"
+CACHED = "the CLIs decide what is cached"
+SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
+
+_anything = msgspec.json.Decoder()
+
 
 class Parameter(msgspec.Struct, frozen=True):
     """One parameter. `note` says what it does, or why it does not; it follows the name and a colon."""
@@ -50,11 +57,7 @@ def table(*parameters: Parameter) -> Mapping[str, Parameter]:
 
 def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> T:
     """The supported part of a body. null counts as not given. Raises BridgeError (invalid_request)."""
-    content.check_size(body)
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid("The body is not valid JSON.") from None
+    given = content.decode(body, _anything)
     if not isinstance(given, dict):
         raise invalid("The body must be a JSON object.")
     wanted = {}
