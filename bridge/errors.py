@@ -1,18 +1,22 @@
 """Every way in which the bridge says no.
 
-    BridgeError                 one refusal: a code of the table below, a sentence, a hint
+    Problem                     what went wrong, a value: a code of the table below, a sentence, a hint
+    BridgeError                 the exception that carries a Problem
     SettingsError               mistakes in the settings, all of them (start-up only)
     StoreError                  the data folder cannot be trusted or used (start-up only)
       StoreLocked               another process has it
 
 A `BridgeError` is raised where the trouble is known and rendered at the edge (`wire/`), in the shape
-that the client's API expects. It never carries a stack trace, a path of the host, or a credential.
+that the client's API expects. What is kept, logged or sent between greenlets is its `Problem`. Neither
+ever holds a path of the host or a credential.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from bridge.limits import LIMITS
 
@@ -64,38 +68,25 @@ CODES: dict[str, Code] = {
 }
 
 
-class BridgeError(Exception):
-    """One refusal, ready to be shown to the person who sent the request.
-
-    Raised anywhere; rendered once, at the edge of HTTP or of the command line.
-    """
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong, as it is stored, sent and shown: a value, which holds no trace of where it came from."""
 
     #: a key of CODES; clients branch on it
     code: str
     #: one plain sentence
     message: str
-    #: what to do next
-    hint: str
-    #: seconds until it may work again, for Retry-After; None where nobody knows
-    retry_after: float | None
+    #: what to do next; the code's own where none is given
+    hint: str = ""
+    #: seconds until it may work again, for Retry-After; None where that is not known
+    retry_after: float | None = None
     #: further public facts for the body, such as limit, used, resets_at, text
-    facts: dict[str, Any]
+    facts: dict[str, Any] = {}
 
-    def __init__(
-        self,
-        code: str,
-        message: str,
-        hint: str | None = None,
-        *,
-        retry_after: float | None = None,
-        **facts: Any,
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.hint = hint or CODES[code].hint
-        self.retry_after = retry_after
-        self.facts = facts
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"there is no code {self.code}")
+        if not self.hint:
+            msgspec.structs.force_setattr(self, "hint", CODES[self.code].hint)
 
     @property
     def status(self) -> int:
@@ -106,6 +97,38 @@ class BridgeError(Exception):
     def again(self) -> bool:
         """Whether a program may simply send the request again: what is in the way passes soon by itself."""
         return CODES[self.code].again if self.retry_after is None else self.retry_after <= SOON_S
+
+
+class BridgeError(Exception):
+    """A problem on its way to the edge of HTTP or of the command line: raised where it is known, rendered there."""
+
+    def __init__(
+        self, code: str, message: str, hint: str | None = None, *, retry_after: float | None = None, **facts: Any
+    ) -> None:
+        super().__init__(message)
+        self.problem = Problem(code, message, hint or "", retry_after, facts)
+
+    @classmethod
+    def of(cls, problem: Problem) -> BridgeError:
+        """The exception that carries a problem which was found, or kept, as a value."""
+        error = cls(problem.code, problem.message)
+        error.problem = problem
+        return error
+
+    @property
+    def code(self) -> str:
+        """The code of its problem."""
+        return self.problem.code
+
+    @property
+    def message(self) -> str:
+        """The sentence of its problem."""
+        return self.problem.message
+
+    @property
+    def hint(self) -> str:
+        """What its problem says to do."""
+        return self.problem.hint
 
 
 class SettingsError(Exception):

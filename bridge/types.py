@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 
 #: The most that a name of a model may look like; it is data for the CLIs, never a flag or a path.
 MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
@@ -125,7 +125,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Finished(msgspec.Struct, frozen=True):
     """How a run ended: an answer or an error, and what it cost. `result` is what the client gets."""
 
-    result: Answer | BridgeError
+    result: Answer | Problem
     charge: Charge
     duration_ms: int
 
@@ -163,7 +163,7 @@ class Completed(msgspec.Struct, frozen=True):
 class Failed(msgspec.Struct, frozen=True):
     """The end of one that did not. `usage` and `cost_micro` where the CLI still reported them."""
 
-    error: BridgeError
+    problem: Problem
     usage: Usage | None = None
     cost_micro: int | None = None
 

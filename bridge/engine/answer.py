@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS
 from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, affordable_output
@@ -87,8 +87,8 @@ def with_output(
         problem = "it is not valid JSON"
     if problem is None:
         return Completed(msgspec.structs.replace(answer, text=text, output=output))
-    error = BridgeError("output_mismatch", f"The answer does not fit the schema: {problem}.", text=answer.text)
-    return Failed(error, answer.usage, answer.cost_micro)
+    missed = Problem("output_mismatch", f"The answer does not fit the schema: {problem}.", facts={"text": answer.text})
+    return Failed(missed, answer.usage, answer.cost_micro)
 
 
 def read(text: str) -> tuple[str, Any]:
@@ -144,7 +144,7 @@ def _depth(value: Any) -> int:
 
 def second_attempt(
     request: GenerationRequest,
-    mismatch: BridgeError,
+    mismatch: Problem,
     reserved: Reservation,
     spent: Charge,
     price: Price,

@@ -9,7 +9,7 @@ import msgspec
 
 from bridge.clock import Clock, iso
 from bridge.engine.run import Run
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger, Reservation
 from bridge.ledger.pricing import PriceTable, cost
@@ -55,7 +55,7 @@ class Charges:
         left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
         return Charge(assumed, min(cost(price, assumed), left), assumed=True)
 
-    def overdrawn(self, key: Key, run: Run) -> BridgeError | None:
+    def overdrawn(self, key: Key, run: Run) -> Problem | None:
         """Whether a run has by now used up what it reserved and all that its key has left besides.
 
         For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
@@ -70,10 +70,10 @@ class Charges:
         for limit, amount in per_request(caps):
             taken = run.reservation.cost_micro + micro if limit.is_cost else run.reservation.tokens + beyond
             if taken > amount:
-                return BridgeError(limit.code, "Stopped: the answer may already cost more than one may.")
+                return Problem(limit.code, "Stopped: the answer may already cost more than one may.")
         for limit, _, left in self._ledger.remaining(key.name, key.limits):
             if limit.what != "requests" and (micro if limit.is_cost else beyond) > left:
-                return BridgeError(limit.code, "Stopped: the answer may already have used up what this key had left.")
+                return Problem(limit.code, "Stopped: the answer may already have used up what this key had left.")
         return None
 
 
@@ -97,13 +97,13 @@ def new_run_id(clock: Clock) -> str:
 def cut_off(reservation: Reservation) -> RunRecord:
     """The log line of a run that ended with the server, charged what it had reserved."""
     request = GenerationRequest(reservation.provider, reservation.model, ())
-    error = BridgeError("cli_failed", "The bridge stopped in the middle of this request.")
-    line = log_line(reservation.id, reservation.at, reservation.key_name, request, error, reservation.as_charge())
+    problem = Problem("cli_failed", "The bridge stopped in the middle of this request.")
+    line = log_line(reservation.id, reservation.at, reservation.key_name, request, problem, reservation.as_charge())
     return msgspec.structs.replace(line, reserved_usd=reservation.cost_micro / 1e6)
 
 
-def _stop_reason(result: Answer | BridgeError) -> str | None:
-    if isinstance(result, BridgeError):
+def _stop_reason(result: Answer | Problem) -> str | None:
+    if isinstance(result, Problem):
         return "refusal" if result.code == "refused" else None
     return result.stop_reason
 
@@ -113,11 +113,11 @@ def log_line(
     at: float,
     key_name: str,
     request: GenerationRequest,
-    result: Answer | BridgeError,
+    result: Answer | Problem,
     charge: Charge,
 ) -> RunRecord:
     """A line of the log with what every line has."""
-    error = result if isinstance(result, BridgeError) else None
+    problem = result if isinstance(result, Problem) else None
     usage = charge.usage
     return RunRecord(
         id=run_id,
@@ -126,9 +126,9 @@ def log_line(
         provider=request.provider,
         model=request.model,
         api=request.api,
-        status=error.status if error else 200,
-        code=error.code if error else None,
-        error=error.message if error else None,
+        status=problem.status if problem else 200,
+        code=problem.code if problem else None,
+        error=problem.message if problem else None,
         stream=False,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -17,7 +17,7 @@ from bridge.engine.bill import Charges, log_line, new_run_id
 from bridge.engine.jobs import Jobs
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key, may_use
 from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger, Reservation
@@ -106,7 +106,7 @@ class Engine:
         waiting = list(self.runs.values())
         _wait_for(waiting, drain_s)
         for run in waiting:
-            run.cancel(BridgeError("draining", "The bridge was restarted before the answer was complete."))
+            run.cancel(Problem("draining", "The bridge was restarted before the answer was complete."))
         _wait_for(waiting, LAST_SECONDS)
         for provider in self.providers.values():
             provider.close()
@@ -131,7 +131,7 @@ class Engine:
         try:
             return self._submit(key, request, stream=stream, keep=keep, repeat=repeat)
         except BridgeError as error:
-            self._log_line(self._refused(key, request, error, stream=stream))
+            self._log_line(self._refused(key, request, error.problem, stream=stream))
             raise
 
     def _submit(self, key: Key, request: GenerationRequest, *, stream: bool, keep: bool, repeat: Repeat | None) -> Run:
@@ -237,15 +237,15 @@ class Engine:
         """Charge, log, settle, in this order: what is settled is in the log, also after a crash. Then keep the
         answer of a job: whoever can get it has paid for it."""
         charge = self._charges.of(run, end)
-        finished = Finished(end.answer if isinstance(end, Completed) else end.error, charge, round(1000 * run.age_s))
+        finished = Finished(end.answer if isinstance(end, Completed) else end.problem, charge, round(1000 * run.age_s))
         self._log_line(self._record(run, finished))
         try:
             if not self._reached_the_cli(run):
                 self._ledger.release(run.reservation, tried=True)
             else:
-                self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, BridgeError))
+                self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, Problem))
         except BridgeError as error:
-            finished = Finished(error, charge, finished.duration_ms)
+            finished = Finished(error.problem, charge, finished.duration_ms)
         self.jobs.finish(run, finished)
         self.runs.pop(run.id, None)
         return finished
@@ -256,11 +256,16 @@ class Engine:
 
     def _repair(self, run: Run, end: Failed) -> Attempt | None:
         """What to try after an answer that missed its schema, once, and where the reservation has room for it."""
-        if not self._settings.schema_repair or run.repairs or end.error.code != "output_mismatch" or end.usage is None:
+        if (
+            not self._settings.schema_repair
+            or run.repairs
+            or end.problem.code != "output_mismatch"
+            or end.usage is None
+        ):
             return None
         ceiling = self.providers[run.request.provider].input_ceiling
         price = self._prices.price_of(run.request.provider, run.request.model)
-        return second_attempt(run.request, end.error, run.reservation, self._charges.of(run, end), price, ceiling)
+        return second_attempt(run.request, end.problem, run.reservation, self._charges.of(run, end), price, ceiling)
 
     def _log_line(self, record: RunRecord) -> None:
         """Write a line of the request log. Trouble with it fails no request: the ledger is what counts."""
@@ -288,9 +293,9 @@ class Engine:
             user_prompt=self._kept(run.request.messages[-1].text[:most]),
         )
 
-    def _refused(self, key: Key, request: GenerationRequest, error: BridgeError, *, stream: bool) -> RunRecord:
+    def _refused(self, key: Key, request: GenerationRequest, problem: Problem, *, stream: bool) -> RunRecord:
         """The line of a request that was not taken on: it used and cost nothing."""
-        line = log_line(new_run_id(self._clock), self._clock.now(), key.name, request, error, Charge(Usage(), 0))
+        line = log_line(new_run_id(self._clock), self._clock.now(), key.name, request, problem, Charge(Usage(), 0))
         return msgspec.structs.replace(
             line,
             stream=stream,

@@ -13,7 +13,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
 from bridge.engine.answer import Attempt, StopFilter, with_output
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.ledger.ledger import Reservation
 from bridge.providers.provider import Conversation, Provider
 from bridge.providers.tokens import estimate
@@ -44,7 +44,7 @@ class _Granted(msgspec.Struct, frozen=True):
 class _Stop(msgspec.Struct, frozen=True):
     """Somebody wants the run to end."""
 
-    error: BridgeError
+    problem: Problem
 
 
 class Run:
@@ -63,7 +63,7 @@ class Run:
         provider: Provider,
         admission: Admission,
         close: Callable[[Run, Completed | Failed], Finished],
-        overdrawn: Callable[[Run], BridgeError | None] | None,
+        overdrawn: Callable[[Run], Problem | None] | None,
         repair: Callable[[Run, Failed], Attempt | None],
         mismatch: Callable[[dict[str, Any], Any], str | None],
         clock: Clock,
@@ -75,7 +75,7 @@ class Run:
         repeat: Repeat | None = None,
     ) -> None:
         """`close(run, end)` decides what the run is charged, logs and settles it; it must not raise.
-        `overdrawn(run)` is asked every now and then: an error to stop the run with, or None.
+        `overdrawn(run)` is asked every now and then: a problem to stop the run with, or None.
         `repair(run, end)` is asked at a bad end: what to try instead of ending so, or None.
         `mismatch(schema, output)`: why an output does not fit the schema, or None."""
         self.id = reservation.id
@@ -172,17 +172,17 @@ class Run:
     def leave(self) -> None:
         """The client has gone: stop the run, unless somebody will come back for its end."""
         if not self.kept:
-            self.cancel(BridgeError("cancelled", "The client closed the connection before the answer was complete."))
+            self.cancel(Problem("cancelled", "The client closed the connection before the answer was complete."))
 
-    def cancel(self, error: BridgeError) -> None:
-        """Stop the run, for the reason `error` says. Returns at once; safe to call again, or late."""
-        self._inbox.put(_Stop(error))
+    def cancel(self, problem: Problem) -> None:
+        """Stop the run, for the reason that `problem` says. Returns at once; safe to call again, or late."""
+        self._inbox.put(_Stop(problem))
 
     # --- its own life ----------------------------------------------------------------------------
 
     def _live(self) -> None:
         conversation: Conversation | None = None
-        end: Completed | Failed = Failed(BridgeError("internal", "The request failed inside the bridge."))
+        end: Completed | Failed = Failed(Problem("internal", "The request failed inside the bridge."))
         granted_at: float | None = None
         try:
             self._await_slot()
@@ -205,9 +205,7 @@ class Run:
                 conversation.cancel()
                 self._begin_again(again)
         except BridgeError as error:
-            # Kept for as long as anybody may ask; its trace, and that of what was behind it, would keep the run.
-            error.__traceback__ = error.__context__ = None
-            end = Failed(error)
+            end = Failed(error.problem)
         finally:
             if conversation is not None:
                 conversation.cancel()
@@ -215,7 +213,7 @@ class Run:
             took_s = None if granted_at is None else self._clock.monotonic() - granted_at
             self._admission.leave(self._place, took_s)
             self.finished = self._close(self, end)
-            self.state = "failed" if isinstance(self.finished.result, BridgeError) else "done"
+            self.state = "failed" if isinstance(self.finished.result, Problem) else "done"
             # Whoever still reads, and slowly, holds the answer, but not prompts and images.
             self.request = without_prompts(self.request)
             self.attempt = msgspec.structs.replace(self.attempt, request=self.request)
@@ -231,7 +229,7 @@ class Run:
                 retry_after=self._admission.retry_after_s(),
             ) from None
         if isinstance(message, _Stop):
-            raise message.error
+            raise BridgeError.of(message.problem)
 
     def _begin_again(self, attempt: Attempt) -> None:
         """Forget what belongs to the attempt before; what that has cost is in `attempt`."""
@@ -248,9 +246,9 @@ class Run:
             now = self._clock.monotonic()
             if self._overdrawn is not None and now >= watched_at + WATCH_S:
                 watched_at = now
-                error = self._overdrawn(self)
-                if error is not None:
-                    raise error
+                problem = self._overdrawn(self)
+                if problem is not None:
+                    raise BridgeError.of(problem)
             until = min(deadline, silent_since + self._idle_timeout_s)
             if self._overdrawn is not None:
                 until = min(until, watched_at + WATCH_S)
@@ -267,7 +265,7 @@ class Run:
                 self._show(self._stops.rest())
                 return message
             if isinstance(message, _Stop):
-                raise message.error
+                raise BridgeError.of(message.problem)
             if isinstance(message, TextDelta):
                 self._add(message.text)
                 if self._stops.found is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request
 
 from bridge.clock import iso, parse_iso
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.http.context import admin_blueprint, audit, engine_of, json_body, service_of
 from bridge.http.me import example
 from bridge.keys.keys import Key
@@ -201,4 +201,4 @@ def _stop_runs(key_name: str, why: str) -> None:
     engine = service_of().engine
     for run in list(engine.runs.values()) if engine is not None else []:
         if run.key_name == key_name:
-            run.cancel(BridgeError("cancelled", why))
+            run.cancel(Problem("cancelled", why))

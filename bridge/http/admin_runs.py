@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 
 from bridge.clock import iso
 from bridge.engine.run import describe
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.http.context import admin_blueprint, audit, engine_of, number, service_of
 from bridge.http.me import capacity_view
 from bridge.ledger.pricing import cost as cost_of
@@ -41,7 +41,7 @@ def stop_run(run_id: str) -> Response:
     run = engine_of().runs.get(run_id)
     if run is None:
         raise BridgeError("not_found", "No such run is queued or running.")
-    run.cancel(BridgeError("cancelled", "The admin stopped this request."))
+    run.cancel(Problem("cancelled", "The admin stopped this request."))
     audit("run_stopped", run_id, before={"keyName": run.key_name})
     return jsonify({"message": f"Run {run_id} is being stopped."})
 

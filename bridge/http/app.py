@@ -13,7 +13,7 @@ from flask import Flask, Response, g, jsonify, request
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.http import (
     admin_keys,
     admin_logs,
@@ -151,46 +151,43 @@ def _access(service: Service) -> Callable[[str], str] | None:
     return Access(settings.access_team_domain, settings.access_audience, service.clock).identity
 
 
-def error_response(error: BridgeError) -> Response:
+def error_response(problem: Problem) -> Response:
     """An error as an HTTP answer."""
-    response = jsonify(g.api.error(error, g.get("request_id", "")))
-    response.status_code = error.status
-    if error.status == 401:
+    response = jsonify(g.api.error(problem, g.get("request_id", "")))
+    response.status_code = problem.status
+    if problem.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(problem.retry_after + 0.5)))
     if g.api.sdk:
         # SDKs try again by themselves after 409, 429 and 5xx, and would pay again, unless told not to.
-        response.headers["X-Should-Retry"] = "true" if error.again else "false"
+        response.headers["X-Should-Retry"] = "true" if problem.again else "false"
     return response
 
 
 def _refusal(error: Exception) -> Response:
     assert isinstance(error, BridgeError)
-    response = error_response(error)
-    # A run keeps its error, and the error its trace: with it, the body of this request.
-    error.__traceback__ = None
-    return response
+    return error_response(error.problem)
 
 
 def _http_error(error: Exception) -> Response:
     """What Flask itself refuses: unknown paths, wrong methods, bodies that are too large."""
     assert isinstance(error, HTTPException)
     if error.code == 404:
-        return error_response(BridgeError("not_found", "There is nothing at this path."))
+        return error_response(Problem("not_found", "There is nothing at this path."))
     if error.code == 405:
-        response = error_response(BridgeError("method_not_allowed", f"{request.method} is not possible at this path."))
+        response = error_response(Problem("method_not_allowed", f"{request.method} is not possible at this path."))
         response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
         return response
     if error.code == 413:
         most = service_of().settings.max_body_bytes
-        return error_response(BridgeError("payload_too_large", f"The body is larger than {most} bytes."))
+        return error_response(Problem("payload_too_large", f"The body is larger than {most} bytes."))
     if error.code is not None and error.code < 400 and error.response is not None:
         return error.response  # type: ignore[return-value]
-    return error_response(BridgeError("invalid_request", "The request could not be read."))
+    return error_response(Problem("invalid_request", "The request could not be read."))
 
 
 def _bug(error: Exception) -> Response:
     """Nobody foresaw this: the trace goes to the server's log, the request id to the client."""
     log.exception("request %s failed", g.get("request_id", ""), exc_info=error)
-    return error_response(BridgeError("internal", "Something went wrong inside the bridge."))
+    return error_response(Problem("internal", "Something went wrong inside the bridge."))

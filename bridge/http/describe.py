@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridge import __version__
-from bridge.errors import CODES, BridgeError
+from bridge.errors import CODES, Problem
 from bridge.http import views
 from bridge.types import RunRecord
 from bridge.wire import anthropic, models, native, openai_chat
@@ -454,7 +454,7 @@ def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 def _examples() -> dict[str, Any]:
     """An error of every code, as each API tells it."""
     return {
-        _example_name(type_, code): {"value": api.error(BridgeError(code, "One plain sentence."), "req_0123456789ab")}
+        _example_name(type_, code): {"value": api.error(Problem(code, "One plain sentence."), "req_0123456789ab")}
         for type_, api in _APIS.items()
         for code in CODES
     }

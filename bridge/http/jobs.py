@@ -8,7 +8,7 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from bridge.clock import iso
 from bridge.engine.run import Run
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.http.context import engine_of, require_key
 from bridge.http.respond import CLOUDFLARE_PATIENCE_S
 from bridge.records.jobs import Job
@@ -43,7 +43,7 @@ def cancel(job_id: str) -> Response:
     key = require_key()
     found = engine_of().jobs.find(key, job_id)
     if isinstance(found, Run):
-        found.cancel(BridgeError("cancelled", "The request was cancelled."))
+        found.cancel(Problem("cancelled", "The request was cancelled."))
         found.wait(STOP_S)
     return _shown(found)
 
@@ -67,14 +67,14 @@ def _shown(found: Run | Job) -> Response:
     response = jsonify(body)
     if finished is None:
         response.headers["Retry-After"] = str(LOOK_AGAIN_S)
-    elif not isinstance(finished.result, BridgeError):
+    elif not isinstance(finished.result, Problem):
         response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
     return response
 
 
 def _outcome(found: Run | Job, finished: Finished) -> dict[str, Any]:
     api = APIS[found.request.api]
-    if isinstance(finished.result, BridgeError):
+    if isinstance(finished.result, Problem):
         return {"status": "failed", "error": api.error(finished.result, g.request_id)}
     ended = Ended(found.id, found.request, found.started_at, finished)
     return {"status": "done", "result": api.answer(ended, finished)}

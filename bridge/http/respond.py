@@ -13,7 +13,7 @@ import msgspec
 from flask import Response, g, jsonify, request
 
 from bridge.engine.run import Run
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.http.context import engine_of
 from bridge.http.disconnect import watch
 from bridge.keys.keys import Key
@@ -62,9 +62,9 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
 
 
 def _answered(generation: Generation, finished: Finished, api: Api) -> Response:
-    """A finished generation as a JSON answer. Raises its BridgeError where it failed."""
-    if isinstance(finished.result, BridgeError):
-        raise finished.result
+    """A finished generation as a JSON answer. Raises BridgeError where it failed."""
+    if isinstance(finished.result, Problem):
+        raise BridgeError.of(finished.result)
     response = jsonify(api.answer(generation, finished))
     response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
     return response

@@ -15,7 +15,7 @@ import gevent
 import msgspec
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.wire import native
 
 #: The most connections, and the descriptors that are left for everything else: CLIs have three each.
@@ -123,10 +123,10 @@ def refuse(connection: socket.socket, error: BaseException) -> None:
         return
     if isinstance(error, ParseException) and not isinstance(error, InvalidResponseHeader | InvalidResponseHeaderName):
         hint = "Speak HTTP/1.1; the request line may have 8,190 bytes, 64 headers 4,094 each."
-        refusal = BridgeError("invalid_request", "This is no HTTP request that can be read.", hint)
+        refusal = Problem("invalid_request", "This is no HTTP request that can be read.", hint)
     else:
         log.error("a request failed in the server", exc_info=error)
-        refusal = BridgeError("internal", "Something went wrong inside the bridge.")
+        refusal = Problem("internal", "Something went wrong inside the bridge.")
     try:
         connection.sendall(_answer(refusal))
         connection.shutdown(socket.SHUT_WR)
@@ -138,9 +138,9 @@ def refuse(connection: socket.socket, error: BaseException) -> None:
         pass
 
 
-def _answer(error: BridgeError) -> bytes:
+def _answer(problem: Problem) -> bytes:
     request_id = "req_" + secrets.token_hex(12)
-    body = msgspec.json.encode(native.API.error(error, request_id)) + b"\n"
+    body = msgspec.json.encode(native.API.error(problem, request_id)) + b"\n"
     headers: dict[str, Any] = {
         "Connection": "close",
         "Content-Type": "application/json",
@@ -149,5 +149,5 @@ def _answer(error: BridgeError) -> bytes:
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
     }
-    lines = [f"HTTP/1.1 {error.status} Error", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {problem.status} Error", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

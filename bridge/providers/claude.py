@@ -10,7 +10,7 @@ from pathlib import Path
 import gevent
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.providers import claude_wire as protocol
 from bridge.providers.cli import CliProvider
 from bridge.providers.pool import Pool, warm_processes
@@ -141,9 +141,9 @@ class _Conversation:
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:
-            self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {error}.")))
+            self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {error}.")))
         except BridgeError as error:
-            self._say(Failed(error))
+            self._say(Failed(error.problem))
         finally:
             self._provider._starting.discard(self)
             if self._child is not None:
@@ -156,7 +156,7 @@ class _Conversation:
         for line, acknowledged in protocol.history(request):
             child.write(line)
             if acknowledged and not any(protocol.is_result(answer) for answer in lines):
-                self._say(Failed(BridgeError("cli_failed", "The claude CLI did not take the history.")))
+                self._say(Failed(Problem("cli_failed", "The claude CLI did not take the history.")))
                 return
         self._say(Submitted(self._warm))
         child.write(protocol.prompt(request))
@@ -166,7 +166,7 @@ class _Conversation:
                 if isinstance(event, Completed | Failed):
                     return
         why = child.trouble or "it ended before the answer was complete"
-        self._say(Failed(BridgeError("cli_failed", f"The claude CLI failed: {why}.")))
+        self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {why}.")))
 
     def _boot(self, child: Child, lines: Iterator[bytes]) -> None:
         """The prompt goes only once the model and the output limit are known to hold. Raises ChildError, and

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from bridge.clock import iso
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.providers.structured import MANY, PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
 from bridge.types import (
     Activity,
@@ -338,18 +338,18 @@ class AnswerParser:
         text = _string(result.get("result")) or ""
         status = result.get("api_error_status")
         reason = result.get("terminal_reason")
-        error = api_error(status if isinstance(status, int) else None, text, reason)
-        if error.code == "provider_rate_limited" and self._resets_at is not None:
-            error.retry_after = max(1.0, self._resets_at - self._now())
-            error.facts["resets_at"] = iso(self._resets_at)
+        problem = api_problem(status if isinstance(status, int) else None, text, reason)
+        if problem.code == "provider_rate_limited" and self._resets_at is not None:
+            left_s, facts = max(1.0, self._resets_at - self._now()), {"resets_at": iso(self._resets_at)}
+            problem = msgspec.structs.replace(problem, retry_after=left_s, facts=facts)
         if reason == "budget_exhausted":
-            error = BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+            problem = Problem("timeout", "Anthropic stopped sending in the middle of the answer.")
         if self._usage is None and (isinstance(status, int) or any(word in text for word in _NEVER_SENT)):
             # Turned away before the message had begun: the result's own figures, zero, are right.
-            return Failed(error, usage_of(result.get("usage")), cost)
+            return Failed(problem, usage_of(result.get("usage")), cost)
         # A stream that broke: it is billed for what it had made, which nobody tells. The CLI says zero also
         # where the connection was lost so early that it had seen nothing of what was made.
-        return Failed(error)
+        return Failed(problem)
 
     def _completed(self, cost: int | None) -> Completed:
         """The answer: what the model gave to the output tool, or its text."""
@@ -366,7 +366,7 @@ class AnswerParser:
         )
 
     def _bad(self, why: str, cost: int | None = None) -> Failed:
-        return Failed(BridgeError("cli_bad_output", why), self._usage, cost)
+        return Failed(Problem("cli_bad_output", why), self._usage, cost)
 
 
 def json_object(line: bytes) -> dict[str, Any] | None:
@@ -439,32 +439,32 @@ def cost_micro(raw: Any) -> int | None:
     return math.ceil(round(raw * 1e6, 3))
 
 
-def api_error(status: int | None, text: str, terminal_reason: Any) -> BridgeError:
-    """The bridge's error for what the CLI says of the API. The API's own words stay out of it where
+def api_problem(status: int | None, text: str, terminal_reason: Any) -> Problem:
+    """The bridge's words for what the CLI says of the API. The API's own words stay out of it where
     they could name the operator's account."""
     if "Not logged in" in text or "/login" in text:
-        return BridgeError("cli_unavailable", "The claude CLI is not logged in.")
+        return Problem("cli_unavailable", "The claude CLI is not logged in.")
     if status in (401, 403):
-        return BridgeError("cli_unavailable", "Anthropic did not accept the bridge's credentials.")
+        return Problem("cli_unavailable", "Anthropic did not accept the bridge's credentials.")
     if status == 429:
-        return BridgeError("provider_rate_limited", "Anthropic limits the rate of this account now.")
+        return Problem("provider_rate_limited", "Anthropic limits the rate of this account now.")
     if status in (503, 529) or "overloaded" in text.lower():
-        return BridgeError("provider_overloaded", "Anthropic is overloaded at the moment.")
+        return Problem("provider_overloaded", "Anthropic is overloaded at the moment.")
     if status == 404:
-        return BridgeError("cli_failed", "Anthropic does not know this model.", "Choose another model.")
+        return Problem("cli_failed", "Anthropic does not know this model.", "Choose another model.")
     if status == 413 or "prompt is too long" in text.lower():
-        return BridgeError("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
     if status == 400:
-        return BridgeError("cli_failed", "Anthropic did not accept the request.", "Check the images and the model.")
+        return Problem("cli_failed", "Anthropic did not accept the request.", "Check the images and the model.")
     if terminal_reason == "stream_idle_timeout" or "idle timeout" in text.lower():
-        return BridgeError("timeout", "Anthropic stopped sending in the middle of the answer.")
+        return Problem("timeout", "Anthropic stopped sending in the middle of the answer.")
     if "timed out" in text.lower() or "timeout" in text.lower():
-        return BridgeError("timeout", "Anthropic did not answer in time.")
-    return BridgeError("cli_failed", "The claude CLI could not get an answer from Anthropic.")
+        return Problem("timeout", "Anthropic did not answer in time.")
+    return Problem("cli_failed", "The claude CLI could not get an answer from Anthropic.")
 
 
-def _refused(text: str) -> BridgeError:
-    return BridgeError("refused", "The model refused to answer.", text=text)
+def _refused(text: str) -> Problem:
+    return Problem("refused", "The model refused to answer.", facts={"text": text})
 
 
 def _string(value: Any) -> str | None:

@@ -11,7 +11,7 @@ import gevent.event
 import gevent.queue
 import msgspec
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.providers import codex_wire as protocol
 from bridge.providers.provider import Emit
 from bridge.providers.structured import adapt
@@ -173,10 +173,10 @@ class CodexTurn:
             server = self._connect()
             thread = server.call("thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
         except BridgeError as error:
-            self._emit(Failed(error))
+            self._emit(Failed(error.problem))
             return
         except (ChildError, RpcError, KeyError, TypeError) as error:
-            self._emit(Failed(BridgeError("cli_failed", "The codex CLI did not start the request.")))
+            self._emit(Failed(Problem("cli_failed", "The codex CLI did not start the request.")))
             if isinstance(error, ChildError):
                 gevent.sleep(0)
             return
@@ -184,7 +184,7 @@ class CodexTurn:
         try:
             self._take_turn(server, thread)
         except (ChildError, RpcError, KeyError, TypeError):
-            self._emit(Failed(BridgeError("cli_failed", "The codex CLI failed during the request.")))
+            self._emit(Failed(Problem("cli_failed", "The codex CLI failed during the request.")))
         finally:
             server.forget(thread)
             if server.alive:
@@ -207,8 +207,8 @@ class CodexTurn:
                 self._interrupt(server, thread, turn)
                 return
             if method == "gone":
-                error = BridgeError("cli_failed", "The codex process ended in the middle of the answer.")
-                self._emit(Failed(error))
+                problem = Problem("cli_failed", "The codex process ended in the middle of the answer.")
+                self._emit(Failed(problem))
                 return
             if method == "turn/completed":
                 self._emit(self._end(_mapping(params.get("turn"))))
@@ -256,9 +256,9 @@ class CodexTurn:
             if protocol.hit_max_tokens(error) and self._text:
                 return Completed(self._answer("max_tokens"))
             usage = Usage() if protocol.costs_nothing(error) and self._usage is None else self._usage
-            return Failed(protocol.turn_error(error), usage)
+            return Failed(protocol.turn_problem(error), usage)
         if not "".join(self._text).strip():
-            return Failed(BridgeError("cli_bad_output", "The model gave an empty answer."), self._usage)
+            return Failed(Problem("cli_bad_output", "The model gave an empty answer."), self._usage)
         return Completed(self._answer("end_turn"))
 
     def _answer(self, stop_reason: str) -> Answer:

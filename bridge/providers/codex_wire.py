@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
 from bridge.types import GenerationRequest, Image, Message, Text, Usage
 
@@ -271,8 +271,8 @@ def usage_of(raw: Any) -> Usage | None:
     return Usage(total_input - cached - written, cached, written, output, min(reasoning, output))
 
 
-def turn_error(error: Any) -> BridgeError:
-    """The bridge's error for a failed turn. The provider's own words stay out of it."""
+def turn_problem(error: Any) -> Problem:
+    """The bridge's words for a failed turn. The provider's own words stay out of it."""
     info = error.get("codexErrorInfo") if isinstance(error, dict) else None
     message = str(error.get("message") or "") if isinstance(error, dict) else ""
     status = None
@@ -280,22 +280,22 @@ def turn_error(error: Any) -> BridgeError:
         details = next(iter(info.values()), None)
         status = details.get("httpStatusCode") if isinstance(details, dict) else None
     if status in (401, 403) or info == "unauthorized":
-        return BridgeError("cli_unavailable", "OpenAI did not accept the bridge's credentials.")
+        return Problem("cli_unavailable", "OpenAI did not accept the bridge's credentials.")
     if status == 429 or info == "rateLimitExceeded":
-        return BridgeError("provider_rate_limited", "OpenAI limits the rate of this account now.")
+        return Problem("provider_rate_limited", "OpenAI limits the rate of this account now.")
     if info == "usageLimitExceeded":
-        return BridgeError("provider_rate_limited", "The quota of the bridge's OpenAI account is used up.")
+        return Problem("provider_rate_limited", "The quota of the bridge's OpenAI account is used up.")
     if info in ("serverOverloaded", "internalServerError") or status in (500, 502, 503, 504, 529):
-        return BridgeError("provider_overloaded", "OpenAI is overloaded at the moment.")
+        return Problem("provider_overloaded", "OpenAI is overloaded at the moment.")
     if info == "modelNotFound" or status == 404:
-        return BridgeError("cli_failed", "OpenAI does not know this model.", "Choose another model.")
+        return Problem("cli_failed", "OpenAI does not know this model.", "Choose another model.")
     if info == "contextWindowExceeded":
-        return BridgeError("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
     if "idle timeout" in message:
-        return BridgeError("timeout", "OpenAI stopped sending in the middle of the answer.")
+        return Problem("timeout", "OpenAI stopped sending in the middle of the answer.")
     if message.startswith('{"error"'):
-        return BridgeError("cli_failed", "OpenAI did not accept the request.", "Check the images and the model.")
-    return BridgeError("cli_failed", "The codex CLI could not get an answer from OpenAI.")
+        return Problem("cli_failed", "OpenAI did not accept the request.", "Check the images and the model.")
+    return Problem("cli_failed", "The codex CLI could not get an answer from OpenAI.")
 
 
 def hit_max_tokens(error: Any) -> bool:

@@ -16,7 +16,7 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.providers.cli import CliProvider
 from bridge.providers.pool import Pool
 from bridge.providers.provider import Emit, ProviderStatus
@@ -118,7 +118,7 @@ class _Conversation:
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:
-            self._say(Failed(BridgeError("cli_failed", f"The demo CLI failed: {error}.")))
+            self._say(Failed(Problem("cli_failed", f"The demo CLI failed: {error}.")))
         finally:
             if self._child is not None:
                 self._child.stop()
@@ -145,7 +145,7 @@ class _Conversation:
             else:
                 self._say(self._end("".join(text), message))
                 return
-        self._say(Failed(BridgeError("cli_failed", "The demo CLI ended before the answer was complete.")))
+        self._say(Failed(Problem("cli_failed", "The demo CLI ended before the answer was complete.")))
 
     def _end(self, text: str, message: dict[str, Any]) -> Event:
         usage = Usage(message["inputTokens"], output_tokens=message["outputTokens"])

@@ -16,7 +16,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, StoreError
+from bridge.errors import BridgeError, Problem, StoreError
 from bridge.keys.keys import Key
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
@@ -48,14 +48,6 @@ class Job(msgspec.Struct, frozen=True):
     finished: Finished | None = None
 
 
-class _Error(msgspec.Struct, frozen=True):
-    code: str
-    message: str
-    hint: str
-    retry_after: float | None
-    facts: dict[str, Any]
-
-
 class _Row(msgspec.Struct, frozen=True):
     """A job as its file holds it."""
 
@@ -68,7 +60,7 @@ class _Row(msgspec.Struct, frozen=True):
     charge: Charge | None = None
     duration_ms: int = 0
     answer: Answer | None = None
-    error: _Error | None = None
+    problem: Problem | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -166,7 +158,7 @@ class JobBook:
         """Keep the end of a job. A request that failed without cost may be sent again under its
         Idempotency-Key, and then runs again. Raises BridgeError storage_failed."""
         assert job.finished is not None
-        if isinstance(job.finished.result, BridgeError) and not job.finished.charge.cost_micro:
+        if isinstance(job.finished.result, Problem) and not job.finished.charge.cost_micro:
             self._forget_repeat(job.id)
             job = msgspec.structs.replace(job, repeat=None)
         self._save(job)
@@ -245,7 +237,7 @@ def read(path: Path) -> Job:
         raise StoreError(f"jobs/{path.name} is not a job of this version of cli-bridge.", hint)
     finished = None
     if row.charge is not None:
-        result = row.answer if row.error is None else _error(row.error)
+        result = row.problem or row.answer
         if result is None:
             raise StoreError(f"jobs/{path.name} is damaged: it has no answer.", hint)
         finished = Finished(result, row.charge, row.duration_ms)
@@ -254,8 +246,8 @@ def read(path: Path) -> Job:
 
 def interrupted() -> Finished:
     """The end of a job that a restart of the bridge cut off; the ledger knows what it was charged."""
-    error = BridgeError("cli_failed", "The bridge stopped in the middle of this request.")
-    return Finished(error, Charge(Usage(), 0, assumed=True), 0)
+    problem = Problem("cli_failed", "The bridge stopped in the middle of this request.")
+    return Finished(problem, Charge(Usage(), 0, assumed=True), 0)
 
 
 def _encode(job: Job) -> bytes:
@@ -263,17 +255,9 @@ def _encode(job: Job) -> bytes:
     fields: dict[str, Any] = {}
     if finished is not None:
         fields = {"charge": finished.charge, "duration_ms": finished.duration_ms}
-        result = finished.result
-        if isinstance(result, BridgeError):
-            fields["error"] = _Error(result.code, result.message, result.hint, result.retry_after, result.facts)
-        else:
-            fields["answer"] = result
+        fields["problem" if isinstance(finished.result, Problem) else "answer"] = finished.result
     row = _Row(job.id, job.owner, job.started_at, job.request, SCHEMA, job.repeat, **fields)
     return msgspec.json.encode(row)
-
-
-def _error(stored: _Error) -> BridgeError:
-    return BridgeError(stored.code, stored.message, stored.hint, retry_after=stored.retry_after, **stored.facts)
 
 
 def _replace(path: Path, data: bytes) -> None:

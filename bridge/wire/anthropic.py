@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
@@ -296,15 +296,15 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
     return body
 
 
-def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
+def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
     """The body of an error, and the data of `event: error`. Beside Anthropic's fields it has the bridge's."""
     details = {
-        "type": _TYPES.get(error.status, "invalid_request_error"),
-        "message": error.message,
-        "code": error.code,
-        "hint": error.hint,
+        "type": _TYPES.get(problem.status, "invalid_request_error"),
+        "message": problem.message,
+        "code": problem.code,
+        "hint": problem.hint,
     }
-    return {"type": "error", "error": {**error.facts, **details}, "request_id": request_id}
+    return {"type": "error", "error": {**problem.facts, **details}, "request_id": request_id}
 
 
 def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
@@ -327,7 +327,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
         yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
     finished = generation.wait()
     assert finished is not None
-    if isinstance(finished.result, BridgeError):
+    if isinstance(finished.result, Problem):
         yield sse_event("error", render_error(finished.result, request_id))
         return
     if begun:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, ModelChoice
 from bridge.wire.parameters import Parameter
@@ -105,7 +105,7 @@ class Api:
     #: The body of a 200. `finished.result` is an Answer.
     answer: Callable[[Generation, Finished], dict[str, Any]]
     #: The body of an error, given the request id.
-    error: Callable[[BridgeError, str], dict[str, Any]]
+    error: Callable[[Problem, str], dict[str, Any]]
     #: The stream, where a request asks for nothing special.
     events: Events
     #: what becomes of each field of the body; empty where the body's type says it all

@@ -48,10 +48,8 @@ _MAGIC = {
 
 def invalid(message: str, param: str | None = None) -> BridgeError:
     """The refusal of a body; `param` is the field, for the APIs whose errors have a place for it."""
-    error = BridgeError("invalid_request", message)
-    if param is not None:
-        error.facts["param"] = param
-    return error
+    facts: dict[str, Any] = {} if param is None else {"param": param}
+    return BridgeError("invalid_request", message, **facts)
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

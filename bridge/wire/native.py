@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
@@ -185,14 +185,14 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
     return body
 
 
-def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
+def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
     """The body of an error, and the data of `event: error`."""
     return {
-        "error": error.message,
-        "code": error.code,
-        "hint": error.hint,
+        "error": problem.message,
+        "code": problem.code,
+        "hint": problem.hint,
         "request_id": request_id,
-        **{name: fact for name, fact in error.facts.items() if name != "param"},
+        **{name: fact for name, fact in problem.facts.items() if name != "param"},
     }
 
 
@@ -217,7 +217,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
             yield KEEP_ALIVE
     finished = generation.wait()
     assert finished is not None
-    if isinstance(finished.result, BridgeError):
+    if isinstance(finished.result, Problem):
         yield sse_event("error", render_error(finished.result, request_id))
     else:
         yield sse_event("done", render_answer(generation, finished))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.types import GenerationRequest, Text, Usage
 from bridge.wire import content
 from bridge.wire.conversation import ANY_OBJECT
@@ -68,28 +68,28 @@ class OpenAIErrorBody(msgspec.Struct):
     error: OpenAIErrorDetails
 
 
-def render_error(error: BridgeError, request_id: str) -> dict[str, Any]:
+def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
     """The body of an error. Beside OpenAI's own fields it has the bridge's."""
-    facts = dict(error.facts)
+    facts = dict(problem.facts)
     details = {
         # All that OpenAI's SDKs show of an error by themselves.
-        "message": f"{error.message} {error.hint}",
-        "type": error_type(error),
+        "message": f"{problem.message} {problem.hint}",
+        "type": error_type(problem),
         "param": facts.pop("param", None),
-        "code": error.code,
-        "hint": error.hint,
+        "code": problem.code,
+        "hint": problem.hint,
         "request_id": request_id,
     }
     return {"error": {**facts, **details}}
 
 
-def error_type(error: BridgeError) -> str:
+def error_type(problem: Problem) -> str:
     """The kind of an error in OpenAI's words."""
-    if error.status == 429 and error.code.endswith(_QUOTA):
+    if problem.status == 429 and problem.code.endswith(_QUOTA):
         return "insufficient_quota"
-    if error.status >= 500:
+    if problem.status >= 500:
         return "server_error"
-    return _TYPES.get(error.status, "invalid_request_error")
+    return _TYPES.get(problem.status, "invalid_request_error")
 
 
 def json_format(request: GenerationRequest) -> dict[str, Any]:

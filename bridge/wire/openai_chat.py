@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
@@ -272,7 +272,7 @@ def render_events(generation: Generation, request_id: str, *, with_usage: bool =
         yield keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
     finished = generation.wait()
     assert finished is not None
-    if isinstance(finished.result, BridgeError):
+    if isinstance(finished.result, Problem):
         yield sse_data(render_error(finished.result, request_id))
         return
     yield chunk(Delta(), finish_reason(finished.result.stop_reason))

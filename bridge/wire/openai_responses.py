@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
@@ -281,7 +281,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
         yield event("response.output_text.delta", **at, delta=text, logprobs=[])
     finished = generation.wait()
     assert finished is not None
-    if isinstance(finished.result, BridgeError):
+    if isinstance(finished.result, Problem):
         yield event("response.failed", response=_failed(generation, finished.result))
         return
     response = _complete(generation, finished)
@@ -324,11 +324,11 @@ def _complete(generation: Generation, finished: Finished) -> Response:
     )
 
 
-def _failed(generation: Generation, error: BridgeError) -> Response:
+def _failed(generation: Generation, problem: Problem) -> Response:
     code: Literal["server_error", "rate_limit_exceeded"] = "server_error"
-    if error_type(error) in ("rate_limit_error", "insufficient_quota") or error.code == "provider_rate_limited":
+    if error_type(problem) in ("rate_limit_error", "insufficient_quota") or problem.code == "provider_rate_limited":
         code = "rate_limit_exceeded"
-    shown = ResponseError(code, f"{error.message} {error.hint}", error.code)
+    shown = ResponseError(code, f"{problem.message} {problem.hint}", problem.code)
     return msgspec.structs.replace(_begun(generation), status="failed", error=shown)
 
 

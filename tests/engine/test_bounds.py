@@ -37,7 +37,7 @@ def test_a_cli_that_takes_too_much_is_ended_and_the_error_says_why(
     claude: ClaudeProvider, monkeypatch: pytest.MonkeyPatch, order: str, why: str
 ) -> None:
     monkeypatch.setattr(keeper, "MOST_BYTES", 100 * 2**20)
-    assert why in fail(claude, f"[[fake {order}]]").error.message
+    assert why in fail(claude, f"[[fake {order}]]").problem.message
     assert complete(claude, "hello").answer.text == "echo: hello"
 
 

@@ -37,7 +37,7 @@ def test_json_in_words_is_as_good_as_the_output_tool_where_it_fits(claude: Claud
 
 
 def test_words_instead_of_the_asked_for_structure_are_a_mismatch(claude: ClaudeProvider) -> None:
-    error = fail(claude, "[[fake no_structure]] [[fake say json=words]]", schema=SCHEMA).error
+    error = fail(claude, "[[fake no_structure]] [[fake say json=words]]", schema=SCHEMA).problem
     assert error.code == "output_mismatch"
 
 
@@ -46,7 +46,7 @@ def test_structured_output_with_half_a_character_is_an_answer_or_a_mismatch_but_
 ) -> None:
     end = Running(make_claude(), ask('[[fake say json={"echo":"\\ud800"}]]', schema=SCHEMA)).end(10)
     assert isinstance(end, Failed)
-    assert end.error.code in ("output_mismatch", "cli_bad_output", "cli_failed")
+    assert end.problem.code in ("output_mismatch", "cli_bad_output", "cli_failed")
 
 
 def test_an_answer_cut_at_the_output_limit_is_an_answer_that_says_so(claude: ClaudeProvider) -> None:
@@ -57,7 +57,7 @@ def test_an_answer_cut_at_the_output_limit_is_an_answer_that_says_so(claude: Cla
 
 def test_a_cli_that_exits_while_a_large_prompt_is_written_is_a_failure(claude: ClaudeProvider) -> None:
     assert (
-        fail(claude, "x" * 400_000, system="[[fake exit_before_reading]]" + "y" * 400_000).error.code
+        fail(claude, "x" * 400_000, system="[[fake exit_before_reading]]" + "y" * 400_000).problem.code
         == "cli_unavailable"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.providers import claude as claude_module
 from bridge.providers import cli, pool
 from bridge.providers.cli import LINE_CHARACTERS, LINES_PER_MINUTE, Stderr
@@ -55,9 +55,9 @@ def refusal(provider: Any) -> BridgeError:
     return refused.value
 
 
-def public(error: BridgeError) -> str:
-    """All that a client sees of an error."""
-    return f"{error.message} {error.hint} {error.facts}"
+def public(problem: Problem) -> str:
+    """All that a client sees of a problem."""
+    return f"{problem.message} {problem.hint} {problem.facts}"
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
@@ -89,7 +89,7 @@ def test_a_program_that_breaks_is_told_by_its_last_words_and_serves_again_once_i
     provider = make()
     complete(provider, "hello")
     install(missing=LIBRARY)
-    error = fail(provider, "hello").error
+    error = fail(provider, "hello").problem
     assert (error.code, error.status, error.again) == ("cli_unavailable", 503, True)
     assert LIBRARY not in public(error)
     assert until(lambda: not provider.status().available)
@@ -97,7 +97,7 @@ def test_a_program_that_breaks_is_told_by_its_last_words_and_serves_again_once_i
     assert status.problem == f"The {name} CLI does not start."
     assert SAID in (status.said or "")
     assert SAID in logged(caplog)
-    assert LIBRARY not in public(refusal(provider))
+    assert LIBRARY not in public(refusal(provider).problem)
     install()
     assert until(lambda: provider.status().available)
     assert complete(provider, "hello").answer.text == "echo: hello"
@@ -108,7 +108,7 @@ def test_a_program_that_is_removed_is_missed_and_serves_again_once_it_is_back(
 ) -> None:
     provider = make()
     install().unlink()
-    assert fail(provider, "hello").error.code == "cli_unavailable"
+    assert fail(provider, "hello").problem.code == "cli_unavailable"
     assert until(lambda: "not installed" in (provider.status().problem or ""))
     assert refusal(provider).code == "cli_unavailable"
     install()
@@ -122,7 +122,7 @@ def test_a_program_that_was_replaced_by_an_old_one_is_found_to_be_too_old(
     provider = make()
     old = {"claude": "2.0.0 (Claude Code)", "codex": "codex-cli 0.1.0"}[name]
     install(missing=LIBRARY)
-    assert fail(provider, "hello").error.code == "cli_unavailable"
+    assert fail(provider, "hello").problem.code == "cli_unavailable"
     install(version=old)
     assert until(lambda: "too old" in (provider.status().problem or ""))
 
@@ -132,7 +132,7 @@ def test_what_a_cli_says_when_it_ends_is_logged_and_shown_without_secrets(
 ) -> None:
     provider = make()
     install(boot="complain")
-    error = fail(provider, "hello").error
+    error = fail(provider, "hello").problem
     assert error.code == "cli_unavailable"
     assert "sandbox" not in public(error)
     assert until(lambda: "Error: no sandbox for ***, *** or *** at all" in logged(caplog))
@@ -150,7 +150,7 @@ def test_a_flood_of_complaints_is_cut_short_in_the_log(
 ) -> None:
     provider = make()
     install(boot="flood")
-    assert fail(provider, "hello").error.code == "cli_unavailable"
+    assert fail(provider, "hello").problem.code == "cli_unavailable"
     assert until(lambda: provider._said == "line | line | the end")
     assert len(caplog.records) <= LINES_PER_MINUTE + 10
     assert max(map(len, logged(caplog).splitlines())) < LINE_CHARACTERS + 100
@@ -171,10 +171,10 @@ def test_a_claude_that_boots_no_more_is_left_alone_and_found_again_when_it_does(
     provider = make_provider("claude", boot="exit")  # its --version works
     for _ in range(pool.THRESHOLD):
         assert provider.status().available
-        assert fail(provider, "hello").error.code == "cli_unavailable"
+        assert fail(provider, "hello").problem.code == "cli_unavailable"
     status = provider.status()
     assert (status.available, status.problem) == (False, "The claude CLI does not start.")
-    assert refusal(provider).retry_after
+    assert refusal(provider).problem.retry_after
     install_fake(tmp_path, "fake_claude")
     assert until(lambda: provider.status().available)
     assert complete(provider, "hello").answer.text == "echo: hello"
@@ -192,7 +192,7 @@ def test_a_pool_of_processes_that_die_makes_claude_unavailable_and_its_refill_is
 
 def test_a_claude_that_hangs_while_it_starts_is_given_up(make_provider: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claude_module, "BOOT_TIMEOUT_S", 0.5)
-    error = fail(make_provider("claude", boot="hang"), "hello").error
+    error = fail(make_provider("claude", boot="hang"), "hello").problem
     assert (error.code, "did not start in time" in error.message) == ("cli_failed", True)
 
 

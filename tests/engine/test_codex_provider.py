@@ -65,9 +65,9 @@ def test_a_dying_process_fails_all_runs_on_it_and_no_others(codex: CodexProvider
     waiting = [start(codex, "[[fake wait]]") for _ in range(4)]
     for run in waiting:
         run.until(lambda event: isinstance(event, Submitted))
-    assert fail(codex, "[[fake exit]]").error.code == "cli_failed"
+    assert fail(codex, "[[fake exit]]").problem.code == "cli_failed"
     ends = [run.end() for run in waiting]
-    assert {end.error.code for end in ends if isinstance(end, Failed)} == {"cli_failed"}
+    assert {end.problem.code for end in ends if isinstance(end, Failed)} == {"cli_failed"}
     assert len(ends) == 4
     assert complete(codex, "again").answer.text == "echo: again"
     assert len(children()) == 1

@@ -75,7 +75,7 @@ def test_a_schema_that_is_too_much_for_the_demo_ends_in_a_failure(demo: DemoProv
     run = Running(demo, ask("hello", schema=schema))
     end = run.end()
     assert isinstance(end, Failed | Completed)
-    assert isinstance(end, Completed) or end.error.code in ("output_mismatch", "cli_failed")
+    assert isinstance(end, Completed) or end.problem.code in ("output_mismatch", "cli_failed")
 
 
 def test_conversations_and_images_are_counted(demo: DemoProvider) -> None:
@@ -104,7 +104,7 @@ def test_a_killed_process_is_a_failure(make_demo: Callable[..., DemoProvider]) -
     children()[0].kill()
     end = run.end()
     assert isinstance(end, Failed)
-    assert end.error.code == "cli_failed"
+    assert end.problem.code == "cli_failed"
 
 
 def test_warm_processes_stand_ready_and_go_with_the_provider(make_demo: Callable[..., DemoProvider]) -> None:

@@ -101,7 +101,7 @@ def refused(runs: list[tuple[str, GenerationRequest]], key_name: str, size: int)
     try:
         admission.check_load(runs, key_name, ask(size), MIB)
     except BridgeError as error:
-        return error.code == "overloaded" and error.retry_after is not None
+        return error.code == "overloaded" and error.problem.retry_after is not None
     return False
 
 

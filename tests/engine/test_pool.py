@@ -303,7 +303,7 @@ def test_a_run_that_finds_no_memory_for_long_is_told_when_to_come_again(spawn: S
     with pytest.raises(BridgeError) as refused:
         pool.take()
     assert refused.value.code == "overloaded"
-    assert refused.value.retry_after
+    assert refused.value.problem.retry_after
     assert spawn.count == 0
 
 

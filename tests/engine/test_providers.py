@@ -115,7 +115,7 @@ WRONG += [("codex", "[" * 5000), ("codex", '{"echo":' + "9" * 5000 + "}")]
 
 @pytest.mark.parametrize(("name", "said"), WRONG)
 def test_structured_output_that_is_wrong_is_a_mismatch(make_provider: Make, name: str, said: str) -> None:
-    assert fail(make_provider(name), f"[[fake say json={said}]]", schema=SCHEMA).error.code == "output_mismatch"
+    assert fail(make_provider(name), f"[[fake say json={said}]]", schema=SCHEMA).problem.code == "output_mismatch"
 
 
 # --- CLIs that misbehave ------------------------------------------------------------------------
@@ -178,9 +178,9 @@ def test_a_misbehaving_cli_gives_one_end_and_leaves_nothing_and_the_next_run_wor
     provider = make_provider(name)
     run = ask_of(provider, f"[[fake {order}]] some words")
     end = run.end()
-    assert (end.error.code if isinstance(end, Failed) else None) == code
+    assert (end.problem.code if isinstance(end, Failed) else None) == code
     assert isinstance(end, Failed) or end.answer.text == "echo: some words"
-    assert isinstance(end, Completed) or "sk-secret" not in repr(end.error.args) + end.error.hint
+    assert isinstance(end, Completed) or "sk-secret" not in repr(end.problem)
     assert complete(provider, "again").answer.text == "echo: again"
     # What a codex process leaves goes with it; it may still be serving others.
     assert until(lambda: IDLE[name] or not children())
@@ -205,7 +205,7 @@ def test_a_cli_that_never_takes_the_prompt_fails_without_having_cost_anything(
     run = ask_of(provider, "hello", system=f"[[fake {order}]]")
     end = run.end()
     assert isinstance(end, Failed)
-    assert end.error.code == code
+    assert end.problem.code == code
     assert not any(isinstance(event, Submitted) for event in run.events)
     assert complete(provider, "again").answer.text == "echo: again"
 
@@ -213,7 +213,7 @@ def test_a_cli_that_never_takes_the_prompt_fails_without_having_cost_anything(
 def test_without_a_place_for_its_home_the_run_fails_and_says_so(make: Make, scratch: Scratch) -> None:
     provider = make(runs=1)
     scratch.clear()
-    assert fail(provider, "hello").error.code == "cli_failed"
+    assert fail(provider, "hello").problem.code == "cli_failed"
 
 
 def test_a_hundred_runs_leave_no_process_folder_or_descriptor(make: Make, scratch: Scratch, name: str) -> None:

@@ -132,7 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 name, self.keys[name].limits, f"run_{self.number}", "demo", "demo", *ask
             )
         except BridgeError as error:
-            self.refusals.add(error.status)
+            self.refusals.add(error.problem.status)
             return None
         self.open[reservation.id] = reservation
         self.check_cap(name)

@@ -95,8 +95,8 @@ def test_room_runs_out_with_the_queue() -> None:
     with pytest.raises(BridgeError) as refusal:
         desk.admission.check_room()
     assert refusal.value.code == "overloaded"
-    assert refusal.value.retry_after is not None
-    assert refusal.value.retry_after >= 1
+    assert refusal.value.problem.retry_after is not None
+    assert refusal.value.problem.retry_after >= 1
 
 
 def test_without_a_queue_only_free_slots_count() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.engine.answer import MAX_DEPTH, Attempt, StopFilter, parse, read, repaired, second_attempt, with_output
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
 from bridge.providers.tokens import text_ceiling
@@ -20,7 +20,7 @@ SCHEMA = {"type": "object"}
 #: $10 a million tokens, of either kind
 PRICE = Price("m", Rates(10_000_000, 10_000_000, 10_000_000, 10_000_000))
 REQUEST = GenerationRequest("claude", "m", (Message("user", (Text("hello"),)),), schema=SCHEMA)
-MISS = BridgeError("output_mismatch", "The answer does not fit the schema: it is no object.", text="[1]")
+MISS = Problem("output_mismatch", "The answer does not fit the schema: it is no object.", facts={"text": "[1]"})
 
 
 # --- stop sequences ------------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def test_an_answer_that_misses_its_schema_is_a_failure_with_its_text_and_its_cos
 ) -> None:
     end = checked(completed(text), problem)
     assert isinstance(end, Failed)
-    assert (end.error.code, end.error.facts, end.cost_micro) == ("output_mismatch", {"text": text}, 42)
+    assert (end.problem.code, end.problem.facts, end.cost_micro) == ("output_mismatch", {"text": text}, 42)
     assert end.usage == Usage(5, output_tokens=2)
-    assert why in end.error.message
+    assert why in end.problem.message
 
 
 def test_an_answer_that_was_cut_is_not_checked() -> None:

@@ -99,9 +99,9 @@ def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cos
     assert isinstance(answer, Completed)
     end = with_output(answer, SCHEMA, lambda schema, output: "$.name is wrong")
     assert isinstance(end, Failed)
-    assert end.error.code == "output_mismatch"
-    assert "$.name is wrong" in end.error.message
-    assert json.loads(end.error.facts["text"])
+    assert end.problem.code == "output_mismatch"
+    assert "$.name is wrong" in end.problem.message
+    assert json.loads(end.problem.facts["text"])
     assert end.cost_micro == 112
 
 
@@ -110,7 +110,7 @@ def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> Non
     assert isinstance(events[-1], Completed)
     end = with_output(events[-1], SCHEMA, lambda schema, output: None)
     assert isinstance(end, Failed)
-    assert (end.error.code, end.cost_micro) == ("output_mismatch", 112)
+    assert (end.problem.code, end.cost_micro) == ("output_mismatch", 112)
     assert not any(isinstance(event, TextDelta) for event in events)
 
 
@@ -123,13 +123,13 @@ def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:
 
 def test_a_refusal_is_reported_as_one_and_costs_what_it_costs() -> None:
     failure = failure_of("refusal")
-    assert (failure.error.code, failure.cost_micro) == ("refused", 102)
+    assert (failure.problem.code, failure.cost_micro) == ("refused", 102)
 
 
 @pytest.mark.parametrize("name", ["empty", "tool"])
 def test_an_answer_without_words_is_bad_output_and_costs_what_it_costs(name: str) -> None:
     failure = failure_of(name)
-    assert (failure.error.code, failure.cost_micro) == ("cli_bad_output", 90)
+    assert (failure.problem.code, failure.cost_micro) == ("cli_bad_output", 90)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_answer_without_words_is_bad_output_and_costs_what_it_costs(name: str
     ],
 )
 def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(name: str, code: str) -> None:
-    error = failure_of(name).error
+    error = failure_of(name).problem
     assert error.code == code
     shown = f"{error.message} {error.hint}"
     assert not any(word in shown for word in ("stub", "127.0.0.1", "Error:", "/login", "CLAUDE_CODE"))
@@ -188,7 +188,7 @@ def test_a_second_call_of_the_model_ends_the_run() -> None:
     (requesting,) = [line for line in recorded("success") if b'"requesting"' in line]
     events = play([requesting, requesting])
     assert isinstance(events[-1], Failed)
-    assert events[-1].error.code == "cli_bad_output"
+    assert events[-1].problem.code == "cli_bad_output"
 
 
 def test_a_rate_limit_event_is_a_sign_of_life_and_no_more() -> None:
@@ -204,9 +204,9 @@ def test_a_rate_limit_says_when_it_ends_where_that_is_known(resets_at: Any, retr
     event = {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": resets_at}}
     end = play([json.dumps(event).encode(), *recorded("fail-429")])[-1]
     assert isinstance(end, Failed)
-    assert end.error.code == "provider_rate_limited"
-    assert end.error.retry_after == retry_after
-    assert ("resets_at" in end.error.facts) == (retry_after is not None)
+    assert end.problem.code == "provider_rate_limited"
+    assert end.problem.retry_after == retry_after
+    assert ("resets_at" in end.problem.facts) == (retry_after is not None)
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)

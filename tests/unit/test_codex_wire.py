@@ -281,7 +281,7 @@ def test_every_recorded_failure_is_in_the_table() -> None:
 
 @pytest.mark.parametrize(("name", "code"), CODES.items())
 def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(name: str, code: str) -> None:
-    error = protocol.turn_error(ENDS[name]["error"])
+    error = protocol.turn_problem(ENDS[name]["error"])
     assert error.code == code
     assert not any(word in f"{error.message} {error.hint}" for word in ("sk-", "127.0.0.1", "stub", "http"))
 
@@ -305,7 +305,7 @@ def test_only_an_incomplete_answer_hit_its_maximum(name: str) -> None:
     ],
 )
 def test_an_error_of_any_shape_is_a_failure_of_the_cli(error: Any) -> None:
-    assert protocol.turn_error(error).code == "cli_failed"
+    assert protocol.turn_problem(error).code == "cli_failed"
     assert not protocol.hit_max_tokens(error)
     assert protocol.costs_nothing(error) in (True, False)
 

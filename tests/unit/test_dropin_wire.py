@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import CODES, BridgeError
+from bridge.errors import CODES, BridgeError, Problem
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
 from bridge.wire.api import Ended
 from bridge.wire.apis import APIS as RENDERED
@@ -225,7 +225,7 @@ def test_no_json_at_all_is_more_than_a_refusal(api: str, anything: Any) -> None:
 # --- answers -------------------------------------------------------------------------------------
 
 
-def ended(api: str, result: Answer | BridgeError, **asked: Any) -> Ended:
+def ended(api: str, result: Answer | Problem, **asked: Any) -> Ended:
     request = parse({"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}[api], **asked)
     return Ended("run_0123", request, 1000.5, Finished(result, Charge(USAGE, 42), 2500))
 
@@ -313,7 +313,7 @@ def test_an_answer_without_text_has_no_empty_block(api: str) -> None:
 @pytest.mark.parametrize("api", DROPIN)
 @pytest.mark.parametrize("code", CODES)
 def test_every_error_has_its_code_hint_and_request_id_in_the_shape_of_the_api(api: str, code: str) -> None:
-    error = BridgeError(code, "A sentence.", retry_after=5, limit=3, param="x")
+    error = Problem(code, "A sentence.", retry_after=5, facts={"limit": 3, "param": "x"})
     body = RENDERED[api].error(error, "req_1")
     inner = body["error"]
     assert (inner["code"], inner["hint"], inner["limit"]) == (code, CODES[code].hint, 3)
@@ -328,7 +328,7 @@ def test_every_error_has_its_code_hint_and_request_id_in_the_shape_of_the_api(ap
 
 @pytest.mark.parametrize("api", DROPIN)
 def test_a_failure_is_the_last_event(api: str) -> None:
-    told = list(events(api, ended(api, BridgeError("cli_failed", "It broke."))))
+    told = list(events(api, ended(api, Problem("cli_failed", "It broke."))))
     assert "It broke." in json.dumps(told[-1])
     assert "It broke." not in json.dumps(told[:-1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.errors import BridgeError
+from bridge.errors import Problem
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ from bridge.errors import BridgeError
 def test_only_what_passes_soon_by_itself_is_worth_trying_again(
     code: str, retry_after: float | None, again: bool
 ) -> None:
-    assert BridgeError(code, "A sentence.", retry_after=retry_after).again is again
+    assert Problem(code, "A sentence.", retry_after=retry_after).again is again

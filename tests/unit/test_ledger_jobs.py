@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, StoreError
+from bridge.errors import BridgeError, Problem, StoreError
 from bridge.records import jobs as module
 from bridge.records.jobs import Job, JobBook, Repeat, read
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
@@ -48,8 +48,8 @@ def finished(job: Job, text: str = "hi", cost: int = 5) -> Job:
 
 
 def failed(job: Job, cost: int) -> Job:
-    error = BridgeError("timeout", "Too long.", "Less.", retry_after=3, limit=5, text="x\u2028\x00")
-    return Job(job.id, job.owner, job.started_at, job.request, job.repeat, Finished(error, Charge(Usage(2), cost), 7))
+    problem = Problem("timeout", "Too long.", "Less.", 3, {"limit": 5, "text": "x\u2028\x00"})
+    return Job(job.id, job.owner, job.started_at, job.request, job.repeat, Finished(problem, Charge(Usage(2), cost), 7))
 
 
 def keep(book: JobBook, job: Job) -> None:
@@ -71,7 +71,7 @@ def test_an_error_comes_back_with_all_that_it_said(book: JobBook, tmp_path: Path
     assert found is not None
     assert found.finished is not None
     error = found.finished.result
-    assert isinstance(error, BridgeError)
+    assert isinstance(error, Problem)
     assert (error.code, error.message, error.hint, error.retry_after) == ("timeout", "Too long.", "Less.", 3)
     assert error.facts == {"limit": 5, "text": "x\u2028\x00"}
 

@@ -81,8 +81,8 @@ def test_requests_per_day_and_month(tmp_path):
     held = desk.reserve()
     refused = desk.refusal()
     assert refused.code == "requests_per_day"
-    assert refused.retry_after == 5  # a running request holds the last one; it may be given back
-    assert refused.facts == {
+    assert refused.problem.retry_after == 5  # a running request holds the last one; it may be given back
+    assert refused.problem.facts == {
         "limit": 2,
         "used": 1,
         "reserved": 1,
@@ -90,12 +90,12 @@ def test_requests_per_day_and_month(tmp_path):
         "resets_at": "2026-11-21T00:00:00.000Z",
     }
     desk.settle(held)
-    assert desk.refusal().retry_after == 12 * 3600
+    assert desk.refusal().problem.retry_after == 12 * 3600
     desk.clock.set("2026-11-21T00:00:00Z")
     desk.spend()
     refused = desk.refusal()
     assert refused.code == "requests_per_month"
-    assert refused.facts["resets_at"] == "2026-12-01T00:00:00.000Z"
+    assert refused.problem.facts["resets_at"] == "2026-12-01T00:00:00.000Z"
 
 
 def test_a_run_that_was_tried_counts_for_the_pace_and_for_nothing_else(tmp_path):
@@ -118,10 +118,10 @@ def test_requests_per_minute_slide(tmp_path):
     desk.spend()
     desk.clock.pass_s(10)
     refused = desk.refusal()
-    assert (refused.code, refused.retry_after) == ("requests_per_minute", 30)
+    assert (refused.code, refused.problem.retry_after) == ("requests_per_minute", 30)
     desk.clock.pass_s(30)
     desk.spend()
-    assert desk.refusal().retry_after == 20
+    assert desk.refusal().problem.retry_after == 20
 
 
 def test_requests_of_the_last_minute_are_remembered_over_a_restart_and_a_snapshot(tmp_path):
@@ -159,7 +159,7 @@ def test_output_is_cut_to_what_the_money_bears_and_never_beyond(tmp_path):
     desk.settle(reservation, cost_micro=6_000)
     refused = desk.refusal(input_tokens=100, output=8000)
     assert refused.code == "cost_per_day"
-    assert refused.facts == {
+    assert refused.problem.facts == {
         "limit": 0.01,
         "used": 0.006,
         "reserved": 0,
@@ -187,9 +187,9 @@ def test_output_is_cut_to_what_the_money_bears_and_never_beyond(tmp_path):
 def test_the_tightest_cap_says_what_is_left_and_when_it_resets(tmp_path, limits, code, resets_at):
     refused = make(tmp_path, **limits).refusal()
     assert refused.code == code
-    assert refused.status == 429
-    assert refused.facts["resets_at"] == resets_at
-    assert (refused.retry_after is None) == (resets_at is None)
+    assert refused.problem.status == 429
+    assert refused.problem.facts["resets_at"] == resets_at
+    assert (refused.problem.retry_after is None) == (resets_at is None)
 
 
 def test_tokens_cut_the_output_too(tmp_path):
@@ -212,7 +212,7 @@ def test_a_refusal_costs_nothing_and_uses_no_request(tmp_path):
 def test_money_is_used_up_to_the_micro_dollar(tmp_path):
     desk = make(tmp_path, maxCostPerDay=0.015375)
     desk.settle(desk.reserve(100, 1000), cost_micro=15_375)
-    assert desk.refusal(input_tokens=0, output=1).facts["remaining"] == 0
+    assert desk.refusal(input_tokens=0, output=1).problem.facts["remaining"] == 0
 
 
 def test_fifty_at_once_at_the_edge_of_a_cap_admit_exactly_what_fits(tmp_path):

@@ -24,8 +24,8 @@ def test_a_repeated_request_is_slowed_then_let_through_once_more_and_then_paused
     with pytest.raises(BridgeError) as refused:
         guard.check("alice", "something else")
     assert refused.value.code == "loop_suspected"
-    assert refused.value.retry_after == 300
-    assert refused.value.facts["resets_at"] == "2026-11-20T12:05:00.000Z"
+    assert refused.value.problem.retry_after == 300
+    assert refused.value.problem.facts["resets_at"] == "2026-11-20T12:05:00.000Z"
 
 
 def test_other_keys_go_on(guard):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, ModelChoice, Text, Usage
 from bridge.wire import native
@@ -37,7 +37,7 @@ def parse(**fields: Any) -> GenerationRequest:
 def refusal(body: bytes | None = None, **fields: Any) -> str:
     with pytest.raises(BridgeError) as caught:
         parse_bytes(json.dumps(fields).encode() if body is None else body)
-    assert (caught.value.code, caught.value.status) == ("invalid_request", 400)
+    assert (caught.value.code, caught.value.problem.status) == ("invalid_request", 400)
     assert "$" not in caught.value.message
     return caught.value.message
 
@@ -291,7 +291,7 @@ def fuzz(body: bytes) -> None:
         request, events = parse_bytes(body)
     except BridgeError as error:
         assert error.code == "invalid_request"  # noqa: PT017
-        json.dumps(API.error(error, "r")).encode()
+        json.dumps(API.error(error.problem, "r")).encode()
     else:
         assert request.messages[-1].role == "user"
         assert events in (None, API.events)
@@ -344,7 +344,8 @@ def test_usage_of_codex_speaks_its_own_words() -> None:
 
 
 def test_an_error_has_a_sentence_a_code_a_hint_and_its_facts() -> None:
-    error = BridgeError("cost_per_day", "Enough for today.", limit=5, used=5.1, resets_at="2026-01-01T00:00:00.000Z")
+    facts = {"limit": 5, "used": 5.1, "resets_at": "2026-01-01T00:00:00.000Z"}
+    error = Problem("cost_per_day", "Enough for today.", facts=facts)
     assert API.error(error, "req_1") == {
         "error": "Enough for today.",
         "code": "cost_per_day",

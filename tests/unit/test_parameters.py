@@ -41,7 +41,7 @@ def parse(api: str, **fields: Any) -> GenerationRequest:
 def refusal(api: str, **fields: Any) -> BridgeError:
     with pytest.raises(BridgeError) as caught:
         parse(api, **fields)
-    assert (caught.value.code, caught.value.status) == ("invalid_request", 400)
+    assert (caught.value.code, caught.value.problem.status) == ("invalid_request", 400)
     return caught.value
 
 
@@ -63,7 +63,7 @@ def test_what_is_refused_says_so_by_name(api: str, parameter: Parameter) -> None
             error = refusal(api, **{parameter.name: value})
             assert error.message.startswith(f"{parameter.name}: ")
             assert parameter.note in error.message
-            assert error.facts["param"] == parameter.name
+            assert error.problem.facts["param"] == parameter.name
 
 
 @of_kind("refused")
@@ -100,7 +100,7 @@ def test_null_counts_as_not_given(api: str, parameter: Parameter) -> None:
 def test_what_nobody_knows_is_refused_by_name(api: str) -> None:
     error = refusal(api, nonsense=None)
     assert error.message == "Unknown parameter 'nonsense'."
-    assert error.facts["param"] == "nonsense"
+    assert error.problem.facts["param"] == "nonsense"
 
 
 @pytest.mark.parametrize("api", APIS)

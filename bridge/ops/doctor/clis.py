@@ -128,7 +128,7 @@ def _probe(provider: Provider, settings: Settings) -> Finding:
         provider.close()
     took = f"{Clock().monotonic() - began:.1f} s"
     if isinstance(end, Failed):
-        return fail(name, end.error.message, end.error.hint)
+        return fail(name, end.problem.message, end.problem.hint)
     usage, micro = end.answer.usage, end.answer.cost_micro
     if usage is not None and not micro:
         table = PriceTable(settings.data_dir / "prices.json", Clock())
