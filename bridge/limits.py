@@ -278,22 +278,20 @@ def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
     )
 
 
-def rows() -> list[dict[str, Any]]:
-    """The table for the pages. `window` and `field` lead to what was used, `title` says what that is; they are empty
-    for a limit on what does not add up."""
-    return [
-        {
-            "name": limit.name,
-            "group": limit.group,
-            "unit": limit.unit,
-            "label": limit.label,
-            "window": window.field if window else "",
-            "field": limit.field if window else "",
-            "title": f"{limit.what.capitalize()} {window.text}" if window else "",
-        }
-        for limit in LIMITS
-        for window in (_WINDOWS.get(limit.window),)
-    ]
+def rows() -> list[dict[str, str]]:
+    """The table for the pages. `usage[window][field]` is what counts against a limit, `title` says what that is; all
+    three are empty for a limit on what does not add up."""
+    found = []
+    for limit in LIMITS:
+        row = {"name": limit.name, "group": limit.group, "unit": limit.unit, "label": limit.label}
+        if window := _WINDOWS.get(limit.window):
+            row |= {"window": window.field, "field": limit.field, "title": f"{limit.what} {window.text}".capitalize()}
+        elif limit.what == "concurrent":
+            row |= {"window": "reserved", "field": "requests", "title": "Running now"}
+        else:
+            row |= {"window": "", "field": "", "title": ""}
+        found.append(row)
+    return found
 
 
 # --- money ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bridge.http.context import (
     sessions_of,
 )
 from bridge.http.session import Session
-from bridge.limits import rows
+from bridge.limits import LIMITS
 
 blueprint = Blueprint("login", __name__, url_prefix="/admin")
 
@@ -87,6 +87,9 @@ def session_view(session: Session) -> dict[str, Any]:
         "timezone": str(settings.zone),
         "logPrompts": settings.log_prompts,
         "defaultModels": {name: own.default_model for name, own in settings.providers.items()},
-        "limits": [{**row, "default": settings.default_limits.get(row["name"], 0)} for row in rows()],
+        "limits": [
+            {"name": limit.name, "text": limit.text, "default": settings.default_limits.get(limit.name, 0)}
+            for limit in LIMITS
+        ],
         "codes": [{"code": name, "status": code.status} for name, code in CODES.items()],
     }

@@ -11,7 +11,7 @@ from bridge.clock import iso
 from bridge.errors import BridgeError
 from bridge.http.context import engine_of, is_admin, require_key, service_of
 from bridge.keys.keys import Key, may_use
-from bridge.limits import WINDOWS, effective, rows
+from bridge.limits import WINDOWS, effective
 from bridge.registry import PROVIDERS
 from bridge.sandbox import host
 from bridge.types import ModelChoice
@@ -107,7 +107,6 @@ def own_view(key: Key) -> dict[str, Any]:
         "status": key.status(service.clock.now()),
         "expiresAt": None if key.expires_at is None else iso(key.expires_at),
         "limits": caps.to_wire(),
-        "limitTable": rows(),
         "usage": usage,
         "remaining": remaining,
         "resetsAt": service.ledger.resets_at(),

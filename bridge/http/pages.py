@@ -17,6 +17,7 @@ from flask import Blueprint, Response, current_app, make_response, redirect, ren
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.limits import rows
 from bridge.registry import PROVIDERS
 
 blueprint = Blueprint("dashboard", __name__, template_folder="templates")
@@ -66,9 +67,10 @@ def files() -> Files:
 
 
 def _registry() -> bytes:
-    """A module with what the pages know of each provider: name -> title, program, path."""
+    """A module with the tables that the pages read: each provider by its name, and the limits in their order."""
     known = {name: {"title": row.title, "program": row.program, "path": row.path} for name, row in PROVIDERS.items()}
-    return b"export const PROVIDERS = " + msgspec.json.encode(known) + b";\n"
+    tables = {"PROVIDERS": known, "LIMITS": rows()}
+    return b"".join(b"export const %s = %s;\n" % (n.encode(), msgspec.json.encode(t)) for n, t in tables.items())
 
 
 @blueprint.get("/")

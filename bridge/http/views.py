@@ -135,19 +135,6 @@ Remaining = _by_window("Remaining", "What is left.", Left)
 Resets = _by_window("Resets", "When the running windows end.", Time)
 
 
-class LimitRow(msgspec.Struct):
-    """A limit, for pages that show it: where it stands, and what it limits. `window` and `field` lead to what was used
-    of it, `title` says what that is; they are empty for a limit on what does not add up."""
-
-    name: str
-    group: str
-    unit: str
-    label: str
-    window: str
-    field: str
-    title: str
-
-
 class ProviderModels(msgspec.Struct):
     """The models of a CLI that the key may use. `default`: the server's, or else the first of them; null: none."""
 
@@ -163,7 +150,6 @@ class Me(msgspec.Struct, rename="camel"):
     status: Literal["active"]
     expires_at: Time | None
     limits: LimitsView  # type: ignore[valid-type]
-    limit_table: list[LimitRow]
     usage: OwnUsage  # type: ignore[valid-type]
     remaining: Remaining  # type: ignore[valid-type]
     resets_at: Resets  # type: ignore[valid-type]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from bridge.limits import rows
 from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
@@ -49,6 +50,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that answers at once."""
     with servers.running(tmp_path_factory.mktemp("browser"), demo=True) as running:
         yield running
+
+
+def expect_every_limit(page: Page, *, running: bool = True) -> None:
+    """The page shows each row of the table of limits: what adds up as a bar, everything else in words. `running`:
+    whether the requests that run at once have a bar, too."""
+    for row in rows():
+        if row["window"] and (running or row["window"] != "reserved"):
+            expect(page.get_by_role("meter", name=row["title"], exact=True)).to_have_count(1)
+        else:
+            expect(page.locator("main")).to_contain_text(row["label"])
 
 
 @dataclass

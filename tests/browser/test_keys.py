@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visit
+from bridge.limits import BY_NAME
+from tests.browser.conftest import Visit, expect_every_limit
 from tests.support.server import Server
 
 NewKey = Callable[..., tuple[str, str]]
@@ -108,7 +109,8 @@ def test_every_limit_and_detail_can_be_given_and_changed(visit: Visit, server: S
     page.get_by_label("Name").fill("detailed")
     page.get_by_label("Note").fill("for the workshop")
     page.get_by_label("Expires", exact=True).select_option("In a week")
-    limits = {name: number for number, name in enumerate(_limit_names(page), start=1)}
+    assert _limit_names(page) == list(BY_NAME), "the form offers every limit, in the order of the table"
+    limits = {name: number for number, name in enumerate(BY_NAME, start=1)}
     for name, number in limits.items():
         page.locator(f"input[name={name}]").fill(str(number))
     page.get_by_label("Codex").uncheck()
@@ -120,6 +122,7 @@ def test_every_limit_and_detail_can_be_given_and_changed(visit: Visit, server: S
     assert (key["note"], key["providers"]) == ("for the workshop", ["claude"])
     assert key["models"] == ["claude-sonnet-5-5", "claude-haiku-5"]
     assert key["expiresAt"] is not None
+    expect_every_limit(page)
 
     page.get_by_role("button", name="Edit").click()
     expect(page.locator("input[name=maxCostPerDay]")).to_have_value(str(limits["maxCostPerDay"]))

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Visit, profile
+from bridge.limits import BY_NAME
+from tests.browser.conftest import Visit, expect_every_limit, profile
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -251,6 +252,12 @@ def test_usage_shows_what_remains_and_the_last_requests(visit: Visit, new_key: N
     expect(page.get_by_text("9 left", exact=True)).to_be_visible()
     expect(page.get_by_text(re.compile(r"Resets .*midnight in UTC")).first).to_be_visible()
     expect(page.get_by_role("row").nth(1)).to_contain_text("Costs a little")
+
+
+def test_usage_shows_every_limit_that_the_key_has(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(**{name: number for number, name in enumerate(BY_NAME, start=1000)})[1])
+    page.get_by_role("link", name="My usage").click()
+    expect_every_limit(page, running=False)
 
 
 def test_an_empty_log_says_what_will_be_there(visit: Visit, new_key: NewKey) -> None:

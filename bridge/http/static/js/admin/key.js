@@ -1,9 +1,9 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
-import { bar, concurrency, levels } from "../lib/bars.js";
+import { bar, levels, otherLimits } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
-import { count, day, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
+import { day, inWords, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { badge, card, confirm, emptyState, skeleton, toast } from "../lib/ui.js";
@@ -114,15 +114,16 @@ export function show({ head, body, detail: name, session }) {
       fill(state, badge(key.status, KINDS[key.status] ?? "warn"));
       fill(buttons, actions());
     }
-    const shown = levels(key.limits, key.usage);
-    noBars.hidden = shown.length > 0;
+    const shown = levels(key.limits, key.usage, { running: true });
+    noBars.hidden = shown.some((level) => level.window);
     keyed(
       bars,
-      [...shown, ...concurrency(key.limits, key.usage)],
+      shown,
       (level) => level.limit,
       () => bar({ full: true, note }),
     );
-    say(pace, otherLimits(key.limits));
+    const others = otherLimits(key.limits, shown);
+    say(pace, others.length ? `Besides: ${others.join(", ")}.` : "");
     keyed(
       facts,
       about(key).flatMap(([term, value]) => [
@@ -211,15 +212,6 @@ function gone(name) {
   );
 }
 
-function otherLimits(limits) {
-  const parts = [
-    limits.maxRequestsPerMinute && `${count(limits.maxRequestsPerMinute)} requests a minute`,
-    limits.maxCostPerRequest && `${money(limits.maxCostPerRequest)} for one request`,
-    limits.maxOutputTokens && `${count(limits.maxOutputTokens)} tokens in one answer`,
-  ].filter(Boolean);
-  return parts.length ? `Besides: ${parts.join(", ")}.` : "";
-}
-
 function windowText(used) {
   return `${money(used.costUsd)}, ${plural(used.requests, "request")}, ${plural(used.tokens, "token")}`;
 }
@@ -243,8 +235,7 @@ function about(key) {
     ["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
     ["May use", key.providers ? key.providers.join(", ") || "nothing" : everyProvider()],
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
-    ["Today", windowText(key.usage.today)],
-    ["This month", windowText(key.usage.thisMonth)],
+    ...Object.keys(key.resetsAt).map((window) => [inWords(window), windowText(key.usage[window])]),
     ...(key.usage.thisMonth.assumedUsd > 0
       ? [["Of it assumed", `${money(key.usage.thisMonth.assumedUsd)} (runs that broke off without a bill)`]]
       : []),

@@ -2,8 +2,8 @@
 
 import { copyAs } from "../lib/copyas.js";
 import { fill, h } from "../lib/dom.js";
-import { money } from "../lib/format.js";
-import { PROVIDERS } from "../lib/registry.js";
+import { inWords, money } from "../lib/format.js";
+import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { copyButton, dialog, errorBox, field, select } from "../lib/ui.js";
 import { call } from "./session.js";
 
@@ -22,23 +22,6 @@ const PRESETS = [
   ],
   ["Guest: $1 a day, for a week", { maxCostPerDay: 1, maxRequestsPerDay: 100, maxConcurrent: 1, expiry: "7" }],
 ];
-const GROUPS = [
-  ["Money, in dollars", ["maxCostPerDay", "maxCostPerMonth", "maxCostPerRequest"]],
-  ["Requests", ["maxRequestsPerMinute", "maxRequestsPerDay", "maxRequestsPerMonth", "maxConcurrent"]],
-  ["Tokens", ["maxTokensPerDay", "maxTokensPerMonth", "maxOutputTokens"]],
-];
-const LABELS = {
-  maxCostPerDay: "Per day",
-  maxCostPerMonth: "Per month",
-  maxCostPerRequest: "For one request",
-  maxRequestsPerMinute: "Per minute",
-  maxRequestsPerDay: "Per day",
-  maxRequestsPerMonth: "Per month",
-  maxConcurrent: "At once",
-  maxTokensPerDay: "Per day",
-  maxTokensPerMonth: "Per month",
-  maxOutputTokens: "In one answer",
-};
 const EXPIRIES = [
   ["", "Never"],
   ["1", "In a day"],
@@ -134,7 +117,8 @@ function showSecret(made, session, what) {
 }
 
 function form(session, key, close) {
-  const inputs = Object.fromEntries(session.limits.map((limit) => [limit.name, limitInput(limit, key)]));
+  const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
+  const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
   const name = h("input", {
     type: "text",
     required: true,
@@ -234,18 +218,19 @@ function form(session, key, close) {
         field("Expires", expiry),
         dateField,
       ),
-      GROUPS.map(([label, limit]) =>
-        h(
+      [...new Set(LIMITS.map((limit) => limit.group))].map((group) => {
+        const rows = LIMITS.filter((limit) => limit.group === group);
+        return h(
           "fieldset",
           {},
-          h("legend", {}, label),
+          h("legend", {}, group),
           h(
-            limit.length > 3 ? "div.fields.four" : "div.fields.three",
+            rows.length > 3 ? "div.fields.four" : "div.fields.three",
             {},
-            limit.map((each) => field(LABELS[each], inputs[each])),
+            rows.map((limit) => field(inWords(limit.label), inputs[limit.name])),
           ),
-        ),
-      ),
+        );
+      }),
       h("p.hint", {}, "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
       h(
         "div.fields",
@@ -271,9 +256,9 @@ function form(session, key, close) {
   };
 }
 
-function limitInput(limit, key) {
-  const money_ = limit.name.startsWith("maxCost");
-  const shown = limit.default === 0 ? "no limit" : money_ ? money(limit.default) : String(limit.default);
+function limitInput(limit, key, byDefault) {
+  const money_ = limit.unit === "dollars";
+  const shown = byDefault === 0 ? "no limit" : money_ ? money(byDefault) : String(byDefault);
   const input = h("input", {
     type: "number",
     min: "0",

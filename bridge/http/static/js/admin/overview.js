@@ -1,10 +1,11 @@
 /** Overview: who spends what, how well it works, and what needs attention. */
 
-import { bar, labelOf } from "../lib/bars.js";
+import { bar } from "../lib/bars.js";
 import { REST_TOKEN } from "../lib/chart.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, compact, count, duration, money, percent, resets, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
+import { LIMITS } from "../lib/registry.js";
 import { badge, card, emptyState, skeleton } from "../lib/ui.js";
 import { costChart, hourChart } from "./charts.js";
 import { renderProviders } from "./providers.js";
@@ -214,7 +215,8 @@ function renderClosest({ list, empty, foot }, { closest, resetsAt, timezone }) {
         ),
         update(row) {
           refill(state, row.status, row.status !== "active" && badge(row.status, "warn"));
-          level.update({ ...row, label: labelOf(row.limit) });
+          const limit = LIMITS.find((each) => each.name === row.limit);
+          level.update({ ...row, label: limit.title, unit: limit.unit });
         },
       };
     },

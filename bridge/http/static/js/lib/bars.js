@@ -2,43 +2,37 @@
 
 import { h, say } from "./dom.js";
 import { compact, count, money, percent } from "./format.js";
+import { LIMITS } from "./registry.js";
 
 /** From here on a bar warns. */
 const CLOSE = 0.8;
 
-const WINDOWS = [
-  ["maxCostPerDay", "Cost today", "costUsd", "today"],
-  ["maxCostPerMonth", "Cost this month", "costUsd", "thisMonth"],
-  ["maxTokensPerDay", "Tokens today", "tokens", "today"],
-  ["maxTokensPerMonth", "Tokens this month", "tokens", "thisMonth"],
-  ["maxRequestsPerDay", "Requests today", "requests", "today"],
-  ["maxRequestsPerMonth", "Requests this month", "requests", "thisMonth"],
-];
-
-const LABELS = Object.fromEntries(WINDOWS.map(([name, label]) => [name, label]));
-
-/** The caps per day and month that are set: {limit, label, used, reserved, most, window}. */
-export function levels(limits, usage) {
-  return WINDOWS.filter(([name]) => limits[name] > 0).map(([name, label, what, window]) => ({
-    limit: name,
-    label,
-    window,
-    used: Math.max(0, usage[window][what]),
-    reserved: Math.max(0, usage.reserved[what]),
-    most: limits[name],
+/**
+ * The limits that hold and of which a part is used: {limit, label, unit, used, reserved, most, window}. With
+ * `running`, also how many requests run at once, which has no window.
+ */
+export function levels(limits, usage, { running = false } = {}) {
+  return LIMITS.filter((row) => limits[row.name] > 0 && (row.window === "reserved" ? running : row.window)).map((row) => ({
+    limit: row.name,
+    label: row.title,
+    unit: row.unit,
+    window: row.window === "reserved" ? null : row.window,
+    used: Math.max(0, usage[row.window][row.field]),
+    reserved: row.window === "reserved" ? 0 : Math.max(0, usage.reserved[row.field]),
+    most: limits[row.name],
   }));
 }
 
-/** How many requests of a key run, as a bar of its own that has no window; none where their number has no limit. */
-export function concurrency(limits, usage) {
-  const most = limits.maxConcurrent;
-  const used = Math.max(0, usage.reserved.requests);
-  return most > 0 ? [{ limit: "maxConcurrent", label: "Running now", window: null, used, reserved: 0, most }] : [];
+/** The other limits that hold, in words: "20 requests per minute". `shown` are the levels that have a bar. */
+export function otherLimits(limits, shown) {
+  const bars = shown.map((level) => level.limit);
+  return LIMITS.filter((row) => limits[row.name] > 0 && !bars.includes(row.name)).map(
+    (row) => `${amount(row.unit, limits[row.name])} ${row.label}`,
+  );
 }
 
-/** What a limit is called above its bar. */
-export function labelOf(limit) {
-  return LABELS[limit] ?? limit;
+function amount(unit, value) {
+  return unit === "dollars" ? money(value) : `${count(value)} ${unit}`;
 }
 
 /** How much of the cap that is closest is used or held: 0 for none, above 1 where a cap was lowered. */
@@ -61,7 +55,7 @@ export function bar({ full = false, note = null } = {}) {
   const element = h("div.bar", {}, h("div.bar-head", {}, label, figures), track, rest, below);
 
   function update(level) {
-    const show = level.limit.startsWith("maxCost") ? money : count;
+    const show = level.unit === "dollars" ? money : count;
     const brief = show === money || full ? show : compact;
     const share = level.used / level.most;
     const both = (level.used + level.reserved) / level.most;

@@ -34,6 +34,12 @@ const relative = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style:
 /** The viewer's own time zone. */
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
 
+/** A name of the API as a label: thisMonth becomes "This month". */
+export function inWords(name) {
+  const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  return words[0].toUpperCase() + words.slice(1);
+}
+
 /** An amount of a day, a month or a cap: $1,234.50, and less than a cent as such. */
 export function money(usd) {
   return usd > 0 && usd < 0.005 ? `<${cents.format(0.01)}` : cents.format(usd);

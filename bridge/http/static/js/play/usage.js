@@ -1,9 +1,21 @@
 /** The holder's own usage: bars, what remains, when it resets, and the last requests. */
 
 import { call } from "../lib/api.js";
-import { bar, levels } from "../lib/bars.js";
+import { bar, levels, otherLimits } from "../lib/bars.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
-import { cost, count, duration, money, plural, resets, visible, when, whenExact, whenFull } from "../lib/format.js";
+import {
+  cost,
+  count,
+  duration,
+  inWords,
+  money,
+  plural,
+  resets,
+  visible,
+  when,
+  whenExact,
+  whenFull,
+} from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
 import { badge, card, emptyState, skeleton } from "../lib/ui.js";
@@ -57,7 +69,7 @@ export function show(main, { headers, expired }) {
       );
       keyed(
         facts,
-        about(me).flatMap(([term, value]) => [
+        about(me, otherLimits(me.limits, shown)).flatMap(([term, value]) => [
           [`t${term}`, "dt", term],
           [`d${term}`, "dd", value],
         ]),
@@ -88,21 +100,13 @@ export function show(main, { headers, expired }) {
   return () => watch.stop();
 }
 
-function about(me) {
-  const { limits, usage } = me;
-  const pace = [
-    limits.maxRequestsPerMinute && `${count(limits.maxRequestsPerMinute)} a minute`,
-    limits.maxConcurrent && `${count(limits.maxConcurrent)} at once`,
-    limits.maxCostPerRequest && `${money(limits.maxCostPerRequest)} each`,
-    limits.maxOutputTokens && `${count(limits.maxOutputTokens)} tokens an answer`,
-  ].filter(Boolean);
+function about(me, others) {
   const window = (each) =>
     `${money(each.costUsd)}, ${plural(each.requests, "request")}, ${plural(each.tokens, "token")}`;
   return [
     ["Name", me.name],
-    ["Today", window(usage.today)],
-    ["This month", window(usage.thisMonth)],
-    ["Requests", pace.length ? `at most ${pace.join(", ")}` : "no limit on pace"],
+    ...Object.keys(me.resetsAt).map((each) => [inWords(each), window(me.usage[each])]),
+    ["At most", others.length ? others.join(", ") : "no limit on pace"],
     [
       "May use",
       Object.entries(me.models)
