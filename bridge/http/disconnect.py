@@ -12,7 +12,7 @@ import gevent
 import gevent.socket
 from gevent.monkey import get_original
 
-#: How often a connection is looked at that has unread data on it, in seconds.
+#: Seconds between looks at a connection that has unread data on it.
 RECHECK_S = 0.5
 
 

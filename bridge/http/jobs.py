@@ -18,11 +18,11 @@ from bridge.wire.apis import APIS
 
 blueprint = Blueprint("jobs", __name__)
 
-#: How soon somebody who does not wait is asked to look again, in seconds.
+#: Retry-After of a job that still runs, in seconds.
 LOOK_AGAIN_S = 2
 #: How many requests of one key may wait for jobs at a time; more are answered at once.
 MOST_WAITING = 20
-#: For a run that is stopped to be settled, in seconds.
+#: Grace for a stopped run to be settled, in seconds.
 STOP_S = 5.0
 
 
