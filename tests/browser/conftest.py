@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from bridge.limits import rows
-from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -43,13 +42,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags())
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that answers at once."""
-    with servers.running(tmp_path_factory.mktemp("browser"), demo=True) as running:
-        yield running
 
 
 def expect_every_limit(page: Page, *, running: bool = True) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,12 @@ from bridge.http.app import create_app
 from bridge.http.describe import document
 from bridge.service import Service
 from bridge.settings import Settings
-from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
 DOCUMENT = document()
 OPERATIONS = [(method, path, op) for path, ops in DOCUMENT["paths"].items() for method, op in ops.items()]
 #: Cases for each operation: the whole takes half a minute.
 CASES = 3
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with servers.running(tmp_path_factory.mktemp("openapi"), demo=True) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

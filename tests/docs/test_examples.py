@@ -7,13 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bridge.http.describe import document
-from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,12 +56,6 @@ def test_every_endpoint_has_an_example_in_each_language(language: str) -> None:
         if path not in PAGES and not re.search(rf"{pattern}(?![\w/-])", examples):
             missing.append(path)
     assert missing == []
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with servers.running(tmp_path_factory.mktemp("examples"), demo=True) as running:
-        yield running
 
 
 def _run(argv: list[str], text: str, server: Server, folder: Path) -> str:

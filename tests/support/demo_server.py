@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 
 from bridge.clock import Clock
@@ -17,7 +18,7 @@ from bridge.settings import Settings
 
 def providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
     pace_s = float(os.environ.get("DEMO_PACE_SECONDS", "0"))
-    warm = int(os.environ.get("DEMO_WARM", "4"))
+    warm = int(os.environ.get("DEMO_WARM", "1"))
     return {
         name: DemoProvider(row, settings, scratch, clock, pace_s=pace_s, warm=warm) for name, row in PROVIDERS.items()
     }
@@ -39,4 +40,10 @@ if __name__ == "__main__":
     for variable, (module, name) in BOUNDS.items():
         if variable in os.environ:
             setattr(module, name, type(getattr(module, name))(os.environ[variable]))
-    serve.run(Settings.load(dict(os.environ)), make_providers=providers)
+    try:
+        serve.run(Settings.load(dict(os.environ)), make_providers=providers)
+    except SystemExit as end:
+        sys.stderr.flush()
+        if isinstance(end.code, int | None):
+            os._exit(end.code or 0)  # at once: that the interpreter clears up takes as long as all else of a stop
+        raise

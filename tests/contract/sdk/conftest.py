@@ -82,12 +82,6 @@ def clients_of(server: Server, **limits: Any) -> Clients:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with servers.running(tmp_path_factory.mktemp("sdk"), demo=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One whose answers take about ten seconds."""
     env = {"DEMO_PACE_SECONDS": "0.4", "DEMO_WARM": "2"}

@@ -1,4 +1,4 @@
-"""A real server process, with simulated CLIs, for the tests of HTTP."""
+"""What tests of every folder share: a real server process with simulated CLIs, and keys for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    """One server for all tests of a module; each makes keys of its own."""
+    """One server for all tests of a module; each makes keys of its own. Modules that need another one define it."""
     with servers.running(tmp_path_factory.mktemp("server"), demo=True) as running:
         yield running
 
