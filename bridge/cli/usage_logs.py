@@ -172,7 +172,7 @@ def capacity(raw: bool) -> None:
 @click.command(epilog=examples("cli-bridge openapi > openapi.json"))
 def openapi() -> None:
     """Print the API description (OpenAPI 3.1). Needs no server."""
-    from bridge.http.describe import document
+    from bridge.http.app import document
 
     show_json(document())
 

@@ -331,19 +331,3 @@ def _check(
 def without_prompts(request: GenerationRequest) -> GenerationRequest:
     """What rendering an answer needs of a request."""
     return msgspec.structs.replace(request, messages=(), system="")
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """A run as the live list shows it; times in milliseconds."""
-    return {
-        "id": run.id,
-        "keyName": run.key_name,
-        "provider": run.request.provider,
-        "model": run.request.model,
-        "api": run.request.api,
-        "state": run.state,
-        "stream": run.stream,
-        "queuePosition": run.queue_position,
-        "ageMs": round(1000 * run.age_s),
-        "outputTokensSoFar": run.usage_so_far.output_tokens,
-    }

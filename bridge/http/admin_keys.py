@@ -4,134 +4,179 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, jsonify, request
+import msgspec
+from flask import request
 
-from bridge.clock import iso, parse_iso
+from bridge.clock import iso
 from bridge.errors import BridgeError, Problem
-from bridge.http.context import admin_blueprint, audit, engine_of, json_body, service_of
+from bridge.http.context import audit, json_body, service_of
+from bridge.http.describe import Query, Routes
 from bridge.http.me import example
+from bridge.http.views import (
+    KEY_FIELDS,
+    Done,
+    KeyChange,
+    KeyOrder,
+    Keys,
+    KeyUsage,
+    KeyView,
+    LimitsView,
+    NamedKey,
+    NewKey,
+    OneKey,
+    Resets,
+    Rotation,
+)
 from bridge.keys.keys import Key
 from bridge.limits import DEFAULTS, Limits, WrongLimit, effective
 
-blueprint = admin_blueprint("admin", __name__)
+routes = Routes("Admin", who="admin")
 
-_FIELDS = ("name", "expiresAt", "models", "providers", "note")
 _NOTE = "Copy the key now; it is stored as a hash and cannot be shown again."
+_SETTABLE = (*(field.wire_name for field in KEY_FIELDS), *DEFAULTS)
 
 
-@blueprint.get("/keys")
-def list_keys() -> Response:
+@routes.add("GET", "/admin/keys", query=(Query("revoked", "`1`: revoked ones, too."),))
+def list_keys() -> Keys:
     """All keys with their usage; revoked ones with `?revoked=1`."""
     keys = service_of().keys.list(revoked=request.args.get("revoked") == "1")
-    return jsonify({"keys": [key_view(key) for key in keys]})
+    return Keys([KeyView(**_facts(key)) for key in keys])
 
 
-@blueprint.post("/keys")
-def create_key() -> Response:
+@routes.add(
+    "POST",
+    "/admin/keys",
+    status=201,
+    body=KeyOrder,
+    example={"name": "ada", "maxCostPerDay": 2.5, "providers": ["claude"], "note": "prototype"},
+    errors=("conflict",),
+)
+def create_key() -> tuple[NewKey, dict[str, str]]:
     """Make a key; the answer is the only one that shows it."""
-    body = json_body((*_FIELDS, *DEFAULTS))
+    body = json_body(("name", *_SETTABLE))
     name = body.get("name")
     if not isinstance(name, str):
         raise BridgeError("invalid_request", "name is missing or not a text.")
     key, raw = service_of().keys.create(name, _limits(body), **_details(body))
     audit("key_created", key.name, after=_audited(key))
-    response = jsonify({"message": f"Key {key.name} created.", **_secret(key, raw)})
-    response.status_code = 201
-    response.headers["Location"] = f"/admin/keys/{key.name}"
-    return response
+    return _new(key, raw, f"Key {key.name} created."), {"Location": f"/admin/keys/{key.name}"}
 
 
-@blueprint.get("/keys/<name>")
-def show_key(name: str) -> Response:
+@routes.add("GET", "/admin/keys/<name>", errors=("not_found",))
+def show_key(name: str) -> OneKey:
     """One key, also a revoked one: its history stays, and this leads to it."""
     key = service_of().keys.get(name, revoked=True)
-    return jsonify({**key_view(key), "resetsAt": service_of().ledger.resets_at()})
+    return OneKey(**_facts(key), resets_at=Resets(**service_of().ledger.resets_at()))
 
 
-@blueprint.patch("/keys/<name>")
-def change_key(name: str) -> Response:
+@routes.add(
+    "PATCH",
+    "/admin/keys/<name>",
+    body=KeyChange,
+    body_needed=False,
+    example={"maxConcurrent": 2},
+    errors=("not_found",),
+)
+def change_key(name: str) -> NamedKey:
     """Change limits or fields; what is not named stays. Acts on the next request."""
-    body = json_body((*_FIELDS[1:], *DEFAULTS))
+    body = json_body(_SETTABLE)
     before, after = service_of().keys.update(name, limits=_limits(body), **_details(body))
     audit("key_changed", name, before=_audited(before), after=_audited(after))
-    return jsonify({"message": f"Key {name} changed.", **_named(after)})
+    return NamedKey(f"Key {name} changed.", name, _caps(after))
 
 
-@blueprint.delete("/keys/<name>")
-def revoke_key(name: str) -> Response:
+@routes.add("DELETE", "/admin/keys/<name>", errors=("not_found",))
+def revoke_key(name: str) -> Done:
     """End a key for good, and what it has running; its history stays."""
     before = service_of().keys.get(name)
     service_of().keys.revoke(name)
     _stop_runs(name, "The key was revoked.")
     audit("key_revoked", name, before=_audited(before))
-    return jsonify({"message": f"Key {name} revoked."})
+    return Done(f"Key {name} revoked.")
 
 
-@blueprint.post("/keys/<name>/reset-usage")
-def reset_usage(name: str) -> Response:
+@routes.add("POST", "/admin/keys/<name>/reset-usage", errors=("not_found",))
+def reset_usage(name: str) -> Done:
     """Count from zero again in the running day and month; the history stays."""
     service_of().keys.get(name)
     before = service_of().ledger.usage(name)
     service_of().ledger.reset(name)
     audit("usage_reset", name, before=before)
-    return jsonify({"message": f"Usage of {name} reset."})
+    return Done(f"Usage of {name} reset.")
 
 
-@blueprint.post("/keys/<name>/rotate")
-def rotate_key(name: str) -> Response:
+@routes.add(
+    "POST",
+    "/admin/keys/<name>/rotate",
+    body=Rotation,
+    body_needed=False,
+    example={"graceSeconds": 3600},
+    errors=("not_found",),
+)
+def rotate_key(name: str) -> NewKey:
     """A new secret; the old one works for `graceSeconds` more (0 by default)."""
     grace = json_body(("graceSeconds",)).get("graceSeconds", 0)
     if isinstance(grace, bool) or not isinstance(grace, int | float):
         raise BridgeError("invalid_request", "graceSeconds is not a number.")
     key, raw = service_of().keys.rotate(name, grace)
     audit("key_rotated", name, after={"graceSeconds": grace})
-    return jsonify({"message": f"Key {name} rotated.", **_secret(key, raw)})
+    return _new(key, raw, f"Key {name} rotated.")
 
 
-@blueprint.post("/keys/<name>/disable")
-def disable_key(name: str) -> Response:
+@routes.add("POST", "/admin/keys/<name>/disable", errors=("not_found",))
+def disable_key(name: str) -> Done:
     """Refuse the key until it is enabled again."""
     service_of().keys.disable(name)
     audit("key_disabled", name)
-    return jsonify({"message": f"Key {name} disabled."})
+    return Done(f"Key {name} disabled.")
 
 
-@blueprint.post("/keys/<name>/enable")
-def enable_key(name: str) -> Response:
+@routes.add("POST", "/admin/keys/<name>/enable", errors=("not_found", "draining"))
+def enable_key(name: str) -> Done:
     """Take a disabled key again; one that was paused as a suspected loop goes on, too."""
-    service_of().keys.enable(name)
-    if service_of().engine is not None:
-        engine_of().resume(name)
+    service = service_of()
+    service.keys.enable(name)
+    if service.engine is not None:
+        service.engine.resume(name)
     audit("key_enabled", name)
-    return jsonify({"message": f"Key {name} enabled."})
+    return Done(f"Key {name} enabled.")
 
 
-def key_view(key: Key) -> dict[str, Any]:
-    """A key as the admin sees it: never its secret."""
+# --- a key in answers and in the audit -------------------------------------------------------------------
+
+
+def _facts(key: Key) -> dict[str, Any]:
+    """The fields of a KeyView."""
     service = service_of()
     usage = service.ledger.usage(key.name)
-    last_used = usage.pop("lastUsedAt", None)
+    grace = [old.expires_at for old in key.hashes[1:] if old.expires_at is not None]
     return {
         "name": key.name,
         "status": key.status(service.clock.now()),
-        "createdAt": iso(key.created_at),
-        "expiresAt": None if key.expires_at is None else iso(key.expires_at),
-        "lastUsedAt": last_used,
+        "created_at": iso(key.created_at),
+        "last_used_at": usage.pop("lastUsedAt"),
         "ending": key.last4,
-        "limits": effective(key.limits, service.settings.default_limits).to_wire(),
-        "ownLimits": key.limits.to_wire(),
-        "usage": usage,
-        "models": None if key.models is None else list(key.models),
-        "providers": None if key.providers is None else list(key.providers),
-        "note": key.note,
-        "rotatingUntil": _rotating_until(key),
+        "limits": _caps(key),
+        "own_limits": key.limits.to_wire(),
+        "usage": msgspec.convert(usage, KeyUsage),
+        "rotating_until": iso(grace[0]) if grace and grace[0] > service.clock.now() else None,
+        **{field.name: field.show(getattr(key, field.name)) for field in KEY_FIELDS},
     }
 
 
-def _rotating_until(key: Key) -> str | None:
-    """Until when the secret before the last rotation works, too."""
-    ends = [old.expires_at for old in key.hashes[1:] if old.expires_at is not None]
-    return iso(ends[0]) if ends and ends[0] > service_of().clock.now() else None
+def _audited(key: Key) -> dict[str, Any]:
+    """A key in the audit: all that can be changed, and no hash."""
+    shown = {field.wire_name: field.show(getattr(key, field.name)) for field in KEY_FIELDS}
+    return {"limits": key.limits.to_wire(), **shown}
+
+
+def _caps(key: Key) -> Any:
+    return LimitsView(**effective(key.limits, service_of().settings.default_limits).to_wire())
+
+
+def _new(key: Key, raw: str, message: str) -> NewKey:
+    """A new secret, and what the first request with it can name."""
+    return NewKey(message, key.name, _caps(key), key=raw, note=_NOTE, example=example(key))
 
 
 # --- reading requests --------------------------------------------------------------------------------
@@ -145,56 +190,9 @@ def _limits(body: dict[str, Any]) -> Limits:
 
 
 def _details(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a key that are no limits, by their names inside."""
-    details: dict[str, Any] = {}
-    if "expiresAt" in body:
-        details["expires_at"] = _expiry(body["expiresAt"])
-    for name in ("models", "providers"):
-        if name in body:
-            if body[name] is not None and not isinstance(body[name], list):
-                raise BridgeError("invalid_request", f"{name} must be a list of names, or null for any.")
-            details[name] = body[name]
-    if "note" in body:
-        details["note"] = body["note"]
-    return details
-
-
-def _expiry(value: Any) -> float | None:
-    if value is None:
-        return None
-    try:
-        at = parse_iso(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BridgeError(
-            "invalid_request", "expiresAt must be a time with a zone, such as 2026-12-31T18:00:00Z."
-        ) from None
-    if at <= service_of().clock.now():
-        raise BridgeError("invalid_request", "expiresAt must lie in the future.")
-    return at
-
-
-# --- what a change leaves behind ------------------------------------------------------------------------
-
-
-def _audited(key: Key) -> dict[str, Any]:
-    """A key in the audit: all that can be changed, and no hash."""
-    return {
-        "limits": key.limits.to_wire(),
-        "expiresAt": None if key.expires_at is None else iso(key.expires_at),
-        "models": key.models,
-        "providers": key.providers,
-        "note": key.note,
-    }
-
-
-def _named(key: Key) -> dict[str, Any]:
-    caps = effective(key.limits, service_of().settings.default_limits)
-    return {"name": key.name, "limits": caps.to_wire()}
-
-
-def _secret(key: Key, raw: str) -> dict[str, Any]:
-    """A new secret, and what the first request with it can name."""
-    return {"key": raw, "note": _NOTE, "example": example(key), **_named(key)}
+    """The fields of a key that are no limits, as `Key` has them."""
+    now = service_of().clock.now()
+    return {field.name: field.read(body[field.wire_name], now) for field in KEY_FIELDS if field.wire_name in body}
 
 
 def _stop_runs(key_name: str, why: str) -> None:

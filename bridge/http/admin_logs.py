@@ -8,22 +8,38 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from flask import Response, jsonify, request
+from flask import Response, request
 
 from bridge.clock import parse_iso
 from bridge.engine.engine import PREVIEW_CHARACTERS
 from bridge.errors import CODES, BridgeError
-from bridge.http.context import admin_blueprint, audit, page_limit, service_of
+from bridge.http.context import LARGEST_PAGE, audit, page_limit, service_of
+from bridge.http.describe import Query, Routes
+from bridge.http.views import AuditEntry, AuditPage, LoggedRun, Logs
 from bridge.records.runlog import Filter
 
-blueprint = admin_blueprint("admin_logs", __name__)
+routes = Routes("Admin", who="admin")
 
 #: Pieces in which an export is sent, in bytes.
 CHUNK_BYTES = 65536
 
+_TIME = {"anyOf": [{"type": "string", "format": "date-time"}, {"const": ""}]}
+_PAGE = (
+    Query("limit", "Rows of a page.", {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}),
+    Query("before", "The `next` of the page before."),
+)
+_FILTERS = (
+    Query("key", "Only this key."),
+    Query("provider", "Only this CLI."),
+    Query("status", "A number, `ok`, `error`, or a code."),
+    Query("text", "A part of a prompt or an error."),
+    Query("since", "From then on.", _TIME),
+    Query("until", "Before then.", _TIME),
+)
 
-@blueprint.get("/logs")
-def logs() -> Response:
+
+@routes.add("GET", "/admin/logs", query=(*_FILTERS, *_PAGE), answer=Logs)
+def logs() -> dict[str, Any]:
     """The request log, newest first; `next` goes into `before` for the page after."""
     rows, following = service_of().log.page(
         **_log_filters(),
@@ -31,20 +47,25 @@ def logs() -> Response:
         limit=page_limit(),
         prompt_characters=PREVIEW_CHARACTERS if request.args.get("prompts") == "preview" else None,
     )
-    return jsonify({"logs": rows, "next": following})
+    return {"logs": rows, "next": following}
 
 
-@blueprint.get("/logs/<run_id>")
-def log_entry(run_id: str) -> Response:
+@routes.add("GET", "/admin/logs/<id>", errors=("not_found",), answer=LoggedRun)
+def log_entry(id: str) -> dict[str, Any]:
     """One line of the request log."""
-    found = service_of().log.find(run_id)
+    found = service_of().log.find(id)
     if found is None:
         raise BridgeError("not_found", "The log has no such request.")
     hint = CODES[found["code"]].hint if found["code"] in CODES else None
-    return jsonify({**found, "hint": hint})
+    return {**found, "hint": hint}
 
 
-@blueprint.get("/logs/export")
+@routes.add(
+    "GET",
+    "/admin/logs/export",
+    query=(Query("format", "How.", {"enum": ["jsonl", "csv"]}), *_FILTERS),
+    media={"application/x-ndjson": "Lines of JSON.", "text/csv": "A table."},
+)
 def export_logs() -> Response:
     """The whole log, or what the filters leave of it, oldest first, as CSV or JSON lines."""
     kind = request.args.get("format", "jsonl")
@@ -58,11 +79,11 @@ def export_logs() -> Response:
     return response
 
 
-@blueprint.get("/audit")
-def show_audit() -> Response:
+@routes.add("GET", "/admin/audit", query=_PAGE)
+def show_audit() -> AuditPage:
     """Who changed what, newest first."""
     rows, following = service_of().audit.page(before=request.args.get("before"), limit=page_limit())
-    return jsonify({"audit": rows, "next": following})
+    return AuditPage(msgspec.convert(rows, list[AuditEntry]), following)
 
 
 def _log_filters() -> dict[str, Any]:

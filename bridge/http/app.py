@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from flask_cors import CORS
@@ -73,11 +74,15 @@ _SHOWN_HEADERS = (
 #: Paths that a web page may ask where something is generated.
 _GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.paths)
 
+PARTS = (generate, jobs, v1, me, describe, admin_keys, admin_runs, admin_logs, login, host_only, metrics, pages)
+ROUTES = tuple(route for part in PARTS for route in part.routes)
+_UNCOUNTED = {route.id for route in ROUTES if not route.counted}
+
 
 def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     """The WSGI application of one opened service. `waiting` is for its `Intake`."""
     settings = service.settings
-    app = Flask("bridge", static_folder=None)
+    app = Flask("bridge", static_folder=None, template_folder="http/templates")
     app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -90,10 +95,10 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         intake=Intake(settings.max_body_bytes, service.clock, waiting),
         access=_access(service),
         metrics=counted.registry,
+        document=document,
     )
-    parts = (generate, v1, jobs, me, login, admin_keys, admin_logs, admin_runs, host_only, metrics, pages, describe)
-    for blueprint in (part.blueprint for part in parts):
-        app.register_blueprint(blueprint)
+    for route in ROUTES:
+        app.add_url_rule(route.rule, route.id, route.view, methods=[route.method])
 
     @app.before_request
     def _begin() -> None:
@@ -101,11 +106,12 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         g.began = time.monotonic()
         g.api = api_at(request.path, request.headers.get)
         g.address = client_address(request.environ, settings.trusted_proxy)
-        if not _uncounted():
+        if not (request.endpoint in _UNCOUNTED or _is_admin_at_work()):
             shared.limiter.hit(g.address)
 
     @app.after_request
     def _end(response: Response) -> Response:
+        shared.sessions.keep(request, response)
         response.headers["X-Request-Id"] = g.request_id
         if g.api.request_id_header is not None:
             response.headers[g.api.request_id_header] = g.request_id
@@ -115,7 +121,7 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         if request.environ.get("wsgi.input") is not None:
-            response.call_on_close(partial(shared.intake.discard_rest, request.environ))
+            response.call_on_close(functools.partial(shared.intake.discard_rest, request.environ))
         counted.responses.labels(str(response.status_code)).inc()
         return response
 
@@ -133,11 +139,14 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     return app
 
 
-def _uncounted() -> bool:
-    """Whether a request costs nothing that one address must not have too much of: signs of life, the files
-    of the pages, and the admin, who has to get in when a script of the same office runs wild."""
-    if request.path == "/health" or request.path.startswith(pages.STATIC):
-        return True
+@functools.cache
+def document() -> dict[str, Any]:
+    """The description of the API, as OpenAPI has it."""
+    return describe.document(ROUTES)
+
+
+def _is_admin_at_work() -> bool:
+    """Whether a request comes from a dashboard: the admin has to get in when a script of the same office runs wild."""
     return request.path.startswith("/admin/") and sessions_of().of(request) is not None
 
 

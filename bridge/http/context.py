@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, g, request
+from flask import current_app, g, request
 from prometheus_client import CollectorRegistry
 
 from bridge.engine.engine import Engine
@@ -18,6 +18,8 @@ from bridge.http.session import COOKIE, Session, Sessions
 from bridge.keys.keys import Key
 from bridge.service import Service
 
+#: What the audit calls a command on this host.
+_COMMAND_LINE = "command line"
 _HOW_TO_BE_ADMIN = "Send it as 'Authorization: Bearer ADMIN_KEY', or log in at /admin/."
 
 
@@ -32,6 +34,8 @@ class Edge(msgspec.Struct, frozen=True):
     access: Callable[[str], str] | None
     #: what GET /metrics shows
     metrics: CollectorRegistry
+    #: makes what GET /openapi.json shows
+    document: Callable[[], dict[str, Any]]
 
 
 def edge() -> Edge:
@@ -101,11 +105,19 @@ def require_admin() -> str:
     return session.actor
 
 
+def require_host() -> str:
+    """Let only commands on this host pass, by the token of the lock file. Raises BridgeError."""
+    actor = require_admin()
+    if actor != _COMMAND_LINE:
+        raise BridgeError("not_found", "This is only for the cli-bridge command on the bridge's own host.")
+    return actor
+
+
 def admin_by_secret(secret: str) -> str:
     """Who the admin key lets in, for the audit. Raises BridgeError (401, 429); a wrong key is counted."""
     service = service_of()
     if secret and hmac.compare_digest(secret.encode(), service.local_token.encode()):
-        return "command line"
+        return _COMMAND_LINE
     with edge().limiter.guess(g.address) as was_right:
         if secret and service.admin.verify(secret):
             was_right()
@@ -138,22 +150,6 @@ def sessions_of() -> Sessions:
 
 #: Rows of one page, by default and at most.
 PAGE, LARGEST_PAGE = 50, 1000
-
-
-def admin_blueprint(name: str, import_name: str) -> Blueprint:
-    """A blueprint below /admin that only the admin gets into; `g.actor` is who it is, for the audit."""
-    blueprint = Blueprint(name, import_name, url_prefix="/admin")
-
-    @blueprint.before_request
-    def _only_admin() -> None:
-        g.actor = require_admin()
-
-    @blueprint.after_request
-    def _keep_session(response: Response) -> Response:
-        sessions_of().keep(request, response)
-        return response
-
-    return blueprint
 
 
 def audit(action: str, subject: str, *, before: Any = None, after: Any = None) -> None:

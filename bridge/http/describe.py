@@ -1,33 +1,49 @@
-"""Every route, described: `GET /openapi.json`, `GET /docs` and `cli-bridge openapi` are made from this.
+"""Routes that carry their own description, and what is made of it: `/openapi.json`, `/docs`, `cli-bridge openapi`.
 
-A route that is not here fails a test, and so does one here that the server does not have.
+A handler says what it answers by its return type, and what it does by the first line of its docstring:
+
+    routes = Routes("Admin", who="admin")
+
+    @routes.add("GET", "/admin/keys/<name>", errors=("not_found",))
+    def show_key(name: str) -> KeyView:
+        '''One key, also a revoked one.'''
 """
 
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-from flask import Blueprint, Response
+from flask import Response, g
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from bridge import __version__
 from bridge.errors import CODES, Problem
-from bridge.http import views
-from bridge.types import RunRecord
-from bridge.wire import anthropic, models, native, openai_chat
+from bridge.http.context import edge, require_admin, require_host, require_key
+from bridge.wire import native
 from bridge.wire.api import Api
 from bridge.wire.apis import APIS
 from bridge.wire.parameters import Parameter
 
-Who = Literal["anybody", "key", "admin"]
-HELLO = [{"role": "user", "content": "Hello"}]
+Who = Literal["anybody", "key", "admin", "host"]
+"""Who may call a route; `host` is the commands on the bridge's own host, for which nothing is described."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+#: Codes that every route for somebody can answer with.
+_USUAL: Mapping[Who, tuple[str, ...]] = {
+    "anybody": ("internal",),
+    "key": ("unauthorized", "key_disabled", "key_expired", "internal"),
+    "admin": ("unauthorized", "invalid_request", "storage_failed", "payload_too_large", "internal"),
+    "host": (),
+}
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -39,290 +55,109 @@ class Query(msgspec.Struct, frozen=True):
     where: Literal["query", "path", "header"] = "query"
 
 
-class Operation(msgspec.Struct, frozen=True):
-    """One method of one path. `path` has `{names}`; types are those of the bodies, a tuple for one of several."""
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path: its handler, and all that is to be said of it.
+
+    A handler gets the key first where `who` is `key`, then the names in the rule. It returns a Struct, which becomes
+    JSON, or a Response; or either of them with a status, headers or both, as Flask takes them.
+    """
 
     method: str
-    path: str
-    text: str
-    who: Who
+    #: the path as Flask has it, with `<names>`
+    rule: str
+    handler: Callable[..., Any]
     group: str
+    who: Who
+    #: False where the handler itself looks who asks
+    guarded: bool = True
+    #: False where a request does not count against what one address may send
+    counted: bool = True
+    #: one sentence; of a handler without a docstring
+    text: str = ""
+    #: the type of the answer, where the handler's return type does not say it; a tuple for one of several
     answer: Any = None
     status: int = 200
     body: Any = None
     body_needed: bool = True
     example: Any = None
-    parameters: Sequence[Query] = ()
+    query: Sequence[Query] = ()
     #: of other people's APIs: what becomes of each field of the body
     table: Sequence[Parameter] = ()
-    #: codes of CODES
+    #: codes of CODES, besides the usual ones
     errors: Sequence[str] = ()
+    #: the type of an error; a tuple for one of several
     error_type: Any = native.NativeError
     #: media type -> text, of answers that are no JSON
-    also: dict[str, str] = {}
+    media: Mapping[str, str] = {}
+    #: status -> text and type, of further answers that are no errors
+    more: Mapping[int, tuple[str, Any]] = {}
+
+    @property
+    def path(self) -> str:
+        """The path with `{names}`."""
+        return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.rule)
+
+    @property
+    def id(self) -> str:
+        """A name for it, such as `get_admin_keys`."""
+        end = "_" if self.rule.endswith("/") else ""
+        return re.sub(r"\W+", "_", f"{self.method}{self.path}").strip("_").lower() + end
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return self.text or (inspect.getdoc(self.handler) or "").partition("\n")[0]
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """The codes of all errors that it answers with."""
+        counted = ("too_many_requests",) if self.counted else ()
+        return list(dict.fromkeys((*self.errors, *_USUAL[self.who], *counted)))
+
+    @property
+    def answers(self) -> tuple[Any, ...]:
+        """The types of its answer; none where that is no JSON."""
+        type_ = self.answer
+        if type_ is None:
+            type_ = get_type_hints(self.handler)["return"]
+            if get_origin(type_) is tuple:
+                type_ = get_args(type_)[0]
+        several = get_args(type_) if isinstance(type_, UnionType) else _several(type_)
+        return tuple(each for each in several if each is not Response)
+
+    def view(self, **names: Any) -> Any:
+        """Answer a request: let in who may call this, ask the handler, and write its Struct as JSON."""
+        if not self.guarded or self.who == "anybody":
+            result = self.handler(**names)
+        elif self.who == "key":
+            result = self.handler(require_key(), **names)
+        else:
+            g.actor = require_admin() if self.who == "admin" else require_host()
+            result = self.handler(**names)
+        body, *rest = result if isinstance(result, tuple) else (result,)
+        if not isinstance(body, Response):
+            body = Response(msgspec.json.encode(body) + b"\n", self.status, mimetype="application/json")
+        return (body, *rest) if rest else body
 
 
-_EVERY = ("too_many_requests", "internal")
-_KEY = ("unauthorized", "key_disabled", "key_expired", *_EVERY)
-_NOT_WHEN_SPENDING = ("not_found", "method_not_allowed")
-_SPENDING = tuple(code for code in CODES if code not in _NOT_WHEN_SPENDING)
-_ADMIN = ("unauthorized", "invalid_request", "storage_failed", "payload_too_large", *_EVERY)
+class Routes(list[Route]):
+    """The routes of one part of the API: a heading of its description, and who may call them."""
 
-_SECONDS = {"type": "integer", "minimum": 0, "maximum": 999999}
-_PREFER = Query(
-    "Prefer", "`respond-async`: a job at once. `wait=N`: a job after N seconds. Not for streams.", where="header"
-)
-_AGAIN = Query(
-    "Idempotency-Key",
-    "The same key and body within 24 hours get the first answer again, and spend nothing.",
-    {"type": "string", "minLength": 1, "maxLength": 255},
-    "header",
-)
-_STREAM = {"text/event-stream": "With `stream`: server-sent events; see docs/api.md for their names and order."}
-_CLAUDE = Query("anthropic-version", "Where it is sent, the answer has Anthropic's shape.", where="header")
+    def __init__(self, group: str, who: Who = "anybody") -> None:
+        super().__init__()
+        self._usual = {"group": group, "who": who}
+
+    def add(self, method: str, rule: str, **described: Any) -> Callable[[Handler], Handler]:
+        """A decorator that adds its handler; `described` are further fields of Route."""
+
+        def add(handler: Handler) -> Handler:
+            self.append(Route(method=method, rule=rule, handler=handler, **{**self._usual, **described}))
+            return handler
+
+        return add
 
 
-_ANTHROPIC, _OPENAI = anthropic.API.error_type, openai_chat.API.error_type
-
-
-def _generating(api: Api, path: str, provider: str | None) -> Operation:
-    return Operation(
-        "POST",
-        path,
-        api.text.format(provider=provider),
-        "key",
-        "Drop-in" if api.sdk else "Generate",
-        api.answer_type,
-        body=api.body_type,
-        example=api.example,
-        parameters=(_PREFER, _AGAIN),
-        table=tuple(api.parameters.values()),
-        errors=_SPENDING if provider else (*_SPENDING, "not_found"),
-        error_type=api.error_type,
-        also=_STREAM,
-    )
-
-
-_GENERATING = (
-    *(_generating(api, path, provider) for api in APIS.values() for path, provider in api.paths.items()),
-    Operation(
-        "GET",
-        "/jobs/{id}",
-        "A job as it is now, or as soon as it has ended.",
-        "key",
-        "Generate",
-        views.JobView,
-        parameters=(Query("wait", "Seconds to wait for the end, up to 90.", _SECONDS),),
-        errors=("invalid_request", "not_found", "draining", *_KEY),
-    ),
-    Operation(
-        "DELETE",
-        "/jobs/{id}",
-        "Stop a job; it is charged what it has used.",
-        "key",
-        "Generate",
-        views.JobView,
-        errors=("not_found", "draining", *_KEY),
-    ),
-    Operation(
-        "POST",
-        "/v1/messages/count_tokens",
-        "About how many tokens a message has: an estimate. Costs nothing.",
-        "key",
-        "Drop-in",
-        anthropic.TokenCount,
-        body=anthropic.CountBody,
-        example={"model": "claude-sonnet-5-5", "messages": HELLO},
-        table=tuple(anthropic.COUNT_PARAMETERS.values()),
-        errors=("invalid_request", "not_found", "payload_too_large", *_KEY),
-        error_type=_ANTHROPIC,
-    ),
-    Operation(
-        "GET",
-        "/v1/models",
-        "The models that the key may use, with prices.",
-        "key",
-        "Drop-in",
-        (models.OpenAIModels, models.AnthropicModels),
-        parameters=(_CLAUDE,),
-        errors=("draining", *_KEY),
-        error_type=(_OPENAI, _ANTHROPIC),
-    ),
-    Operation(
-        "GET",
-        "/v1/models/{id}",
-        "One of them.",
-        "key",
-        "Drop-in",
-        (models.OpenAIModel, models.AnthropicModel),
-        parameters=(_CLAUDE,),
-        errors=("not_found", "draining", *_KEY),
-        error_type=(_OPENAI, _ANTHROPIC),
-    ),
-)
-
-_SERVICE = (
-    Operation(
-        "GET", "/me", "Your own limits, usage and models.", "key", "Service", views.Me, errors=("draining", *_KEY)
-    ),
-    Operation("GET", "/health", "The process answers.", "anybody", "Service", views.Health),
-    Operation(
-        "GET",
-        "/ready",
-        "Whether work can be done; 503 where not, with the same body.",
-        "anybody",
-        "Service",
-        views.Ready,
-        errors=_EVERY,
-    ),
-    Operation(
-        "GET",
-        "/capacity",
-        "Whether work is welcome now.",
-        "anybody",
-        "Service",
-        views.Capacity,
-        errors=("draining", *_EVERY),
-    ),
-    Operation(
-        "GET", "/openapi.json", "This description.", "anybody", "Service", dict[str, Any], errors=("too_many_requests",)
-    ),
-    Operation(
-        "GET",
-        "/docs",
-        "This description, to read.",
-        "anybody",
-        "Service",
-        errors=("too_many_requests",),
-        also={"text/html": "A page."},
-    ),
-    Operation(
-        "GET",
-        "/docs/style.css",
-        "How that page looks.",
-        "anybody",
-        "Service",
-        errors=("too_many_requests",),
-        also={"text/css": "A style sheet."},
-    ),
-)
-
-_TIME = {"anyOf": [{"type": "string", "format": "date-time"}, {"const": ""}]}
-_PAGE = (
-    Query("limit", "Rows of a page.", {"type": "integer", "minimum": 1, "maximum": 1000}),
-    Query("before", "The `next` of the page before."),
-)
-_FILTERS = (
-    Query("key", "Only this key."),
-    Query("provider", "Only this CLI."),
-    Query("status", "A number, `ok`, `error`, or a code."),
-    Query("text", "A part of a prompt or an error."),
-    Query("since", "From then on.", _TIME),
-    Query("until", "Before then.", _TIME),
-)
-
-
-def _admin(method: str, path: str, text: str, answer: Any, *more_errors: str, **more: Any) -> Operation:
-    return Operation(method, f"/admin{path}", text, "admin", "Admin", answer, errors=(*_ADMIN, *more_errors), **more)
-
-
-_ADMINS = (
-    _admin(
-        "GET",
-        "/keys",
-        "All keys with their usage.",
-        views.Keys,
-        parameters=(Query("revoked", "`1`: revoked ones, too."),),
-    ),
-    _admin(
-        "POST",
-        "/keys",
-        "Make a key; the answer is the only one that shows it.",
-        views.NewKey,
-        "conflict",
-        status=201,
-        body=views.KeyOrder,
-        example={"name": "ada", "maxCostPerDay": 2.5, "providers": ["claude"], "note": "prototype"},
-    ),
-    _admin("GET", "/keys/{name}", "One key, also a revoked one.", views.KeyView, "not_found"),
-    _admin(
-        "PATCH",
-        "/keys/{name}",
-        "Change limits or fields.",
-        views.NamedKey,
-        "not_found",
-        body=views.KeyChange,
-        body_needed=False,
-        example={"maxConcurrent": 2},
-    ),
-    _admin("DELETE", "/keys/{name}", "Revoke a key for good; its history stays.", views.Done, "not_found"),
-    _admin("POST", "/keys/{name}/reset-usage", "Count from zero again.", views.Done, "not_found"),
-    _admin(
-        "POST",
-        "/keys/{name}/rotate",
-        "A new secret.",
-        views.NewKey,
-        "not_found",
-        body=views.Rotation,
-        body_needed=False,
-        example={"graceSeconds": 3600},
-    ),
-    _admin("POST", "/keys/{name}/disable", "Refuse the key until it is enabled again.", views.Done, "not_found"),
-    _admin("POST", "/keys/{name}/enable", "Take a disabled or paused key again.", views.Done, "not_found", "draining"),
-    _admin("GET", "/runs", "What is queued or runs now.", views.Runs, "draining"),
-    _admin("DELETE", "/runs/{id}", "Stop a run; it is charged what it has used.", views.Done, "not_found", "draining"),
-    _admin("GET", "/logs", "The request log, newest first.", views.Logs, parameters=(*_FILTERS, *_PAGE)),
-    _admin("GET", "/logs/{id}", "One line of it.", RunRecord, "not_found"),
-    _admin(
-        "GET",
-        "/logs/export",
-        "All of it, oldest first.",
-        None,
-        parameters=(Query("format", "How.", {"enum": ["jsonl", "csv"]}), *_FILTERS),
-        also={"application/x-ndjson": "Lines of JSON.", "text/csv": "A table."},
-    ),
-    _admin(
-        "GET",
-        "/usage",
-        "Usage per day and key.",
-        views.UsageView,
-        parameters=(Query("days", "How many days.", {"type": "integer", "minimum": 1, "maximum": 400}),),
-    ),
-    _admin("GET", "/audit", "Who changed what, newest first.", views.AuditPage, parameters=_PAGE),
-    _admin("GET", "/overview", "Totals, providers, queue and problems.", views.Overview, "draining"),
-)
-
-_ANY = dict[str, Any]
-_HTML = {"text/html": "A page."}
-_FEW = ("too_many_requests",)
-_UPKEEP = (
-    _admin(
-        "GET",
-        "/usage/daily",
-        "Usage per day as columns for a chart.",
-        _ANY,
-        parameters=(
-            Query("days", "How many days.", {"type": "integer", "minimum": 1, "maximum": 400}),
-            Query("key", "Only this key."),
-        ),
-    ),
-    Operation("GET", "/admin/session", "Who is logged in with this cookie.", "anybody", "Admin", _ANY, errors=_FEW),
-    _admin("POST", "/session", "Log in; sets the cookie.", _ANY),
-    _admin("DELETE", "/session", "Log out.", _ANY, "csrf_failed"),
-    _admin("DELETE", "/sessions", "Log out everywhere.", _ANY, "csrf_failed"),
-    Operation("GET", "/metrics", "For Prometheus.", "admin", "Admin", errors=_ADMIN, also={"text/plain": "Metrics."}),
-)
-_PAGES = (
-    Operation("GET", "/", "The playground.", "anybody", "Pages", errors=_FEW, also=_HTML),
-    Operation("GET", "/admin", "Leads to the dashboard.", "anybody", "Pages", status=302, errors=_FEW, also=_HTML),
-    Operation("GET", "/admin/", "The dashboard.", "anybody", "Pages", errors=_FEW, also=_HTML),
-    Operation(
-        "GET", "/static/{id}/{name}", "Files of the pages.", "anybody", "Pages", errors=("not_found",), also=_HTML
-    ),
-    Operation("GET", "/me/requests", "Your last requests.", "key", "Service", _ANY, errors=("unauthorized", *_FEW)),
-)
-
-OPERATIONS: tuple[Operation, ...] = (*_GENERATING, *_SERVICE, *_ADMINS, *_UPKEEP, *_PAGES)
+routes = Routes("Service")
 
 
 # --- the document: OpenAPI 3.1 ------------------------------------------------------------------------------
@@ -349,47 +184,47 @@ for _api in APIS.values():
     _APIS.setdefault(_api.error_type, _api)
 
 
-def document() -> dict[str, Any]:
-    """The whole description."""
-    types = [views.Accepted]
-    for operation in OPERATIONS:
-        for given in (operation.body, operation.answer, operation.error_type):
-            types += [type_ for type_ in _several(given) if type_ is not None]
+def document(every: Iterable[Route]) -> dict[str, Any]:
+    """The description of all these routes, but for those of the host."""
+    shown = [route for route in every if route.who != "host"]
+    types: list[Any] = []
+    for route in shown:
+        types += [*route.answers, *_several(route.error_type), *(type_ for _, type_ in route.more.values())]
+        types += [] if route.body is None else [route.body]
     described, components = msgspec.json.schema_components(types, ref_template=_REF)
     schemas = {repr(type_): schema for type_, schema in zip(types, described, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas, components)
-    whole = {
+    for route in shown:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation_of(route, schemas, components)
+    return {
         "openapi": "3.1.0",
         "info": {"title": "cli-bridge", "version": __version__, "description": _INTRODUCTION},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(operation.group for operation in OPERATIONS)],
+        "tags": [{"name": name} for name in dict.fromkeys(route.group for route in shown)],
         "paths": paths,
         "components": {"schemas": components, "examples": _examples(), "securitySchemes": _SCHEMES},
     }
-    return _with_short_names(whole)
 
 
-def _operation(operation: Operation, schemas: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    names = re.findall(r"{(\w+)}", operation.path)
+def _operation_of(route: Route, schemas: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    names = re.findall(r"{(\w+)}", route.path)
     found: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}").strip("_").lower(),
-        "summary": operation.text,
-        "tags": [operation.group],
-        "security": _SECURITY[operation.who],
+        "operationId": route.id,
+        "summary": route.summary,
+        "tags": [route.group],
+        "security": _SECURITY[route.who],
         "parameters": [
             *(_parameter(Query(name, f"The {name}.", {"type": "string", "minLength": 1}, "path")) for name in names),
-            *map(_parameter, operation.parameters),
+            *map(_parameter, route.query),
         ],
-        "responses": _responses(operation, schemas),
+        "responses": _responses(route, schemas),
     }
-    if operation.body is not None:
-        schema = schemas[repr(operation.body)]
-        if operation.table:
-            schema = _with_table(components[schema["$ref"].rpartition("/")[2]], operation.table)
-        media = {"schema": schema, "example": operation.example}
-        found["requestBody"] = {"required": operation.body_needed, "content": {"application/json": media}}
+    if route.body is not None:
+        schema = schemas[repr(route.body)]
+        if route.table:
+            schema = _with_table(components[schema["$ref"].rpartition("/")[2]], route.table)
+        media = {"schema": schema, "example": route.example}
+        found["requestBody"] = {"required": route.body_needed, "content": {"application/json": media}}
     return found
 
 
@@ -426,24 +261,21 @@ def _value(value: Any) -> dict[str, Any]:
 # --- answers -----------------------------------------------------------------------------------
 
 
-def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if operation.answer is not None:
-        content["application/json"] = {"schema": _any_of(operation.answer, schemas)}
-    for media, text in operation.also.items():
+    if route.answers:
+        content["application/json"] = {"schema": _any_of(route.answers, schemas)}
+    for media, text in route.media.items():
         content[media] = {"schema": {"type": "string", "description": text}}
-    found: dict[str, Any] = {str(operation.status): {"description": operation.text, "content": content}}
-    if operation.method == "POST" and "conflict" in operation.errors and operation.who == "key":
-        accepted = {"application/json": {"schema": schemas[repr(views.Accepted)]}}
-        found["202"] = {"description": "It has become a job, at Location.", "content": accepted}
-    if operation.path == "/ready":
-        found["503"] = {"description": "No work can be done now.", "content": content}
-    for status in sorted({CODES[code].status for code in operation.errors}):
-        codes = [code for code in operation.errors if CODES[code].status == status]
-        examples = {code: {"$ref": _EXAMPLE.format(name=_example_name(operation.error_type, code))} for code in codes}
+    found: dict[str, Any] = {str(route.status): {"description": route.summary, "content": content}}
+    for status, (text, type_) in route.more.items():
+        found[str(status)] = {"description": text, "content": {"application/json": {"schema": schemas[repr(type_)]}}}
+    for status in sorted({CODES[code].status for code in route.codes}):
+        codes = [code for code in route.codes if CODES[code].status == status]
+        examples = {code: {"$ref": _EXAMPLE.format(name=_example_name(route.error_type, code))} for code in codes}
         error: dict[str, Any] = {
             "description": ", ".join(codes),
-            "content": {"application/json": {"schema": _any_of(operation.error_type, schemas), "examples": examples}},
+            "content": {"application/json": {"schema": _any_of(route.error_type, schemas), "examples": examples}},
         }
         if status in (409, 429, 503):
             error["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
@@ -473,53 +305,39 @@ def _several(types: Any) -> tuple[Any, ...]:
     return types if isinstance(types, tuple) else (types,)
 
 
-def _with_short_names(whole: dict[str, Any]) -> dict[str, Any]:
-    """Types of the same name have their module before it; here it becomes a part of the name."""
-    text = json.dumps(whole)
-    for name in whole["components"]["schemas"]:
-        if "." in name:
-            module, _, short = name.rpartition(".")
-            prefix = "".join(word.capitalize() for word in module.rpartition(".")[2].split("_"))
-            text = text.replace(f'"{name}"', f'"{prefix}{short}"').replace(f'/{name}"', f'/{prefix}{short}"')
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
 # --- the routes that show it --------------------------------------------------------------------------------
-
-blueprint = Blueprint("description", __name__)
 
 #: The page needs its own style sheet, and nothing else from anywhere.
 _POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-@blueprint.get("/openapi.json")
+@routes.add("GET", "/openapi.json", answer=dict[str, Any])
 def openapi() -> Response:
-    """The API description."""
-    return Response(_encoded(), mimetype="application/json")
+    """This description."""
+    return Response(_encoded(edge().document), mimetype="application/json")
 
 
-@blueprint.get("/docs")
+@routes.add("GET", "/docs", media={"text/html": "A page."})
 def docs() -> Response:
-    """The same, to read."""
-    response = Response(_page(), mimetype="text/html")
+    """This description, to read."""
+    response = Response(_page(edge().document), mimetype="text/html")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
-@blueprint.get("/docs/style.css")
+@routes.add("GET", "/docs/style.css", media={"text/css": "A style sheet."})
 def style() -> Response:
     """How that page looks."""
     return Response(_file("docs.css"), mimetype="text/css")
 
 
 @functools.cache
-def _encoded() -> bytes:
+def _encoded(document: Callable[[], dict[str, Any]]) -> bytes:
     return msgspec.json.encode(document())
 
 
 @functools.cache
-def _page() -> str:
+def _page(document: Callable[[], dict[str, Any]]) -> str:
     """Everything on it comes from the description, and is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

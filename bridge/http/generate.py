@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 
-from bridge.errors import BridgeError
-from bridge.http.context import require_key, service_of
+from bridge.errors import CODES, BridgeError
+from bridge.http.context import service_of
+from bridge.http.describe import Query, Routes
 from bridge.http.respond import repeat_of, respond
+from bridge.http.views import Accepted
+from bridge.keys.keys import Key
 from bridge.types import ModelChoice
 from bridge.wire.api import Api
 from bridge.wire.apis import APIS
 
-blueprint = Blueprint("generate", __name__)
+routes = Routes("Generate", who="key")
+
+_PREFER = Query(
+    "Prefer", "`respond-async`: a job at once. `wait=N`: a job after N seconds. Not for streams.", where="header"
+)
+_AGAIN = Query(
+    "Idempotency-Key",
+    "The same key and body within 24 hours get the first answer again, and spend nothing.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "header",
+)
+_STREAM = {"text/event-stream": "With `stream`: server-sent events; see docs/api.md for their names and order."}
 
 
-def _generate(api: Api, provider: str | None) -> Response:
-    key = require_key()
+def _generate(api: Api, provider: str | None, key: Key) -> Response:
     service = service_of()
     body = request.get_data(cache=False)
     resolve = service.models.resolve if provider is None else partial(_model_of, provider)
@@ -42,4 +55,19 @@ def _model_of(provider: str, name: str) -> ModelChoice:
 
 for _api in APIS.values():
     for _path, _provider in _api.paths.items():
-        blueprint.add_url_rule(_path, _path.replace("/", "_"), partial(_generate, _api, _provider), methods=["POST"])
+        routes.add(
+            "POST",
+            _path,
+            group="Drop-in" if _api.sdk else "Generate",
+            text=_api.text.format(provider=_provider),
+            answer=_api.answer_type,
+            body=_api.body_type,
+            example=_api.example,
+            table=tuple(_api.parameters.values()),
+            query=(_PREFER, _AGAIN),
+            media=_STREAM,
+            more={202: ("It has become a job, at Location.", Accepted)},
+            # A model that is not there is told so only where the name picks the CLI.
+            errors=[code for code in CODES if code != "method_not_allowed" and (code != "not_found" or not _provider)],
+            error_type=_api.error_type,
+        )(partial(_generate, _api, _provider))

@@ -6,33 +6,28 @@ Only with the token of the lock file, which nobody has who comes through the net
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Response, g, request
 
 from bridge.clock import iso
 from bridge.errors import BridgeError
-from bridge.http.context import require_admin, service_of
+from bridge.http.context import service_of
+from bridge.http.describe import Routes
 from bridge.records import takeover
 
-blueprint = Blueprint("upkeep", __name__, url_prefix="/admin")
+routes = Routes("Admin", who="host")
 
 
-@blueprint.before_request
-def _only_this_host() -> None:
-    g.actor = require_admin()
-    if g.actor != "command line":
-        raise BridgeError("not_found", "This is only for the cli-bridge command on the bridge's own host.")
-
-
-@blueprint.get("/snapshot")
+@routes.add("GET", "/admin/snapshot")
 def snapshot() -> Response:
     """The ledger at this moment, as usage.json would hold it."""
     return Response(service_of().ledger.snapshot(), mimetype="application/json")
 
 
-@blueprint.post("/backups")
-def note_backup() -> Response:
+@routes.add("POST", "/admin/backups")
+def note_backup() -> dict[str, Any]:
     """Take note of how a backup went: `{"bytes"}`, or `{"error"}`."""
     try:
         body = msgspec.json.decode(request.get_data(cache=False), type=dict[str, int | str])
@@ -46,11 +41,11 @@ def note_backup() -> Response:
             backups.note_failure(error)
         case _:
             raise BridgeError("invalid_request", "This needs bytes or error.")
-    return jsonify({"message": "Noted.", **backups.notes()})
+    return {"message": "Noted.", **backups.notes()}
 
 
-@blueprint.post("/import")
-def import_all() -> Response:
+@routes.add("POST", "/admin/import")
+def import_all() -> takeover.Result:
     """Take over keys, usage and log lines of another program; see takeover.py for the shape."""
     service = service_of()
     try:
@@ -68,4 +63,4 @@ def import_all() -> Response:
     )
     for name in result.keys_added:
         service.audit.write("key_imported", name, actor=g.actor, address=g.address)
-    return jsonify(msgspec.to_builtins(result))
+    return result

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import Blueprint, Response, g, jsonify, request
+from flask import g, request
 
 from bridge.clock import iso
 from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
-from bridge.http.context import engine_of, require_key
+from bridge.http.context import engine_of
+from bridge.http.describe import Query, Routes
 from bridge.http.respond import CLOUDFLARE_PATIENCE_S
+from bridge.http.views import JobView
+from bridge.keys.keys import Key
 from bridge.records.jobs import Job
-from bridge.types import Finished
 from bridge.wire.api import Ended
 from bridge.wire.apis import APIS
 
-blueprint = Blueprint("jobs", __name__)
+routes = Routes("Generate", who="key")
+
+_WAIT = Query("wait", "Seconds to wait for the end, up to 90.", {"type": "integer", "minimum": 0, "maximum": 999999})
 
 #: Retry-After of a job that still runs, in seconds.
 LOOK_AGAIN_S = 2
@@ -26,58 +28,43 @@ MOST_WAITING = 20
 STOP_S = 5.0
 
 
-@blueprint.get("/jobs/<job_id>")
-def job(job_id: str) -> Response:
+@routes.add("GET", "/jobs/<id>", query=(_WAIT,), errors=("invalid_request", "not_found", "draining"))
+def job(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """A job as it is now, or as soon as it has ended but at most `wait` seconds from now."""
-    key = require_key()
-    found = engine_of().jobs.find(key, job_id)
+    found = engine_of().jobs.find(key, id)
     if isinstance(found, Run):
         with engine_of().jobs.waiting(key, MOST_WAITING) as may_wait:
             found.wait(_wait_s() if may_wait else 0)
     return _shown(found)
 
 
-@blueprint.delete("/jobs/<job_id>")
-def cancel(job_id: str) -> Response:
+@routes.add("DELETE", "/jobs/<id>", errors=("not_found", "draining"))
+def cancel(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """Stop a job that runs; it is charged what it has used. One that has ended stays as it is."""
-    key = require_key()
-    found = engine_of().jobs.find(key, job_id)
+    found = engine_of().jobs.find(key, id)
     if isinstance(found, Run):
         found.cancel(Problem("cancelled", "The request was cancelled."))
         found.wait(STOP_S)
     return _shown(found)
 
 
-def _shown(found: Run | Job) -> Response:
-    state, finished = "running", found.finished
-    if isinstance(found, Run) and finished is None:
-        state = "queued" if found.queue_position else "running"
-    body: dict[str, Any] = {
-        "id": found.id,
-        "status": state,
-        "provider": found.request.provider,
-        "model": found.request.model,
-        "created_at": iso(found.started_at),
-    }
-    if finished is not None:
-        body |= _outcome(found, finished)
-    elif isinstance(found, Run):
-        body["queue_position"] = found.queue_position
-        body["output_tokens_so_far"] = found.usage_so_far.output_tokens
-    response = jsonify(body)
+def _shown(found: Run | Job) -> tuple[JobView, dict[str, str]]:
+    """A job, and the headers that go with it."""
+    request, finished = found.request, found.finished
+    view = JobView(found.id, "running", request.provider, request.model, iso(found.started_at))
     if finished is None:
-        response.headers["Retry-After"] = str(LOOK_AGAIN_S)
-    elif not isinstance(finished.result, Problem):
-        response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
-    return response
-
-
-def _outcome(found: Run | Job, finished: Finished) -> dict[str, Any]:
-    api = APIS[found.request.api]
+        assert isinstance(found, Run)
+        view.status = "queued" if found.queue_position else "running"
+        view.queue_position = found.queue_position
+        view.output_tokens_so_far = found.usage_so_far.output_tokens
+        return view, {"Retry-After": str(LOOK_AGAIN_S)}
+    api = APIS[request.api]
     if isinstance(finished.result, Problem):
-        return {"status": "failed", "error": api.error(finished.result, g.request_id)}
-    ended = Ended(found.id, found.request, found.started_at, finished)
-    return {"status": "done", "result": api.answer(ended, finished)}
+        view.status, view.error = "failed", api.error(finished.result, g.request_id)
+        return view, {}
+    view.status = "done"
+    view.result = api.answer(Ended(found.id, request, found.started_at, finished), finished)
+    return view, {"X-Bridge-Cost-Usd": f"{finished.charge.cost_micro / 1e6:.6f}"}
 
 
 def _wait_s() -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import Blueprint, Response, g, jsonify, request
+import msgspec
+from flask import Response, g, jsonify, request
 
 from bridge.clock import iso
 from bridge.errors import CODES, BridgeError
@@ -15,31 +14,31 @@ from bridge.http.context import (
     current_session,
     edge,
     presented_secret,
-    require_admin,
     service_of,
     sessions_of,
 )
+from bridge.http.describe import Routes
 from bridge.http.session import Session
+from bridge.http.views import DefaultLimit, Done, ErrorCode, LoggedIn, LogInState, SessionView
 from bridge.limits import LIMITS
 
-blueprint = Blueprint("login", __name__, url_prefix="/admin")
+routes = Routes("Admin", who="admin")
 
 #: What the audit calls whoever has logged in with the admin key.
 ACTOR = "dashboard"
 
 
-@blueprint.get("/session")
-def show_session() -> Response:
+@routes.add("GET", "/admin/session", who="anybody")
+def show_session() -> LogInState:
     """Who is logged in with this browser, if anybody; and whether Cloudflare Access can be asked."""
     try:
         session = current_session()
     except BridgeError:
         session = None
-    view = None if session is None else session_view(session)
-    return jsonify({"session": view, "access": edge().access is not None})
+    return LogInState(None if session is None else _view(session), edge().access is not None)
 
 
-@blueprint.post("/session")
+@routes.add("POST", "/admin/session", guarded=False, answer=LoggedIn)
 def log_in() -> Response:
     """Open a session: for the admin key, or for whom Cloudflare Access vouches."""
     identity = None if presented_secret() else access_identity()
@@ -49,14 +48,13 @@ def log_in() -> Response:
     audit("logged_in", g.actor)
     response = Response(mimetype="application/json")
     session = sessions_of().open(request, response, g.actor, by_access=identity is not None)
-    response.data = jsonify({"session": session_view(session)}).data
+    response.data = msgspec.json.encode(LoggedIn(_view(session)))
     return response
 
 
-@blueprint.delete("/session")
+@routes.add("DELETE", "/admin/session", errors=("csrf_failed",), answer=Done)
 def log_out() -> Response:
     """End this session."""
-    g.actor = require_admin()
     response = jsonify({"message": "Logged out."})
     session: Session | None = g.get("session")
     if session is not None:
@@ -65,10 +63,9 @@ def log_out() -> Response:
     return response
 
 
-@blueprint.delete("/sessions")
+@routes.add("DELETE", "/admin/sessions", errors=("csrf_failed",), answer=Done)
 def log_out_everywhere() -> Response:
     """End every session, on every device."""
-    g.actor = require_admin()
     sessions_of().end_all()
     audit("sessions_ended", g.actor)
     response = jsonify({"message": "All sessions are ended."})
@@ -76,20 +73,16 @@ def log_out_everywhere() -> Response:
     return response
 
 
-def session_view(session: Session) -> dict[str, Any]:
-    """What the pages of a session have to know: of it, and of the server's settings."""
+def _view(session: Session) -> SessionView:
     settings = service_of().settings
-    return {
-        "actor": session.actor,
-        "token": session.token,
-        "endsAt": iso(session.ends_at),
-        "byAccess": session.by_access,
-        "timezone": str(settings.zone),
-        "logPrompts": settings.log_prompts,
-        "defaultModels": {name: own.default_model for name, own in settings.providers.items()},
-        "limits": [
-            {"name": limit.name, "text": limit.text, "default": settings.default_limits.get(limit.name, 0)}
-            for limit in LIMITS
-        ],
-        "codes": [{"code": name, "status": code.status} for name, code in CODES.items()],
-    }
+    return SessionView(
+        actor=session.actor,
+        token=session.token,
+        ends_at=iso(session.ends_at),
+        by_access=session.by_access,
+        timezone=str(settings.zone),
+        log_prompts=settings.log_prompts,
+        default_models={name: own.default_model for name, own in settings.providers.items()},
+        limits=[DefaultLimit(limit.name, limit.text, settings.default_limits.get(limit.name, 0)) for limit in LIMITS],
+        codes=[ErrorCode(name, code.status) for name, code in CODES.items()],
+    )

@@ -3,57 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
-from flask import Blueprint, Response, jsonify
+import msgspec
 
 from bridge.clock import iso
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, is_admin, require_key, service_of
+from bridge.http.context import engine_of, is_admin, service_of
+from bridge.http.describe import Routes
+from bridge.http.views import (
+    Capacity,
+    Example,
+    Health,
+    LimitsView,
+    Me,
+    OwnRequests,
+    OwnUsage,
+    ProviderDetails,
+    ProviderModels,
+    Ready,
+    Remaining,
+    Resets,
+    show_time,
+)
 from bridge.keys.keys import Key, may_use
 from bridge.limits import WINDOWS, effective
 from bridge.registry import PROVIDERS
 from bridge.sandbox import host
 from bridge.types import ModelChoice
 
-blueprint = Blueprint("me", __name__)
+routes = Routes("Service")
 
 
-@blueprint.get("/health")
-def health() -> Response:
+@routes.add("GET", "/me", who="key", errors=("draining",))
+def me(key: Key) -> Me:
+    """Your own limits, usage and models."""
+    service = service_of()
+    ledger, settings = service.ledger, service.settings
+    remaining: dict[str, dict[str, float]] = {window.field: {} for window in WINDOWS}
+    for limit, window, left in ledger.remaining(key.name, key.limits):
+        remaining[window.field][limit.field] = limit.shown(left)
+    return Me(
+        name=key.name,
+        status="active",
+        expires_at=show_time(key.expires_at),
+        limits=LimitsView(**effective(key.limits, settings.default_limits).to_wire()),
+        usage=msgspec.convert(ledger.usage(key.name), OwnUsage),
+        remaining=msgspec.convert(remaining, Remaining),
+        resets_at=Resets(**ledger.resets_at()),
+        timezone=str(settings.zone),
+        models={
+            status.name: ProviderModels(status.available, usual(key, status.name), allowed(key, status.name))
+            for status in engine_of().statuses()
+            if key.providers is None or status.name in key.providers
+        },
+    )
+
+
+@routes.add("GET", "/me/requests", who="key")
+def my_requests(key: Key) -> OwnRequests:
+    """Your own last requests, newest first; not those of a revoked key that had the same name."""
+    made = iso(key.created_at)
+    return OwnRequests([row for row in service_of().statistics.recent(key.name) if row.timestamp >= made])
+
+
+@routes.add("GET", "/health", counted=False)
+def health() -> Health:
     """The process answers. Says nothing about the CLIs; see /ready."""
-    return jsonify({"status": "ok"})
+    return Health("ok")
 
 
-@blueprint.get("/ready")
-def ready() -> Response:
-    """200 where at least one provider can work and the store can write, else 503. Details for the admin."""
+@routes.add("GET", "/ready", errors=("draining",), more={503: ("No work can be done now.", Ready)})
+def ready() -> tuple[Ready, int]:
+    """Whether work can be done: a provider can work, and the store can write; else 503. Details for the admin."""
     service, engine = service_of(), engine_of()
     statuses = engine.statuses()
-    parts = {
-        "store": "ok" if service.ledger.open_for_business else "failed",
-        "queue": "draining" if engine.draining else "ok",
+    writes, can_work = service.ledger.open_for_business, any(status.available for status in statuses)
+    well = writes and can_work and not engine.draining
+    answer = Ready(
+        status="ok" if well else "unavailable",
+        store="ok" if writes else "failed",
+        queue="draining" if engine.draining else "ok",
         **{status.name: "ok" if status.available else "unavailable" for status in statuses},
-    }
-    well = parts["store"] == "ok" and not engine.draining and any(status.available for status in statuses)
-    body: dict[str, Any] = {"status": "ok" if well else "unavailable", **parts}
+    )
     if is_admin():
-        body["details"] = {s.name: {"version": s.version, "problem": s.problem, "hint": s.hint} for s in statuses}
-    response = jsonify(body)
-    response.status_code = 200 if well else 503
-    return response
+        answer.details = {each.name: ProviderDetails(each.version, each.problem, each.hint) for each in statuses}
+    return answer, 200 if well else 503
 
 
-@blueprint.get("/capacity")
-def capacity() -> Response:
+@routes.add("GET", "/capacity", errors=("draining",))
+def capacity() -> Capacity:
     """Whether work is welcome now."""
-    return jsonify(capacity_view())
-
-
-def capacity_view() -> dict[str, Any]:
-    """The verdict, and what it rests on."""
     engine = engine_of()
     admission, statuses = engine.admission, engine.statuses()
+    verdict: Literal["green", "yellow", "red"]
     if engine.draining or not any(status.available for status in statuses):
         verdict = "red"
     elif not admission.free:
@@ -62,57 +105,8 @@ def capacity_view() -> dict[str, Any]:
         # One that is out for a while, and not one that was never set up.
         out = any(not status.available and status.retry_after is not None for status in statuses)
         verdict = "green" if host.has_room() and not out else "yellow"
-    return {
-        "verdict": verdict,
-        "slots_free": admission.free,
-        "queued": admission.queued,
-        "retry_after_seconds": 0 if verdict == "green" else round(admission.retry_after_s()),
-    }
-
-
-@blueprint.get("/me")
-def me() -> Response:
-    """The key's own limits, usage and models."""
-    return jsonify(own_view(require_key()))
-
-
-@blueprint.get("/me/requests")
-def my_requests() -> Response:
-    """The key's own last requests, newest first; not those of a revoked key that had the same name."""
-    key = require_key()
-    made = iso(key.created_at)
-    rows = [row for row in service_of().statistics.recent(key.name) if row["timestamp"] >= made]
-    return jsonify({"requests": rows})
-
-
-def own_view(key: Key) -> dict[str, Any]:
-    """What a key holder may know of their key."""
-    service, engine = service_of(), engine_of()
-    settings = service.settings
-    caps = effective(key.limits, settings.default_limits)
-    usage = service.ledger.usage(key.name)
-    remaining: dict[str, dict[str, float]] = {window.field: {} for window in WINDOWS}
-    for limit, window, left in service.ledger.remaining(key.name, key.limits):
-        remaining[window.field][limit.field] = limit.shown(left)
-    models = {}
-    for status in engine.statuses():
-        if key.providers is None or status.name in key.providers:
-            models[status.name] = {
-                "available": status.available,
-                "default": usual(key, status.name),
-                "allowed": allowed(key, status.name),
-            }
-    return {
-        "name": key.name,
-        "status": key.status(service.clock.now()),
-        "expiresAt": None if key.expires_at is None else iso(key.expires_at),
-        "limits": caps.to_wire(),
-        "usage": usage,
-        "remaining": remaining,
-        "resetsAt": service.ledger.resets_at(),
-        "timezone": str(settings.zone),
-        "models": models,
-    }
+    wait_s = 0 if verdict == "green" else round(admission.retry_after_s())
+    return Capacity(verdict, admission.free, admission.queued, wait_s)
 
 
 # --- the models that a key may name -----------------------------------------------------------------------
@@ -158,13 +152,13 @@ def usual(key: Key, provider: str) -> str | None:
     return names[0] if names and names != "any" else None
 
 
-def example(key: Key) -> dict[str, str] | None:
+def example(key: Key) -> Example | None:
     """A provider and a model of it that the key may use, or None where it may use nothing."""
     for provider in PROVIDERS:
         if key.providers is None or provider in key.providers:
             model = usual(key, provider)
             if model is not None:
-                return {"provider": provider, "model": model}
+                return Example(provider, model)
     return None
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -28,13 +28,14 @@ from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import edge, require_admin, service_of
+from bridge.http.describe import Routes
 from bridge.limits import WINDOWS
 from bridge.registry import PROVIDERS
 from bridge.sandbox.host import descendants, resident_bytes
 from bridge.service import Service
 from bridge.types import RunRecord
 
-blueprint = Blueprint("metrics", __name__)
+routes = Routes("Admin", who="admin")
 
 PREFIX = "cli_bridge"
 #: Most different values of a label that is not a fixed list; further ones become `other`.
@@ -50,7 +51,7 @@ _PROXY_HEADERS = ("CF-Ray", "CF-Connecting-IP", "Forwarded", "X-Forwarded-For", 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-@blueprint.get("/metrics")
+@routes.add("GET", "/metrics", guarded=False, media={"text/plain": "Metrics."})
 def metrics() -> Response:
     """All metrics, for the admin key; or without one from this host, where BRIDGE_METRICS says so."""
     setting = service_of().settings.metrics

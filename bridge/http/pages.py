@@ -10,19 +10,20 @@ import hashlib
 import mimetypes
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, make_response, redirect, render_template
+from flask import Response, make_response, render_template
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.http.describe import Routes
 from bridge.limits import rows
 from bridge.registry import PROVIDERS
 
-blueprint = Blueprint("dashboard", __name__, template_folder="templates")
+routes = Routes("Pages")
 
 STATIC = "/static/"
+_HTML = {"text/html": "A page."}
 _FOLDER = Path(__file__).with_name("static")
 _PUBLIC = (".css", ".js", ".svg")
 
@@ -73,25 +74,25 @@ def _registry() -> bytes:
     return b"".join(b"export const %s = %s;\n" % (n.encode(), msgspec.json.encode(t)) for n, t in tables.items())
 
 
-@blueprint.get("/")
+@routes.add("GET", "/", media=_HTML)
 def playground() -> Response:
     """The page for key holders: playground and own usage."""
     return _page("playground.html", "play")
 
 
-@blueprint.get("/admin/")
+@routes.add("GET", "/admin/", media=_HTML)
 def admin() -> Response:
     """The dashboard."""
     return _page("admin.html", "admin")
 
 
-@blueprint.get("/admin")
-def admin_without_slash() -> Any:
-    """To the dashboard, by a path: what scheme and host the browser sees is not known here."""
-    return redirect("/admin/")
+@routes.add("GET", "/admin", status=302, media=_HTML)
+def admin_without_slash() -> Response:
+    """Leads to the dashboard, by a path: what scheme and host the browser sees is not known here."""
+    return Response(status=302, headers={"Location": "/admin/"})
 
 
-@blueprint.get(f"{STATIC}<version>/<path:name>")
+@routes.add("GET", f"{STATIC}<version>/<path:name>", counted=False, errors=("not_found",), media=_HTML)
 def static_file(version: str, name: str) -> Response:
     """A file of the pages. Its URL changes with the content, so it may be kept for ever."""
     found = files()
@@ -109,10 +110,7 @@ def _page(template: str, area: str) -> Response:
     def static(name: str) -> str:
         return f"{STATIC}{found.version}/{name}"
 
-    has_docs = any(rule.rule == "/docs" for rule in current_app.url_map.iter_rules())
-    response = make_response(
-        render_template(template, static=static, modules=found.modules(area), version=__version__, has_docs=has_docs)
-    )
+    response = make_response(render_template(template, static=static, modules=found.modules(area), version=__version__))
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     return response

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import g, request
 
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, require_key, service_of
+from bridge.http.context import engine_of, service_of
+from bridge.http.describe import Query, Routes
 from bridge.http.me import usable
 from bridge.keys.keys import Key
 from bridge.ledger.pricing import PICO, Rates
 from bridge.providers.tokens import prompt_estimate
 from bridge.types import ModelChoice
-from bridge.wire import anthropic, models
+from bridge.wire import anthropic, models, openai_chat
 
-blueprint = Blueprint("v1", __name__, url_prefix="/v1")
+routes = Routes("Drop-in", who="key")
+
+_SHAPE = Query("anthropic-version", "Where it is sent, the answer has Anthropic's shape.", where="header")
+_EITHER = (openai_chat.API.error_type, anthropic.API.error_type)
 
 
-@blueprint.post("/messages/count_tokens")
-def count_tokens() -> Response:
+@routes.add(
+    "POST",
+    "/v1/messages/count_tokens",
+    body=anthropic.CountBody,
+    example={name: value for name, value in anthropic.API.example.items() if name in anthropic.COUNT_PARAMETERS},
+    table=tuple(anthropic.COUNT_PARAMETERS.values()),
+    errors=("invalid_request", "not_found", "payload_too_large"),
+    error_type=anthropic.API.error_type,
+)
+def count_tokens(key: Key) -> anthropic.TokenCount:
     """About how many tokens a message would have. Asks no model, and costs nothing."""
-    require_key()
     wanted = anthropic.parse_count(
         request.get_data(cache=False), settings=service_of().settings, resolve=service_of().models.resolve
     )
-    return jsonify({"input_tokens": prompt_estimate(wanted)})
+    return anthropic.TokenCount(prompt_estimate(wanted))
 
 
-@blueprint.get("/models")
-def list_models() -> Response:
+@routes.add("GET", "/v1/models", query=(_SHAPE,), errors=("draining",), error_type=_EITHER)
+def list_models(key: Key) -> models.OpenAIModels | models.AnthropicModels:
     """The models that the key may use, with their prices; in Anthropic's shape for Anthropic's SDK."""
-    key = require_key()
-    return jsonify(models.listing([_listed(choice) for choice in _choices(key)], anthropic=g.api is anthropic.API))
+    return models.listing([_listed(choice) for choice in _choices(key)], anthropic=g.api is anthropic.API)
 
 
-@blueprint.get("/models/<path:model>")
-def show_model(model: str) -> Response:
-    """One of them."""
-    key = require_key()
+@routes.add("GET", "/v1/models/<path:id>", query=(_SHAPE,), errors=("not_found", "draining"), error_type=_EITHER)
+def show_model(key: Key, id: str) -> models.OpenAIModel | models.AnthropicModel:
+    """One of the models that the key may use."""
     for choice in _choices(key):
-        if model == (choice.alias or choice.model):
-            return jsonify(models.entry(_listed(choice), anthropic=g.api is anthropic.API))
-    raise BridgeError("not_found", f"This key has no model {model[:100]}.", "GET /v1/models lists what it may use.")
+        if id == (choice.alias or choice.model):
+            return models.entry(_listed(choice), anthropic=g.api is anthropic.API)
+    raise BridgeError("not_found", f"This key has no model {id[:100]}.", "GET /v1/models lists what it may use.")
 
 
 def _choices(key: Key) -> list[ModelChoice]:

@@ -1,23 +1,28 @@
-"""The bodies of answers that are made as plain objects, as types: for the API description.
+"""What the routes answer, as types: a handler returns one of these, and the API description shows the same.
 
-Bodies that are read or made from types have those instead (bridge/wire). A test compares these here with
-what a running server answers.
+What other APIs answer is in bridge/wire. Types that are converted from plain objects of other rooms forbid unknown
+fields, so that no field of those falls out unseen.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from bridge.clock import iso, parse_iso
+from bridge.keys.keys import invalid
 from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
+from bridge.records.statistics import OwnRequest
 from bridge.registry import PROVIDERS
 from bridge.types import MODEL_PATTERN, RunRecord
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_-]{1,50}$"})]
+Provider = Annotated[str, Meta(extra_json_schema={"enum": list(PROVIDERS)})]
 Limit = Annotated[float, Meta(ge=0)]
 #: A limit as it is asked for: whole numbers, and dollars with up to six decimals.
 Asked = {
@@ -29,11 +34,6 @@ Asked = {
 Models = Annotated[
     list[Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]], Meta(max_length=100)
 ]
-
-if TYPE_CHECKING:
-    Provider = str
-else:
-    Provider = Literal[tuple(PROVIDERS)]
 
 LimitsView = msgspec.defstruct("LimitsView", [(name, Limit) for name in Asked])
 LimitsView.__doc__ = "Every limit as it holds; 0 means none. Costs in dollars."
@@ -72,17 +72,26 @@ class Health(msgspec.Struct):
     status: Literal["ok"]
 
 
-Ready = msgspec.defstruct(
-    "Ready",
-    [
-        ("status", Literal["ok", "unavailable"]),
-        ("store", Literal["ok", "failed"]),
-        ("queue", Literal["ok", "draining"]),
-        *((name, Literal["ok", "unavailable"] | UnsetType, UNSET) for name in PROVIDERS),
-        ("details", dict[str, Any] | UnsetType, UNSET),
-    ],
+class ProviderDetails(msgspec.Struct):
+    """What the admin may know of a CLI."""
+
+    version: str | None
+    problem: str | None
+    hint: str | None
+
+
+_Parts: Any = msgspec.defstruct(
+    "_Parts", [(name, Literal["ok", "unavailable"] | UnsetType, UNSET) for name in PROVIDERS], kw_only=True
 )
-Ready.__doc__ = "Whether work can be done. `details` for the admin."
+
+
+class Ready(_Parts):  # type: ignore[misc]
+    """Whether work can be done: by the whole, by its parts, and by each CLI. `details` for the admin."""
+
+    status: Literal["ok", "unavailable"]
+    store: Literal["ok", "failed"]
+    queue: Literal["ok", "draining"]
+    details: dict[str, ProviderDetails] | UnsetType = UNSET
 
 
 class Capacity(msgspec.Struct):
@@ -97,7 +106,7 @@ class Capacity(msgspec.Struct):
 # --- keys and usage ----------------------------------------------------------------------------
 
 
-class TotalsView(msgspec.Struct, rename="camel"):
+class TotalsView(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What was used, or is reserved. Costs in dollars."""
 
     requests: int
@@ -105,14 +114,14 @@ class TotalsView(msgspec.Struct, rename="camel"):
     cost_usd: float
 
 
-class WindowView(TotalsView, rename="camel"):
+class WindowView(TotalsView, rename="camel", forbid_unknown_fields=True):
     """What was used in a day or a month; `assumed_usd` of it was never told by a CLI."""
 
     errors: int
     assumed_usd: float
 
 
-class Left(msgspec.Struct, rename="camel"):
+class Left(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What is left, of the limits that the key has."""
 
     requests: int | UnsetType = UNSET
@@ -122,7 +131,7 @@ class Left(msgspec.Struct, rename="camel"):
 
 def _by_window(name: str, text: str, shape: Any, *more: tuple[str, Any]) -> Any:
     """A type with a field for each window."""
-    made = msgspec.defstruct(name, [*((window.field, shape) for window in WINDOWS), *more])
+    made = msgspec.defstruct(name, [*((window.field, shape) for window in WINDOWS), *more], forbid_unknown_fields=True)
     made.__doc__ = text
     return made
 
@@ -157,22 +166,78 @@ class Me(msgspec.Struct, rename="camel"):
     models: dict[str, ProviderModels]
 
 
-class KeyView(msgspec.Struct, rename="camel"):
+class OwnRequests(msgspec.Struct):
+    """The last requests of a key, newest first."""
+
+    requests: list[OwnRequest]
+
+
+# --- keys, for the admin -----------------------------------------------------------------------
+
+
+class KeyField(msgspec.Struct, frozen=True):
+    """A field of a key that the admin may set. keys/keys.py checks its values."""
+
+    #: in `Key`; bodies and answers have it in camelCase
+    name: str
+    #: its type in answers, and in what is asked for
+    shown: Any
+    asked: Any
+    #: from the body, given the time, as `Key` has it; and back
+    read: Callable[[Any, float], Any] = lambda value, now: value
+    show: Callable[[Any], Any] = lambda value: value
+
+    @property
+    def wire_name(self) -> str:
+        """Its name in bodies and answers."""
+        first, *rest = self.name.split("_")
+        return first + "".join(word.capitalize() for word in rest)
+
+
+def _read_expiry(value: Any, now: float) -> float | None:
+    if value is None:
+        return None
+    try:
+        at = parse_iso(value)
+    except (TypeError, ValueError, OverflowError):
+        raise invalid("expiresAt", "must be a time with a zone, such as 2026-12-31T18:00:00Z") from None
+    if at <= now:
+        raise invalid("expiresAt", "must lie in the future")
+    return at
+
+
+def show_time(at: float | None) -> str | None:
+    """A time as the API shows it, or null for none."""
+    return None if at is None else iso(at)
+
+
+KEY_FIELDS = (
+    KeyField("expires_at", Time | None, Time | None, _read_expiry, show_time),
+    KeyField("models", list[str] | None, Models | None),
+    KeyField("providers", list[Provider] | None, list[Provider] | None),
+    KeyField("note", str, Annotated[str, Meta(max_length=500)]),
+)
+_KeyFields: Any = msgspec.defstruct("_KeyFields", [(field.name, field.shown) for field in KEY_FIELDS], rename="camel")
+
+
+class KeyView(_KeyFields):  # type: ignore[misc]
     """A key as the admin sees it: never its secret. `ending`: the last characters of the secret."""
 
     name: Name
     status: Literal["active", "disabled", "expired", "revoked"]
     created_at: Time
-    expires_at: Time | None
     last_used_at: Time | None
     ending: str
     limits: LimitsView  # type: ignore[valid-type]
     own_limits: dict[str, float]
     usage: KeyUsage  # type: ignore[valid-type]
-    models: list[str] | None
-    providers: list[Provider] | None
-    note: str
     rotating_until: Time | None
+
+
+class OneKey(KeyView):
+    """A key, and when its windows end."""
+
+    resets_at: Resets  # type: ignore[valid-type]
 
 
 class Keys(msgspec.Struct):
@@ -210,16 +275,13 @@ class Done(msgspec.Struct):
     message: str
 
 
-_KEY_FIELDS: list[tuple[str, Any, Any]] = [
-    ("expiresAt", Time | None, UNSET),
-    ("models", Models | None, UNSET),
-    ("providers", list[Provider] | None, UNSET),
-    ("note", Annotated[str, Meta(max_length=500)] | UnsetType, UNSET),
+_ASKED: list[tuple[str, Any, Any]] = [
+    *((field.wire_name, field.asked | UnsetType, UNSET) for field in KEY_FIELDS),
     *((name, type_ | UnsetType, UNSET) for name, type_ in Asked.items()),
 ]
-KeyChange = msgspec.defstruct("KeyChange", _KEY_FIELDS, forbid_unknown_fields=True)
+KeyChange = msgspec.defstruct("KeyChange", _ASKED, forbid_unknown_fields=True)
 KeyChange.__doc__ = "What is to be changed; what is not named stays."
-KeyOrder = msgspec.defstruct("KeyOrder", [("name", Name), *_KEY_FIELDS], forbid_unknown_fields=True)
+KeyOrder = msgspec.defstruct("KeyOrder", [("name", Name), *_ASKED], forbid_unknown_fields=True)
 KeyOrder.__doc__ = "A key to be made. Limits that are not named take the server's defaults; 0 means none."
 
 
@@ -255,6 +317,12 @@ class Runs(msgspec.Struct):
     runs: list[LiveRun]
 
 
+class LoggedRun(RunRecord, frozen=True):
+    """A line of the request log. `hint`: what to do after its error."""
+
+    hint: str | None = None
+
+
 class Logs(msgspec.Struct):
     """A page of the request log, newest first; `next` goes into `before`."""
 
@@ -262,7 +330,7 @@ class Logs(msgspec.Struct):
     next: str | None
 
 
-class Day(msgspec.Struct, rename="camel"):
+class Day(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What a key used on a day."""
 
     day: str
@@ -285,7 +353,24 @@ class UsageView(msgspec.Struct):
     usage: list[Day]
 
 
-class AuditEntry(msgspec.Struct):
+class Series(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a key used on each day; key null: all keys that are not named."""
+
+    key: str | None
+    cost_usd: list[float]
+    requests: list[int]
+    tokens: list[int]
+    errors: list[int]
+
+
+class DailyUsage(msgspec.Struct, forbid_unknown_fields=True):
+    """Usage per day as columns for a chart: the days, and for each key a value for each day."""
+
+    days: list[str]
+    series: list[Series]
+
+
+class AuditEntry(msgspec.Struct, forbid_unknown_fields=True):
     """Who changed what, when, and from where."""
 
     id: str
@@ -305,16 +390,94 @@ class AuditPage(msgspec.Struct):
     next: str | None
 
 
+class ProviderView(ProviderStatus, frozen=True):
+    """A CLI, and how many runs it has and waits for."""
+
+    busy: int = 0
+    queued: int = 0
+
+
+class NearestCap(msgspec.Struct):
+    """A key, and of its caps the one of which most is used or held. `share`: 1 is all of it."""
+
+    name: str
+    status: str
+    limit: str
+    used: float
+    reserved: float
+    most: float
+    share: float
+
+
+class AlertView(msgspec.Struct, forbid_unknown_fields=True):
+    """What the operator was told."""
+
+    kind: str
+    subject: str
+    message: str
+    at: Time
+
+
 class Overview(msgspec.Struct, rename="camel"):
-    """Totals, providers, queue and problems."""
+    """All at one glance: totals, providers, queue, latency, the keys that are closest to a cap, and problems."""
 
     totals: dict[str, dict[str, float]]
-    providers: list[ProviderStatus]
+    providers: list[ProviderView]
     slots: int
     running: int
     queued: int
     draining: bool
+    capacity: Capacity
     keys: int
+    closest: list[NearestCap]
+    activity: dict[str, Any]
     timezone: str
     resets_at: Resets  # type: ignore[valid-type]
+    alerts: list[AlertView]
+    backup: dict[str, Any]
     problems: list[str]
+
+
+# --- the dashboard's session -------------------------------------------------------------------
+
+
+class ErrorCode(msgspec.Struct):
+    """A code of errors, and its HTTP status."""
+
+    code: str
+    status: int
+
+
+class DefaultLimit(msgspec.Struct):
+    """A limit, what it limits, and what holds for a key that does not name it."""
+
+    name: str
+    text: str
+    default: float
+
+
+class SessionView(msgspec.Struct, rename="camel"):
+    """What the pages of a session know: of it, and of the server's settings. `token` goes with every change."""
+
+    actor: str
+    token: str
+    ends_at: Time
+    by_access: bool
+    timezone: str
+    log_prompts: str
+    default_models: dict[str, str]
+    limits: list[DefaultLimit]
+    codes: list[ErrorCode]
+
+
+class LoggedIn(msgspec.Struct):
+    """The session that was opened."""
+
+    session: SessionView
+
+
+class LogInState(msgspec.Struct):
+    """The session of this browser, if any; `access`: whether Cloudflare Access can open one."""
+
+    session: SessionView | None
+    access: bool

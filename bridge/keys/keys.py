@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -115,7 +115,7 @@ def _names(field: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or len(value) > 100 or not all(isinstance(name, str) for name in value):
-        raise invalid(field, "must be a list of at most 100 names")
+        raise invalid(field, "must be a list of at most 100 names, or null for any")
     return tuple(value)
 
 
@@ -225,24 +225,14 @@ class KeyBook:
         keys = (self._keys[name] for name in sorted(self._keys))
         return [key for key in keys if revoked or key.revoked_at is None]
 
-    def create(
-        self,
-        name: str,
-        limits: Limits,
-        *,
-        expires_at: float | None = None,
-        models: Sequence[str] | None = None,
-        providers: Sequence[str] | None = None,
-        note: str = "",
-    ) -> tuple[Key, str]:
-        """A new key and its secret, which nobody can find out again.
+    def create(self, name: str, limits: Limits, **details: Any) -> tuple[Key, str]:
+        """A new key and its secret, which cannot be found out again. `details` are fields that `check_details` knows.
 
         The name of a revoked key may be used again; its usage goes on under the name. Raises
         BridgeError invalid_request, conflict or storage_failed.
         """
         raw = PREFIX + secrets.token_urlsafe(32)
-        details = check_details(expires_at=expires_at, models=models, providers=providers, note=note)
-        key = self._new(name, limits, hash_of(raw), raw[-4:], details)
+        key = self._new(name, limits, hash_of(raw), raw[-4:], check_details(**details))
         return key, raw
 
     def import_key(
@@ -283,7 +273,7 @@ class KeyBook:
         return self._change(change)
 
     def update(self, name: str, /, **changes: Any) -> tuple[Key, Key]:
-        """Change `limits` (those named; the others stay), expires_at, models, providers or note.
+        """Change `limits` (those named; the others stay) or fields that `check_details` knows.
 
         Returns the key before and after. Raises BridgeError not_found, invalid_request or storage_failed.
         """

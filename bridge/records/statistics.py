@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import gevent
+import msgspec
 
 from bridge.clock import Clock, iso, parse_iso
 from bridge.records.runlog import RequestLog
@@ -34,6 +35,23 @@ _STEP = math.log(1.1)
 log = logging.getLogger("bridge")
 
 Times = Counter[int]
+
+
+class OwnRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """A request that a key made, as its holder sees it. `input_tokens` are those of all kinds; of the prompt there is
+    only its beginning."""
+
+    id: str
+    timestamp: str
+    provider: str
+    model: str
+    status: int
+    code: str | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    duration_ms: int
+    user_prompt: str | None
 
 
 class Hour:
@@ -68,7 +86,7 @@ class Statistics:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._hours: dict[int, Hour] = {}
-        self._recent: OrderedDict[str, deque[dict[str, Any]]] = OrderedDict()
+        self._recent: OrderedDict[str, deque[OwnRequest]] = OrderedDict()
         self._since = clock.now()
 
     def observe(self, record: RunRecord) -> None:
@@ -94,7 +112,7 @@ class Statistics:
         except OSError as error:
             log.warning("the last hours could not be read from the log: %s", error.strerror)
 
-    def recent(self, key_name: str) -> list[dict[str, Any]]:
+    def recent(self, key_name: str) -> list[OwnRequest]:
         """The last requests of a key, newest first."""
         return list(self._recent.get(key_name, ()))
 
@@ -160,21 +178,20 @@ class Statistics:
 _NOTHING = Hour()
 
 
-def _shown(record: RunRecord) -> dict[str, Any]:
-    """A line as its key's holder sees it."""
-    return {
-        "id": record.id,
-        "timestamp": record.timestamp,
-        "provider": record.provider,
-        "model": record.model,
-        "status": record.status,
-        "code": record.code,
-        "inputTokens": record.input_tokens + record.cache_read_tokens + record.cache_write_tokens,
-        "outputTokens": record.output_tokens,
-        "costUsd": record.cost_usd,
-        "durationMs": record.duration_ms,
-        "userPrompt": None if record.user_prompt is None else record.user_prompt[:PREVIEW_CHARACTERS],
-    }
+def _shown(record: RunRecord) -> OwnRequest:
+    return OwnRequest(
+        id=record.id,
+        timestamp=record.timestamp,
+        provider=record.provider,
+        model=record.model,
+        status=record.status,
+        code=record.code,
+        input_tokens=record.input_tokens + record.cache_read_tokens + record.cache_write_tokens,
+        output_tokens=record.output_tokens,
+        cost_usd=record.cost_usd,
+        duration_ms=record.duration_ms,
+        user_prompt=None if record.user_prompt is None else record.user_prompt[:PREVIEW_CHARACTERS],
+    )
 
 
 def _class(milliseconds: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -87,22 +87,17 @@ class AnthropicModels(msgspec.Struct):
     has_more: Literal[False] = False
 
 
-def entry(listed: Listed, *, anthropic: bool) -> dict[str, Any]:
+def entry(listed: Listed, *, anthropic: bool) -> OpenAIModel | AnthropicModel:
     """One model."""
-    body: dict[str, Any] = msgspec.to_builtins(_anthropic(listed) if anthropic else _openai(listed))
-    return body
+    return _anthropic(listed) if anthropic else _openai(listed)
 
 
-def listing(all_listed: list[Listed], *, anthropic: bool) -> dict[str, Any]:
+def listing(all_listed: list[Listed], *, anthropic: bool) -> OpenAIModels | AnthropicModels:
     """All models."""
-    shown: OpenAIModels | AnthropicModels
-    if anthropic:
-        rows = [_anthropic(listed) for listed in all_listed]
-        shown = AnthropicModels(rows, rows[0].id if rows else None, rows[-1].id if rows else None)
-    else:
-        shown = OpenAIModels([_openai(listed) for listed in all_listed])
-    body: dict[str, Any] = msgspec.to_builtins(shown)
-    return body
+    if not anthropic:
+        return OpenAIModels([_openai(listed) for listed in all_listed])
+    rows = [_anthropic(listed) for listed in all_listed]
+    return AnthropicModels(rows, rows[0].id if rows else None, rows[-1].id if rows else None)
 
 
 def _openai(listed: Listed) -> OpenAIModel:

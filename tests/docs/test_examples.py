@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.http.describe import document
+from bridge.http.app import document
 from tests.support.server import ADMIN_KEY, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 #: For browsers.
-PAGES = {"/", "/docs", "/docs/style.css", "/admin/", "/admin", "/static/{id}/{name}"}
+PAGES = {"/", "/docs", "/docs/style.css", "/admin/", "/admin", "/static/{version}/{name}"}
 #: What a call of the SDKs in Python asks for, below /v1.
 SDK_CALLS = {
     "chat.completions.create(": "chat/completions",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import CODES
-from bridge.http.describe import document
+from bridge.http.app import document
 from tests.fuzz import inputs
 from tests.support import server as servers
 from tests.support.server import Server

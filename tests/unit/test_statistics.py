@@ -99,8 +99,8 @@ def test_the_last_requests_of_a_key_are_kept_newest_first_and_only_so_many(clock
         statistics.observe(line(clock, number, user_prompt="x" * 5000))
         statistics.observe(line(clock, 1000 + number, key_name="bob"))
     recent = statistics.recent("alice")
-    assert [row["id"] for row in recent] == [f"run_{number}" for number in range(RECENT + 4, 4, -1)]
-    assert max(len(row["userPrompt"]) for row in recent) <= 120
+    assert [row.id for row in recent] == [f"run_{number}" for number in range(RECENT + 4, 4, -1)]
+    assert max(len(row.user_prompt or "") for row in recent) <= 120
     assert statistics.recent("nobody") == []
 
 
@@ -148,7 +148,7 @@ def test_what_comes_while_the_log_is_read_counts_once(tmp_path: Path, clock: Fro
     statistics.observe(new)
     statistics.fill(log)
     assert statistics.view()["lastDay"]["ok"] == 2
-    assert [row["id"] for row in statistics.recent("alice")] == ["run_2", "run_1"]
+    assert [row.id for row in statistics.recent("alice")] == ["run_2", "run_1"]
 
 
 @pytest.mark.parametrize("bounds", [{"MOST_LINES": 10}, {"MOST_BYTES": 10 * 650}])
@@ -164,7 +164,7 @@ def test_no_more_is_read_of_the_log_than_the_bounds_allow(
     figures = Statistics(clock)
     figures.fill(log)
     assert 5 <= figures.view()["lastDay"]["ok"] <= 15
-    assert figures.recent("alice")[0]["id"] == "run_99"
+    assert figures.recent("alice")[0].id == "run_99"
 
 
 def test_lines_of_another_version_and_damaged_ones_are_passed_over(tmp_path: Path, clock: FrozenClock) -> None:
