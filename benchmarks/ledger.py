@@ -36,14 +36,12 @@ from bridge.http.context import require_key
 from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of, to_disk
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.tallies import Counts, Import, Reservation, Reserve, Settle, Tallies
+from bridge.ledger.tallies import Counts, FileTallies, Import, Reservation, Reserve, Settle, Tally, apply
 from bridge.limits import Limits
-from bridge.records.runlog import RequestLog
 from bridge.store.document import Document
 from bridge.store.folder import Store
 from bridge.store.journal import encode
-from bridge.types import Charge, Usage
-from tests.support.ledger import record
+from tests.support.ledger import line_of
 
 PROVIDER, MODEL = "claude", "claude-sonnet-5-5"
 CLIENTS = (1, 8, 32)
@@ -67,19 +65,20 @@ LIMITS = Limits.parse(
 
 
 class Books:
-    """Ledger and request log on a data folder, put together as the service does."""
+    """Keys and ledger on a data folder, put together as the service does."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.store = Store.open(folder)
         self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
         prices = PriceTable(folder / "prices.json", self.clock)
-        self.log = RequestLog(folder / "logs", self.clock, UTC)
-        self.ledger = Ledger(self.store, self.clock, UTC, {}, prices, resolve=self.log.known_charges)
+        self.tallies = FileTallies(self.store, self.clock, UTC)
+        self.ledger = Ledger(self.tallies, self.clock, UTC, {}, prices)
+        self.ledger.recover()
+        self.tallies.save()
 
     def close(self) -> None:
         self.ledger.close()
-        self.log.close()
         self.store.close()
 
 
@@ -121,6 +120,7 @@ def runs(folder: Path, seconds: float) -> tuple[list[lab.Figures], dict[int, flo
     with opened(folder) as books:
         keys = [books.keys.create(f"key-{number}", LIMITS)[0] for number in range(max(CLIENTS))]
         _work(books, keys[:4], 0.2, defaultdict(list))  # files made, caches filled
+        samples["fdatasync for a run, 1 at once (how many)"] = [_syncs(books, keys[0])]
         for _ in range(rounds):
             for clients in CLIENTS:
                 counted[clients] += _work(books, keys[:clients], turn_s, samples)
@@ -128,11 +128,22 @@ def runs(folder: Path, seconds: float) -> tuple[list[lab.Figures], dict[int, flo
     return figures, {clients: number / (rounds * turn_s) for clients, number in counted.items()}
 
 
+def _syncs(books: Books, key: Key) -> float:
+    """How often the disk is waited for in a run, by one client."""
+    calls: list[int] = []
+    real = os.fdatasync
+    os.fdatasync = lambda fd: (calls.append(fd), real(fd))[1]  # type: ignore[assignment,func-returns-value]
+    try:
+        done = _work(books, [key], 0.2, defaultdict(list))
+    finally:
+        os.fdatasync = real
+    return len(calls) / done
+
+
 def _work(books: Books, keys: list[Key], seconds: float, samples: dict[str, list[float]]) -> int:
     """Clients that do one run after the other, without a CLI in between; how many they did."""
     until = time.perf_counter() + seconds
-    names = [f"{step}, {len(keys)} at once" for step in ("admission", "log line", "settlement")]
-    charge = Charge(Usage(120, output_tokens=180), 2_000)
+    names = [f"{step}, {len(keys)} at once" for step in ("admission", "settlement with its log line")]
 
     def client(key: Key) -> int:
         done = 0
@@ -141,9 +152,7 @@ def _work(books: Books, keys: list[Key], seconds: float, samples: dict[str, list
             run_id = f"run_{secrets.token_hex(13)}"
             reservation = books.ledger.reserve(key.name, key.limits, run_id, PROVIDER, MODEL, 500, 8192)
             marks.append(time.perf_counter())
-            books.log.write(record(run_id, time.time(), key_name=key.name))
-            marks.append(time.perf_counter())
-            books.ledger.settle(reservation, charge)
+            books.ledger.settle(line_of(reservation, 2_000, input_tokens=120, output_tokens=180))
             marks.append(time.perf_counter())
             for name, began, ended in zip(names, marks, marks[1:], strict=False):
                 samples[name].append(1000 * (ended - began))
@@ -196,8 +205,10 @@ def _key_book(path: Path, count: int) -> tuple[KeyBook, list[str]]:
 def start_up(folder: Path) -> dict[str, float]:
     """Seconds to open a folder whose journal has grown without a snapshot, which takes a broken disk."""
     Store.open(folder).close()
-    (folder / "usage.jsonl").write_bytes(b"".join(_journal()))
-    size = (folder / "usage.jsonl").stat().st_size
+    (folder / "logs").mkdir()
+    path = folder / "logs" / f"{day_of(Clock().now(), UTC)}.jsonl"
+    path.write_bytes(b"".join(_journal()))
+    size = path.stat().st_size
     took_ms = _in_a_process(_open_and_close, folder)
     with opened(folder) as books:
         held = books.ledger.totals()["reserved"]["requests"]
@@ -208,14 +219,14 @@ def start_up(folder: Path) -> dict[str, float]:
 
 def _journal() -> Iterator[bytes]:
     now = Clock().now()
-    counts = Counts(requests=1, input_tokens=120, output_tokens=180, cost_micro=2_000)
     for number in range(JOURNAL_LINES // 2):
         at = now - 86400.0 * (number % 30)
         day = day_of(at, UTC)
         name, run_id = f"key-{number % 100}", f"run_{number:026d}"
         reservation = Reservation(run_id, name, PROVIDER, MODEL, at, day, 500, 8192, 83_920)
         yield encode(2 * number + 1, msgspec.json.encode(Reserve(reservation)))
-        yield encode(2 * number + 2, msgspec.json.encode(Settle(run_id, name, counts)))
+        line = line_of(reservation, 2_000, input_tokens=120, output_tokens=180)
+        yield encode(2 * number + 2, msgspec.json.encode(Settle(*msgspec.structs.astuple(line), day=day)))
 
 
 def _open_and_close(folder: Path) -> float:
@@ -227,15 +238,15 @@ def _open_and_close(folder: Path) -> float:
 
 def memory(folder: Path) -> dict[str, float]:
     """What the usage of many keys over months takes, and what it costs to save."""
-    tallies = Tallies()
+    tallies: dict[str, Tally] = {}
     counts = Counts(100, 1, 12_000, 50_000, 3_000, 18_000, 900, 200_000, 1_000)
     days = [(date(2026, 1, 1) + timedelta(number)).isoformat() for number in range(USED_DAYS)]
     for name in (f"key-{number}" for number in range(USED_KEYS)):
         for day in days:
-            tallies.apply(Import(name, day, counts))
+            apply(tallies, Import(name, day, counts))
     (folder / "empty").mkdir()
     Store.open(folder / "used").close()
-    Document(folder / "used" / "usage.json").save({"seq": 0, "accounts": tallies.by_name})
+    Document(folder / "used" / "usage.json").save({"seq": 0, "tallies": tallies})
     empty, used = (_in_a_process(_resident_and_stall, folder / name) for name in ("empty", "used"))
     return {
         "keys": USED_KEYS,
@@ -263,7 +274,7 @@ def _resident_and_stall(folder: Path) -> dict[str, float]:
 
     ticker = gevent.spawn(tick)
     gevent.sleep(0.05)
-    snapshot_ms = lab.timed(books[0].ledger._books.compact)
+    snapshot_ms = lab.timed(books[0].tallies.save)
     gevent.sleep(0.05)
     ticker.kill()
     books[0].close()

@@ -5,28 +5,28 @@ from __future__ import annotations
 import logging
 import pkgutil
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import gevent
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
-from bridge.engine.bill import cut_off
 from bridge.engine.engine import Engine
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, StoreError
 from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
-from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
+from bridge.ledger.tallies import FileTallies
 from bridge.providers.demo import DemoProvider
 from bridge.providers.models import ModelBook
 from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
 from bridge.records.jobs import JobBook
-from bridge.records.runlog import RequestLog
+from bridge.records.runlog import RunLog
 from bridge.records.statistics import Statistics
 from bridge.registry import PROVIDERS
 from bridge.sandbox import host
@@ -35,7 +35,7 @@ from bridge.settings import Settings
 from bridge.store.archive import BackupNotes
 from bridge.store.document import Document
 from bridge.store.folder import Store
-from bridge.types import Charge, RunRecord
+from bridge.types import RunRecord
 
 #: Between two rounds of housekeeping, in seconds.
 HOUSEKEEPING_S = 3600.0
@@ -78,18 +78,14 @@ class Service:
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
             self.models = ModelBook(folder / "models.json", self.clock, self.prices.models, allowed)
-            self.log = RequestLog(folder / "logs", self.clock, settings.zone)
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
             self.backups = BackupNotes(Document(folder / "backup.json"), self.clock)
-            self.ledger = Ledger(
-                self.store,
-                self.clock,
-                settings.zone,
-                settings.default_limits,
-                self.prices,
-                resolve=self._resolve,
-            )
+            self.tallies = FileTallies(self.store, self.clock, settings.zone)
+            self.log = RunLog(self.tallies.journal, self.clock, settings.zone)
+            self.ledger = Ledger(self.tallies, self.clock, settings.zone, settings.default_limits, self.prices)
+            self.ledger.recover()
+            self.tallies.save()
         except BridgeError as error:
             self.store.close()
             raise StoreError(error.message, error.hint) from None
@@ -116,7 +112,6 @@ class Service:
             providers=self._make_providers(self.settings, scratch, self.clock),
             ledger=self.ledger,
             prices=self.prices,
-            log=self.log,
             jobs=self.jobs,
             audit=self.audit,
             schemas=schemas,
@@ -136,20 +131,11 @@ class Service:
         """Once at the start and then every hour: remove logs and answers that are past their time."""
         while True:
             try:
-                self.log.prune(self.settings.log_retention_days)
+                self.log.prune(self.settings.log_retention_days, self.tallies.oldest_file)
                 self.jobs.prune()
             except OSError as error:
                 log.warning("old files could not be removed: %s", error.strerror)
             gevent.sleep(HOUSEKEEPING_S)
-
-    def _resolve(self, left: Sequence[Reservation]) -> Mapping[str, Charge]:
-        """What the log says of runs that a crash cut off. Those that it does not know get their line first:
-        what is settled is in the log, also when this is cut off in turn. Raises BridgeError."""
-        known = self.log.known_charges([each.id for each in left])
-        for each in left:
-            if each.id not in known:
-                self.log.write(cut_off(each))
-        return known
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""
@@ -161,7 +147,6 @@ class Service:
         if self.alerts is not None:
             self.alerts.close()
         self.ledger.close()
-        self.log.close()
         self.audit.close()
         self.store.close()
 

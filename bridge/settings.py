@@ -189,7 +189,10 @@ class Settings:
         "how much of prompts the log keeps: off, preview (200 characters) or full",
     )
     log_retention_days: int = _setting(
-        "BRIDGE_LOG_RETENTION_DAYS", parsers.integer(1, 36500), "90", "days that the request log is kept"
+        "BRIDGE_LOG_RETENTION_DAYS",
+        parsers.integer(1, 36500),
+        "90",
+        "days that the request log is kept, this month's in any case",
     )
     zone: zoneinfo.ZoneInfo = _setting(
         "BRIDGE_TIMEZONE", parsers.zone, "UTC", "time zone in which days and months begin"

@@ -183,22 +183,22 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     status: int
     code: str | None
     error: str | None
-    stream: bool
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    cost_usd: float
-    reserved_usd: float
-    assumed: bool
-    duration_ms: int
-    queued_ms: int
-    first_token_ms: int | None
-    warm: bool | None
-    stop_reason: str | None
-    system_prompt: str | None
-    user_prompt: str | None
+    stream: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+    reserved_usd: float = 0.0
+    assumed: bool = False
+    duration_ms: int = 0
+    queued_ms: int = 0
+    first_token_ms: int | None = None
+    warm: bool | None = None
+    stop_reason: str | None = None
+    system_prompt: str | None = None
+    user_prompt: str | None = None
     #: further attempts after an answer that missed its schema
     repairs: int = 0
     #: X-Request-Id of the answer; None for a run that ended with the server

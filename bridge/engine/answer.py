@@ -10,8 +10,8 @@ import msgspec
 
 from bridge.errors import Problem
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS
-from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, affordable_output
+from bridge.ledger.tallies import Reservation
 from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, Text
 
 #: With one way to match only: whatever a model writes is looked at in no more than linear time.

@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import os
 
-import msgspec
-
 from bridge.clock import Clock, iso
 from bridge.engine.run import Run
 from bridge.errors import Problem
 from bridge.keys.keys import Key
-from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import effective, per_request
 from bridge.settings import Settings
@@ -94,14 +92,6 @@ def new_run_id(clock: Clock) -> str:
     return "run_" + base64.b32hexencode(raw).decode().rstrip("=").lower()
 
 
-def cut_off(reservation: Reservation) -> RunRecord:
-    """The log line of a run that ended with the server, charged what it had reserved."""
-    request = GenerationRequest(reservation.provider, reservation.model, ())
-    problem = Problem("cli_failed", "The bridge stopped in the middle of this request.")
-    line = log_line(reservation.id, reservation.at, reservation.key_name, request, problem, reservation.as_charge())
-    return msgspec.structs.replace(line, reserved_usd=reservation.cost_micro / 1e6)
-
-
 def _stop_reason(result: Answer | Problem) -> str | None:
     if isinstance(result, Problem):
         return "refusal" if result.code == "refused" else None
@@ -129,21 +119,13 @@ def log_line(
         status=problem.status if problem else 200,
         code=problem.code if problem else None,
         error=problem.message if problem else None,
-        stream=False,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         cost_usd=charge.cost_micro / 1e6,
-        reserved_usd=0.0,
         assumed=charge.assumed,
-        duration_ms=0,
-        queued_ms=0,
-        first_token_ms=None,
-        warm=None,
         stop_reason=_stop_reason(result),
-        system_prompt=None,
-        user_prompt=None,
         request_id=request.request_id,
     )

@@ -20,11 +20,11 @@ from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key, may_use
 from bridge.keys.loops import LoopGuard
-from bridge.ledger.ledger import Ledger, Reservation
+from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
+from bridge.ledger.tallies import Reservation
 from bridge.providers.provider import Provider, ProviderStatus
 from bridge.records.jobs import JobBook, Repeat, owner_of
-from bridge.records.runlog import RequestLog
 from bridge.settings import Settings
 from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 
@@ -57,7 +57,6 @@ class Engine:
         providers: Mapping[str, Provider],
         ledger: Ledger,
         prices: PriceTable,
-        log: RequestLog,
         jobs: JobBook,
         audit: AuditLike,
         schemas: SchemaChecker,
@@ -77,7 +76,6 @@ class Engine:
         self._ledger = ledger
         self._prices = prices
         self._charges = Charges(prices, ledger, settings)
-        self._log = log
         self._audit = audit
         self._schemas = schemas
         self._current_key = current_key
@@ -131,7 +129,9 @@ class Engine:
         try:
             return self._submit(key, request, stream=stream, keep=keep, repeat=repeat)
         except BridgeError as error:
-            self._log_line(self._refused(key, request, error.problem, stream=stream))
+            line = self._refused(key, request, error.problem, stream=stream)
+            self._ledger.note(line)
+            self._announce(line)
             raise
 
     def _submit(self, key: Key, request: GenerationRequest, *, stream: bool, keep: bool, repeat: Repeat | None) -> Run:
@@ -234,18 +234,19 @@ class Engine:
     # --- the end of a run ----------------------------------------------------------------------------
 
     def _close_run(self, run: Run, end: Completed | Failed) -> Finished:
-        """Charge, log, settle, in this order: what is settled is in the log, also after a crash. Then keep the
-        answer of a job: whoever can get it has paid for it."""
+        """Charge and settle: the line of the log is the settlement. Then keep the answer of a job: whoever can get
+        it has paid for it."""
         charge = self._charges.of(run, end)
         finished = Finished(end.answer if isinstance(end, Completed) else end.problem, charge, round(1000 * run.age_s))
-        self._log_line(self._record(run, finished))
+        line = self._record(run, finished)
         try:
-            if not self._reached_the_cli(run):
-                self._ledger.release(run.reservation, tried=True)
+            if self._reached_the_cli(run):
+                self._ledger.settle(line)
             else:
-                self._ledger.settle(run.reservation, charge, error=isinstance(finished.result, Problem))
+                self._ledger.release(run.reservation, line)
         except BridgeError as error:
             finished = Finished(error.problem, charge, finished.duration_ms)
+        self._announce(line)
         self.jobs.finish(run, finished)
         self.runs.pop(run.id, None)
         return finished
@@ -267,14 +268,9 @@ class Engine:
         price = self._prices.price_of(run.request.provider, run.request.model)
         return second_attempt(run.request, end.problem, run.reservation, self._charges.of(run, end), price, ceiling)
 
-    def _log_line(self, record: RunRecord) -> None:
-        """Write a line of the request log. Trouble with it fails no request: the ledger is what counts."""
-        try:
-            self._log.write(record)
-        except BridgeError as error:
-            log.warning("the log line of %s could not be written: %s", record.id, error.message)
+    def _announce(self, line: RunRecord) -> None:
         for observe in self.observers:
-            observe(record)
+            observe(line)
 
     def _record(self, run: Run, finished: Finished) -> RunRecord:
         line = log_line(run.id, run.started_at, run.key_name, run.request, finished.result, finished.charge)

@@ -12,7 +12,7 @@ import msgspec
 from bridge.engine.run import Run, without_prompts
 from bridge.errors import BridgeError
 from bridge.keys.keys import Key
-from bridge.ledger.ledger import Reservation
+from bridge.ledger.tallies import Reservation
 from bridge.records.jobs import Job, JobBook, Repeat, interrupted, owner_of
 from bridge.types import Finished, GenerationRequest
 

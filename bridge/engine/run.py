@@ -14,7 +14,7 @@ from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
 from bridge.engine.answer import Attempt, StopFilter, with_output
 from bridge.errors import BridgeError, Problem
-from bridge.ledger.ledger import Reservation
+from bridge.ledger.tallies import Reservation
 from bridge.providers.provider import Conversation, Provider
 from bridge.providers.tokens import estimate
 from bridge.records.jobs import Repeat

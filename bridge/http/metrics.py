@@ -130,7 +130,7 @@ class Metrics:
         )
         self.registry.register(_Now(service))
         service.observers.append(self.observe)
-        service.ledger.watch_commits(self.commit_seconds.observe)
+        service.tallies.journal.on_commit = self.commit_seconds.observe
 
     def observe(self, record: RunRecord) -> None:
         """Count one line of the request log."""
@@ -210,7 +210,12 @@ class _Now(Collector):
         yield _gauge("reserved_usd", "Dollars held by running requests.", [], {"": reserved["costUsd"]})
         yield _gauge("reserved_tokens", "Tokens held by running requests.", [], {"": reserved["tokens"]})
         yield _gauge("ledger_open", "1 while the ledger can be written.", [], {"": int(ledger.open_for_business)})
-        yield _gauge("ledger_journal_bytes", "Size of usage.jsonl.", [], {"": ledger.journal_bytes})
+        yield _gauge(
+            "ledger_journal_bytes",
+            "Bytes written since the last snapshot of the ledger.",
+            [],
+            {"": self._service.tallies.journal.bytes},
+        )
 
 
 def _engine(engine: Engine) -> Iterator[Metric]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any
 
 from bridge.clock import iso
-from bridge.ledger.tallies import Counts, Tallies, Tally, Totals
-from bridge.limits import Caps, Limit, Moment, Span, Window, dollars, summed
+from bridge.ledger.tallies import Counts, Tally
+from bridge.limits import Caps, Limit, Moment, Window, dollars, summed
 
 _NOTHING = Counts()
 
@@ -16,8 +16,8 @@ _NOTHING = Counts()
 def usage(tally: Tally, now: Moment) -> dict[str, Any]:
     """What a key used in each window, `reserved` and `lastUsedAt`."""
     return {
-        **{span.window.field: _window(tally, span) for span in now.spans.values()},
-        "reserved": _totals(tally.held()),
+        **{span.window.field: _window(tally.used(span)) for span in now.spans.values()},
+        "reserved": _three(tally.held()),
         "lastUsedAt": iso(tally.last_used_at) if tally.last_used_at else None,
     }
 
@@ -32,27 +32,26 @@ def remaining(caps: Caps, tally: Tally, now: Moment) -> list[tuple[Limit, Window
     return left
 
 
-def history(tallies: Tallies, days: int) -> list[dict[str, Any]]:
+def history(tallies: Mapping[str, Tally], days: int) -> list[dict[str, Any]]:
     """One row per day and key that used something, of the last `days` days on which anything was used;
     oldest first. An admin's resets do not show here."""
-    by_name = tallies.by_name
-    every = sorted({day for tally in by_name.values() for day in tally.days})
+    every = sorted({day for tally in tallies.values() for day in tally.days})
     return [
-        {"day": day, "key": name, **row(by_name[name].days[day])}
+        {"day": day, "key": name, **row(tallies[name].days[day])}
         for day in every[max(0, len(every) - days) :]
-        for name in sorted(by_name)
-        if day in by_name[name].days
+        for name in sorted(tallies)
+        if day in tallies[name].days
     ]
 
 
-def daily(tallies: Tallies, today: str, days: int, most: int, only: str | None = None) -> dict[str, Any]:
+def daily(tallies: Mapping[str, Tally], today: str, days: int, most: int, only: str | None = None) -> dict[str, Any]:
     """Columns for a chart: the last `days` calendar days up to `today`, and for each of the `most` keys that
     cost most in them (or for `only` one key) what it used on each. All others together are the key None."""
     end = date.fromisoformat(today)
     every = [(end - timedelta(days=back)).isoformat() for back in range(days - 1, -1, -1)]
     used = {
         name: [tally.days.get(day, _NOTHING) for day in every]
-        for name, tally in tallies.by_name.items()
+        for name, tally in tallies.items()
         if (only is None or name == only) and any(day in tally.days for day in every)
     }
     ranked = sorted(used, key=lambda name: (-sum(counts.cost_micro for counts in used[name]), name))
@@ -97,14 +96,12 @@ def nearest_cap(caps: Caps, tally: Tally, now: Moment) -> dict[str, Any] | None:
     return max(found, key=lambda row: row["share"], default=None)
 
 
-def totals(tallies: Tallies, now: Moment) -> dict[str, Any]:
+def totals(tallies: Mapping[str, Tally], now: Moment) -> dict[str, Any]:
     """All keys together: each window as booked, resets aside, and `reserved`."""
-    every = tallies.by_name.values()
-    held = [tally.held() for tally in every]
-    reserved = Totals(*(sum(each.of(what) for each in held) for what in ("requests", "tokens", "cost")))
+    every = tallies.values()
     return {
         **{span.window.field: row(_sum(tally.booked(span.days) for tally in every)) for span in now.spans.values()},
-        "reserved": _totals(reserved),
+        "reserved": _three(_sum(tally.held() for tally in every)),
     }
 
 
@@ -124,14 +121,9 @@ def row(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _window(tally: Tally, span: Span) -> dict[str, Any]:
-    booked = tally.booked(span.days)
-    return {
-        **_totals(tally.used(span)),
-        "errors": booked.errors,
-        "assumedUsd": dollars(booked.assumed_micro),
-    }
+def _window(used: Counts) -> dict[str, Any]:
+    return {**_three(used), "errors": used.errors, "assumedUsd": dollars(used.assumed_micro)}
 
 
-def _totals(totals: Totals) -> dict[str, Any]:
-    return {"requests": totals.requests, "tokens": totals.tokens, "costUsd": dollars(totals.cost_micro)}
+def _three(counts: Counts) -> dict[str, Any]:
+    return {"requests": counts.requests, "tokens": counts.tokens, "costUsd": dollars(counts.cost_micro)}

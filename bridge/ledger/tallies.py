@@ -1,32 +1,43 @@
-"""What each key has used and holds: plain sums, and how they are kept on disk.
+"""What each key has used and holds: its tally, the records that change it, and the seam behind which they are kept.
 
 `apply` is the one place where figures change. The running server and the replay at start both go through it, so
-that they cannot come to different sums. On disk they are the snapshot usage.json, and the journal usage.jsonl of
-what came after it.
+that they cannot come to different sums.
+
+With files, the records are the lines of the request log: the line of a run settles it. usage.json is a snapshot
+of all tallies at a place in logs/.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Set
+import logging
+from collections.abc import Callable, Mapping, Set
+from datetime import tzinfo
+from errno import ESTALE
+from pathlib import Path
+from typing import Any, Protocol
 
 import gevent
 import msgspec
+from gevent.lock import BoundedSemaphore
 
-from bridge.clock import Clock
+from bridge.clock import Clock, day_of, iso
 from bridge.errors import BridgeError, StoreError
-from bridge.limits import Span, spans_of
+from bridge.limits import MICRO, Span, spans_of
 from bridge.store.document import REPAIR_HINT
-from bridge.store.files import unbroken
+from bridge.store.files import storage_failed, unbroken
 from bridge.store.folder import Store
-from bridge.store.journal import Journal, read_forwards, seq_of
-from bridge.types import Charge, Usage
+from bridge.store.journal import DayJournal, Position, day_files, read_forwards
+from bridge.types import RunRecord
 
 KEPT_DAYS = 400
 MINUTE_S = 60.0
-COMPACT_LINES = 20_000
-COMPACT_BYTES = 16 * 2**20
+#: A snapshot is saved after so much of the journal, so that a start has no more to replay.
+SNAPSHOT_LINES = 20_000
+SNAPSHOT_BYTES = 64 * 2**20
 _RETRY_S = 1.0
+
+log = logging.getLogger("bridge")
 
 
 class Reservation(msgspec.Struct, frozen=True, rename="camel"):
@@ -45,16 +56,15 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     output_tokens: int
     cost_micro: int
     requests: int = 1
+    #: the process that runs it: what one has left behind is settled by `recover`
+    owner: str = ""
+    #: the provider's credential that it is to use, where there are several
+    credential: str | None = None
 
     @property
     def tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
-
-    def as_charge(self) -> Charge:
-        """All of it, assumed to have been used."""
-        usage = Usage(input_tokens=self.input_tokens, output_tokens=self.output_tokens)
-        return Charge(usage, self.cost_micro, assumed=True)
 
 
 class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -69,6 +79,11 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
     reasoning_tokens: int = 0
     cost_micro: int = 0
     assumed_micro: int = 0
+
+    def of(self, what: str) -> int:
+        """The figure that a limit on `what` bounds: requests, tokens, or cost in micro-dollars."""
+        figure: int = getattr(self, "cost_micro" if what == "cost" else what)
+        return figure
 
     @property
     def tokens(self) -> int:
@@ -87,34 +102,12 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
         self.cost_micro += other.cost_micro
         self.assumed_micro += other.assumed_micro
 
-
-def counts_of(charge: Charge, *, error: bool) -> Counts:
-    """One run's charge as counts."""
-    usage = charge.usage
-    return Counts(
-        requests=1,
-        errors=int(error),
-        input_tokens=usage.input_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cost_micro=charge.cost_micro,
-        assumed_micro=charge.cost_micro if charge.assumed else 0,
-    )
+    def minus(self, other: Counts) -> Counts:
+        """The difference, in each figure."""
+        return Counts(*(a - b for a, b in zip(_figures(self), _figures(other), strict=True)))
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """The three figures that caps are about; cost in micro-dollars."""
-
-    requests: int = 0
-    tokens: int = 0
-    cost_micro: int = 0
-
-    def of(self, what: str) -> int:
-        """The figure that a limit on `what` bounds: requests, tokens, or cost in micro-dollars."""
-        figure: int = getattr(self, "cost_micro" if what == "cost" else what)
-        return figure
+_figures = msgspec.structs.astuple
 
 
 class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -136,24 +129,21 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
             total.add(self.days[day])
         return total
 
-    def used(self, span: Span) -> Totals:
+    def used(self, span: Span) -> Counts:
         """What counts as used in a window; what is held by open runs is not part of it."""
-        counts, off = self.booked(span.days), self.forgiven.get(span.key, _NOTHING)
-        return Totals(
-            counts.requests - off.requests,
-            counts.tokens - off.tokens,
-            counts.cost_micro - off.cost_micro,
-        )
+        counts, off = self.booked(span.days), self.forgiven.get(span.key)
+        return counts if off is None else counts.minus(off)
 
-    def held(self, span: Span | None = None) -> Totals:
+    def held(self, span: Span | None = None) -> Counts:
         """What open runs hold in a window, or altogether."""
-        requests = tokens = cost = 0
+        total = Counts()
         for each in self.open.values():
             if span is None or each.day in span.days:
-                requests += each.requests
-                tokens += each.tokens
-                cost += each.cost_micro
-        return Totals(requests, tokens, cost)
+                total.requests += each.requests
+                total.input_tokens += each.input_tokens
+                total.output_tokens += each.output_tokens
+                total.cost_micro += each.cost_micro
+        return total
 
     def note_recent(self, run_id: str, at: float) -> None:
         """Count a run for the last minute. The oldest come first, and those that are over are dropped."""
@@ -178,227 +168,392 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
                 del kept[window]
 
 
-_NOTHING = Counts()
+# --- records -------------------------------------------------------------------------------------
 
 
-# --- the records of the journal ------------------------------------------------------------------
-
-
-class Reserve(msgspec.Struct, frozen=True, tag_field="kind", tag="reserve", omit_defaults=True):
+class Reserve(msgspec.Struct, frozen=True, tag_field="kind", tag="reserve"):
     """A run was admitted."""
 
     reservation: Reservation
-    seq: int = 0
 
 
-class Settle(msgspec.Struct, frozen=True, tag_field="kind", tag="settle", omit_defaults=True):
-    """A run has ended and used this."""
+class Settle(RunRecord, frozen=True, tag_field="kind", tag="settle", kw_only=True):
+    """A run has ended and used what its line says. `day` is that of its reservation."""
+
+    day: str
+
+
+class Void(RunRecord, frozen=True, tag_field="kind", tag="void"):
+    """The line of a request that used nothing: it was refused, or never reached a CLI. What it held is free again,
+    and it still counts for the pace if it was admitted."""
+
+
+class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release"):
+    """What a run held is free again, and it was never there: it has no line, and does not count for the pace."""
 
     id: str
     key: str
-    counts: Counts
-    seq: int = 0
 
 
-class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", omit_defaults=True):
-    """A run never reached a CLI: nothing is counted, not even the request. But one that was `tried` counts for
-    the pace."""
-
-    id: str
-    key: str
-    seq: int = 0
-    tried: bool = False
-
-
-class Reset(msgspec.Struct, frozen=True, tag_field="kind", tag="reset", omit_defaults=True):
+class Reset(msgspec.Struct, frozen=True, tag_field="kind", tag="reset"):
     """An admin set what counts as used in the windows of this day to zero."""
 
     key: str
     day: str
-    seq: int = 0
 
 
-class Import(msgspec.Struct, frozen=True, tag_field="kind", tag="import", omit_defaults=True):
+class Import(msgspec.Struct, frozen=True, tag_field="kind", tag="import"):
     """Usage of a day was taken over from another program. A day that has usage already stays as it is."""
 
     key: str
     day: str
     counts: Counts
-    seq: int = 0
 
 
-Record = Reserve | Settle | Release | Reset | Import
+Record = Reserve | Settle | Void | Release | Reset | Import
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
-class Tallies:
-    """All tallies, by key name."""
-
-    def __init__(self, tallies: dict[str, Tally] | None = None) -> None:
-        self.by_name = tallies or {}
-
-    def __getitem__(self, name: str) -> Tally:
-        """The tally of a key; an empty one, which is not kept, where it never used anything."""
-        return self.by_name.get(name) or Tally()
-
-    def open(self) -> Iterator[Reservation]:
-        """Every reservation that is held."""
-        for tally in self.by_name.values():
-            yield from tally.open.values()
-
-    def apply(self, record: Record) -> None:
-        """Change the figures by one record. A second record about the same run changes nothing."""
-        match record:
-            case Reserve(reservation):
-                tally = self._tally(reservation.key_name)
-                tally.open[reservation.id] = reservation
-                tally.note_recent(reservation.id, reservation.at)
-                tally.last_used_at = reservation.at
-            case Settle(id, key, counts):
-                tally = self._tally(key)
-                settled = tally.open.pop(id, None)
-                if settled is not None:
-                    tally.days.setdefault(settled.day, Counts()).add(counts)
-            case Release(id, key, tried=tried):
-                tally = self._tally(key)
-                if tally.open.pop(id, None) is not None and not tried:
-                    tally.recent.pop(id, None)
-            case Reset(key, day):
-                tally = self._tally(key)
-                for span in spans_of(day).values():
-                    tally.forgiven[span.key] = tally.booked(span.days)
-            case Import(key, day, counts):
-                self._tally(key).days.setdefault(day, counts)
-
-    def _tally(self, name: str) -> Tally:
-        return self.by_name.setdefault(name, Tally())
+def decode(line: bytes) -> Record:
+    """The record of a line. Raises msgspec.DecodeError."""
+    return _decoder.decode(line)
 
 
-# --- on disk -------------------------------------------------------------------------------------
+def void(line: RunRecord) -> bytes:
+    """A line that counts nothing, as a record."""
+    return msgspec.json.encode(Void(*msgspec.structs.astuple(line)))
+
+
+def assumed(reservation: Reservation) -> RunRecord:
+    """The line of a run that ended with its process: all that it held counts as used."""
+    return RunRecord(
+        id=reservation.id,
+        timestamp=iso(reservation.at),
+        key_name=reservation.key_name,
+        provider=reservation.provider,
+        model=reservation.model,
+        api="native",
+        status=502,
+        code="cli_failed",
+        error="The bridge stopped in the middle of this request.",
+        input_tokens=reservation.input_tokens,
+        output_tokens=reservation.output_tokens,
+        cost_usd=reservation.cost_micro / MICRO,
+        reserved_usd=reservation.cost_micro / MICRO,
+        assumed=True,
+    )
+
+
+def apply(tallies: dict[str, Tally], record: Record) -> None:
+    """Change the tallies by one record. A second end of the same run changes nothing."""
+    match record:
+        case Reserve(reservation):
+            tally = tallies.setdefault(reservation.key_name, Tally())
+            tally.open[reservation.id] = reservation
+            tally.note_recent(reservation.id, reservation.at)
+            tally.last_used_at = reservation.at
+        case Settle():
+            tally = tallies.setdefault(record.key_name, Tally())
+            if tally.open.pop(record.id, None) is not None:
+                tally.days.setdefault(record.day, Counts()).add(_counts_of(record))
+        case Void():
+            if record.key_name in tallies:
+                tallies[record.key_name].open.pop(record.id, None)
+        case Release(id, key):
+            tally = tallies.setdefault(key, Tally())
+            if tally.open.pop(id, None) is not None:
+                tally.recent.pop(id, None)
+        case Reset(key, day):
+            tally = tallies.setdefault(key, Tally())
+            for span in spans_of(day).values():
+                tally.forgiven[span.key] = tally.booked(span.days)
+        case Import(key, day, counts):
+            tallies.setdefault(key, Tally()).days.setdefault(day, counts)
+
+
+def _counts_of(line: RunRecord) -> Counts:
+    cost_micro = round(line.cost_usd * MICRO)
+    return Counts(
+        requests=1,
+        errors=int(line.code is not None),
+        input_tokens=line.input_tokens,
+        cache_read_tokens=line.cache_read_tokens,
+        cache_write_tokens=line.cache_write_tokens,
+        output_tokens=line.output_tokens,
+        reasoning_tokens=line.reasoning_tokens,
+        cost_micro=cost_micro,
+        assumed_micro=cost_micro if line.assumed else 0,
+    )
+
+
+# --- the seam ------------------------------------------------------------------------------------
+
+
+class Tallies(Protocol):
+    """Where tallies are kept. What a call has changed is durable when it returns.
+
+    Each raises BridgeError storage_failed where that did not work. An end of a run (`settle`, `release`) then
+    counts all the same from now on, and is saved as soon as it can be: the money was spent.
+    """
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last write worked. Where it did not, `admit` raises until one does."""
+
+    def admit(self, key_name: str, decide: Callable[[Tally], Reservation]) -> Reservation:
+        """Hold what `decide` makes of a key's tally, in one step: no two admissions see the same money.
+
+        `decide` is a pure function. Raises what it raises, or storage_failed; then nothing is held.
+        """
+
+    def settle(self, line: RunRecord) -> None:
+        """Put what a run used, by its line of the log, in the place of what it held. A second time does nothing."""
+
+    def release(self, reservation: Reservation, line: RunRecord | None = None) -> None:
+        """Give back all that a run held, the request too. With a line it is in the log, and counts for the pace."""
+
+    def note(self, line: RunRecord) -> None:
+        """Put the line of a request that was refused into the log, soon: it counts nothing. Never raises, and a
+        line may be lost where the disk fails: that is no reason to fail a refusal."""
+
+    def reset(self, key_name: str, day: str) -> None:
+        """Let what a key has used in the windows of a day count as nothing. Its history stays, and what it holds."""
+
+    def take_over(self, key_name: str, day: str, counts: Counts) -> None:
+        """Book a day's usage from elsewhere, unless the key has some on that day already."""
+
+    def recover(self, owner: str) -> None:
+        """Settle what the runs of a process hold that is gone: all of it, as assumed, with a line each."""
+
+    def tally(self, key_name: str) -> Tally:
+        """The tally of a key, to look at; an empty one where it never used anything."""
+
+    def all(self) -> Mapping[str, Tally]:
+        """Every tally by the key's name, to look at."""
+
+    def snapshot(self) -> bytes:
+        """All of them at one moment, for a backup, as usage.json would hold it."""
+
+    def close(self) -> None:
+        """Save what is to be saved. Never raises for the disk: what was confirmed is on it."""
+
+
+# --- with files ----------------------------------------------------------------------------------
 
 
 class Snapshot(msgspec.Struct):
-    """usage.json: the tallies after record `seq`."""
+    """usage.json: the tallies after record `seq`, which ends `offset` bytes into `file` of logs/."""
 
     schema: int = 1
     seq: int = 0
-    accounts: dict[str, Tally] = {}
+    file: str = ""
+    offset: int = 0
+    tallies: dict[str, Tally] = {}
+
+    @property
+    def position(self) -> Position:
+        """Where the records begin that it does not have."""
+        return Position(self.seq, self.file, self.offset)
+
+    def check(self, folder: Path) -> None:
+        """Raise StoreError where the logs in `folder` end before the place of this snapshot."""
+        if self.file:
+            path = folder / self.file
+            if not path.exists():
+                raise StoreError(f"logs/{self.file} is missing.", REPAIR_HINT)
+            if path.stat().st_size < self.offset:
+                raise StoreError(f"logs/{self.file} lacks lines that usage.json has counted.", REPAIR_HINT)
 
 
 class FileTallies:
-    """Tallies whose every change is on the disk before it is confirmed.
+    """Tallies in memory, whose every change is in the journal before it is confirmed.
 
-    Memory is changed first and decides. A write that fails closes the books; each later attempt, once a
-    second at most, then tries to save all of memory, and opens them again when that works.
+    Memory is changed first and decides. A write that fails closes the books: later attempts, one a second at
+    most, write what the journal is owed, and open them again when that works.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        """Read snapshot and journal. Raises StoreError where they cannot be trusted."""
+    def __init__(self, store: Store, clock: Clock, zone: tzinfo) -> None:
+        """Read the snapshot and what came after it. Raises StoreError where they cannot be trusted."""
         self._clock = clock
         self._document = store.document("usage.json")
+        folder = store.folder / "logs"
+        try:
+            snapshot = msgspec.convert(self._document.load() or {}, Snapshot)
+        except msgspec.ValidationError as error:
+            raise StoreError(f"usage.json is damaged: {error}.", REPAIR_HINT) from None
+        snapshot.check(folder)
+        #: the request log; others may append lines that count nothing
+        self.journal = DayJournal(folder, lambda: day_of(clock.now(), zone))
+        snapshot.check(folder)  # what was torn is cut off now
+        self._tallies = snapshot.tallies
+        self.journal.seq = self._replay(snapshot.position)
+        self._saving = BoundedSemaphore(1)
+        self._due = False
+        self._files = (snapshot.file, snapshot.file)
         self._next_try = 0.0
-        self._compacting = False
-        snapshot = self._load()
-        path = store.folder / "usage.jsonl"
-        if snapshot.seq and not path.exists():
-            raise StoreError("usage.jsonl is missing.", REPAIR_HINT)
-        self._journal = Journal(path)
-        self.tallies = Tallies(snapshot.accounts)
-        self._replay(snapshot.seq)
-        self._journal.seq = max(self._journal.seq, snapshot.seq)
+        #: whether memory has confirmed records which no file has any more
+        self._moved = False
 
     @property
-    def open(self) -> bool:
+    def writable(self) -> bool:
         """Whether the last write worked."""
-        return not self._journal.failed
+        return not (self.journal.failed or self._moved)
 
     @property
-    def journal(self) -> Journal:
-        """The journal, to look at."""
-        return self._journal
+    def oldest_file(self) -> str:
+        """The first file of the journal that a replay could need, from the last snapshot or the one before it."""
+        return min(self._files)
 
-    def ensure_open(self) -> None:
-        """After a write has failed, try again. Does not switch greenlets while the books are open.
+    def admit(self, key_name: str, decide: Callable[[Tally], Reservation]) -> Reservation:
+        """See Tallies."""
+        self._ensure_writable()
+        # From here until the record is applied there is no switch to another greenlet.
+        reservation = decide(self.tally(key_name))
+        try:
+            self._write(Reserve(reservation))
+        except BaseException:
+            # The disk failed, or the caller was killed while waiting for it and will never settle.
+            self._append(Release(reservation.id, key_name))
+            raise
+        return reservation
 
-        Raises BridgeError storage_failed where the disk still does not work.
-        """
-        if self._journal.failed:
-            now = self._clock.monotonic()
-            if now < self._next_try:
-                self._journal.refuse_if_failed()
-            self._next_try = now + _RETRY_S
-            unbroken(self.compact)
+    def settle(self, line: RunRecord) -> None:
+        """See Tallies."""
+        held = self.tally(line.key_name).open.get(line.id)
+        if held is not None:
+            self._write(_settlement(line, held))
 
-    def write(self, record: Record) -> None:
-        """Apply a record, at once, and wait until it is on the disk.
+    def release(self, reservation: Reservation, line: RunRecord | None = None) -> None:
+        """See Tallies."""
+        if reservation.id in self.tally(reservation.key_name).open:
+            if line is None:
+                self._write(Release(reservation.id, reservation.key_name))
+            else:
+                self._write(Void(*msgspec.structs.astuple(line)))
 
-        Raises BridgeError storage_failed; the record is then applied all the same and will be part of
-        what is saved next, unless the caller takes it back with `undo`.
-        """
-        self.tallies.apply(record)
-        self.ensure_open()
-        ticket = self._journal.append(msgspec.json.encode(record))
-        if self._journal.lines >= COMPACT_LINES or self._journal.size >= COMPACT_BYTES:
-            self._compact_soon()
-        self._journal.commit(ticket)
+    def note(self, line: RunRecord) -> None:
+        """See Tallies."""
+        try:
+            self._ensure_writable()
+        except BridgeError as error:
+            log.warning("the line of %s could not be written to the log: %s", line.id, error.message)
+        else:
+            self.journal.append(void(line), lazily=True)
 
-    def undo(self, record: Record) -> None:
-        """Apply a record that takes back another whose `write` did not come to its end. Does not wait."""
-        self.tallies.apply(record)
-        if not self._journal.failed:
-            # The write was only no longer waited for, or a snapshot has caught it meanwhile.
-            self._journal.append(msgspec.json.encode(record))
+    def reset(self, key_name: str, day: str) -> None:
+        """See Tallies."""
+        self._write(Reset(key_name, day))
+
+    def take_over(self, key_name: str, day: str, counts: Counts) -> None:
+        """See Tallies."""
+        self._write(Import(key_name, day, counts))
+
+    def recover(self, owner: str) -> None:
+        """See Tallies."""
+        for tally in self._tallies.values():
+            for each in [each for each in tally.open.values() if each.owner == owner]:
+                self._append(_settlement(assumed(each), each))
+        self.journal.sync()
+
+    def tally(self, key_name: str) -> Tally:
+        """See Tallies."""
+        return self._tallies.get(key_name) or Tally()
+
+    def all(self) -> Mapping[str, Tally]:
+        """See Tallies."""
+        return self._tallies
 
     def snapshot(self) -> bytes:
-        """All of memory as usage.json would hold it now, to stand beside an empty journal. Does not switch
-        greenlets, so that it is of one moment."""
-        content = {"schema": self._document.schema, "seq": self._journal.seq, "accounts": self.tallies.by_name}
-        return msgspec.json.encode(content)
+        """See Tallies."""
+        try:
+            tallies, position = self.journal.capture(self._encode)
+        except BridgeError:  # a full disk is no reason for no backup
+            tallies, position = self._encode(), self.journal.position
+        return msgspec.json.encode({"schema": self._document.schema, **_content(tallies, position)})
 
-    def compact(self) -> None:
-        """Save all of memory and begin the journal afresh. Raises BridgeError storage_failed."""
-        self._journal.compact(self._save)
+    def save(self) -> None:
+        """Save a snapshot. Raises BridgeError storage_failed."""
+        with self._saving:
+            tallies, position = self.journal.capture(self._encode)
+            self._document.save(_content(tallies, position))
+            self._files = (self._files[1], position.file)
 
     def close(self) -> None:
-        """Save once more and close the files. Where the disk fails, the journal has what was confirmed."""
-        for step in (self.compact, self._journal.close):
+        """See Tallies."""
+        for step in (self._recover, self.save, self.journal.close):
             with contextlib.suppress(BridgeError):
                 step()
 
-    def _save(self, seq: int) -> None:
-        for tally in self.tallies.by_name.values():
-            tally.prune()
-        self._document.save({"seq": seq, "accounts": self.tallies.by_name})
+    def _append(self, record: Record) -> Any:
+        apply(self._tallies, record)
+        return self.journal.append(msgspec.json.encode(record))
 
-    def _compact_soon(self) -> None:
-        def step() -> None:
-            try:
-                self.compact()
-            except BridgeError:
-                pass  # the journal grows on; or it is closed, and the next write tries again
-            finally:
-                self._compacting = False
-
-        if not self._compacting:
-            self._compacting = True
-            gevent.spawn(step)
-
-    def _load(self) -> Snapshot:
+    def _write(self, record: Record) -> None:
+        """Apply a record, at once, and wait until it is on the disk. Raises BridgeError storage_failed; it is
+        applied all the same then, and owed to the journal."""
+        ticket = self._append(record)
+        if not self._due and self._has_grown():
+            self._due = True
+            gevent.spawn(self._save_quietly)
         try:
-            return msgspec.convert(self._document.load() or {}, Snapshot)
-        except msgspec.ValidationError as error:
-            raise StoreError(f"usage.json is damaged: {error}.", REPAIR_HINT) from None
+            self.journal.commit(ticket)
+        except BridgeError:
+            self._ensure_writable()
 
-    def _replay(self, after: int) -> None:
-        """Apply the records that the snapshot does not have yet."""
-        decoder = msgspec.json.Decoder(Record)
-        name = self._journal.path.name
-        for number, line in enumerate(read_forwards(self._journal.path), start=1):
-            seq = seq_of(line)
-            if number == 1 and seq > after + 1:
-                raise StoreError(f"{name} lacks lines after the snapshot in usage.json.", REPAIR_HINT)
-            if seq <= after:
-                continue
+    def _ensure_writable(self) -> None:
+        """After a write has failed, try again. Does not switch greenlets where none has.
+
+        Raises BridgeError storage_failed where the disk still does not work.
+        """
+        if not self.writable:
+            if self._clock.monotonic() < self._next_try:
+                self.journal.refuse_if_failed()
+                raise storage_failed(OSError(ESTALE, ""))
             try:
-                self.tallies.apply(decoder.decode(line))
+                unbroken(self._recover)
+            except BridgeError:
+                self._next_try = self._clock.monotonic() + _RETRY_S
+                raise
+
+    def _recover(self) -> None:
+        self._moved = self.journal.reopen() or self._moved
+        if self._moved:
+            self.save()
+            self._moved = False
+
+    def _has_grown(self) -> bool:
+        """Whether so much came since the last snapshot that it is time for another; each day begins with one."""
+        journal = self.journal
+        long = journal.lines >= SNAPSHOT_LINES or journal.bytes >= SNAPSHOT_BYTES
+        return long or journal.path.name != self._files[1]
+
+    def _save_quietly(self) -> None:
+        try:
+            self.save()
+        except BridgeError:
+            pass  # the journal grows on, and the next write tries again
+        finally:
+            self._due = False
+
+    def _encode(self) -> msgspec.Raw:
+        for tally in self._tallies.values():
+            tally.prune()
+        return msgspec.Raw(msgspec.json.encode(self._tallies))
+
+    def _replay(self, after: Position) -> int:
+        """Apply the records that the snapshot does not have yet; the number of the last one."""
+        seq = after.seq
+        for seq, line in enumerate(read_forwards(day_files(self.journal.folder), after), start=after.seq + 1):
+            try:
+                apply(self._tallies, decode(line))
             except msgspec.DecodeError as error:
-                raise StoreError(f"{name} is damaged at line {number}: {error}.", REPAIR_HINT) from None
+                raise StoreError(f"The log is damaged at record {seq}: {error}.", REPAIR_HINT) from None
+        return seq
+
+
+def _settlement(line: RunRecord, held: Reservation) -> Settle:
+    return Settle(*msgspec.structs.astuple(line), day=held.day)
+
+
+def _content(tallies: msgspec.Raw, position: Position) -> dict[str, Any]:
+    return {"seq": position.seq, "file": position.file, "offset": position.offset, "tallies": tallies}

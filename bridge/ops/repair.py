@@ -12,15 +12,16 @@ from typing import Any
 
 import msgspec
 
+from bridge.clock import parse_iso
 from bridge.errors import StoreError, StoreLocked
 from bridge.keys.admin import check_state
 from bridge.keys.keys import from_disk
-from bridge.ledger.tallies import Record, Reservation, Reserve, Settle, Snapshot
+from bridge.ledger.tallies import Record, Reservation, Reserve, Settle, Snapshot, Tally, apply, decode
 from bridge.records import jobs
 from bridge.store.document import REPAIR_HINT, Document
 from bridge.store.files import set_aside, sync_folder, write_private
 from bridge.store.folder import Store
-from bridge.store.journal import encode, intact, read_backwards, seq_of
+from bridge.store.journal import day_files, intact, read_backwards, seq_of
 
 
 class Flaw(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ def repair(folder: Path) -> list[str]:
 
 def _examine(folder: Path) -> Iterator[tuple[Flaw, Act | None]]:
     keys, usage = Document(folder / "keys.json"), Document(folder / "usage.json")
-    if keys.absent and usage.absent and not (folder / "usage.jsonl").exists():
+    if keys.absent and usage.absent and not any((folder / "logs").glob("*.jsonl")):
         return  # a folder that nothing was kept in yet
     yield from _examine_document(keys, lambda content: from_disk(content.get("keys", [])), _no_keys)
     yield from _examine_document(Document(folder / "admin.json"), check_state, _no_admin)
@@ -157,21 +158,25 @@ def _examine_job(path: Path) -> Iterator[tuple[Flaw, Act | None]]:
 
 
 def _examine_usage(folder: Path) -> Iterator[tuple[Flaw, Act | None]]:
-    found = examine_usage(folder)
-    if found is None:
+    document, logs = Document(folder / "usage.json"), folder / "logs"
+    snapshot, problem = _load(document, document.path)
+    if snapshot is None:
+        assert problem is not None
+        if problem.hint != REPAIR_HINT:
+            yield Flaw("usage.json", f"{problem.message} {problem.hint}"), None
+            return
+        before, _ = _load(document, document.previous)
+        base, kind = (before, "its previous version and the log since") if before else (None, "the log")
+        fold = _fold(logs, base)
+        if fold is None:
+            yield Flaw("usage.json", f"{problem.message} Put it back from a backup of the data folder."), None
+            return
+        yield Flaw("usage.json", problem.message, f"count again from {kind}"), _act(document, fold)
         return
-    rescue = found.rescue
-    if rescue is None:
-        yield Flaw(found.file, f"{found.problem} Put it back from a backup of the data folder."), None
+    fold = _fold(logs, snapshot)
+    if fold is None or not fold.problem:
         return
-
-    def act() -> str:
-        if rescue.snapshot is not None:
-            replace(folder / "usage.json", rescue.snapshot)
-        replace(folder / "usage.jsonl", rescue.journal)
-        return rescue.report
-
-    yield Flaw(found.file, found.problem, "keep every line that is whole"), act
+    yield Flaw("logs", fold.problem, "count what can still be read"), _act(document, fold)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -184,76 +189,123 @@ def replace(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-# --- damaged usage files -------------------------------------------------------------------------
+# --- counting again ------------------------------------------------------------------------------
 
 
-class Rescue(msgspec.Struct, frozen=True):
-    """New content for usage.jsonl, and for usage.json where that is to be replaced too."""
+class _Fold(msgspec.Struct):
+    """What the log makes of a snapshot, or of nothing, passing over what cannot be read."""
 
-    journal: bytes
-    snapshot: bytes | None
-    report: str
+    snapshot: Snapshot
+    #: records that are missing or damaged
+    lost: int = 0
+    #: a file or an end of one that the snapshot has seen, and that is not there
+    missing: str = ""
+    #: the first day that was read, where there was no snapshot to begin with and earlier ones are gone
+    since: str = ""
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the log behind the snapshot; empty where nothing is."""
+        return self.missing or (f"{self.lost} records of the log are damaged or missing." if self.lost else "")
 
-class Damage(msgspec.Struct, frozen=True):
-    """What is wrong, and what can be saved; None where a person has to decide."""
-
-    file: str
-    problem: str
-    rescue: Rescue | None
-
-
-class _Lines(msgspec.Struct):
-    """The whole lines of a journal, and how many others there are; a torn last one is neither."""
-
-    good: list[bytes]
-    bad: int = 0
-
-
-def examine_usage(folder: Path) -> Damage | None:
-    """What is wrong with usage.json and usage.jsonl; None where nothing is. Raises OSError."""
-    document, journal = Document(folder / "usage.json"), folder / "usage.jsonl"
-    lines = _whole_lines(journal)
-    snapshot, problem = _load(document, document.path)
-    if snapshot is None:
-        assert problem is not None
-        rescue = None if problem.hint != REPAIR_HINT else _from_previous(document, journal, lines)
-        return Damage("usage.json", problem.message, rescue)
-    if lines is None:
-        if not snapshot.seq:
-            return None
-        report = "usage.jsonl was missing; usage since the last snapshot is lost. The request log has it still."
-        return Damage("usage.jsonl", "usage.jsonl is missing.", Rescue(b"", None, report))
-    lost = max(lines.bad, _gap(lines.good, snapshot.seq))
-    if not lost:
-        return None  # a torn end is cut off at the next start
-    data, invented = _renumber(lines.good, snapshot)
-    report = (
-        f"usage.jsonl had {lost} lines that cannot be read; the other {len(lines.good)} were kept. "
-        "A run whose end was among them is charged what it had reserved."
-    )
-    if invented:
-        report += f" {invented} charges without their reservation were booked on the day beside them."
-    return Damage("usage.jsonl", f"usage.jsonl has {lost} damaged or missing lines.", Rescue(data, None, report))
+    @property
+    def report(self) -> str:
+        """What was done, and what could not be seen."""
+        said = ["The usage was counted again from the log."]
+        if self.since:
+            said.append(f"What was used before {self.since} is not in it, nor what was reset before.")
+        if self.missing:
+            said.append(f"{self.missing} What was used there since the last snapshot is not counted.")
+        if self.lost:
+            said.append(
+                f"{self.lost} records cannot be read: a run whose end was among them is charged what it had reserved."
+            )
+        return " ".join(said)
 
 
-def _from_previous(document: Document, journal: Path, lines: _Lines | None) -> Rescue | None:
-    """The previous snapshot and all lines since, if not one of them is missing."""
-    snapshot, _ = _load(document, document.previous)
-    older = _whole_lines(journal.with_name(journal.name + ".previous"))
-    if snapshot is None and document.previous.exists():
+def _fold(logs: Path, base: Snapshot | None) -> _Fold | None:
+    """Count on from a snapshot, or from nothing. None where there is nothing to count. Raises OSError."""
+    files = day_files(logs) if logs.is_dir() else []
+    if base is None and not files:
         return None
-    base = snapshot or Snapshot()
-    every = {seq_of(line): line for part in (older, lines) if part for line in part.good}
-    since = [every[seq] for seq in sorted(every) if seq > base.seq]
-    if (lines and lines.bad) or _gap(since, base.seq) or not (since or snapshot):
+    fold = _Fold(base or Snapshot())
+    now = fold.snapshot
+    try:
+        now.check(logs)
+    except StoreError as error:
+        fold.missing = error.message
+    begin = now.position
+    first, bad = base is None, 0
+    for path in files:
+        if path.name < begin.file:
+            continue
+        offset = begin.offset if path.name == begin.file else 0
+        for line, end in _ended_lines(path, offset, last=path == files[-1]):
+            now.file, now.offset = path.name, end
+            record = _record(line)
+            if record is None:
+                bad += 1
+                continue
+            seq = seq_of(line)
+            if first:
+                first, now.seq = False, seq - 1
+                fold.since = path.stem if seq > 1 else ""
+            if seq <= now.seq:
+                bad += 1  # of another journal
+                continue
+            fold.lost += max(bad, seq - now.seq - 1)
+            now.seq, bad = seq, 0
+            if isinstance(record, Settle) and record.id not in now.tallies.get(record.key_name, Tally()).open:
+                # Its reservation is among what was lost; what it used is known all the same.
+                apply(now.tallies, Reserve(_nothing(record)))
+            apply(now.tallies, record)
+    fold.lost += bad
+    try:
+        now.check(logs)
+    except StoreError:
+        # Nothing came after what is missing: the next record does.
+        now.file = files[-1].name if files else ""
+        now.offset = max((end for _, end in _ended_lines(files[-1], 0, last=True)), default=0) if files else 0
+    return fold
+
+
+def _ended_lines(path: Path, offset: int, *, last: bool) -> Iterator[tuple[bytes, int]]:
+    """The lines of a file behind `offset`, each with the place of its end. A torn end of the last file, which the
+    next start cuts off, is none."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        before: tuple[bytes, int] | None = None
+        for ended in file:
+            if before is not None:
+                yield before
+            offset += len(ended)
+            before = ended.rstrip(b"\n"), offset
+        if before is not None and not (last and not (ended.endswith(b"\n") and intact(before[0]))):
+            yield before
+
+
+def _record(line: bytes) -> Record | None:
+    if not intact(line):
         return None
-    data = document.previous.read_bytes() if snapshot else b'{"schema": 1}\n'
-    report = (
-        "usage.json was replaced by its previous version and all that the journals have since then; "
-        "please compare the usage of the keys with the request log."
-    )
-    return Rescue(b"".join(line + b"\n" for line in since), data, report)
+    try:
+        return decode(line)
+    except msgspec.DecodeError:
+        return None
+
+
+def _nothing(line: Settle) -> Reservation:
+    """A reservation for a run whose own is not known any more."""
+    at = parse_iso(line.timestamp)
+    return Reservation(line.id, line.key_name, line.provider, line.model, at, line.day, 0, 0, 0)
+
+
+def _act(document: Document, fold: _Fold) -> Act:
+    def act() -> str:
+        data = msgspec.json.format(msgspec.json.encode(fold.snapshot), indent=1)
+        replace(document.path, data + b"\n")
+        return fold.report
+
+    return act
 
 
 def _load(document: Document, path: Path) -> tuple[Snapshot | None, StoreError | None]:
@@ -265,76 +317,3 @@ def _load(document: Document, path: Path) -> tuple[Snapshot | None, StoreError |
         return None, error
     except msgspec.ValidationError as error:
         return None, StoreError(f"usage.json is damaged: {error}.", REPAIR_HINT)
-
-
-def _whole_lines(path: Path) -> _Lines | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    *ended, rest = data.split(b"\n")
-    if not rest and ended and not intact(ended[-1]):
-        ended.pop()
-    good = [line for line in ended if _whole(line)]
-    return _Lines(good, len(ended) - len(good))
-
-
-_decoder = msgspec.json.Decoder(Record)
-
-
-def _whole(line: bytes) -> bool:
-    if not intact(line):
-        return False
-    try:
-        _decoder.decode(line)
-    except msgspec.DecodeError:
-        return False
-    return True
-
-
-def _gap(lines: list[bytes], after: int) -> int:
-    """How many numbers are missing between the snapshot's and the last, or among those of the lines."""
-    seqs = [seq_of(line) for line in lines]
-    if not seqs:
-        return 0
-    return max(0, seqs[0] - after - 1) + seqs[-1] - seqs[0] + 1 - len(seqs)
-
-
-def _renumber(lines: list[bytes], snapshot: Snapshot) -> tuple[bytes, int]:
-    """The records after the snapshot, numbered anew, and how many reservations had to be made up.
-
-    A charge is worthless without its reservation, which says what day it is for: if that was in a
-    lost line, an empty one of the day of the line before it takes its place.
-    """
-    known = {run_id for account in snapshot.accounts.values() for run_id in account.open}
-    given: list[Record] = [_decoder.decode(line) for line in lines if seq_of(line) > snapshot.seq]
-    reservations = [record.reservation for record in given if isinstance(record, Reserve)]
-    known.update(each.id for each in reservations)
-    beside = next(iter(reservations), None)
-    records: list[Record] = []
-    invented = 0
-    for record in given:
-        if isinstance(record, Reserve):
-            beside = record.reservation
-        elif isinstance(record, Settle) and record.id not in known and beside is not None:
-            known.add(record.id)
-            invented += 1
-            records.append(Reserve(_empty(record, beside)))
-        records.append(record)
-    bodies = (msgspec.json.encode(msgspec.structs.replace(record, seq=0)) for record in records)
-    data = b"".join(encode(seq, body) for seq, body in enumerate(bodies, start=snapshot.seq + 1))
-    return data, invented
-
-
-def _empty(settle: Settle, beside: Reservation) -> Reservation:
-    return Reservation(
-        id=settle.id,
-        key_name=settle.key,
-        provider=beside.provider,
-        model=beside.model,
-        at=beside.at,
-        day=beside.day,
-        input_tokens=0,
-        output_tokens=0,
-        cost_micro=0,
-    )

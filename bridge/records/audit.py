@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bridge.clock import Clock, iso
-from bridge.store.journal import LogFile, intact, read_backwards
+from bridge.errors import BridgeError
+from bridge.store.journal import Journal, intact, read_backwards
 
 
 class Audit:
@@ -16,7 +18,7 @@ class Audit:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Raises StoreError where the file cannot be opened."""
-        self._file = LogFile(path)
+        self._file = Journal(path)
         self._clock = clock
 
     def write(
@@ -56,5 +58,6 @@ class Audit:
         return found, None
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Never raises for the disk: those who wrote were told."""
+        with contextlib.suppress(BridgeError):
+            self._file.close()

@@ -1,13 +1,15 @@
-"""The request log: one line per run, one file per day in logs/.
+"""The request log: the ledger's journal in logs/, read by people.
 
-A run's line is on the disk before the ledger settles it: what is settled is in the log.
+The line of a run settles it, so log and ledger cannot differ. Between the lines lie records that no reader of the
+log wants, such as reservations. Lines of another program lie beside the journal, in `DAY.imported.jsonl`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,20 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock, day_of, iso, parse_iso
-from bridge.errors import StoreError
-from bridge.limits import MICRO
-from bridge.store.files import private_folder
-from bridge.store.journal import LINES_A_TURN, LogFile, intact, read_backwards
-from bridge.types import Charge, RunRecord, Usage
+from bridge.errors import BridgeError, StoreError
+from bridge.ledger.tallies import void
+from bridge.limits import spans_of
+from bridge.store.journal import LINES_A_TURN, DayJournal, Journal, intact, read_backwards
+from bridge.types import RunRecord
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl")
+_FILE = re.compile(r"\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
+#: How a record goes on, behind its number, that is a line of the log.
+_LINES = (b',"kind":"settle"', b',"kind":"void"')
+#: Fields of a record that are none of its line.
+_NOT_SHOWN = ("seq", "crc", "kind", "day")
+#: A clock that jumps further ahead than this between two rounds of pruning is not believed for as long.
+_JUMP_S = 86400.0
+
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
 _SEARCHED = ("id", "requestId", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
@@ -62,29 +71,17 @@ class Filter(msgspec.Struct, frozen=True):
         )
 
 
-class RequestLog:
-    """Every run that was tried, whatever came of it. `damaged` counts lines that had to be skipped."""
+class RunLog:
+    """Every run that was tried, whatever came of it."""
 
-    def __init__(self, folder: Path, clock: Clock, zone: tzinfo) -> None:
-        """Raises StoreError where the folder cannot be used."""
-        try:
-            private_folder(folder)
-        except OSError as error:
-            raise StoreError(f"The log folder cannot be used ({error.strerror}).", "Check the data folder.") from None
-        self.damaged = 0
-        self._folder = folder
+    def __init__(self, journal: DayJournal, clock: Clock, zone: tzinfo) -> None:
+        self.journal = journal
+        self._folder = journal.folder
         self._clock = clock
         self._zone = zone
-        self._file: LogFile | None = None
-
-    def write(self, record: RunRecord) -> None:
-        """Add a line; on the disk when this returns. Raises BridgeError storage_failed."""
-        path = self._folder / f"{day_of(self._clock.now(), self._zone)}.jsonl"
-        if self._file is None or self._file.path != path:
-            previous, self._file = self._file, LogFile.create(path)
-            if previous is not None:
-                previous.close()
-        self._file.write(msgspec.json.encode(record))
+        #: wall time and monotonic time at the last round of pruning, and until when (monotonic) none is believed
+        self._pruned_at = (clock.now(), clock.monotonic())
+        self._doubtful_until = -math.inf
 
     def add_old(self, records: Iterable[RunRecord]) -> int:
         """Add lines of earlier days, from another program, each to the file of its own day; how many were added.
@@ -96,18 +93,19 @@ class RequestLog:
             by_day.setdefault(day_of(parse_iso(record.timestamp), self._zone), []).append(record)
         added = 0
         for day, lines in sorted(by_day.items()):
-            path = self._folder / f"{day}.jsonl"
+            path = self._folder / f"{day}.imported.jsonl"
             known = {line["id"] for line in self._lines_with({line.id for line in lines}, [path])}
             fresh = [line for line in lines if line.id not in known]
-            if self._file is not None and self._file.path == path:
-                file = self._file
-            else:
-                file = LogFile.create(path)
+            try:
+                file = Journal(path)
+            except StoreError as error:
+                raise BridgeError("storage_failed", error.message, error.hint, retry_after=5) from error
             try:
                 for line in fresh:
-                    file.write(msgspec.json.encode(line))
+                    file.append(void(line))
+                file.sync()
             finally:
-                if file is not self._file:
+                with contextlib.suppress(BridgeError):
                     file.close()
             added += len(fresh)
         return added
@@ -130,7 +128,7 @@ class RequestLog:
         `prompt_characters`, prompts are cut to so many."""
         wanted = Filter(key, provider, None if status is None else str(status), text, since, until)
         found: list[dict[str, Any]] = []
-        for line in self._newest_first(before, self._days(wanted), wanted.marks()):
+        for line in self._newest_first(before, self._files(wanted), wanted.marks()):
             if wanted.takes(line):
                 if len(found) == limit:
                     return found, found[-1]["id"]
@@ -141,60 +139,67 @@ class RequestLog:
         """The last lines, newest first, up to either bound (or one line beyond it). Lines that another version
         wrote with other fields are left out, like damaged ones."""
         decoder = msgspec.json.Decoder(RunRecord)
-        for path in reversed(self._days()):
+        for path in reversed(self._files()):
             for raw in read_backwards(path):
                 if most_lines <= 0 or most_bytes <= 0:
                     return
-                most_lines, most_bytes = most_lines - 1, most_bytes - len(raw)
-                with contextlib.suppress(msgspec.DecodeError):
-                    if intact(raw):
+                most_lines, most_bytes = most_lines - _is_line(raw), most_bytes - len(raw)
+                if _is_line(raw) and intact(raw):
+                    with contextlib.suppress(msgspec.DecodeError):
                         yield decoder.decode(raw)
 
     def find(self, run_id: str) -> dict[str, Any] | None:
         """The line of a run."""
-        return next(self._lines_with({run_id}, self._days()), None)
-
-    def known_charges(self, run_ids: Collection[str], days: int = 3) -> dict[str, Charge]:
-        """What the runs of these ids were charged, as far as the last `days` files have them."""
-        lines = self._lines_with(set(run_ids), self._days()[-days:])
-        return {line["id"]: _charge(line) for line in lines}
+        return next(self._lines_with({run_id}, self._files()), None)
 
     def iterate(self, wanted: Filter | None = None) -> Iterator[dict[str, Any]]:
         """All lines that are wanted, oldest first, for an export. Reads one line at a time."""
         wanted = wanted or Filter()
         marks = wanted.marks()
-        for path in self._days(wanted):
+        for path in self._files(wanted):
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 for number, ended in enumerate(file):
                     if number % LINES_A_TURN == 0:
                         gevent.sleep(0)
-                    line = self._decode(ended.rstrip(b"\n")) if _has_marks(ended, marks) else None
+                    wants = _is_line(ended) and _has_marks(ended, marks)
+                    line = _decode(ended.rstrip(b"\n")) if wants else None
                     if line is not None and wanted.takes(line):
                         yield line
 
-    def prune(self, retention_days: int) -> list[str]:
-        """Remove the files of days that are more than `retention_days` ago; the days removed."""
+    def prune(self, retention_days: int, oldest_needed: str) -> list[str]:
+        """Remove the files of days that are more than `retention_days` ago; the names of those removed.
+
+        What the caps of this day and month can be counted from stays, and the files from `oldest_needed` on, which
+        a replay may need. After a clock has jumped ahead, nothing is removed for a day.
+        """
+        if self._clock_jumped():
+            return []
         today = date.fromisoformat(day_of(self._clock.now(), self._zone))
-        oldest = (today - timedelta(days=min(retention_days, today.toordinal() - 1))).isoformat()
-        gone = [path for path in self._days() if path.stem < oldest]
+        first = today - timedelta(days=min(retention_days, today.toordinal() - 1))
+        running = min(day for span in spans_of(today.isoformat()).values() for day in span.days)
+        oldest = min(first.isoformat(), running, oldest_needed)
+        gone = [path for path in self._files() if path.name < oldest]
         for path in gone:
             path.unlink(missing_ok=True)
-        return [path.stem for path in gone]
+        return [path.name for path in gone]
 
-    def close(self) -> None:
-        """Close the file of the day."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _clock_jumped(self) -> bool:
+        wall, counter = self._pruned_at
+        self._pruned_at = now, elapsed = self._clock.now(), self._clock.monotonic()
+        if (now - wall) - (elapsed - counter) > _JUMP_S:
+            self._doubtful_until = elapsed + _JUMP_S
+        return elapsed < self._doubtful_until
 
-    def _days(self, wanted: Filter | None = None) -> list[Path]:
-        """The day files that can have what is wanted, oldest first."""
-        paths = sorted(path for path in self._folder.iterdir() if _DAY.fullmatch(path.name))
+    def _files(self, wanted: Filter | None = None) -> list[Path]:
+        """The files that can have what is wanted, oldest first; all that was noted is in them."""
+        with contextlib.suppress(BridgeError):
+            self.journal.sync()
+        paths = sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
         if wanted is not None and wanted.since is not None:
             # A line lies in the file of the day on which its run ended, at or after its timestamp.
             # None can be later than today, and the last day of all time has no name in every zone.
             first = day_of(min(wanted.since, self._clock.now()), self._zone)
-            paths = [path for path in paths if path.stem >= first]
+            paths = [path for path in paths if path.name >= first]
         return paths
 
     def _newest_first(self, before: str | None, paths: list[Path], marks: list[bytes]) -> Iterator[dict[str, Any]]:
@@ -203,9 +208,9 @@ class RequestLog:
             for raw in read_backwards(path):
                 if mark is not None:
                     # Not decoded until the place is found: this is the way through the pages before.
-                    if mark in raw and (line := self._decode(raw)) and line["id"] == before:
+                    if mark in raw and (line := _decode(raw)) and line["id"] == before:
                         mark = None
-                elif _has_marks(raw, marks) and (line := self._decode(raw)):
+                elif _is_line(raw) and _has_marks(raw, marks) and (line := _decode(raw)):
                     yield line
 
     def _lines_with(self, run_ids: set[str], paths: list[Path]) -> Iterator[dict[str, Any]]:
@@ -215,19 +220,22 @@ class RequestLog:
                 if not marks:
                     return
                 for mark in [mark for mark in marks if mark in raw]:
-                    line = self._decode(raw)
+                    line = _decode(raw)
                     if line is not None and line["id"] == marks[mark]:
                         del marks[mark]
                         yield line
 
-    def _decode(self, raw: bytes) -> dict[str, Any] | None:
-        """A line as it was given, or None for a damaged one: one bad line must not hide all others."""
-        if not intact(raw):
-            self.damaged += 1
-            return None
-        line: dict[str, Any] = msgspec.json.decode(raw)
-        del line["seq"], line["crc"]
-        return line
+
+def _is_line(raw: bytes) -> bool:
+    return raw.startswith(_LINES, raw.find(b",", 0, 32))
+
+
+def _decode(raw: bytes) -> dict[str, Any] | None:
+    """A line as it was given; None for another record, and for a damaged line: one must not hide all others."""
+    if not (_is_line(raw) and intact(raw)):
+        return None
+    record: dict[str, Any] = msgspec.json.decode(raw)
+    return {name: value for name, value in record.items() if name not in _NOT_SHOWN}
 
 
 def _cut(line: dict[str, Any], characters: int) -> dict[str, Any]:
@@ -256,14 +264,3 @@ def _has_status(line: dict[str, Any], status: str) -> bool:
 
 def _has_text(line: dict[str, Any], text: str) -> bool:
     return any(text in value.lower() for field in _SEARCHED if isinstance(value := line.get(field), str))
-
-
-def _charge(line: dict[str, Any]) -> Charge:
-    usage = Usage(
-        input_tokens=line["inputTokens"],
-        cache_read_tokens=line["cacheReadTokens"],
-        cache_write_tokens=line["cacheWriteTokens"],
-        output_tokens=line["outputTokens"],
-        reasoning_tokens=line["reasoningTokens"],
-    )
-    return Charge(usage, round(line["costUsd"] * MICRO), assumed=line["assumed"])

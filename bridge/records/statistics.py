@@ -16,7 +16,7 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock, iso, parse_iso
-from bridge.records.runlog import RequestLog
+from bridge.records.runlog import RunLog
 from bridge.store.journal import LINES_A_TURN
 from bridge.types import RunRecord
 
@@ -94,7 +94,7 @@ class Statistics:
         self._count(record)
         self._remember(record)
 
-    def fill(self, log_: RequestLog) -> None:
+    def fill(self, log_: RunLog) -> None:
         """Count what the log has from before this start. Reads it in the background, newest first, and never
         raises: figures for people must not keep the service from starting."""
         began = self._since

@@ -16,7 +16,7 @@ from bridge.keys.keys import KeyBook
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.tallies import Counts
 from bridge.limits import MICRO, Limits, WrongLimit
-from bridge.records.runlog import RequestLog
+from bridge.records.runlog import RunLog
 from bridge.types import RunRecord
 
 #: What the lines that were taken over have as their API.
@@ -87,7 +87,7 @@ def take_over(
     *,
     keys: KeyBook,
     ledger: Ledger,
-    log: RequestLog,
+    log: RunLog,
     oldest_line: str,
     kept: Callable[[str], str | None],
 ) -> Result:

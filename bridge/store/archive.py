@@ -30,7 +30,7 @@ from bridge.store.files import open_private, sync_folder, write_all
 FORMAT = 1
 MANIFEST = "manifest.json"
 #: What is taken along, and all that a restore accepts: a plain name, or the log of a day.
-NAME = re.compile(r"[a-z]+\.jsonl?|logs/\d{4}-\d{2}-\d{2}\.jsonl")
+NAME = re.compile(r"[a-z]+\.jsonl?|logs/\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
 
 _CHUNK = 1 << 20
 _MOST_MANIFEST_BYTES = 16 * 2**20
@@ -77,9 +77,9 @@ def save(path: Path, folder: Path, usage: bytes | None, made_at: str) -> Manifes
 def write(target: IO[bytes], folder: Path, usage: bytes | None, made_at: str) -> Manifest:
     """Write a backup of a data folder. Raises StoreError and OSError.
 
-    Where a server has the folder, `usage` is the ledger's own snapshot, taken before: what it has settled is in
-    the logs that are read now, and what ends meanwhile is found there when the backup is opened, as after a
-    crash. None: nobody has the folder, so its files are of one moment.
+    Where a server has the folder, `usage` is the ledger's own snapshot, taken before: the logs that are read now
+    reach at least to its place, and what they have beyond it is counted when the backup is opened, as after a
+    crash. None: no server has the folder, so its files are of one moment.
     """
     files: dict[str, Entry] = {}
     with (
@@ -88,7 +88,6 @@ def write(target: IO[bytes], folder: Path, usage: bytes | None, made_at: str) ->
     ):
         if usage is not None:
             _add(tar, files, "usage.json", io.BytesIO(usage), len(usage))
-            _add(tar, files, "usage.jsonl", io.BytesIO(), 0)
         for name in _names(folder, files.keys()):
             if name == "admin.json":
                 data = _without_secrets(Document(folder / name))

@@ -153,7 +153,7 @@ class Store:
         Without this, a lost usage.json would look like a first start, and every cap would begin anew.
         """
         usage, keys = self.document("usage.json"), self.document("keys.json")
-        if usage.absent and (not keys.absent or (self.folder / "usage.jsonl").exists()):
+        if usage.absent and (not keys.absent or any((self.folder / "logs").glob("*.jsonl"))):
             raise StoreError("usage.json is missing.", REPAIR_HINT)
         if usage.absent:
             usage.save({})

@@ -24,7 +24,6 @@ import pytest
 
 from bridge.ledger.tallies import FileTallies
 from bridge.limits import Limits
-from bridge.records.runlog import RequestLog
 from bridge.service import Service
 from bridge.settings import Settings
 from tests.support import server as servers
@@ -105,7 +104,7 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(tmp_path: Path, chance: r
     assert not left_over(server.data_dir)
 
 
-@pytest.mark.parametrize("step", [(RequestLog, "write"), (FileTallies, "compact")], ids=["log", "ledger"])
+@pytest.mark.parametrize("step", [(FileTallies, "_append"), (FileTallies, "save")], ids=["line", "snapshot"])
 def test_a_kill_during_the_recovery_changes_nothing_of_its_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
 ) -> None:

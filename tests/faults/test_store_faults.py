@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import gevent
 import pytest
@@ -18,11 +17,12 @@ from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
 from bridge.limits import Limits
 from bridge.ops.repair import check, repair
-from bridge.records.runlog import RequestLog
+from bridge.records.runlog import RunLog
 from bridge.store.folder import Store
-from bridge.types import Charge, Usage
-from tests.support.ledger import Desk, FrozenClock, record
+from tests.support.ledger import Desk, record
 
+#: the journal of the day on which a Desk opens
+LOG = "logs/2026-11-20.jsonl"
 BAD = {
     "empty": lambda data: b"",
     "blank": lambda data: b" \n",
@@ -31,7 +31,7 @@ BAD = {
     "zeros": lambda data: bytes(len(data)),
     "another type": lambda data: b"[1, 2]\n",
     "wrong version": lambda data: data.replace(b'"schema": 1', b'"schema": 99'),
-    "wrong fields": lambda data: b'{"schema": 1, "keys": [{"a": 1}], "accounts": [1], "epoch": "no", "seq": "x"}',
+    "wrong fields": lambda data: b'{"schema": 1, "keys": [{"a": 1}], "tallies": [1], "epoch": "no", "seq": "x"}',
 }
 
 
@@ -73,16 +73,16 @@ def test_a_damaged_document_never_opens_the_service(desk, name, damage):
 def test_a_damaged_journal_never_opens_the_service(desk, damage):
     desk.spend()
     desk.store.close()
-    path = desk.folder / "usage.jsonl"
+    path = desk.folder / LOG
     lines = path.read_bytes().splitlines(keepends=True)
     middle = {"garbage in the middle": [b"\xff\xfe garbage\n"], "a line less": []}
     path.write_bytes(b"".join(lines[1:] if damage == "the first line less" else lines[:2] + middle[damage] + lines[3:]))
-    with pytest.raises(StoreError, match=r"usage\.jsonl"):
+    with pytest.raises(StoreError, match=LOG):
         open_everything(desk.folder)
-    assert [finding.file for finding in check(desk.folder)] == ["usage.jsonl"]
+    assert [finding.file for finding in check(desk.folder) if finding.blocks] == ["logs"]
 
 
-@pytest.mark.parametrize("name", ["keys.json", "usage.json", "usage.jsonl", "admin.json"])
+@pytest.mark.parametrize("name", ["keys.json", "usage.json", LOG, "admin.json"])
 def test_a_folder_in_the_place_of_a_file_cannot_be_read(desk, name):
     desk.ledger.close()
     desk.store.close()
@@ -144,17 +144,87 @@ def test_a_snapshot_of_a_newer_version_is_left_alone(desk):
 def test_repair_of_a_journal_keeps_every_whole_line_and_says_how_many_are_lost(desk):
     desk.spend(cost_micro=7_000)
     desk.store.close()
-    path = desk.folder / "usage.jsonl"
+    path = desk.folder / LOG
     lines = path.read_bytes().splitlines(keepends=True)
     # Three runs: reserve, settle, reserve, settle, reserve, settle. The second reserve and the first settle go.
-    path.write_bytes(lines[0] + b"damaged\n" + b"damaged\n" + b"".join(lines[3:]))
+    damaged = lines[0] + b"damaged\n" + b"damaged\n" + b"".join(lines[3:])
+    path.write_bytes(damaged)
     (said,) = repair(desk.folder)
-    assert "2 lines" in said
+    assert "2 records" in said
     desk.open()
     used = desk.today()
     assert used["requests"] == 3
     assert used["costUsd"] == pytest.approx(0.015375 + 0.0005 + 0.007)  # the first is assumed, in full
-    assert (desk.folder / "usage.jsonl.damaged-1").exists()
+    assert path.read_bytes().startswith(damaged)
+
+
+def spent_on(desk, *days):
+    """A run on each of some days, with a snapshot after each."""
+    for day in days:
+        desk.clock.set(f"{day}T12:00:00Z")
+        desk.spend(cost_micro=1_000)
+        desk.reopen()
+    desk.store.close()
+
+
+def test_without_a_usable_snapshot_the_days_are_counted(desk):
+    spent_on(desk, "2026-11-21", "2026-12-01")
+    before = desk.ledger.history(9)
+    (desk.folder / "usage.json").write_bytes(b"{")
+    (desk.folder / "usage.json.previous").unlink()
+    (said,) = repair(desk.folder)
+    assert "before" not in said
+    desk.open()
+    assert desk.ledger.history(9) == before
+
+
+def test_a_count_of_the_days_says_since_when(desk):
+    spent_on(desk, "2026-11-21", "2026-12-01")
+    before = desk.ledger.history(9)
+    (desk.folder / LOG).unlink()
+    (desk.folder / "usage.json").write_bytes(b"{")
+    (desk.folder / "usage.json.previous").write_bytes(b"{")
+    (said,) = repair(desk.folder)
+    assert "before 2026-11-21" in said
+    desk.open()
+    assert desk.ledger.history(9) == before[1:]
+    desk.spend(cost_micro=1_000)
+    desk.crash()
+    desk.open()
+    assert desk.today()["requests"] == 2
+
+
+@pytest.mark.parametrize("left", ["nothing", "half"])
+def test_repair_goes_on_behind_a_log_that_is_gone(desk, left):
+    desk.reopen()
+    before = desk.today()
+    desk.spend(cost_micro=1_000)
+    desk.store.close()
+    path = desk.folder / LOG
+    data = path.read_bytes()
+    path.unlink()
+    if left == "half":
+        path.write_bytes(data[: len(data) // 4])
+    with pytest.raises(StoreError):
+        desk.open()
+    (said,) = repair(desk.folder)
+    assert "not counted" in said
+    desk.open()
+    assert desk.today() == before
+    desk.spend(cost_micro=1_000)
+    desk.crash()
+    desk.open()
+    assert desk.today()["requests"] == before["requests"] + 1
+
+
+def test_without_any_log_only_a_backup_helps(desk):
+    desk.store.close()
+    shutil.rmtree(desk.folder / "logs")
+    for name in ("usage.json", "usage.json.previous"):
+        (desk.folder / name).write_bytes(b"{")
+    assert repair(desk.folder) == []
+    (finding,) = [finding for finding in check(desk.folder) if finding.blocks]
+    assert "backup" in finding.problem
 
 
 def test_repair_goes_back_to_the_previous_keys_and_says_what_that_means(desk):
@@ -189,12 +259,11 @@ def test_a_lost_admin_file_leads_to_a_new_admin_key(desk):
 
 
 def test_damaged_log_lines_are_reported_but_stop_nothing(desk):
-    log = RequestLog(desk.folder / "logs", desk.clock, ZoneInfo("UTC"))
-    log.write(record("run_1"))
-    log.write(record("run_2"))
+    desk.ledger.note(record("run_1"))
+    desk.ledger.note(record("run_2"))
     desk.ledger.close()
     desk.store.close()
-    path = next((desk.folder / "logs").iterdir())
+    path = desk.folder / LOG
     path.write_bytes(path.read_bytes().replace(b"run_1", b"run_X"))
     (finding,) = check(desk.folder)
     assert not finding.blocks
@@ -259,7 +328,7 @@ def test_a_failing_disk_refuses_new_work_and_heals_without_a_restart(desk, disk,
     desk.crash()
     desk.open()
     assert desk.today() == after
-    assert desk.ledger.recovered == []
+    assert desk.recovered == []
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -271,7 +340,7 @@ def test_a_snapshot_that_fails_at_any_call_loses_nothing(desk, disk, call):
     desk.crash()
     desk.open()
     assert desk.today() == before
-    assert desk.ledger.recovered == []
+    assert desk.recovered == []
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace", "link"])
@@ -299,14 +368,14 @@ def test_a_short_write_on_a_full_disk_leaves_no_half_line(desk, monkeypatch):
         room[0] -= written
         return written
 
-    size = (desk.folder / "usage.jsonl").stat().st_size
+    size = (desk.folder / LOG).stat().st_size
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", nearly_full)
         assert desk.refusal().code == "storage_failed"
-    assert (desk.folder / "usage.jsonl").stat().st_size == size
+    assert (desk.folder / LOG).stat().st_size == size
     desk.crash()
     desk.open()
-    assert desk.ledger.recovered == []
+    assert desk.recovered == []
 
 
 def test_many_requests_while_the_disk_fails_hold_nothing_afterwards(desk, disk):
@@ -321,7 +390,7 @@ def test_many_requests_while_the_disk_fails_hold_nothing_afterwards(desk, disk):
     desk.crash()
     desk.open()
     assert desk.today()["requests"] == 33
-    assert desk.ledger.recovered == []
+    assert desk.recovered == []
 
 
 def test_a_folder_that_became_read_only_refuses_to_open(desk, disk):
@@ -387,9 +456,10 @@ import resource, sys
 from pathlib import Path
 from bridge.errors import BridgeError
 from tests.support.ledger import Desk
+from tests.faults.test_store_faults import LOG
 desk = Desk(Path(sys.argv[1]))
 desk.spend()
-size = (desk.folder / "usage.jsonl").stat().st_size
+size = (desk.folder / LOG).stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
 try:
     desk.reserve()
@@ -399,7 +469,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 desk.clock.pass_s(1)
 desk.spend()
 desk.reopen()
-print(desk.today()["requests"], desk.ledger.recovered)
+print(desk.today()["requests"], desk.recovered)
 """
 
 
@@ -411,25 +481,42 @@ def test_a_file_size_limit_is_a_refusal_and_not_the_end_of_the_process(tmp_path)
 
 
 def test_a_journal_removed_under_a_running_server_is_written_again(desk):
-    (desk.folder / "usage.jsonl").unlink()
-    assert desk.refusal().code == "storage_failed"
-    desk.clock.pass_s(1)
+    (desk.folder / LOG).unlink()
     desk.spend()
+    held = desk.reserve()
     desk.crash()
     desk.open()
-    assert desk.today()["requests"] == 3
+    assert desk.today()["requests"] == 4
+    assert desk.recovered == [held]
 
 
-def test_a_run_known_to_the_log_is_settled_with_it_after_a_crash(tmp_path):
-    clock = FrozenClock()
-    log = RequestLog(tmp_path / "logs", clock, ZoneInfo("UTC"))
-    desk = Desk(tmp_path / "data", clock)
-    reservation = desk.reserve()
-    log.write(record(reservation.id))
-    desk.resolve = lambda left: log.known_charges([each.id for each in left])
+def test_a_log_moved_away_while_the_disk_is_full_loses_nothing(desk, disk):
+    held = desk.reserve()
+    (desk.folder / LOG).rename(desk.folder / "moved")
+    disk.fail(errno.ENOSPC)
+    with pytest.raises(BridgeError):
+        desk.settle(held, cost_micro=9_000)
+    after = desk.today()
+    disk.fail(errno.ENOSPC, "replace")  # the log can be written again, the snapshot not
+    desk.clock.pass_s(1)
+    assert desk.refusal().code == "storage_failed"
+    assert not desk.ledger.open_for_business
+    disk.heal()
+    desk.clock.pass_s(1)
+    desk.ledger.release(desk.reserve())
     desk.crash()
     desk.open()
-    assert desk.ledger.recovered == []
-    assert desk.today()["costUsd"] == 0.00033
-    desk.ledger.settle(reservation, Charge(Usage(), 1))
-    assert desk.today()["requests"] == 1
+    assert desk.today() == after
+
+
+def test_what_was_settled_while_the_disk_failed_is_in_the_log_afterwards(desk, disk):
+    held = desk.reserve()
+    disk.fail(errno.ENOSPC)
+    with pytest.raises(BridgeError):
+        desk.settle(held, cost_micro=9_000)
+    disk.heal()
+    desk.clock.pass_s(1)
+    desk.spend(cost_micro=1_000)
+    log = RunLog(desk.tallies.journal, desk.clock, desk.zone)
+    assert log.find(held.id)["costUsd"] == 0.009
+    assert sum(line["costUsd"] for line in log.iterate()) == pytest.approx(desk.today()["costUsd"])

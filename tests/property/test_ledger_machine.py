@@ -7,26 +7,36 @@ reservation over a restart.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import shutil
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import gevent
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bridge.clock import day_of
 from bridge.errors import BridgeError
+from bridge.ledger.ledger import Ledger
+from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
 from bridge.limits import LIMITS, Limits, Moment, Span, effective, per_request, spans_of, summed
-from bridge.types import Charge, Usage
-from tests.support.ledger import UNLIMITED, Desk, FrozenClock, key_with
+from tests.property.tallies_suite import BACKENDS, refused
+from tests.support.ledger import UNLIMITED, FrozenClock, key_with, line_of
 
 NAMES = ("alice", "bob")
 #: what is limited -> values around what a few runs need: tight ones, and some that never bind
@@ -62,57 +72,64 @@ class LedgerMachine(RuleBasedStateMachine):
     """`booked` and `open` are the model; everything else is the real thing."""
 
     runs = Bundle("runs")
+    kind: str
 
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.desk = Desk(self.root / "data", FrozenClock(), zone="Europe/Berlin")
+        self.clock = FrozenClock()
+        self.zone = ZoneInfo("Europe/Berlin")
+        self.backend = BACKENDS[self.kind](self.root / "data", self.clock, "Europe/Berlin")
+        self.prices = PriceTable(self.root / "prices.json", self.clock)
+        self.begin_ledger()
         self.keys = {name: key_with(name) for name in NAMES}
         self.open: dict[str, Reservation] = {}
         self.booked: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         self.forgiven: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         self.spans: dict[str, Span] = {}
-        self.logged: dict[str, Charge] = {}
-        self.acknowledged = 0
+        self.logged: dict[str, float] = {}
         self.number = 0
         self.refusals: set[int] = set()
-        self.desk.resolve = lambda left: {r.id: self.logged[r.id] for r in left if r.id in self.logged}
 
     def teardown(self) -> None:
-        self.desk.store.close()
+        self.backend.stop()
         shutil.rmtree(self.root)
+
+    def begin_ledger(self) -> None:
+        self.tallies = self.backend.tallies
+        self.ledger = Ledger(self.tallies, self.clock, self.zone, {}, self.prices)
 
     # --- the model ---
 
-    def book(self, reservation: Reservation, charge: Charge) -> None:
+    def book(self, reservation: Reservation, tokens: int, cost_micro: int) -> None:
         for span in spans_of(reservation.day).values():
             self.spans[span.key] = span
             sums = self.booked[reservation.key_name, span.key]
-            for place, amount in enumerate((1, charge.usage.total, charge.cost_micro)):
+            for place, amount in enumerate((1, tokens, cost_micro)):
                 sums[place] += amount
+        self.logged[reservation.id] = cost_micro / 1e6
 
-    def finish(self, reservation: Reservation, charge: Charge) -> None:
+    def finish(self, reservation: Reservation, tokens: int, cost_micro: int) -> None:
         """Settle; only the first time counts."""
-        self.desk.ledger.settle(reservation, charge)
+        self.ledger.settle(line_of(reservation, cost_micro, output_tokens=tokens))
         if self.open.pop(reservation.id, None) is not None:
-            self.book(reservation, charge)
-        self.remember_size()
+            self.book(reservation, tokens, cost_micro)
 
     def shown(self, name: str, window: str) -> list[int]:
         """What the ledger has booked, read past its own views."""
-        counts = self.desk.ledger._books.tallies[name].booked(self.spans[window].days)
+        counts = self.tallies.tally(name).booked(self.spans[window].days)
         return [counts.requests, counts.tokens, counts.cost_micro]
 
     def check_cap(self, name: str) -> None:
         """Right after an admission: used and held together are within every cap."""
         caps = effective(self.keys[name].limits, {})
-        account = self.desk.ledger._books.tallies[name]
-        now = Moment.of(self.desk.clock.now(), self.desk.zone)
+        tally = self.tallies.tally(name)
+        now = Moment.of(self.clock.now(), self.zone)
         for limit, window, amount in summed(caps):
             span = now.spans[window.name]
-            assert account.used(span).of(limit.what) + account.held(span).of(limit.what) <= amount
-        assert not caps["maxConcurrent"] or len(account.open) <= caps["maxConcurrent"]
-        recent = account.minute_ages_s(self.desk.clock.now())
+            assert tally.used(span).of(limit.what) + tally.held(span).of(limit.what) <= amount
+        assert not caps["maxConcurrent"] or len(tally.open) <= caps["maxConcurrent"]
+        recent = tally.minute_ages_s(self.clock.now())
         assert not caps["maxRequestsPerMinute"] or len(recent) <= caps["maxRequestsPerMinute"]
 
     def check_reservation(self, reservation: Reservation) -> None:
@@ -122,15 +139,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (reservation.cost_micro if limit.is_cost else reservation.tokens) <= amount
         assert not caps["maxOutputTokens"] or reservation.output_tokens <= caps["maxOutputTokens"]
 
-    def remember_size(self) -> None:
-        self.acknowledged = (self.desk.folder / "usage.jsonl").stat().st_size
-
     def admit(self, name: str, ask: tuple[int, int]) -> Reservation | None:
         self.number += 1
         try:
-            reservation = self.desk.ledger.reserve(
-                name, self.keys[name].limits, f"run_{self.number}", "demo", "demo", *ask
-            )
+            reservation = self.ledger.reserve(name, self.keys[name].limits, f"run_{self.number}", "demo", "demo", *ask)
         except BridgeError as error:
             self.refusals.add(error.problem.status)
             return None
@@ -148,21 +160,19 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=runs, name=st.sampled_from(NAMES), ask=ASK)
     def reserve(self, name: str, ask: tuple[int, int]) -> str:
         reservation = self.admit(name, ask)
-        self.remember_size()
         return reservation.id if reservation else ""
 
     @rule(asks=st.lists(st.tuples(st.sampled_from(NAMES), ASK), min_size=2, max_size=12))
     def reserve_many_at_once(self, asks: list[tuple[str, tuple[int, int]]]) -> None:
         gevent.joinall([gevent.spawn(self.admit, *ask) for ask in asks], raise_error=True)
-        self.remember_size()
 
     @rule(run=consumes(runs), tokens=st.integers(0, 9000), cost=st.integers(0, 200_000), twice=st.booleans())
     def settle(self, run: str, tokens: int, cost: int, twice: bool) -> None:
         reservation = self.open.get(run)
         if reservation is not None:
-            self.finish(reservation, Charge(Usage(output_tokens=tokens), cost))
+            self.finish(reservation, tokens, cost)
             if twice:
-                self.finish(reservation, Charge(Usage(output_tokens=1), 1))
+                self.finish(reservation, 1, 1)
 
     @rule(asks=st.lists(st.tuples(st.sampled_from(NAMES), ASK), min_size=1, max_size=6))
     def spend(self, asks: list[tuple[str, tuple[int, int]]]) -> None:
@@ -172,28 +182,29 @@ class LedgerMachine(RuleBasedStateMachine):
         for name, ask in asks:
             reservation = self.admit(name, ask)
             if reservation is not None:
-                self.finish(reservation, Charge(Usage(output_tokens=ask[1]), reservation.cost_micro // 2))
+                self.finish(reservation, ask[1], reservation.cost_micro // 2)
 
     @rule(name=st.sampled_from(NAMES))
     def reset(self, name: str) -> None:
-        self.desk.ledger.reset(name)
-        day = day_of(self.desk.clock.now(), self.desk.zone)
+        self.ledger.reset(name)
+        day = day_of(self.clock.now(), self.zone)
         for span in spans_of(day).values():
             self.spans[span.key] = span
             self.forgiven[name, span.key] = list(self.booked[name, span.key])
-        self.remember_size()
 
     @rule(run=consumes(runs))
     def release(self, run: str) -> None:
         reservation = self.open.pop(run, None)
         if reservation is not None:
-            self.desk.ledger.release(reservation)
-            self.remember_size()
+            self.ledger.release(reservation)
 
-    @rule(run=runs, cost=st.integers(0, 50_000))
-    def log_without_settling(self, run: str, cost: int) -> None:
-        if run in self.open:
-            self.logged[run] = Charge(Usage(output_tokens=1), cost)
+    @rule(run=consumes(runs))
+    def turn_back(self, run: str) -> None:
+        """It had a line, but never reached a CLI."""
+        reservation = self.open.pop(run, None)
+        if reservation is not None:
+            self.ledger.release(reservation, line_of(reservation, 0, status=499, code="cancelled"))
+            self.logged[run] = 0.0
 
     @rule(name=st.sampled_from(NAMES), limits=GIVEN)
     def change_limits(self, name: str, limits: dict[str, float]) -> None:
@@ -202,90 +213,59 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(moment=MOMENTS)
     def jump(self, moment: str) -> None:
-        self.desk.clock.set(moment)
+        self.clock.set(moment)
 
     @rule(seconds=st.integers(0, 100_000))
     def wait(self, seconds: int) -> None:
-        self.desk.clock.pass_s(seconds)
+        self.clock.pass_s(seconds)
 
     @rule(kept=st.floats(0, 1))
     def crash(self, kept: float) -> None:
         """What was not acknowledged may be on the disk, in part or in whole, or not at all."""
-        self.desk.clock.pass_s(1)
-        unacknowledged = self.desk.ledger._books._journal.append(b'{"kind":"release","id":"none","key":"none"}')
-        self.desk.ledger._books._journal.commit(unacknowledged)
-        path = self.desk.folder / "usage.jsonl"
-        size = path.stat().st_size
-        self.desk.crash()
-        os.truncate(path, self.acknowledged + round((size - self.acknowledged) * kept))
+        self.clock.pass_s(1)
+        self.backend.crash(kept)
         self.restart()
 
     @rule(asks=st.lists(st.tuples(st.sampled_from(NAMES), ASK), max_size=3))
-    def crash_between_snapshot_and_journal(self, asks: list[tuple[str, tuple[int, int]]]) -> None:
-        """The snapshot was saved, and the lines that it holds are still there."""
+    def crash_before_a_snapshot_is_saved(self, asks: list[tuple[str, tuple[int, int]]]) -> None:
         self.spend_all(asks)
-        before = (self.desk.folder / "usage.jsonl").read_bytes()
-        self.desk.ledger._books.compact()
-        (self.desk.folder / "usage.jsonl").write_bytes(before)
-        self.desk.crash()
+        self.backend.lose_the_last_snapshot()
         self.restart()
 
     @rule()
     def stop_and_start(self) -> None:
-        self.desk.ledger.close()
-        self.desk.store.close()
+        self.backend.stop()
         self.restart()
 
     def restart(self) -> None:
-        self.desk.open()
-        recovered = {reservation.id for reservation in self.desk.ledger.recovered}
-        assert recovered == self.open.keys() - self.logged.keys()
+        self.backend.open()
+        self.begin_ledger()
+        assert {each.id: each for each in self.ledger.open_reservations()} == self.open
+        self.ledger.recover()
         for reservation in self.open.values():
-            self.book(reservation, self.logged.get(reservation.id) or reservation.as_charge())
+            self.book(reservation, reservation.tokens, reservation.cost_micro)
         self.open.clear()
-        assert self.desk.ledger.open_reservations() == []
-        self.remember_size()
-
-    @rule()
-    def compact(self) -> None:
-        self.desk.ledger._books.compact()
-        self.remember_size()
+        assert self.ledger.open_reservations() == []
 
     @precondition(lambda self: self.open)
     @rule(
         run=consumes(runs),
         cost=st.integers(0, 9000),
         name=st.sampled_from(NAMES),
-        call=st.sampled_from(["write", "fdatasync"]),
     )
-    def fail_and_heal(self, run: str, cost: int, name: str, call: str) -> None:
-        """The disk fails under a reservation and a settlement, and works again later."""
-        real = getattr(os, call)
-
-        def failing(*_: object) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        setattr(os, call, failing)
-        try:
-            refused = None
-            try:
-                self.desk.ledger.reserve(name, key_with(name).limits, "never", "demo", "demo", 10, 10)
-            except BridgeError as error:
-                refused = error
-            assert refused is not None
-            assert refused.code == "storage_failed"
+    def fail_and_heal(self, run: str, cost: int, name: str) -> None:
+        """The storage fails under a reservation and a settlement, and works again later."""
+        with self.backend.failing():
+            never = refused(lambda: self.ledger.reserve(name, key_with(name).limits, "never", "demo", "demo", 10, 10))
+            assert never == "storage_failed"
             reservation = self.open.pop(run, None)
             if reservation is not None:
-                charge = Charge(Usage(), cost)
-                self.book(reservation, charge)
-                with contextlib.suppress(BridgeError):  # not confirmed, but it must count all the same
-                    self.desk.ledger.settle(reservation, charge)
-        finally:
-            setattr(os, call, real)
-        self.desk.clock.pass_s(1)
-        self.desk.ledger.reset("nobody")
-        assert self.desk.ledger.open_for_business
-        self.remember_size()
+                self.book(reservation, 0, cost)
+                # Not confirmed, but it must count all the same.
+                assert refused(lambda: self.ledger.settle(line_of(reservation, cost))) == "storage_failed"
+        self.clock.pass_s(1)
+        self.ledger.reset("nobody")
+        assert self.ledger.open_for_business
 
     # --- always ---
 
@@ -293,9 +273,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_was_acknowledged_is_booked_exactly(self) -> None:
         for (name, window), sums in self.booked.items():
             assert self.shown(name, window) == sums
-            used = self.desk.ledger._books.tallies[name].used(self.spans[window])
+            used = self.tallies.tally(name).used(self.spans[window])
             counted = [booked - off for booked, off in zip(sums, self.forgiven[name, window], strict=True)]
             assert [used.requests, used.tokens, used.cost_micro] == counted
+
+    @invariant()
+    def the_log_has_one_line_with_the_charge_of_each_run_that_ended(self) -> None:
+        assert {name: usd for name, usd in self.backend.lines().items() if name != "run_unconfirmed"} == self.logged
 
     @invariant()
     def refusals_are_about_caps(self) -> None:
@@ -303,14 +287,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def exactly_the_open_runs_are_held(self) -> None:
-        held = {reservation.id: reservation for reservation in self.desk.ledger.open_reservations()}
+        held = {reservation.id: reservation for reservation in self.ledger.open_reservations()}
         assert held == self.open
 
 
-TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_tallies_of_every_kind_agree_with_the_model(kind: str) -> None:
+    machine = type("Machine", (LedgerMachine,), {"kind": kind})
+    bounds = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=bounds)

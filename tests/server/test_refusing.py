@@ -12,12 +12,13 @@ import pytest
 from tests.support import server as servers
 
 
-@pytest.mark.parametrize("name", ["keys.json", "usage.json", "usage.jsonl", "admin.json", "prices.json"])
+@pytest.mark.parametrize("name", ["keys.json", "usage.json", "logs", "admin.json", "prices.json"])
 def test_a_server_with_damaged_state_ends_with_one_message(tmp_path: Path, name: str) -> None:
     server = servers.start(tmp_path, demo=True)
     server.new_key()
     server.stop()
-    (server.data_dir / name).write_text('{"schema": 1, half\n{}\n')
+    path = server.data_dir / name
+    (next(path.iterdir()) if path.is_dir() else path).write_text('{"schema": 1, half\n{}\n')
     refused = subprocess.run(
         [sys.executable, "-m", "bridge", "serve"],
         env=server.env,

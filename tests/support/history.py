@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from bridge.clock import day_of, iso
 from bridge.keys.keys import Key, KeyHash, hash_of, to_disk
-from bridge.ledger.tallies import Counts, Import, Tallies
+from bridge.ledger.tallies import Counts, Import, Tally, apply, void
 from bridge.limits import Limits
 from bridge.store.document import Document
 from bridge.store.folder import Store
@@ -64,7 +62,8 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
     chance = random.Random(7)
     Store.open(folder).close()
     _write_keys(folder, people, now - days * 86400.0)
-    tallies, logs = Tallies(), defaultdict(list)
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    logs = defaultdict(list)
     used: dict[tuple[str, str], Counts] = defaultdict(Counts)
     for number, at in enumerate(_moments(chance, days, lines, now)):
         person = chance.choices(people, [p.weight for p in people])[0]
@@ -72,16 +71,18 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
         day = day_of(at, UTC)
         logs[day].append(line)
         _count(used[person.name, day], line)
-        tallies.by_name.setdefault(person.name, tallies[person.name]).last_used_at = at
+        tallies[person.name].last_used_at = at
     for (name, day), counts in used.items():
-        tallies.apply(Import(name, day, counts))
-    Document(folder / "usage.json").save({"seq": 0, "accounts": tallies.by_name})
+        apply(tallies, Import(name, day, counts))
     (folder / "logs").mkdir(mode=0o700)
+    seq, path = 0, folder / "logs"
     for day, rows in logs.items():
-        encoded = [encode(number, msgspec.json.encode(row)) for number, row in enumerate(rows, start=1)]
         path = folder / "logs" / f"{day}.jsonl"
-        path.write_bytes(b"".join(encoded))
+        path.write_bytes(b"".join(encode(number, void(row)) for number, row in enumerate(rows, start=seq + 1)))
         path.chmod(0o600)
+        seq += len(rows)
+    place = {"seq": seq, "file": path.name, "offset": path.stat().st_size}
+    Document(folder / "usage.json").save({**place, "tallies": tallies})
 
 
 def _write_keys(folder: Path, people: Sequence[Person], created_at: float) -> None:

@@ -9,15 +9,19 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import gevent
+from msgspec import structs
 
-from bridge.clock import Clock, parse_iso
+from bridge.clock import Clock, day_of, parse_iso
 from bridge.errors import BridgeError
 from bridge.keys.keys import Key
-from bridge.ledger.ledger import Ledger, Reservation, Resolve
+from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
+from bridge.ledger.tallies import FileTallies, Reservation, assumed, void
 from bridge.limits import Limits
+from bridge.records.runlog import RunLog
 from bridge.store.folder import Store
-from bridge.types import Charge, RunRecord, Usage
+from bridge.store.journal import DayJournal
+from bridge.types import RunRecord
 
 NOON = "2026-11-20T12:00:00Z"
 UNLIMITED = {"maxRequestsPerMinute": 0, "maxConcurrent": 0, "maxCostPerDay": 0}
@@ -53,14 +57,18 @@ class Desk:
         self.zone = ZoneInfo(zone)
         self.key = key_with(**limits)
         self.runs = 0
-        self.resolve: Resolve | None = None
         self.open()
 
     def open(self) -> None:
         self.store = Store.open(self.folder)
         try:
             self.prices = PriceTable(self.folder / "prices.json", self.clock)
-            self.ledger = Ledger(self.store, self.clock, self.zone, {}, self.prices, self.resolve)
+            self.tallies = FileTallies(self.store, self.clock, self.zone)
+            self.ledger = Ledger(self.tallies, self.clock, self.zone, {}, self.prices)
+            #: what a crash has cut off before this opening
+            self.recovered = self.ledger.open_reservations()
+            self.ledger.recover()
+            self.tallies.save()
         except BaseException:
             self.store.close()
             raise
@@ -70,8 +78,8 @@ class Desk:
         key = key or self.key
         return self.ledger.reserve(key.name, key.limits, f"run_{self.runs}", "demo", "demo", input_tokens, output)
 
-    def settle(self, reservation: Reservation, cost_micro: int = 500, tokens: int = 40, **how: Any) -> None:
-        self.ledger.settle(reservation, Charge(Usage(output_tokens=tokens), cost_micro), **how)
+    def settle(self, reservation: Reservation, cost_micro: int = 500, tokens: int = 40, **fields: Any) -> None:
+        self.ledger.settle(line_of(reservation, cost_micro, output_tokens=tokens, **fields))
 
     def spend(self, cost_micro: int = 500, tokens: int = 40) -> None:
         self.settle(self.reserve(), cost_micro, tokens)
@@ -79,7 +87,7 @@ class Desk:
     def crash(self) -> None:
         """What is on the disk stays as it is; everything in memory is gone. (Not in the middle of a snapshot: its
         thread would go on, beside the next ledger in the same place. tests/faults kills whole servers.)"""
-        while self.ledger._books._compacting:
+        while self.tallies._due:
             gevent.sleep(0.005)
         copy = self.folder.with_name(self.folder.name + "-copy")
         shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("*.new"))
@@ -103,6 +111,25 @@ class Desk:
         except BridgeError as error:
             return error
         raise AssertionError(f"admitted: {reservation}")
+
+
+def line_of(reservation: Reservation, cost_micro: int, **fields: Any) -> RunRecord:
+    """The line of a run that ended well, or as `fields` say."""
+    given = {"status": 200, "code": None, "error": None, "input_tokens": 0, "output_tokens": 0, "assumed": False}
+    return structs.replace(assumed(reservation), **{**given, "cost_usd": cost_micro / 1e6, **fields})
+
+
+def open_log(folder: Path, clock: Clock, zone: str = "UTC") -> RunLog:
+    """The request log of a data folder, without a ledger."""
+    journal = DayJournal(folder / "logs", lambda: day_of(clock.now(), ZoneInfo(zone)))
+    return RunLog(journal, clock, ZoneInfo(zone))
+
+
+def write(log: RunLog, *lines: RunRecord) -> None:
+    """Write lines that count nothing to a log; on the disk when this returns."""
+    for line in lines:
+        log.journal.append(void(line))
+    log.journal.sync()
 
 
 def key_with(name: str = "alice", **limits: Any) -> Key:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.engine.answer import MAX_DEPTH, Attempt, StopFilter, parse, read, repaired, second_attempt, with_output
 from bridge.errors import Problem
-from bridge.ledger.ledger import Reservation
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
+from bridge.ledger.tallies import Reservation
 from bridge.providers.tokens import text_ceiling
 from bridge.types import Answer, Charge, Completed, Failed, GenerationRequest, Message, Text, Usage
 

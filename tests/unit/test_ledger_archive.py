@@ -19,7 +19,6 @@ from bridge.keys.keys import KeyBook
 from bridge.limits import Limits
 from bridge.ops import backup
 from bridge.ops.backup import put_in_place
-from bridge.records.runlog import RequestLog
 from bridge.store import archive
 from bridge.store.document import Document
 from bridge.store.folder import RESTORING, Store
@@ -35,14 +34,12 @@ def desk(tmp_path: Path) -> Desk:
     book = KeyBook(Document(desk.folder / "keys.json"), desk.clock)
     _, desk.raw = book.create("alice", Limits())  # type: ignore[attr-defined]
     AdminCredentials(Document(desk.folder / "admin.json"), None).ensure()
-    log = RequestLog(desk.folder / "logs", desk.clock, desk.zone)
-    log.write(record("run_1"))
-    log.close()
+    desk.ledger.note(record("run_1"))
     desk.spend(700)
     desk.reserve()
     (desk.folder / "jobs").mkdir()
     (desk.folder / "jobs" / "run_9.json").write_text('{"answer": "private"}')
-    (desk.folder / "usage.jsonl.torn-1").write_text("x")
+    (desk.folder / "audit.jsonl.torn-1").write_text("x")
     return desk
 
 
@@ -60,7 +57,7 @@ def test_a_backup_has_what_is_needed_and_no_secret(desk: Desk, tmp_path: Path) -
     manifest = save(desk, path)
     found = members(path)
     assert set(found) == {
-        "usage.json", "usage.jsonl", "keys.json", "admin.json", "logs/2026-11-20.jsonl", "manifest.json"
+        "usage.json", "keys.json", "admin.json", "logs/2026-11-20.jsonl", "manifest.json"
     }  # fmt: skip
     assert set(manifest.files) == set(found) - {"manifest.json"}
     secrets = [desk.raw, *AdminCredentials(Document(desk.folder / "admin.json"), None).cookie_secrets]  # type: ignore[attr-defined]
@@ -74,8 +71,9 @@ def test_a_backup_has_what_is_needed_and_no_secret(desk: Desk, tmp_path: Path) -
 def test_a_line_that_is_just_being_written_is_left_out(desk: Desk, tmp_path: Path) -> None:
     log = desk.folder / "logs" / "2026-11-20.jsonl"
     whole = log.read_bytes()
+    usage = desk.ledger.snapshot()
     log.write_bytes(whole + b'{"seq":2,"half')
-    save(desk, tmp_path / "b.tar.gz")
+    archive.save(tmp_path / "b.tar.gz", desk.folder, usage, MADE)
     assert members(tmp_path / "b.tar.gz")["logs/2026-11-20.jsonl"] == whole
 
 
@@ -87,7 +85,7 @@ def test_a_restored_folder_has_the_same_figures(desk: Desk, tmp_path: Path) -> N
         put_in_place(tmp_path / "other", source, FrozenClock())
     other = Desk(tmp_path / "other")
     assert other.today()["requests"] == 2
-    assert other.today()["costUsd"] == pytest.approx(0.0007 + other.ledger.recovered[0].cost_micro / 1e6)
+    assert other.today()["costUsd"] == pytest.approx(0.0007 + other.recovered[0].cost_micro / 1e6)
     other.spend(1)
     KeyBook(Document(other.folder / "keys.json"), other.clock).find(desk.raw)  # type: ignore[attr-defined]
     for path in other.folder.rglob("*"):

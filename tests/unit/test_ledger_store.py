@@ -12,7 +12,7 @@ import pytest
 from bridge.errors import BridgeError, StoreError, StoreLocked
 from bridge.store.document import Document
 from bridge.store.folder import Store
-from bridge.store.journal import Journal, intact, read_backwards, read_forwards, seq_of
+from bridge.store.journal import Journal, Position, intact, read_backwards, read_forwards, seq_of
 from tests.support.ledger import Desk
 
 
@@ -32,7 +32,8 @@ def test_the_folder_and_its_files_are_private_whatever_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert mode(tmp_path / "data") == 0o700
-    assert {mode(path) for path in (tmp_path / "data").iterdir()} == {0o600}
+    for path in (tmp_path / "data").rglob("*"):
+        assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_files_that_others_could_read_are_tightened_at_open(tmp_path):
@@ -114,15 +115,14 @@ def test_locked_is_said_with_a_pid_or_without(tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("lost", ["usage.json", "keys.json", "usage.jsonl"])
+@pytest.mark.parametrize("lost", ["usage.json", "keys.json", "logs/2026-11-20.jsonl"])
 def test_a_lost_file_is_not_taken_for_a_first_start(tmp_path, lost):
     desk = Desk(tmp_path / "data")
     desk.spend()
     desk.reopen()
     desk.store.close()
     for path in (tmp_path / "data").glob(lost + "*"):
-        if path.suffix != ".jsonl" or lost == "usage.jsonl":
-            path.unlink()
+        path.unlink()
     with pytest.raises(StoreError, match=rf"{lost} is missing"):
         desk.open()
 
@@ -169,7 +169,7 @@ def write(journal, *texts):
 
 
 def texts(path):
-    return [json.loads(line)["t"] for line in read_forwards(path)]
+    return [json.loads(line)["t"] for line in read_forwards([path], Position())]
 
 
 def test_lines_are_read_forwards_and_backwards(journal):
@@ -190,7 +190,7 @@ def test_numbers_go_on_after_reopening(journal):
     journal.close()
     again = Journal(journal.path)
     write(again, "c")
-    assert [seq_of(line) for line in read_forwards(journal.path)] == [1, 2, 3]
+    assert [seq_of(line) for line in read_forwards([journal.path], Position())] == [1, 2, 3]
 
 
 def test_records_that_come_together_share_one_sync(journal, monkeypatch):
@@ -262,7 +262,7 @@ def test_a_flipped_bit_before_the_end_is_damage_with_a_line_number(journal, posi
     data[position] ^= 1
     journal.path.write_bytes(data)
     Journal(journal.path).close()
-    with pytest.raises(StoreError, match="line 1") as refused:
+    with pytest.raises(StoreError, match="record 1") as refused:
         texts(journal.path)
     assert "doctor --repair" in refused.value.hint
 
@@ -271,7 +271,7 @@ def test_a_missing_line_is_damage(journal):
     write(journal, "a", "b", "c")
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(lines[0] + lines[2])
-    with pytest.raises(StoreError, match="before line 2"):
+    with pytest.raises(StoreError, match="before record 3"):
         texts(journal.path)
 
 
@@ -305,44 +305,57 @@ def test_a_failed_write_is_told_to_everybody_and_leaves_no_trace(journal, monkey
         assert str(journal.path) not in refused.value.message
     assert texts(journal.path) == ["a"]
     with pytest.raises(BridgeError):
-        journal.append(b'{"t":"d"}')
+        journal.commit(journal.append(b'{"t":"d"}'))
 
 
-def test_compacting_opens_a_failed_journal_again(journal, monkeypatch):
+def test_a_journal_that_is_opened_again_has_all_that_it_was_given(journal, monkeypatch):
     write(journal, "a")
     fail_once(monkeypatch, "fdatasync", OSError(5, "Input/output error"))
     with pytest.raises(BridgeError):
         write(journal, "b")
-    saved = []
-    journal.compact(saved.append)
-    assert saved == [2]
-    write(journal, "c")
-    assert [seq_of(line) for line in read_forwards(journal.path)] == [3]
-
-
-def test_a_snapshot_that_fails_leaves_a_working_journal_working(journal):
-    write(journal, "a")
-
-    def no(seq):
-        raise BridgeError("storage_failed", "full")
-
     with pytest.raises(BridgeError):
-        journal.compact(no)
-    write(journal, "b")
+        write(journal, "c")
+    assert not journal.reopen()
+    write(journal, "d")
+    assert texts(journal.path) == ["a", "b", "c", "d"]
+
+
+def test_what_a_journal_is_owed_survives_further_failures(journal, monkeypatch):
+    fail_once(monkeypatch, "write", OSError(28, "No space left on device"))
+    with pytest.raises(BridgeError):
+        write(journal, "a")
+    fail_once(monkeypatch, "fdatasync", OSError(28, "No space left on device"))
+    with pytest.raises(BridgeError):
+        journal.reopen()
+    journal.append(b'{"t":"b"}')
+    journal.reopen()
     assert texts(journal.path) == ["a", "b"]
 
 
-def test_records_that_arrive_during_a_snapshot_follow_it(journal):
-    write(journal, "a")
-    tickets = []
+def test_one_failure_is_not_told_to_those_who_can_wait_for_the_next_try(journal, monkeypatch):
+    fail_once(monkeypatch, "write", OSError(28, "No space left on device"))
+    journal.write(b'{"t":"a"}')
+    assert texts(journal.path) == ["a"]
 
-    def save(seq):
-        tickets.append(journal.append(b'{"t":"during"}'))
-        gevent.sleep(0)
 
-    journal.compact(save)
-    journal.commit(tickets[0])
-    assert texts(journal.path) == ["during"]
+def test_a_place_lies_between_what_memory_has_and_what_comes_later(journal):
+    tickets = [journal.append(b'{"t":"a"}'), journal.append(b'{"t":"b"}')]
+    taken, place = journal.capture(lambda: "memory")
+    tickets.append(journal.append(b'{"t":"c"}'))
+    journal.commit(tickets[-1])
+    assert (taken, place.seq, place.file) == ("memory", 2, "j.jsonl")
+    assert [json.loads(line)["t"] for line in read_forwards([journal.path], place)] == ["c"]
+
+
+def test_a_lazy_record_waits_for_company_but_not_for_long(journal, monkeypatch):
+    monkeypatch.setattr("bridge.store.journal.LAZY_S", 0.02)
+    alone = journal.append(b'{"t":"a"}', lazily=True)
+    gevent.sleep(0)
+    assert journal.size == 0
+    assert alone.done.wait(30)
+    journal.append(b'{"t":"b"}', lazily=True)
+    write(journal, "c")
+    assert texts(journal.path) == ["a", "b", "c"]
 
 
 def test_a_journal_that_somebody_removed_is_noticed(journal):
@@ -350,3 +363,5 @@ def test_a_journal_that_somebody_removed_is_noticed(journal):
     journal.path.unlink()
     with pytest.raises(BridgeError, match="could not write"):
         write(journal, "b")
+    assert journal.reopen()
+    assert [json.loads(line)["t"] for line in read_backwards(journal.path)] == ["b"]

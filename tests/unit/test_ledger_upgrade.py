@@ -80,7 +80,8 @@ def test_an_older_file_goes_through_every_step_after_a_backup(folder: Path, tmp_
     with saved.open("rb") as file:
         archive.read(file, tmp_path / "unpacked")
     assert (tmp_path / "unpacked" / "keys.json").read_bytes() == before
-    assert (tmp_path / "unpacked" / "usage.jsonl").read_bytes() == (folder / "usage.jsonl").read_bytes()
+    log = "logs/2026-11-21.jsonl"
+    assert (tmp_path / "unpacked" / log).read_bytes() == (folder / log).read_bytes()
     assert upgrade(folder, FrozenClock(), {"keys.json": 3, "usage.json": 1}, STEPS) is None, "nothing is left"
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from bridge.clock import iso
 from bridge.records import statistics
-from bridge.records.runlog import RequestLog
 from bridge.records.statistics import HOUR_S, HOURS, RECENT, Statistics
-from tests.support.ledger import FrozenClock, record
+from tests.support.ledger import FrozenClock, open_log, record, write
 
 
 @pytest.fixture
@@ -117,16 +116,12 @@ def test_keys_that_were_not_used_for_long_make_room_for_others(
 # --- from the log ------------------------------------------------------------------------------------
 
 
-def log_of(folder: Path, clock: FrozenClock) -> RequestLog:
-    return RequestLog(folder / "logs", clock, ZoneInfo("UTC"))
-
-
 def test_a_restart_remembers(tmp_path: Path, clock: FrozenClock) -> None:
-    log, before = log_of(tmp_path, clock), Statistics(clock)
+    log, before = open_log(tmp_path, clock), Statistics(clock)
     for number in range(30):
         clock.pass_s(600)
         written = line(clock, number, key_name="alice" if number % 3 else "bob")
-        log.write(written)
+        write(log, written)
         before.observe(written)
     clock.pass_s(60)
     after = Statistics(clock)
@@ -138,13 +133,13 @@ def test_a_restart_remembers(tmp_path: Path, clock: FrozenClock) -> None:
 
 
 def test_what_comes_while_the_log_is_read_counts_once(tmp_path: Path, clock: FrozenClock) -> None:
-    log = log_of(tmp_path, clock)
-    log.write(line(clock, 1))
+    log = open_log(tmp_path, clock)
+    write(log, line(clock, 1))
     clock.pass_s(1)
     statistics = Statistics(clock)
     clock.pass_s(1)
     new = line(clock, 2)
-    log.write(new)
+    write(log, new)
     statistics.observe(new)
     statistics.fill(log)
     assert statistics.view()["lastDay"]["ok"] == 2
@@ -155,9 +150,9 @@ def test_what_comes_while_the_log_is_read_counts_once(tmp_path: Path, clock: Fro
 def test_no_more_is_read_of_the_log_than_the_bounds_allow(
     tmp_path: Path, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int]
 ) -> None:
-    log = log_of(tmp_path, clock)
+    log = open_log(tmp_path, clock)
     for number in range(100):
-        log.write(line(clock, number))
+        write(log, line(clock, number))
     clock.pass_s(1)
     for name, value in bounds.items():
         monkeypatch.setattr(statistics, name, value)
@@ -168,8 +163,8 @@ def test_no_more_is_read_of_the_log_than_the_bounds_allow(
 
 
 def test_lines_of_another_version_and_damaged_ones_are_passed_over(tmp_path: Path, clock: FrozenClock) -> None:
-    log = log_of(tmp_path, clock)
-    log.write(line(clock, 1))
+    log = open_log(tmp_path, clock)
+    write(log, line(clock, 1))
     (path,) = (tmp_path / "logs").iterdir()
     with path.open("ab") as file:
         file.write(b"no json at all\n")
@@ -181,8 +176,8 @@ def test_lines_of_another_version_and_damaged_ones_are_passed_over(tmp_path: Pat
 
 
 def test_a_log_that_cannot_be_read_is_no_reason_not_to_start(tmp_path: Path, clock: FrozenClock) -> None:
-    log = log_of(tmp_path, clock)
-    (tmp_path / "logs").rmdir()
+    log = open_log(tmp_path, clock)
+    shutil.rmtree(tmp_path / "logs")
     figures = Statistics(clock)
     figures.fill(log)
     assert figures.view()["lastDay"]["ok"] == 0
