@@ -51,15 +51,29 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _names(text: str) -> list[str] | None:
+    return None if text == "any" else [name.strip() for name in text.split(",") if name.strip()]
+
+
+#: The other fields of a key: name in the API, option, help, how the option is read, and what null is called.
+_DETAILS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
+    (
+        "expiresAt",
+        "--expires-at",
+        "such as 2026-12-31T18:00:00Z; 'never' for no end",
+        lambda text: None if text == "never" else text,
+        "-",
+    ),
+    ("models", "--models", "comma-separated model names; 'any' for all", _names, "any"),
+    ("providers", "--providers", f"comma-separated: {', '.join(PROVIDERS)}; 'any' for all", _names, "any"),
+    ("note", "--note", "a remark for yourself", str, "-"),
+)
+
+
 def detail_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The other fields of a key."""
-    for decorate in (
-        click.option("--note", help="a remark for yourself"),
-        click.option("--providers", help=f"comma-separated: {', '.join(PROVIDERS)}; 'any' for all"),
-        click.option("--models", help="comma-separated model names; 'any' for all"),
-        click.option("--expires-at", help="such as 2026-12-31T18:00:00Z; 'never' for no end"),
-    ):
-        command = decorate(command)
+    """An option for each of the other fields."""
+    for name, flag, text, _, _ in reversed(_DETAILS):
+        command = click.option(flag, name, help=text)(command)
     return command
 
 
@@ -69,14 +83,9 @@ def _key_body(given: dict[str, Any]) -> dict[str, Any]:
         value = given.get(limit.name)
         if value is not None:
             body[limit.name] = int(value) if value == value // 1 and abs(value) < 1e15 else value
-    for option, field in (("models", "models"), ("providers", "providers")):
-        text = given.get(option)
-        if text is not None:
-            body[field] = None if text == "any" else [n.strip() for n in text.split(",") if n.strip()]
-    if given.get("note") is not None:
-        body["note"] = given["note"]
-    if given.get("expires_at") is not None:
-        body["expiresAt"] = None if given["expires_at"] == "never" else given["expires_at"]
+    for name, _, _, read, _ in _DETAILS:
+        if given.get(name) is not None:
+            body[name] = read(given[name])
     return body
 
 
@@ -151,10 +160,11 @@ def show_key(name: str, raw: bool) -> None:
     if raw:
         show_json(key)
         return
-    for label in ("name", "status", "createdAt", "expiresAt", "lastUsedAt", "note"):
-        click.echo(f"{label:<12} {key[label] if key[label] not in (None, '') else '-'}")
-    for label in ("models", "providers"):
-        click.echo(f"{label:<12} {', '.join(key[label]) if key[label] is not None else 'any'}")
+    for label in ("name", "status", "createdAt", "lastUsedAt"):
+        click.echo(f"{label:<12} {key[label] or '-'}")
+    for label, _, _, _, null in _DETAILS:
+        value = null if key[label] is None else key[label]
+        click.echo(f"{label:<12} {', '.join(value) if isinstance(value, list) else value or '-'}")
     rows = []
     for limit in LIMITS:
         value = key["limits"][limit.name]
