@@ -6,7 +6,7 @@ import logging
 import pkgutil
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 
@@ -43,16 +43,6 @@ HOUSEKEEPING_S = 3600.0
 log = logging.getLogger("bridge")
 
 MakeProviders = Callable[[Settings, Scratch, Clock], Mapping[str, Provider]]
-
-
-class Watcher(Protocol):
-    """The part of the alerts that the rest of the house knows."""
-
-    def recent(self) -> list[dict[str, Any]]:
-        """The latest alerts, newest first: kind, subject, message, at."""
-
-    def close(self) -> None:
-        """Stop watching."""
 
 
 class Service:
@@ -94,12 +84,14 @@ class Service:
             raise
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
         self.local_token = secrets.token_urlsafe(32)
-        #: called with each line of the request log, once it is written; must not block or raise
-        self.observers: list[Callable[[RunRecord], None]] = []
-        #: who watches the service and tells its operator; set by the server
-        self.alerts: Watcher | None = None
         self._make_providers = make_providers or real_providers
         self.statistics = Statistics(self.clock)
+        #: called with each line of the request log, once it is written; must not block or raise
+        self.observers: list[Callable[[RunRecord], None]] = [self.statistics.observe]
+        #: called when all runs have ended, before the files are closed
+        self.closers: list[Callable[[], None]] = []
+        #: the latest alerts, newest first (kind, subject, message, at); of the server, which watches
+        self.recent_alerts: Callable[[], list[dict[str, Any]]] = list
         self.engine: Engine | None = None
 
     def open(self) -> Engine:
@@ -109,6 +101,7 @@ class Service:
         schemas = SchemaChecker(scratch)
         self.engine = Engine(
             self.settings,
+            self.clock,
             providers=self._make_providers(self.settings, scratch, self.clock),
             ledger=self.ledger,
             prices=self.prices,
@@ -116,12 +109,10 @@ class Service:
             audit=self.audit,
             schemas=schemas,
             admission=Admission(slots(self.settings), self.settings.queue_limit),
-            current_key=self.keys.current,
-            clock=self.clock,
+            keys=self.keys,
+            observers=self.observers,
         )
         self._scratch = scratch
-        self.engine.observers.extend(self.observers)
-        self.engine.observers.append(self.statistics.observe)
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
         self._rememberer = gevent.spawn(self.statistics.fill, self.log)
@@ -144,8 +135,8 @@ class Service:
             self._rememberer.kill()
             self.engine.close(drain_s)
             self._scratch.clear()
-        if self.alerts is not None:
-            self.alerts.close()
+        for close in self.closers:
+            close()
         self.ledger.close()
         self.audit.close()
         self.store.close()

@@ -5,6 +5,8 @@ Units: money is integer micro-dollars (`_micro`), durations carry `_s`, times ar
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -17,16 +19,80 @@ MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """A piece of text of a message."""
+    """A text, or a piece of one."""
 
     text: str
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
-    """An image of a message: `data` is base64, `media_type` one of png, jpeg, gif, webp."""
+    """An image: `data` is base64, `media_type` one of png, jpeg, gif, webp."""
 
     media_type: str
     data: str
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+    """What the model wants a tool to do; `arguments` is JSON as the model wrote it, or a piece of that."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
+    """What the tool of an earlier call gave."""
+
+    tool_call_id: str
+    content: tuple[Text | Image, ...]
+    is_error: bool = False
+
+
+#: What messages and answers are made of.
+Part = Text | Image | ToolCall | ToolResult
+
+
+def words(part: Part) -> str:
+    """All that a part says in words: the text of a text, name and arguments of a tool call; nothing for an image."""
+    match part:
+        case Text(text):
+            return text
+        case ToolCall(_, name, arguments):
+            return f"{name} {arguments}"
+        case ToolResult(_, content):
+            return "\n\n".join(filter(None, map(words, content)))
+    return ""
+
+
+def content_of(text: str) -> tuple[Part, ...]:
+    """The parts of an answer that is one text; none for an empty one."""
+    return (Text(text),) if text else ()
+
+
+class PartDelta(msgspec.Struct, frozen=True, tag="delta"):
+    """A further piece of an answer: of its part number `index`, from 0. The texts of its pieces add up, and so do the
+    arguments of a tool call, whose every piece has the id and the name."""
+
+    index: int
+    part: Part
+
+
+def joined(deltas: Iterable[PartDelta]) -> Iterator[PartDelta]:
+    """Pieces that follow each other in the same part, as one."""
+    for index, group in itertools.groupby(deltas, lambda delta: delta.index):
+        parts = [delta.part for delta in group]
+        match parts[0]:
+            case Text():
+                yield PartDelta(index, Text("".join(part.text for part in parts if isinstance(part, Text))))
+            case ToolCall(id, name, _):
+                pieces = (part.arguments for part in parts if isinstance(part, ToolCall))
+                yield PartDelta(index, ToolCall(id, name, "".join(pieces)))
+            case part:
+                yield PartDelta(index, part)
+
+
+def whole(deltas: Iterable[PartDelta]) -> tuple[Part, ...]:
+    """The parts that all pieces of an answer add up to."""
+    return tuple(delta.part for delta in joined(sorted(deltas, key=lambda delta: delta.index)))
 
 
 class ModelChoice(msgspec.Struct, frozen=True):
@@ -41,12 +107,18 @@ class Message(msgspec.Struct, frozen=True):
     """One turn of a conversation."""
 
     role: Literal["user", "assistant"]
-    content: tuple[Text | Image, ...]
+    content: tuple[Part, ...]
 
     @property
     def text(self) -> str:
-        """The text parts, joined by blank lines."""
-        return "\n\n".join(part.text for part in self.content if isinstance(part, Text))
+        """What its parts say in words, joined by blank lines."""
+        return "\n\n".join(words(part) for part in self.content if not isinstance(part, Image))
+
+    @property
+    def images(self) -> list[Image]:
+        """Its images, also those that a tool gave."""
+        inner = (part.content if isinstance(part, ToolResult) else (part,) for part in self.content)
+        return [part for parts in inner for part in parts if isinstance(part, Image)]
 
 
 class GenerationRequest(msgspec.Struct, frozen=True):
@@ -67,6 +139,11 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     #: what the client was told as X-Request-Id, and is told to give to the admin
     request_id: str | None = None
+
+
+def without_prompts(request: GenerationRequest) -> GenerationRequest:
+    """What rendering an answer needs of a request."""
+    return msgspec.structs.replace(request, messages=(), system="")
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -112,7 +189,7 @@ class Charge(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """A finished generation. `cost_micro` is the CLI's own figure; None where it gives none."""
 
-    text: str
+    content: tuple[Part, ...]
     model: str
     stop_reason: str
     usage: Usage | None
@@ -120,6 +197,15 @@ class Answer(msgspec.Struct, frozen=True):
     output: Any = None
     #: which of the request's `stop` ended it, where `stop_reason` is "stop_sequence"
     stop_sequence: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Its texts, joined."""
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    def deltas(self) -> list[PartDelta]:
+        """The whole answer as pieces, one for each part."""
+        return [PartDelta(index, part) for index, part in enumerate(self.content)]
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -142,12 +228,6 @@ class Submitted(msgspec.Struct, frozen=True):
     warm: bool = True
 
 
-class TextDelta(msgspec.Struct, frozen=True):
-    """A further piece of the answer."""
-
-    text: str
-
-
 class Activity(msgspec.Struct, frozen=True):
     """A sign of life without text: thinking, or usage that is known so far."""
 
@@ -168,7 +248,7 @@ class Failed(msgspec.Struct, frozen=True):
     cost_micro: int | None = None
 
 
-Event = Submitted | TextDelta | Activity | Completed | Failed
+Event = Submitted | PartDelta | Activity | Completed | Failed
 
 
 class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
 from bridge.errors import BridgeError
-from bridge.types import GenerationRequest, Image
+from bridge.types import GenerationRequest
 
 #: What a run is thought to take before any has ended, in seconds.
 FIRST_GUESS_S = 10.0
@@ -108,8 +108,8 @@ class Admission:
 
 def size_of(request: GenerationRequest) -> int:
     """About how many bytes the messages of a request take."""
-    parts = [part for message in request.messages for part in message.content]
-    return len(request.system) + sum(len(part.data if isinstance(part, Image) else part.text) for part in parts)
+    images = sum(len(image.data) for message in request.messages for image in message.images)
+    return len(request.system) + images + sum(len(message.text) for message in request.messages)
 
 
 def check_load(

@@ -12,7 +12,7 @@ from bridge.errors import Problem
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS
 from bridge.ledger.pricing import Price, affordable_output
 from bridge.ledger.tallies import Reservation
-from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, Text
+from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, PartDelta, Text
 
 #: With one way to match only: whatever a model writes is looked at in no more than linear time.
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -21,6 +21,10 @@ MAX_DEPTH = 200
 #: Room that a second answer gets at least, as a multiple of what the first one took.
 ROOM = 2
 _AGAIN = "{problem} Answer again, with JSON only that fits the schema."
+
+
+Mismatch = Callable[[dict[str, Any], Any], str | None]
+"""Why an output does not fit a schema, in words; None where it does."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -33,33 +37,44 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class StopFilter:
-    """Lets text through up to the first of some sequences; what may still become one is held back."""
+    """Lets an answer through up to the first of some sequences in one of its texts; what may still become one is held
+    back."""
 
     def __init__(self, sequences: Sequence[str]) -> None:
         self._sequences = sequences
         self._held = ""
+        #: the part of the answer that is held back
+        self._index = 0
         #: the sequence that was found
         self.found: str | None = None
 
-    def feed(self, text: str) -> str:
-        """What can be shown of the text so far, and was not before. Nothing more once one is `found`."""
+    def feed(self, delta: PartDelta) -> list[PartDelta]:
+        """What can be shown of the answer so far, and was not before. Nothing more once a sequence is `found`."""
         if self.found is not None:
-            return ""
-        held = self._held + text
+            return []
+        if not isinstance(delta.part, Text):
+            return [*self.rest(), delta]
+        before = self.rest() if delta.index != self._index else []
+        self._index = delta.index
+        text = self._cut(self._held + delta.part.text)
+        return [*before, PartDelta(delta.index, Text(text))] if text else before
+
+    def rest(self) -> list[PartDelta]:
+        """What was held back, at the end of a text in which it did not become a sequence."""
+        rest, self._held = self._held, ""
+        return [PartDelta(self._index, Text(rest))] if rest else []
+
+    def _cut(self, text: str) -> str:
+        """What can be shown of a text; the rest is held back, or is of no interest any more."""
         # The one that is complete first, as if the text came letter by letter; of several, the longest.
-        hits = [(held.index(each) + len(each), -len(each), each) for each in self._sequences if each in held]
+        hits = [(text.index(each) + len(each), -len(each), each) for each in self._sequences if each in text]
         if hits:
             end, _, self.found = min(hits)
             self._held = ""
-            return held[: end - len(self.found)]
-        keep = max((_overlap(held, each) for each in self._sequences), default=0)
-        self._held = held[len(held) - keep :]
-        return held[: len(held) - keep]
-
-    def rest(self) -> str:
-        """What was held back, at the end of a text in which it did not become a sequence."""
-        rest, self._held = self._held, ""
-        return rest
+            return text[: end - len(self.found)]
+        keep = max((_overlap(text, each) for each in self._sequences), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
 
 
 def _overlap(text: str, sequence: str) -> int:
@@ -70,12 +85,10 @@ def _overlap(text: str, sequence: str) -> int:
     return 0
 
 
-def with_output(
-    end: Completed, schema: dict[str, Any], mismatch: Callable[[dict[str, Any], Any], str | None]
-) -> Completed | Failed:
+def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> Completed | Failed:
     """An answer with the output that is read from it; the failure of one that misses `schema`.
 
-    `mismatch(schema, output)` says why an output does not fit, or None. An answer that was cut has no output.
+    An answer that was cut has no output.
     """
     answer = end.answer
     if answer.stop_reason == "max_tokens":
@@ -86,7 +99,7 @@ def with_output(
     except ValueError:
         problem = "it is not valid JSON"
     if problem is None:
-        return Completed(msgspec.structs.replace(answer, text=text, output=output))
+        return Completed(msgspec.structs.replace(answer, content=(Text(text),), output=output))
     missed = Problem("output_mismatch", f"The answer does not fit the schema: {problem}.", facts={"text": answer.text})
     return Failed(missed, answer.usage, answer.cost_micro)
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import os
 
+import msgspec
+
 from bridge.clock import Clock, iso
+from bridge.engine.answer import Attempt, second_attempt
 from bridge.engine.run import Run
 from bridge.errors import Problem
-from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import effective, per_request
+from bridge.providers.provider import Provider
 from bridge.settings import Settings
-from bridge.types import Answer, Charge, Completed, Failed, GenerationRequest, RunRecord, Usage
+from bridge.types import Answer, Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 
 #: Tokens a second that a model is assumed to have written where a run ended without any usage.
 ASSUMED_TOKENS_PER_SECOND = 150
+#: How much of a prompt the log keeps by default, in characters.
+PREVIEW_CHARACTERS = 200
 
 
 class Charges:
@@ -53,7 +58,7 @@ class Charges:
         left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
         return Charge(assumed, min(cost(price, assumed), left), assumed=True)
 
-    def overdrawn(self, key: Key, run: Run) -> Problem | None:
+    def overdrawn(self, run: Run) -> Problem | None:
         """Whether a run has by now used up what it reserved and all that its key has left besides.
 
         For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
@@ -64,15 +69,23 @@ class Charges:
             return None
         price = self._prices.price_of(run.request.provider, run.request.model)
         micro = cost(price, Usage(output_tokens=beyond))
-        caps = effective(key.limits, self._settings.default_limits)
+        caps = effective(run.key.limits, self._settings.default_limits)
         for limit, amount in per_request(caps):
             taken = run.reservation.cost_micro + micro if limit.is_cost else run.reservation.tokens + beyond
             if taken > amount:
                 return Problem(limit.code, "Stopped: the answer may already cost more than one may.")
-        for limit, _, left in self._ledger.remaining(key.name, key.limits):
+        for limit, _, left in self._ledger.remaining(run.key.name, run.key.limits):
             if limit.what != "requests" and (micro if limit.is_cost else beyond) > left:
                 return Problem(limit.code, "Stopped: the answer may already have used up what this key had left.")
         return None
+
+    def second_attempt(self, run: Run, end: Failed, provider: Provider) -> Attempt | None:
+        """What to ask after an answer that missed its schema, where the reservation has room for it."""
+        if end.problem.code != "output_mismatch" or end.usage is None:
+            return None
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        spent = self._of_attempt(run, end)
+        return second_attempt(run.request, end.problem, run.reservation, spent, price, provider.input_ceiling)
 
 
 def _assumed_output(run: Run) -> int:
@@ -96,6 +109,44 @@ def _stop_reason(result: Answer | Problem) -> str | None:
     if isinstance(result, Problem):
         return "refusal" if result.code == "refused" else None
     return result.stop_reason
+
+
+def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
+    """The line of a run that has ended. `prompts`: what the log keeps of prompts, as the setting says."""
+    line = log_line(run.id, run.started_at, run.key.name, run.request, finished.result, finished.charge)
+    # Never the whole prompt of what cost nothing: a key must not be able to fill the disk with it.
+    most = None if run.reached_the_cli else PREVIEW_CHARACTERS
+    return msgspec.structs.replace(
+        line,
+        stream=run.stream,
+        reserved_usd=run.reservation.cost_micro / 1e6,
+        duration_ms=finished.duration_ms,
+        queued_ms=run.queued_ms,
+        first_token_ms=run.first_token_ms,
+        warm=run.warm,
+        repairs=run.repairs,
+        system_prompt=_kept(run.request.system[:most], prompts),
+        user_prompt=_kept(run.request.messages[-1].text[:most], prompts),
+    )
+
+
+def line_of_refusal(
+    clock: Clock, key_name: str, request: GenerationRequest, problem: Problem, stream: bool, prompts: str
+) -> RunRecord:
+    """The line of a request that was not taken on: it used and cost nothing."""
+    line = log_line(new_run_id(clock), clock.now(), key_name, request, problem, Charge(Usage(), 0))
+    return msgspec.structs.replace(
+        line,
+        stream=stream,
+        system_prompt=_kept(request.system[:PREVIEW_CHARACTERS], prompts) or None,
+        user_prompt=_kept(request.messages[-1].text[:PREVIEW_CHARACTERS], prompts) or None,
+    )
+
+
+def _kept(prompt: str, prompts: str) -> str | None:
+    if prompts == "off":
+        return None
+    return prompt if prompts == "full" else prompt[:PREVIEW_CHARACTERS]
 
 
 def log_line(

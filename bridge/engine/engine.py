@@ -1,50 +1,41 @@
-"""The engine: takes requests on, runs them, and sees every one of them to its settlement."""
+"""The engine: takes requests on, drives them as runs, and sees every one of them to its settlement."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gevent
 import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, check_load
-from bridge.engine.answer import Attempt, second_attempt
-from bridge.engine.bill import Charges, log_line, new_run_id
-from bridge.engine.jobs import Jobs
+from bridge.engine.answer import Mismatch, with_output
+from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, Problem
-from bridge.keys.keys import Key, may_use
+from bridge.keys.keys import Key, KeyBook, may_use
 from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
 from bridge.providers.provider import Provider, ProviderStatus
-from bridge.records.jobs import JobBook, Repeat, owner_of
+from bridge.records.audit import Audit
+from bridge.records.jobs import Job, JobBook, Repeat, owner_of
 from bridge.settings import Settings
-from bridge.types import Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
+from bridge.types import Completed, Failed, Finished, GenerationRequest, RunRecord, without_prompts
 
-#: How much of a prompt the log keeps by default, in characters.
-PREVIEW_CHARACTERS = 200
-#: How often is looked for a CLI that is not available, in seconds.
+#: Seconds between two looks at what a run may have used whose CLI keeps no maximum of output tokens.
+WATCH_S = 0.5
+#: Seconds between two checks of a CLI that is not available.
 RECHECK_S = 60.0
-#: For stopped runs to be settled at the end, in seconds.
+#: Grace for runs that are stopped at the end to be settled, in seconds.
 LAST_SECONDS = 5.0
 
-
 log = logging.getLogger("bridge")
-
-
-class AuditLike(Protocol):
-    """The part of the audit that the engine writes to."""
-
-    def write(
-        self, action: str, subject: str, *, actor: str, address: str, before: Any = None, after: Any = None
-    ) -> None: ...
 
 
 class Engine:
@@ -53,36 +44,35 @@ class Engine:
     def __init__(
         self,
         settings: Settings,
+        clock: Clock,
         *,
         providers: Mapping[str, Provider],
+        admission: Admission,
+        schemas: SchemaChecker,
+        keys: KeyBook,
         ledger: Ledger,
         prices: PriceTable,
         jobs: JobBook,
-        audit: AuditLike,
-        schemas: SchemaChecker,
-        admission: Admission,
-        current_key: Callable[[Key], Key],
-        clock: Clock,
+        audit: Audit,
+        observers: Sequence[Callable[[RunRecord], None]] = (),
     ) -> None:
-        """`current_key` is a key as it is by now. It raises BridgeError for one that may not be used any more."""
+        """`observers` are called with each line of the request log once it is written; they must not block or raise."""
         self.providers = providers
         self.admission = admission
         self.runs: dict[str, Run] = {}
-        self.jobs = Jobs(jobs, self.runs)
         self.draining = False
-        #: called with each line of the request log, once it is written; must not block or raise
-        self.observers: list[Callable[[RunRecord], None]] = []
         self._settings = settings
-        self._ledger = ledger
-        self._prices = prices
-        self._charges = Charges(prices, ledger, settings)
-        self._audit = audit
-        self._schemas = schemas
-        self._current_key = current_key
         self._clock = clock
+        self._schemas = schemas
+        self._keys = keys
+        self._ledger = ledger
+        self._charges = Charges(prices, ledger, settings)
+        self._jobs = jobs
+        self._audit = audit
+        self._observers = observers
         self._loops = LoopGuard(clock, settings.loop_repeats, settings.loop_window_s)
 
-    # --- life --------------------------------------------------------------------------------------
+    # --- its own life ------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Get the providers ready, at the same time; returns when each is ready or known not to be."""
@@ -110,7 +100,15 @@ class Engine:
             provider.close()
         self._schemas.close()
 
-    # --- requests ------------------------------------------------------------------------------------
+    def statuses(self) -> list[ProviderStatus]:
+        """What is known of each provider."""
+        return [provider.status() for provider in self.providers.values()]
+
+    def resume(self, key_name: str) -> None:
+        """Let a key go on that was paused as a suspected loop."""
+        self._loops.clear(key_name)
+
+    # --- a request becomes a run -------------------------------------------------------------------
 
     def submit(
         self,
@@ -127,96 +125,64 @@ class Engine:
         Raises BridgeError for everything that speaks against it; nothing is spent or counted then.
         """
         try:
-            return self._submit(key, request, stream=stream, keep=keep, repeat=repeat)
+            provider, key = self._check_all(key, request)
+            reservation = self._reserve(provider, key, request)
+            request = msgspec.structs.replace(request, max_output_tokens=reservation.output_tokens)
+            kept = keep or repeat is not None
+            try:
+                if kept:
+                    begun = without_prompts(request)
+                    self._jobs.add(Job(reservation.id, owner_of(key), reservation.at, begun, repeat))
+                # All of it may have changed while the disk was waited for.
+                self._check_draining()
+                self.admission.check_room()
+                self._keys.current(key)
+            except BaseException:
+                self._jobs.drop(reservation.id)
+                self._ledger.release(reservation)
+                raise
         except BridgeError as error:
-            line = self._refused(key, request, error.problem, stream=stream)
+            line = line_of_refusal(self._clock, key.name, request, error.problem, stream, self._settings.log_prompts)
             self._ledger.note(line)
             self._announce(line)
             raise
+        run = Run(key, reservation, request, self.admission, self._clock, stream=stream, kept=kept, repeat=repeat)
+        self.runs[run.id] = run
+        gevent.spawn(self._live, run, provider)
+        return run
 
-    def _submit(self, key: Key, request: GenerationRequest, *, stream: bool, keep: bool, repeat: Repeat | None) -> Run:
+    def _check_all(self, key: Key, request: GenerationRequest) -> tuple[Provider, Key]:
+        """The provider of a request that may run now, and its key as it is by now. Raises BridgeError."""
         self._check(key, request)
         self._guard_against_loops(key, request)
         if request.schema is not None:
             self._schemas.check(request.schema, key.name)
-        # The body came slowly, perhaps, and what is above may have waited: the key may be another by now.
-        key = self._current_key(key)
+        # What is above may have waited, and so may the body have: the key may be another by now.
+        key = self._keys.current(key)
         provider = self._check(key, request)
-        check_load(
-            ((run.key_name, run.request) for run in self.runs.values()),
-            key.name,
-            request,
-            self._settings.max_body_bytes,
-        )
+        live = ((run.key.name, run.request) for run in self.runs.values())
+        check_load(live, key.name, request, self._settings.max_body_bytes)
         self.admission.check_room()
-        reservation = self._ledger.reserve(
-            key.name,
-            key.limits,
-            new_run_id(self._clock),
-            request.provider,
-            request.model,
-            provider.input_ceiling(request),
-            request.max_output_tokens,
-        )
-        try:
-            if keep or repeat is not None:
-                self.jobs.begin(key, reservation, request, repeat)
-            # All of it may have changed while the disk was waited for.
-            if self.draining:
-                raise _draining()
-            self.admission.check_room()
-            self._current_key(key)
-        except BaseException:
-            self.jobs.drop(reservation.id)
-            self._ledger.release(reservation)
-            raise
-        run = Run(
-            reservation,
-            _clamped(request, reservation),
-            provider=provider,
-            admission=self.admission,
-            close=self._close_run,
-            overdrawn=None if provider.enforces_output_limit else lambda run: self._charges.overdrawn(key, run),
-            repair=self._repair,
-            mismatch=self._schemas.mismatch,
-            clock=self._clock,
-            idle_timeout_s=self._settings.idle_timeout_s,
-            queue_timeout_s=self._settings.queue_timeout_s,
-            stream=stream,
-            owner=owner_of(key),
-            kept=keep or repeat is not None,
-            repeat=repeat,
-        )
-        self.runs[run.id] = run
-        return run
-
-    def statuses(self) -> list[ProviderStatus]:
-        """What is known of each provider."""
-        return [provider.status() for provider in self.providers.values()]
-
-    def allowed_models(self, provider: str) -> tuple[str, ...]:
-        """The server's allow-list of a provider; empty for any well-formed name."""
-        return self._settings.providers[provider].models
-
-    def resume(self, key_name: str) -> None:
-        """Let a key go on that was paused as a suspected loop."""
-        self._loops.clear(key_name)
+        return provider, key
 
     def _check(self, key: Key, request: GenerationRequest) -> Provider:
-        if self.draining:
-            raise _draining()
+        self._check_draining()
         provider = self.providers.get(request.provider)
         if provider is None:
             raise BridgeError("cli_unavailable", f"This bridge does not run {request.provider}.")
         if key.providers is not None and request.provider not in key.providers:
             raise BridgeError("provider_not_allowed", f"This key may not use {request.provider}.")
-        allowed = self.allowed_models(request.provider)
+        allowed = self._settings.providers[request.provider].models
         if (allowed and request.model not in allowed) or not may_use(key, request.model, request.alias):
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
         status = provider.status()
         if not status.available:
             raise status.refusal()
         return provider
+
+    def _check_draining(self) -> None:
+        if self.draining:
+            raise BridgeError("draining", "The bridge is about to restart.", retry_after=10)
 
     def _guard_against_loops(self, key: Key, request: GenerationRequest) -> None:
         digest = hashlib.sha256(repr((request.provider, request.model, request.system)).encode())
@@ -231,89 +197,132 @@ class Engine:
         if verdict.delay_s:
             gevent.sleep(verdict.delay_s)
 
-    # --- the end of a run ----------------------------------------------------------------------------
+    def _reserve(self, provider: Provider, key: Key, request: GenerationRequest) -> Reservation:
+        return self._ledger.reserve(
+            key.name,
+            key.limits,
+            new_run_id(self._clock),
+            request.provider,
+            request.model,
+            provider.input_ceiling(request),
+            request.max_output_tokens,
+        )
+
+    # --- the life of a run -------------------------------------------------------------------------
+
+    def _live(self, run: Run, provider: Provider) -> None:
+        """The life of a run, in a greenlet of its own: a slot, an answer, perhaps a second try, and the settlement.
+
+        Nothing from outside ends it: a stop is a message in the run's inbox, which it takes at its next look.
+        """
+        end: Completed | Failed = Failed(Problem("internal", "The request failed inside the bridge."))
+        try:
+            run.await_slot(self._settings.queue_timeout_s)
+            end = self._attempt(run, provider)
+            again = None
+            if isinstance(end, Failed) and self._settings.schema_repair:
+                again = self._charges.second_attempt(run, end, provider)
+            if again is not None:
+                run.begin_again(again)
+                end = self._attempt(run, provider)
+        except BridgeError as error:
+            end = Failed(error.problem)
+        finally:
+            run.give_up_slot()
+            finished = self._close_run(run, end)
+            del self.runs[run.id]
+            run.end(finished)
+
+    def _attempt(self, run: Run, provider: Provider) -> Completed | Failed:
+        """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
+        conversation = provider.start(run.attempt.request, run.inbox.put)
+        try:
+            end = self._await_end(run, provider)
+            schema = run.request.schema
+            if schema is None or isinstance(end, Failed):
+                return end
+            # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
+            gevent.spawn(_read, end, schema, self._schemas.mismatch, run.inbox.put)
+            end = self._await_end(run, provider)
+            if isinstance(end, Completed):
+                # What was streamed cannot be taken back: only an answer that fits its schema is shown.
+                run.show(end.answer.deltas())
+            return end
+        finally:
+            conversation.cancel()
+
+    def _await_end(self, run: Run, provider: Provider) -> Completed | Failed:
+        look_up_s = None if provider.enforces_output_limit else WATCH_S
+        while (end := run.await_end(self._settings.idle_timeout_s, look_up_s)) is None:
+            problem = self._charges.overdrawn(run)
+            if problem is not None:
+                raise BridgeError.of(problem)
+        return end
 
     def _close_run(self, run: Run, end: Completed | Failed) -> Finished:
         """Charge and settle: the line of the log is the settlement. Then keep the answer of a job: whoever can get
         it has paid for it."""
         charge = self._charges.of(run, end)
-        finished = Finished(end.answer if isinstance(end, Completed) else end.problem, charge, round(1000 * run.age_s))
-        line = self._record(run, finished)
+        result = end.answer if isinstance(end, Completed) else end.problem
+        finished = Finished(result, charge, round(1000 * run.age_s))
+        line = line_of_run(run, finished, self._settings.log_prompts)
         try:
-            if self._reached_the_cli(run):
+            if run.reached_the_cli:
                 self._ledger.settle(line)
             else:
                 self._ledger.release(run.reservation, line)
         except BridgeError as error:
             finished = Finished(error.problem, charge, finished.duration_ms)
         self._announce(line)
-        self.jobs.finish(run, finished)
-        self.runs.pop(run.id, None)
+        if run.kept:
+            self._keep_end(run, finished)
         return finished
 
-    @staticmethod
-    def _reached_the_cli(run: Run) -> bool:
-        return run.submitted_s is not None or run.attempt.spent is not None
-
-    def _repair(self, run: Run, end: Failed) -> Attempt | None:
-        """What to try after an answer that missed its schema, once, and where the reservation has room for it."""
-        if (
-            not self._settings.schema_repair
-            or run.repairs
-            or end.problem.code != "output_mismatch"
-            or end.usage is None
-        ):
-            return None
-        ceiling = self.providers[run.request.provider].input_ceiling
-        price = self._prices.price_of(run.request.provider, run.request.model)
-        return second_attempt(run.request, end.problem, run.reservation, self._charges.of(run, end), price, ceiling)
-
     def _announce(self, line: RunRecord) -> None:
-        for observe in self.observers:
+        for observe in self._observers:
             observe(line)
 
-    def _record(self, run: Run, finished: Finished) -> RunRecord:
-        line = log_line(run.id, run.started_at, run.key_name, run.request, finished.result, finished.charge)
-        # Never the whole prompt of what cost nothing: a key must not be able to fill the disk with it.
-        most = None if self._reached_the_cli(run) else PREVIEW_CHARACTERS
-        return msgspec.structs.replace(
-            line,
-            stream=run.stream,
-            reserved_usd=run.reservation.cost_micro / 1e6,
-            duration_ms=finished.duration_ms,
-            queued_ms=run.queued_ms,
-            first_token_ms=run.first_token_ms,
-            warm=run.warm,
-            repairs=run.repairs,
-            system_prompt=self._kept(run.request.system[:most]),
-            user_prompt=self._kept(run.request.messages[-1].text[:most]),
-        )
+    # --- runs whose end is kept --------------------------------------------------------------------
 
-    def _refused(self, key: Key, request: GenerationRequest, problem: Problem, *, stream: bool) -> RunRecord:
-        """The line of a request that was not taken on: it used and cost nothing."""
-        line = log_line(new_run_id(self._clock), self._clock.now(), key.name, request, problem, Charge(Usage(), 0))
-        return msgspec.structs.replace(
-            line,
-            stream=stream,
-            system_prompt=self._kept(request.system[:PREVIEW_CHARACTERS]) or None,
-            user_prompt=self._kept(request.messages[-1].text[:PREVIEW_CHARACTERS]) or None,
-        )
+    def find(self, key: Key, run_id: str) -> Run | Job:
+        """A live run of this key, or the job that it left behind. Raises BridgeError not_found, storage_failed."""
+        run = self.runs.get(run_id)
+        if run is not None and owner_of(run.key) == owner_of(key):
+            return run
+        job = self._jobs.get(run_id, owner_of(key))
+        if job is None:
+            raise BridgeError(
+                "not_found", "You have no such job.", "Answers are kept for 24 hours, and only for the key that asked."
+            )
+        # It may have been kept on its way out of the list of runs.
+        return self.runs.get(run_id) or job
 
-    def _kept(self, prompt: str) -> str | None:
-        """What the log keeps of a prompt, by the setting."""
-        if self._settings.log_prompts == "off":
-            return None
-        return prompt if self._settings.log_prompts == "full" else prompt[:PREVIEW_CHARACTERS]
+    def earlier(self, key: Key, repeat: Repeat) -> Job | None:
+        """The answer that the first request with an Idempotency-Key got. Raises BridgeError conflict."""
+        return self._jobs.earlier(owner_of(key), repeat)
+
+    def keep(self, run: Run) -> None:
+        """From now on a run goes on whoever leaves, and its end is kept. Raises BridgeError storage_failed."""
+        if not run.kept:
+            self._jobs.add(run.job)
+            run.kept = True
+            if run.finished is not None:
+                # It ended while the file was written.
+                self._keep_end(run, run.finished)
+
+    def _keep_end(self, run: Run, finished: Finished) -> None:
+        """Keep the end of a job. It is lost where the disk refuses it: the charge is not."""
+        try:
+            self._jobs.finish(msgspec.structs.replace(run.job, finished=finished))
+        except BridgeError as error:
+            log.warning("the answer of %s could not be kept: %s", run.id, error.message)
 
 
-def _clamped(request: GenerationRequest, reservation: Reservation) -> GenerationRequest:
-    """The request with the output ceiling that was reserved for it."""
-    return msgspec.structs.replace(request, max_output_tokens=reservation.output_tokens)
+def _read(
+    end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Callable[[Completed | Failed], None]
+) -> None:
+    tell(with_output(end, schema, mismatch))
 
 
 def _wait_for(runs: list[Run], seconds: float) -> None:
     gevent.joinall([gevent.spawn(run.wait) for run in runs], timeout=seconds)
-
-
-def _draining() -> BridgeError:
-    return BridgeError("draining", "The bridge is about to restart.", retry_after=10)

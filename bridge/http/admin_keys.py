@@ -198,5 +198,5 @@ def _details(body: dict[str, Any]) -> dict[str, Any]:
 def _stop_runs(key_name: str, why: str) -> None:
     engine = service_of().engine
     for run in list(engine.runs.values()) if engine is not None else []:
-        if run.key_name == key_name:
+        if run.key.name == key_name:
             run.cancel(Problem("cancelled", why))

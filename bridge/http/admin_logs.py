@@ -11,7 +11,7 @@ import msgspec
 from flask import Response, request
 
 from bridge.clock import parse_iso
-from bridge.engine.engine import PREVIEW_CHARACTERS
+from bridge.engine.bill import PREVIEW_CHARACTERS
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import LARGEST_PAGE, audit, page_limit, service_of
 from bridge.http.describe import Query, Routes

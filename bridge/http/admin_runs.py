@@ -46,7 +46,7 @@ def list_runs() -> Runs:
         [
             LiveRun(
                 id=run.id,
-                key_name=run.key_name,
+                key_name=run.key.name,
                 provider=run.request.provider,
                 model=run.request.model,
                 api=run.request.api,
@@ -72,7 +72,7 @@ def stop_run(id: str) -> Done:
     if run is None:
         raise BridgeError("not_found", "No such run is queued or running.")
     run.cancel(Problem("cancelled", "The admin stopped this request."))
-    audit("run_stopped", id, before={"keyName": run.key_name})
+    audit("run_stopped", id, before={"keyName": run.key.name})
     return Done(f"Run {id} is being stopped.")
 
 
@@ -106,7 +106,7 @@ def overview() -> Overview:
         activity=service.statistics.view(),
         timezone=str(service.settings.zone),
         resets_at=Resets(**service.ledger.resets_at()),
-        alerts=msgspec.convert(service.alerts.recent() if service.alerts is not None else [], list[AlertView]),
+        alerts=msgspec.convert(service.recent_alerts(), list[AlertView]),
         backup=service.backups.notes(),
         problems=[p for p in (service.prices.problem, service.models.problem) if p],
     )

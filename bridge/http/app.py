@@ -6,6 +6,7 @@ import functools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -95,6 +96,7 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         intake=Intake(settings.max_body_bytes, service.clock, waiting),
         access=_access(service),
         metrics=counted.registry,
+        waiting=Counter(),
         document=document,
     )
     for route in ROUTES:

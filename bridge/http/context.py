@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,8 @@ class Edge(msgspec.Struct, frozen=True):
     access: Callable[[str], str] | None
     #: what GET /metrics shows
     metrics: CollectorRegistry
+    #: requests that wait for the end of a job now, by the name of their key
+    waiting: Counter[str]
     #: makes what GET /openapi.json shows
     document: Callable[[], dict[str, Any]]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flask import g, request
 
 from bridge.clock import iso
 from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
-from bridge.http.context import engine_of
+from bridge.http.context import edge, engine_of
 from bridge.http.describe import Query, Routes
 from bridge.http.respond import CLOUDFLARE_PATIENCE_S
 from bridge.http.views import JobView
@@ -31,9 +34,9 @@ STOP_S = 5.0
 @routes.add("GET", "/jobs/<id>", query=(_WAIT,), errors=("invalid_request", "not_found", "draining"))
 def job(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """A job as it is now, or as soon as it has ended but at most `wait` seconds from now."""
-    found = engine_of().jobs.find(key, id)
+    found = engine_of().find(key, id)
     if isinstance(found, Run):
-        with engine_of().jobs.waiting(key, MOST_WAITING) as may_wait:
+        with _waiting(key) as may_wait:
             found.wait(_wait_s() if may_wait else 0)
     return _shown(found)
 
@@ -41,11 +44,24 @@ def job(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
 @routes.add("DELETE", "/jobs/<id>", errors=("not_found", "draining"))
 def cancel(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """Stop a job that runs; it is charged what it has used. One that has ended stays as it is."""
-    found = engine_of().jobs.find(key, id)
+    found = engine_of().find(key, id)
     if isinstance(found, Run):
         found.cancel(Problem("cancelled", "The request was cancelled."))
         found.wait(STOP_S)
     return _shown(found)
+
+
+@contextmanager
+def _waiting(key: Key) -> Iterator[bool]:
+    """While a request waits for a job of this key; whether no more than MOST_WAITING do."""
+    waiting = edge().waiting
+    waiting[key.name] += 1
+    try:
+        yield waiting[key.name] <= MOST_WAITING
+    finally:
+        waiting[key.name] -= 1
+        if not waiting[key.name]:
+            del waiting[key.name]
 
 
 def _shown(found: Run | Job) -> tuple[JobView, dict[str, str]]:

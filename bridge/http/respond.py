@@ -39,7 +39,7 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
     """Generate `wanted` for `key`, and answer in the shape of `api`; `repeat` is `repeat_of` the body that it
     came as, `events` renders the stream where one is asked for. Raises BridgeError."""
     if repeat is not None:
-        earlier = engine_of().jobs.earlier(key, repeat)
+        earlier = engine_of().earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
             ended = Ended(earlier.id, earlier.request, earlier.started_at, earlier.finished)
             response = _streamed(ended, events) if events else _answered(ended, earlier.finished, api)
@@ -53,7 +53,7 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
     with watch(request.environ, run.leave):
         finished = run.wait(prefer.job_after_s)
         if finished is None:
-            engine_of().jobs.keep(run)
+            engine_of().keep(run)
             finished = run.finished
     response = _accepted(run, api, prefer) if finished is None else _answered(run, finished, api)
     if prefer.applied:

@@ -323,8 +323,9 @@ class Alerts:
             for each in self._recent:
                 if each["waiting"]:
                     self._webhook.put(_post(each))
-        assert service.engine is not None
-        service.engine.observers.append(self.observe)
+        service.observers.append(self.observe)
+        service.closers.append(self.close)
+        service.recent_alerts = self.recent
         self._watcher = gevent.spawn(self._watch)
 
     def observe(self, record: RunRecord) -> None:

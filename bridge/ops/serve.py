@@ -225,7 +225,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 f"\n    {made}\n\nPut it into BRIDGE_ADMIN_KEY or a password manager.\n"
             )
         service.open()
-        service.alerts = Alerts(service)
+        Alerts(service)
         worker.finish = partial(self._finish, worker)
         if self._ready is not None:
             self._ready(service, address)

@@ -22,7 +22,7 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import Completed, Event, Failed, GenerationRequest, Submitted, TextDelta
+from bridge.types import Completed, Event, Failed, GenerationRequest, PartDelta, Submitted
 
 #: What the CLI adds to every prompt, in tokens: two small system blocks and the frame (0.9 kB measured).
 OVERHEAD_TOKENS = 1200
@@ -183,7 +183,7 @@ class _Conversation:
         self._provider._breaker.succeeded()
 
     def _say(self, event: Event) -> None:
-        if isinstance(event, TextDelta):
+        if isinstance(event, PartDelta):
             self._provider._starting.discard(self)
         if not self._cancelled:
             self._emit(event)

@@ -26,9 +26,10 @@ from bridge.types import (
     GenerationRequest,
     Image,
     Message,
+    PartDelta,
     Text,
-    TextDelta,
     Usage,
+    content_of,
 )
 
 SETTINGS_REQUEST = "settings"
@@ -286,12 +287,12 @@ class AnswerParser:
             if delta.get("type") == "text_delta" and isinstance(text, str):
                 self._text.append(text)
                 # With a schema the answer is the tool's JSON; words around it are not part of it.
-                yield Activity() if self._by_tool else TextDelta(text)
+                yield Activity() if self._by_tool else PartDelta(0, Text(text))
             elif delta.get("type") == "input_json_delta" and self._in_output_tool:
                 piece = delta.get("partial_json")
                 if isinstance(piece, str):
                     self._json.append(piece)
-                    yield TextDelta(piece)
+                    yield PartDelta(0, Text(piece))
             else:
                 yield Activity()
         elif kind == "content_block_start":
@@ -356,7 +357,7 @@ class AnswerParser:
         stop_reason = self._stop_reason or "end_turn"
         return Completed(
             Answer(
-                text="".join(self._json or self._text),
+                content=content_of("".join(self._json or self._text)),
                 model=self._model,
                 # The output tool is the CLI's way, not the client's.
                 stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,

@@ -24,9 +24,11 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
+    PartDelta,
     Submitted,
-    TextDelta,
+    Text,
     Usage,
+    content_of,
 )
 
 #: How long a request of the protocol itself may take, in seconds; model time is not in it.
@@ -227,13 +229,13 @@ class CodexTurn:
             if isinstance(text, str):
                 self._text.append(text)
                 self._text_bytes += len(text.encode("utf-8", "replace"))
-                event = TextDelta(text)
+                event = PartDelta(0, Text(text))
                 self._full = estimate(self._text_bytes, len(self._text)) > self._request.max_output_tokens
         elif method == "item/completed":
             item = _mapping(params.get("item"))
             if item.get("type") == "agentMessage" and not self._text and item.get("text"):
                 self._text.append(str(item["text"]))
-                event = TextDelta(str(item["text"]))
+                event = PartDelta(0, Text(str(item["text"])))
         elif method == "thread/tokenUsage/updated":
             usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("last"))
             self._usage = usage or self._usage
@@ -262,7 +264,7 @@ class CodexTurn:
         return Completed(self._answer("end_turn"))
 
     def _answer(self, stop_reason: str) -> Answer:
-        return Answer("".join(self._text), self._request.model, stop_reason, self._usage)
+        return Answer(content_of("".join(self._text)), self._request.model, stop_reason, self._usage)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

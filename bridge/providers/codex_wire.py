@@ -187,7 +187,7 @@ def turn_start(request: GenerationRequest, thread_id: str) -> dict[str, Any]:
     """Parameters of turn/start: the last message, and the schema and effort of its answer."""
     params: dict[str, Any] = {
         "threadId": thread_id,
-        "input": [_input(p) for p in request.messages[-1].content],
+        "input": [_input(part) for part in request.messages[-1].content if isinstance(part, Text | Image)],
     }
     if request.schema is not None:
         params["outputSchema"] = request.schema
@@ -202,7 +202,7 @@ def _item(message: Message) -> dict[str, Any]:
     for part in message.content:
         if isinstance(part, Text):
             content.append({"type": kind, "text": part.text})
-        else:
+        elif isinstance(part, Image):
             content.append({"type": "input_image", "image_url": _data_url(part)})
     return {"type": "message", "role": message.role, "content": content}
 

@@ -31,10 +31,11 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
-    Image,
+    PartDelta,
     Submitted,
-    TextDelta,
+    Text,
     Usage,
+    content_of,
 )
 
 #: What an image counts in the simulation, in tokens.
@@ -129,7 +130,7 @@ class _Conversation:
         question = {
             "prompt": request.messages[-1].text,
             "turns": len(request.messages),
-            "images": sum(isinstance(p, Image) for m in request.messages for p in m.content),
+            "images": sum(len(message.images) for message in request.messages),
             "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
             "maxOutputTokens": request.max_output_tokens,
             "schema": request.schema,
@@ -141,7 +142,7 @@ class _Conversation:
             message = msgspec.json.decode(line)
             if message["type"] == "delta":
                 text.append(message["text"])
-                self._say(TextDelta(message["text"]))
+                self._say(PartDelta(0, Text(message["text"])))
             else:
                 self._say(self._end("".join(text), message))
                 return
@@ -149,7 +150,7 @@ class _Conversation:
 
     def _end(self, text: str, message: dict[str, Any]) -> Event:
         usage = Usage(message["inputTokens"], output_tokens=message["outputTokens"])
-        return Completed(Answer(text, self._request.model, message["stopReason"], usage))
+        return Completed(Answer(content_of(text), self._request.model, message["stopReason"], usage))
 
     def _say(self, event: Event) -> None:
         if not self._cancelled:

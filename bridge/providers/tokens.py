@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from bridge.types import GenerationRequest, Image, Text
+from bridge.types import GenerationRequest, Image, words
 
 #: Frame of one message in a conversation, in tokens.
 MESSAGE_OVERHEAD_TOKENS = 16
@@ -23,11 +23,8 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
     total = len(request.system.encode()) + MESSAGE_OVERHEAD_TOKENS
     for message in request.messages:
         total += MESSAGE_OVERHEAD_TOKENS
-        for part in message.content:
-            if isinstance(part, Image):
-                total += image_tokens
-            elif isinstance(part, Text):
-                total += len(part.text.encode()) + 4
+        total += image_tokens * len(message.images)
+        total += sum(len(words(part).encode()) + 4 for part in message.content if not isinstance(part, Image))
     if request.schema is not None:
         total += len(json.dumps(request.schema))
     return total
@@ -40,7 +37,7 @@ def estimate(text_bytes: int, deltas: int) -> int:
 
 def prompt_estimate(request: GenerationRequest) -> int:
     """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and an image by the usual."""
-    images = sum(isinstance(part, Image) for message in request.messages for part in message.content)
+    images = sum(len(message.images) for message in request.messages)
     size = len(request.system.encode()) + sum(len(message.text.encode()) for message in request.messages)
     if request.schema is not None:
         size += len(json.dumps(request.schema))

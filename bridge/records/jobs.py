@@ -126,18 +126,19 @@ class JobBook:
         return self.get(found, owner)
 
     def get(self, job_id: str, owner: str) -> Job | None:
-        """A job of this owner. One that has not ended is not finished. Raises BridgeError storage_failed."""
+        """A job of this owner; one that a restart cut off has ended with that. Raises BridgeError storage_failed."""
         entry = self._entries.get(job_id)
         if entry is None or entry.owner != owner:
             return None
         try:
-            return in_thread(read, self._path(job_id))
+            job: Job = in_thread(read, self._path(job_id))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise storage_failed(error) from None
         except StoreError as error:
             raise BridgeError("storage_failed", "The kept answer cannot be read.", error.hint) from None
+        return job if job.finished or not entry.ended else msgspec.structs.replace(job, finished=_interrupted())
 
     def add(self, job: Job) -> None:
         """Keep a job that has begun; on the disk when this returns.
@@ -244,7 +245,7 @@ def read(path: Path) -> Job:
     return Job(row.id, row.owner, row.started_at, row.request, row.repeat, finished)
 
 
-def interrupted() -> Finished:
+def _interrupted() -> Finished:
     """The end of a job that a restart of the bridge cut off; the ledger knows what it was charged."""
     problem = Problem("cli_failed", "The bridge stopped in the middle of this request.")
     return Finished(problem, Charge(Usage(), 0, assumed=True), 0)

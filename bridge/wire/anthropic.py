@@ -18,7 +18,7 @@ from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import PlainText, Turns, generation, run_number
 from bridge.wire.parameters import NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
@@ -317,7 +317,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     empty = MessageBody(_id(generation), generation.request.model, [], None, MessageUsage.of(Usage()))
     yield event("message_start", message=empty)
     begun = False
-    for text in generation.follow(KEEP_ALIVE_S):
+    for text in texts(generation, KEEP_ALIVE_S):
         if text is None:
             yield keep_alive(generation.queue_position) + event("ping")
             continue

@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, ModelChoice
+from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text
 from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
@@ -41,8 +41,8 @@ class Generation(Protocol):
     def queue_position(self) -> int:
         """Place in the queue, from 1; 0 for one that runs or has run."""
 
-    def follow(self, heartbeat_s: float) -> Iterator[str | None]:
-        """The text as it comes, in pieces; None after each `heartbeat_s` of silence."""
+    def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
+        """The answer as it comes, in pieces; None after each `heartbeat_s` of silence."""
 
     def wait(self, timeout_s: float | None = None) -> Finished | None:
         """The end, or None where it has not come within `timeout_s`."""
@@ -61,14 +61,23 @@ class Ended(msgspec.Struct, frozen=True):
         """It waits for nothing."""
         return 0
 
-    def follow(self, heartbeat_s: float) -> Iterator[str | None]:
-        """The whole text at once."""
-        if isinstance(self.finished.result, Answer) and self.finished.result.text:
-            yield self.finished.result.text
+    def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
+        """The whole answer at once."""
+        if isinstance(self.finished.result, Answer):
+            yield from self.finished.result.deltas()
 
     def wait(self, timeout_s: float | None = None) -> Finished | None:
         """Its end."""
         return self.finished
+
+
+def texts(generation: Generation, heartbeat_s: float) -> Iterator[str | None]:
+    """The text of an answer as it comes, in pieces; None after each `heartbeat_s` of silence."""
+    for delta in generation.follow(heartbeat_s):
+        if delta is None:
+            yield None
+        elif isinstance(delta.part, Text):
+            yield delta.part.text
 
 
 Events = Callable[[Generation, str], Iterator[bytes]]

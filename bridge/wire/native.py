@@ -13,7 +13,7 @@ from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event
+from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, too_many_images
 
@@ -204,7 +204,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
         told = position
         yield sse_event("queued", {"position": position})
     beat_s = QUEUE_NEWS_S if told else KEEP_ALIVE_S
-    for text in generation.follow(beat_s):
+    for text in texts(generation, beat_s):
         silent_s = 0.0 if text is not None else silent_s + beat_s
         position = generation.queue_position
         if text is not None:

@@ -17,7 +17,7 @@ from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_data
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_data, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
 from bridge.wire.openai import (
@@ -268,7 +268,7 @@ def render_events(generation: Generation, request_id: str, *, with_usage: bool =
         return sse_data(msgspec.structs.replace(frame, choices=[ChunkChoice(delta, reason)]))
 
     yield chunk(Delta("assistant", ""))
-    for text in generation.follow(KEEP_ALIVE_S):
+    for text in texts(generation, KEEP_ALIVE_S):
         yield keep_alive(generation.queue_position) if text is None else chunk(Delta(content=text))
     finished = generation.wait()
     assert finished is not None

@@ -17,7 +17,7 @@ from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
 from bridge.wire.openai import (
@@ -269,7 +269,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     yield event("response.in_progress", response=begun)
     pieces: list[str] = []
     at = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
-    for text in generation.follow(KEEP_ALIVE_S):
+    for text in texts(generation, KEEP_ALIVE_S):
         if text is None:
             yield keep_alive(generation.queue_position)
             continue

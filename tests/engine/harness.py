@@ -17,7 +17,16 @@ import jsonschema
 import psutil
 
 from bridge.engine.answer import with_output
-from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, TextDelta
+from bridge.types import (
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Message,
+    PartDelta,
+    Text,
+    words,
+)
 
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
 #: One that both CLIs take in their own way.
@@ -88,7 +97,7 @@ class Running:
     @property
     def streamed(self) -> str:
         """The text of the deltas so far."""
-        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+        return "".join(words(event.part) for event in self.events if isinstance(event, PartDelta))
 
     @property
     def ends(self) -> list[Event]:

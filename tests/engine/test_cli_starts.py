@@ -224,7 +224,7 @@ def test_of_a_flood_the_beginning_of_each_minute_is_logged(caplog: pytest.LogCap
         for number in range(100):
             stderr.hear(f"line {number}")
         assert len(caplog.records) == LINES_PER_MINUTE
-        clock.at += 60
+        clock.pass_s(60)
         stderr.hear("the next minute")
     assert [record.getMessage() for record in caplog.records[-2:]] == [
         f"claude printed {100 - LINES_PER_MINUTE} more lines on stderr",

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.providers.codex import CodexProvider
 from bridge.sandbox.scratch import Scratch
-from bridge.types import Completed, Failed, Image, Message, Submitted, Text, TextDelta
+from bridge.types import Completed, Failed, Image, Message, PartDelta, Submitted, Text
 from tests.engine.harness import Running, ask, children, complete, fail, talking, told, until
 
 Make = Callable[..., CodexProvider]
@@ -103,7 +103,7 @@ def test_a_process_that_does_not_obey_an_interrupt_is_ended(codex: CodexProvider
 def test_a_process_is_replaced_after_its_share_and_finishes_what_it_has(make_codex: Make) -> None:
     codex = make_codex(runs=3)
     slow = start(codex, "[[fake slow count=10 delay=0.1]][[fake report]]")
-    slow.until(lambda event: isinstance(event, TextDelta))
+    slow.until(lambda event: isinstance(event, PartDelta))
     processes = {pid_of(codex) for _ in range(4)}
     assert len(processes) == 2
     old = told(slow.end())["pid"]

@@ -14,7 +14,7 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
-from bridge.types import Completed, Failed, Submitted, TextDelta, Usage
+from bridge.types import Completed, Failed, PartDelta, Submitted, Usage
 from tests.engine.conftest import KEYS
 from tests.engine.harness import (
     SCHEMA,
@@ -87,7 +87,7 @@ def test_the_prompt_is_announced_once_and_an_answer_comes_as_deltas_and_then_who
     assert end.answer.stop_reason == "end_turn"
     kinds = [type(event) for event in run.events]
     assert kinds.count(Submitted) == 1
-    assert kinds.index(Submitted) < kinds.index(TextDelta)
+    assert kinds.index(Submitted) < kinds.index(PartDelta)
     assert run.ends == [end]
 
 

@@ -14,7 +14,20 @@ from bridge.errors import Problem
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
 from bridge.ledger.tallies import Reservation
 from bridge.providers.tokens import text_ceiling
-from bridge.types import Answer, Charge, Completed, Failed, GenerationRequest, Message, Text, Usage
+from bridge.types import (
+    Answer,
+    Charge,
+    Completed,
+    Failed,
+    GenerationRequest,
+    Message,
+    PartDelta,
+    Text,
+    ToolCall,
+    Usage,
+    content_of,
+    words,
+)
 
 SCHEMA = {"type": "object"}
 #: $10 a million tokens, of either kind
@@ -29,8 +42,9 @@ MISS = Problem("output_mismatch", "The answer does not fit the schema: it is no 
 def run(sequences: list[str], pieces: list[str]) -> tuple[str, str | None]:
     """What is shown of the pieces, and which sequence ended them."""
     stops = StopFilter(sequences)
-    shown = "".join(stops.feed(piece) for piece in pieces)
-    return (shown, stops.found) if stops.found is not None else (shown + stops.rest(), None)
+    deltas = [delta for piece in pieces for delta in stops.feed(PartDelta(0, Text(piece)))]
+    deltas += [] if stops.found is not None else stops.rest()
+    return "".join(words(delta.part) for delta in deltas), stops.found
 
 
 def by_letter(sequences: list[str], text: str) -> tuple[str, str | None]:
@@ -66,9 +80,19 @@ def test_the_text_ends_before_the_first_sequence(
 
 def test_what_may_still_become_a_sequence_is_held_back_and_no_more() -> None:
     stops = StopFilter(["<end>"])
-    assert stops.feed("one <e") == "one "
-    assert stops.feed("at>") == "<eat>"
-    assert stops.rest() == ""
+    assert stops.feed(PartDelta(0, Text("one <e"))) == [PartDelta(0, Text("one "))]
+    assert stops.feed(PartDelta(0, Text("at>"))) == [PartDelta(0, Text("<eat>"))]
+    assert stops.rest() == []
+
+
+def test_what_is_held_back_of_a_part_comes_before_the_next_part_and_never_ends_in_it() -> None:
+    stops = StopFilter(["<end>"])
+    call = PartDelta(1, ToolCall("call_1", "look_up", "<end>"))
+    assert stops.feed(PartDelta(0, Text("<e"))) == []
+    assert stops.feed(call) == [PartDelta(0, Text("<e")), call]
+    assert stops.feed(PartDelta(2, Text("<e"))) == []
+    assert stops.feed(PartDelta(3, Text("nd>"))) == [PartDelta(2, Text("<e")), PartDelta(3, Text("nd>"))]
+    assert stops.found is None
 
 
 @given(
@@ -141,7 +165,7 @@ def test_an_answer_that_is_nested_too_deep_is_none() -> None:
 
 
 def completed(text: str, stop_reason: str = "end_turn") -> Completed:
-    return Completed(Answer(text, "m", stop_reason, Usage(5, output_tokens=2), 42))
+    return Completed(Answer(content_of(text), "m", stop_reason, Usage(5, output_tokens=2), 42))
 
 
 def checked(end: Completed, problem: str | None = None) -> Completed | Failed:

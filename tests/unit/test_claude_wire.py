@@ -17,9 +17,10 @@ from bridge.types import (
     Failed,
     GenerationRequest,
     Message,
+    PartDelta,
     Text,
-    TextDelta,
     Usage,
+    words,
 )
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "claude-2.1.329"
@@ -68,7 +69,7 @@ def failure_of(name: str, **more: Any) -> Failed:
 def test_a_recorded_answer_is_understood() -> None:
     events = play(recorded("success"))
     answer = answer_of("success")
-    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == answer.text
+    assert "".join(words(e.part) for e in events if isinstance(e, PartDelta)) == answer.text
     assert answer.text
     assert (answer.model, answer.stop_reason, answer.cost_micro) == ("claude-sonnet-5-5", "end_turn", 100)
     assert answer.usage is not None
@@ -76,7 +77,7 @@ def test_a_recorded_answer_is_understood() -> None:
 
 
 def test_a_long_recorded_stream_gives_a_delta_for_each_piece() -> None:
-    deltas = [e for e in play(recorded("long-stream")) if isinstance(e, TextDelta)]
+    deltas = [e for e in play(recorded("long-stream")) if isinstance(e, PartDelta)]
     assert len(deltas) == sum(b"text_delta" in line for line in recorded("long-stream")) >= 19
 
 
@@ -111,7 +112,7 @@ def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> Non
     end = with_output(events[-1], SCHEMA, lambda schema, output: None)
     assert isinstance(end, Failed)
     assert (end.problem.code, end.cost_micro) == ("output_mismatch", 112)
-    assert not any(isinstance(event, TextDelta) for event in events)
+    assert not any(isinstance(event, PartDelta) for event in events)
 
 
 def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import CODES, BridgeError, Problem
-from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, Text, Usage
+from bridge.types import (
+    Answer,
+    Charge,
+    Finished,
+    GenerationRequest,
+    Image,
+    Message,
+    PartDelta,
+    Text,
+    Usage,
+    content_of,
+)
 from bridge.wire.api import Ended
 from bridge.wire.apis import APIS as RENDERED
 from tests.unit.test_parameters import APIS, HELLO, parse, refusal
@@ -231,7 +242,7 @@ def ended(api: str, result: Answer | Problem, **asked: Any) -> Ended:
 
 
 def answer(text: str = "Hi there", stop_reason: str = "end_turn", **more: Any) -> Answer:
-    return Answer(text, "the-model", stop_reason, USAGE, **more)
+    return Answer(content_of(text), "the-model", stop_reason, USAGE, **more)
 
 
 def events(api: str, generation: Ended) -> Iterator[dict[str, Any]]:
@@ -340,7 +351,7 @@ class Queued(Ended):
     def queue_position(self) -> int:
         return 2
 
-    def follow(self, heartbeat_s: float) -> Iterator[str | None]:
+    def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
         yield None
         yield from super().follow(heartbeat_s)
 

@@ -13,7 +13,14 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem, StoreError
 from bridge.records import jobs as module
 from bridge.records.jobs import Job, JobBook, Repeat, read
-from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
+from bridge.types import (
+    Answer,
+    Charge,
+    Finished,
+    GenerationRequest,
+    Usage,
+    content_of,
+)
 
 
 class FrozenClock(Clock):
@@ -43,7 +50,7 @@ def begun(number: int, owner: str = "ada 1", repeat: Repeat | None = None, at: f
 
 
 def finished(job: Job, text: str = "hi", cost: int = 5) -> Job:
-    answer = Answer(text, "m", "end_turn", Usage(1, 2, 3, 4, 1), output={"a": [1, None]})
+    answer = Answer(content_of(text), "m", "end_turn", Usage(1, 2, 3, 4, 1), output={"a": [1, None]})
     return Job(job.id, job.owner, job.started_at, job.request, job.repeat, Finished(answer, Charge(Usage(1), cost), 7))
 
 
@@ -111,7 +118,9 @@ def test_what_ran_when_the_server_ended_is_no_longer_running(book: JobBook, tmp_
     book.add(begun(1, repeat=repeat))
     found = JobBook(tmp_path / "jobs", clock).earlier("ada 1", repeat)
     assert found is not None
-    assert found.finished is None
+    assert found.finished is not None
+    assert isinstance(found.finished.result, Problem)
+    assert "stopped in the middle" in found.finished.result.message
 
 
 def test_answers_are_kept_for_a_day(book: JobBook, clock: FrozenClock, tmp_path: Path) -> None:

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from bridge.errors import BridgeError, Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Charge, Finished, GenerationRequest, Image, Message, ModelChoice, Text, Usage
+from bridge.types import (
+    Answer,
+    Charge,
+    Finished,
+    GenerationRequest,
+    Image,
+    Message,
+    ModelChoice,
+    Text,
+    Usage,
+    content_of,
+)
 from bridge.wire import native
 from bridge.wire.api import KEEP_ALIVE, Ended, Events, keep_alive, sse_event
 from bridge.wire.native import API, Tokens
@@ -315,7 +326,7 @@ def answered(request: GenerationRequest, answer: Answer, charge: Charge) -> dict
 
 def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
     usage = Usage(10, 3, 2, 5, 1)
-    answer, charge = Answer("hi", "m", "end_turn", usage, output={"a": 1}), Charge(usage, 1234)
+    answer, charge = Answer(content_of("hi"), "m", "end_turn", usage, output={"a": 1}), Charge(usage, 1234)
     assert answered(parse(userPrompt="x"), answer, charge) == {
         "id": "run_1",
         "model": "m",

@@ -1,0 +1,225 @@
+"""A run from its submission to its settlement, on a provider that says what a test wants it to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from bridge.engine.engine import Engine
+from bridge.engine.run import Run
+from bridge.errors import Problem
+from bridge.keys.keys import Key
+from bridge.limits import Limits
+from bridge.providers.provider import Emit, ProviderStatus
+from bridge.records.jobs import Job
+from bridge.service import Service
+from bridge.settings import Settings
+from bridge.types import (
+    Answer,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Message,
+    PartDelta,
+    Submitted,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    whole,
+)
+from tests.engine.harness import SCHEMA, ask, until
+
+USAGE = Usage(10, output_tokens=5)
+
+
+class Scripted:
+    """A provider of few words: for each call the next script, told as soon as it is asked."""
+
+    default_model = "claude-sonnet-5-5"
+    name = "claude"
+
+    def __init__(self, *, enforces_output_limit: bool = True) -> None:
+        self.enforces_output_limit = enforces_output_limit
+        self.scripts: list[list[Event]] = []
+        self.requests: list[GenerationRequest] = []
+        self.emits: list[Emit] = []
+        self.cancelled = 0
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def check(self) -> ProviderStatus:
+        return self.status()
+
+    def status(self) -> ProviderStatus:
+        return ProviderStatus("claude", True)
+
+    def input_ceiling(self, request: GenerationRequest) -> int:
+        return 100
+
+    def start(self, request: GenerationRequest, emit: Emit) -> Scripted:
+        self.requests.append(request)
+        self.emits.append(emit)
+        for event in self.scripts.pop(0):
+            emit(event)
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def answer(*parts: Any, stop_reason: str = "end_turn") -> Completed:
+    return Completed(Answer(tuple(parts), "claude-sonnet-5-5", stop_reason, USAGE, 42))
+
+
+@pytest.fixture
+def provider() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def service(tmp_path: Path, provider: Scripted) -> Iterator[Service]:
+    settings = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data"), "BRIDGE_LOG_PROMPTS": "full"})
+    service = Service(settings, make_providers=lambda *_: {"claude": provider})
+    service.open()
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def key(service: Service) -> Key:
+    service.keys.create("ada", Limits.parse({"maxCostPerRequest": 1}))
+    return service.keys.get("ada")
+
+
+@pytest.fixture
+def submit(service: Service, key: Key) -> Callable[..., Run]:
+    def submit(request: GenerationRequest, **more: Any) -> Run:
+        return engine_of(service).submit(key, request, **more)
+
+    return submit
+
+
+def engine_of(service: Service) -> Engine:
+    assert service.engine is not None
+    return service.engine
+
+
+def lines(service: Service) -> list[dict[str, Any]]:
+    return service.log.page()[0]
+
+
+def ended(run: Run) -> Finished:
+    finished = run.wait(10)
+    assert finished is not None
+    return finished
+
+
+CALL = ToolCall("call_1", "look_up", '{"city": "Bern"}')
+
+
+def test_tool_calls_and_results_come_through_a_run_a_job_and_the_log_without_loss(
+    service: Service, key: Key, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    pieces = [ToolCall("call_1", "look_up", '{"city"'), ToolCall("call_1", "look_up", ': "Bern"}')]
+    provider.scripts = [
+        [
+            Submitted(),
+            PartDelta(0, Text("Let me ")),
+            PartDelta(0, Text("look.")),
+            *(PartDelta(1, piece) for piece in pieces),
+            answer(Text("Let me look."), CALL, stop_reason="tool_use"),
+        ]
+    ]
+    earlier = Message("assistant", (ToolCall("call_0", "look_up", "{}"),))
+    result = ToolResult("call_0", (Text("Which city?"),), is_error=True)
+    conversation = (Message("user", (Text("Weather?"),)), earlier, Message("user", (result,)))
+    run = submit(GenerationRequest("claude", "claude-sonnet-5-5", conversation), keep=True)
+    finished = ended(run)
+    assert provider.requests[0].messages == conversation
+    assert whole(delta for delta in run.follow(1) if delta is not None) == (Text("Let me look."), CALL)
+    assert isinstance(finished.result, Answer)
+    assert finished.result.content == (Text("Let me look."), CALL)
+    kept = engine_of(service).find(key, run.id)
+    assert isinstance(kept, Job)
+    assert kept.finished == finished
+    (line,) = lines(service)
+    assert (line["userPrompt"], line["stopReason"]) == ("Which city?", "tool_use")
+
+
+def test_a_stop_sequence_ends_the_text_and_what_came_before_it_is_the_answer(
+    provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.scripts = [[Submitted(), PartDelta(0, CALL), PartDelta(1, Text("one ST")), PartDelta(1, Text("OP two"))]]
+    run = submit(GenerationRequest("claude", "m", (Message("user", (Text("go"),)),), stop=("STOP",)))
+    finished = ended(run)
+    assert isinstance(finished.result, Answer)
+    assert finished.result.content == (CALL, Text("one "))
+    assert (finished.result.stop_sequence, finished.charge.assumed, provider.cancelled) == ("STOP", True, 1)
+
+
+def test_an_answer_that_misses_its_schema_is_asked_for_again_and_charged_twice(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.scripts = [
+        [Submitted(), PartDelta(0, Text("[1]")), answer(Text("[1]"))],
+        [Submitted(), answer(Text('Here: {"echo": "yes"}'))],
+    ]
+    run = submit(ask("hello", schema=SCHEMA))
+    finished = ended(run)
+    assert isinstance(finished.result, Answer)
+    assert (finished.result.output, finished.result.text) == ({"echo": "yes"}, '{"echo": "yes"}')
+    assert [message.text for message in provider.requests[1].messages][1] == "[1]"
+    assert list(run.follow(1)) == [PartDelta(0, Text('{"echo": "yes"}'))]
+    assert (finished.charge.cost_micro, finished.charge.usage, run.repairs) == (84, USAGE.plus(USAGE), 1)
+    assert service.ledger.usage("ada")["today"]["requests"] == 1
+
+
+def test_a_run_is_stopped_also_while_its_answer_is_held_against_the_schema(
+    service: Service, provider: Scripted, submit: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking = gevent.event.Event()
+
+    def mismatch(schema: Any, output: Any) -> None:
+        checking.set()
+        gevent.sleep(30)
+
+    monkeypatch.setattr(engine_of(service)._schemas, "mismatch", mismatch)
+    provider.scripts = [[Submitted(), answer(Text("{}"))]]
+    run = submit(ask("hello", schema=SCHEMA))
+    assert checking.wait(10)
+    run.cancel(Problem("cancelled", "Enough."))
+    finished = ended(run)
+    assert isinstance(finished.result, Problem)
+    assert (finished.result.code, provider.cancelled) == ("cancelled", 1)
+
+
+def test_a_cli_that_keeps_no_maximum_is_stopped_once_it_costs_more_than_one_request_may(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.enforces_output_limit = False
+    provider.scripts = [[Submitted(), PartDelta(0, Text("word " * 200_000))]]
+    finished = ended(submit(ask("hello", max_output_tokens=10)))
+    assert isinstance(finished.result, Problem)
+    assert (finished.result.code, finished.charge.assumed) == ("cost_per_request", True)
+    assert provider.cancelled == 1
+
+
+def test_a_failure_of_the_cli_is_the_end_as_a_value(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    problem = Problem("provider_rate_limited", "Slowly.", retry_after=7, facts={"resets_at": "soon"})
+    provider.scripts = [[Submitted(), Failed(problem, Usage(), 0)]]
+    run = submit(ask("hello"))
+    assert ended(run).result == problem
+    assert until(lambda: not engine_of(service).runs)
+    (line,) = lines(service)
+    assert (line["code"], line["error"], line["status"]) == (problem.code, "Slowly.", 503)
