@@ -75,7 +75,7 @@ def test_a_missing_library_is_known_to_the_operator_and_not_to_a_client(
     assert (status.available, status.problem) == (False, f"The {name} CLI does not start.")
     assert SAID in (status.said or "")
     assert SAID in logged(caplog)
-    error = refusal(provider)
+    error = refusal(provider).problem
     assert (error.code, error.status) == ("cli_unavailable", 503)
     assert LIBRARY not in public(error)
 
