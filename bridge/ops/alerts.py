@@ -97,8 +97,8 @@ def key_alerts(
 def spend_alerts(totals: Mapping[str, Any], windows: Mapping[str, str], most: Mapping[str, float]) -> Iterator[Alert]:
     """Alerts about what all keys together have spent; `most` has dollars for `today` and `thisMonth`, 0 for none."""
     for window in WINDOWS:
-        spent, alert_at = totals[window.field]["costUsd"], most.get(window.field)
-        if alert_at and spent >= alert_at:
+        alert_at = most.get(window.field)
+        if alert_at and (spent := totals[window.field]["costUsd"]) >= alert_at:
             message = (
                 f"All keys together have spent {money(spent)} {window.text}; the alert is set to {money(alert_at)}."
             )

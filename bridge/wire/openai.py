@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.errors import Problem
+from bridge.limits import LIMITS
 from bridge.types import GenerationRequest, Text, Usage
 from bridge.wire import content
 from bridge.wire.conversation import ANY_OBJECT
@@ -20,7 +21,7 @@ OpenAIEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max
 #: HTTP status -> `type` of an error, as OpenAI names them
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 #: codes of what is used up for longer than a moment
-_QUOTA = ("_per_day", "_per_month", "_per_request")
+_QUOTA = {limit.code for limit in LIMITS if not limit.again}
 
 
 class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
@@ -85,7 +86,7 @@ def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
 
 def error_type(problem: Problem) -> str:
     """The kind of an error in OpenAI's words."""
-    if problem.status == 429 and problem.code.endswith(_QUOTA):
+    if problem.status == 429 and problem.code in _QUOTA:
         return "insufficient_quota"
     if problem.status >= 500:
         return "server_error"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bridge.limits import DEFAULTS, Caps, Limits, effective, summed
+from bridge.limits import DEFAULTS, Caps, Limits, effective, spans_of, summed
 from bridge.ops import alerts as rules
 from bridge.ops.alerts import LEVELS, WINDOWS_S, body_of, format_of, key_alerts, spend_alerts
 
-TODAY = {"today": "2026-11-20", "thisMonth": "2026-11"}
+TODAY = {span.window.field: span.key for span in spans_of("2026-11-20").values()}
 POST = {"kind": "disk", "subject": "data folder", "message": "a <b> & @everyone", "at": "2026-11-20T12:00:00.000Z"}
 
 
