@@ -27,7 +27,7 @@ class Ask(msgspec.Struct, frozen=True):
     output_tokens: int
 
 
-class _Bound(msgspec.Struct, frozen=True):
+class Bound(msgspec.Struct, frozen=True):
     """A limit that holds, in the smallest unit of what it limits. `window` is None for what one request may use."""
 
     limit: Limit
@@ -39,7 +39,13 @@ class _Bound(msgspec.Struct, frozen=True):
 
     @property
     def left(self) -> int:
+        """What is neither used nor held."""
         return max(0, self.amount - self.used - self.held)
+
+    @property
+    def share(self) -> float:
+        """The part that is used or held: above 1 where a limit was lowered."""
+        return (self.used + self.held) / self.amount
 
     def output(self, ask: Ask) -> int:
         """Output tokens that it leaves room for; below 0 where not even the input fits."""
@@ -55,7 +61,7 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
     For every cap, what was used, what is held, and this together stay within it. Raises BridgeError
     with the code of the tightest cap where that leaves less than a sensible answer.
     """
-    bounds = _bounds(caps, tally, now)
+    bounds = [*(Bound(limit, amount) for limit, amount in per_request(caps)), *bounds_of(caps, tally, now)]
     _check_requests([bound for bound in bounds if bound.limit.what == "requests"], now)
     ages_s = tally.minute_ages_s(now.at) if caps["maxRequestsPerMinute"] else ()
     _check_pace(caps, ages_s, len(tally.open), now)
@@ -70,17 +76,17 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
     return output, ceiling_cost(ask.price, ask.input_tokens, output)
 
 
-def _bounds(caps: Caps, tally: Tally, now: Moment) -> list[_Bound]:
-    """What holds for one request, and for what adds up in the windows."""
-    found = [_Bound(limit, amount) for limit, amount in per_request(caps)]
+def bounds_of(caps: Caps, tally: Tally, now: Moment) -> list[Bound]:
+    """What holds for what adds up in the windows."""
     sums = {name: (tally.used(span), tally.held(span)) for name, span in now.spans.items()}
+    found = []
     for limit, window, amount in summed(caps):
         used, held = sums[window.name]
-        found.append(_Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name)))
+        found.append(Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name)))
     return found
 
 
-def _check_requests(bounds: list[_Bound], now: Moment) -> None:
+def _check_requests(bounds: list[Bound], now: Moment) -> None:
     # The longest window first: where several are used up, waiting for the next day would not help.
     for bound in sorted(bounds, key=lambda bound: -bound.ends_at):
         if bound.window and bound.left < 1:
@@ -124,7 +130,7 @@ def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: M
         )
 
 
-def _refusal(bound: _Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
+def _refusal(bound: Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
     money, show = bound.limit.is_cost, bound.limit.shown
     needed = ceiling_cost(ask.price, ask.input_tokens, least) if money else ask.input_tokens + least
     parts = [

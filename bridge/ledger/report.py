@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
 from bridge.clock import iso
-from bridge.ledger.tallies import Counts, Tally
-from bridge.limits import Caps, Limit, Moment, Window, dollars, summed
+from bridge.ledger.caps import bounds_of
+from bridge.ledger.tallies import Counts, Tally, sum_of
+from bridge.limits import Caps, Limit, Moment, Window, dollars
 
 _NOTHING = Counts()
 
@@ -24,12 +25,7 @@ def usage(tally: Tally, now: Moment) -> dict[str, Any]:
 
 def remaining(caps: Caps, tally: Tally, now: Moment) -> list[tuple[Limit, Window, int]]:
     """What is left of each cap that adds up in a window: a count, or micro-dollars; never below 0."""
-    left = []
-    for limit, window, amount in summed(caps):
-        span = now.spans[window.name]
-        taken = tally.used(span).of(limit.what) + tally.held(span).of(limit.what)
-        left.append((limit, window, max(0, amount - taken)))
-    return left
+    return [(bound.limit, bound.window, bound.left) for bound in bounds_of(caps, tally, now) if bound.window]
 
 
 def history(tallies: Mapping[str, Tally], days: int) -> list[dict[str, Any]]:
@@ -57,15 +53,8 @@ def daily(tallies: Mapping[str, Tally], today: str, days: int, most: int, only: 
     ranked = sorted(used, key=lambda name: (-sum(counts.cost_micro for counts in used[name]), name))
     columns: list[tuple[str | None, list[Counts]]] = [(name, used[name]) for name in ranked[:most]]
     if rest := [used[name] for name in ranked[most:]]:
-        columns.append((None, [_sum(counts) for counts in zip(*rest, strict=True)]))
+        columns.append((None, [sum_of(counts) for counts in zip(*rest, strict=True)]))
     return {"days": every, "series": [_column(name, counts) for name, counts in columns]}
-
-
-def _sum(several: Iterable[Counts]) -> Counts:
-    total = Counts()
-    for counts in several:
-        total.add(counts)
-    return total
 
 
 def _column(name: str | None, counts: list[Counts]) -> dict[str, Any]:
@@ -80,28 +69,26 @@ def _column(name: str | None, counts: list[Counts]) -> dict[str, Any]:
 
 def nearest_cap(caps: Caps, tally: Tally, now: Moment) -> dict[str, Any] | None:
     """The cap that adds up in a window and of which most is used or held: its name, figures and share."""
-    found = []
-    for limit, window, amount in summed(caps):
-        span = now.spans[window.name]
-        used, held = tally.used(span).of(limit.what), tally.held(span).of(limit.what)
-        found.append(
-            {
-                "limit": limit.name,
-                "used": limit.shown(used),
-                "reserved": limit.shown(held),
-                "most": limit.shown(amount),
-                "share": (used + held) / amount,
-            }
-        )
-    return max(found, key=lambda row: row["share"], default=None)
+    bounds = bounds_of(caps, tally, now)
+    nearest = max(bounds, key=lambda bound: bound.share, default=None)
+    if nearest is None:
+        return None
+    shown = nearest.limit.shown
+    return {
+        "limit": nearest.limit.name,
+        "used": shown(nearest.used),
+        "reserved": shown(nearest.held),
+        "most": shown(nearest.amount),
+        "share": nearest.share,
+    }
 
 
 def totals(tallies: Mapping[str, Tally], now: Moment) -> dict[str, Any]:
     """All keys together: each window as booked, resets aside, and `reserved`."""
     every = tallies.values()
     return {
-        **{span.window.field: row(_sum(tally.booked(span.days) for tally in every)) for span in now.spans.values()},
-        "reserved": _three(_sum(tally.held() for tally in every)),
+        **{span.window.field: row(sum_of(tally.booked(span.days) for tally in every)) for span in now.spans.values()},
+        "reserved": _three(sum_of(tally.held() for tally in every)),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import tzinfo
 from errno import ESTALE
 from pathlib import Path
@@ -92,15 +92,8 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
 
     def add(self, other: Counts) -> None:
         """Add another's figures to these."""
-        self.requests += other.requests
-        self.errors += other.errors
-        self.input_tokens += other.input_tokens
-        self.cache_read_tokens += other.cache_read_tokens
-        self.cache_write_tokens += other.cache_write_tokens
-        self.output_tokens += other.output_tokens
-        self.reasoning_tokens += other.reasoning_tokens
-        self.cost_micro += other.cost_micro
-        self.assumed_micro += other.assumed_micro
+        for name, figure in zip(self.__struct_fields__, _figures(other), strict=True):
+            setattr(self, name, getattr(self, name) + figure)
 
     def minus(self, other: Counts) -> Counts:
         """The difference, in each figure."""
@@ -108,6 +101,11 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 _figures = msgspec.structs.astuple
+
+
+def sum_of(several: Iterable[Counts]) -> Counts:
+    """All of them together."""
+    return Counts(*map(sum, zip(*map(_figures, several), strict=True)))
 
 
 class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -124,10 +122,7 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
 
     def booked(self, days: Set[str]) -> Counts:
         """All that ended runs used on these days."""
-        total = Counts()
-        for day in days & self.days.keys():
-            total.add(self.days[day])
-        return total
+        return sum_of(self.days[day] for day in days & self.days.keys())
 
     def used(self, span: Span) -> Counts:
         """What counts as used in a window; what is held by open runs is not part of it."""
