@@ -283,3 +283,8 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     repairs: int = 0
     #: X-Request-Id of the answer; None for a run that ended with the server
     request_id: str | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Its tokens by kind."""
+        return Usage(*(getattr(self, name) for name in Usage.__struct_fields__))

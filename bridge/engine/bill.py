@@ -159,7 +159,6 @@ def log_line(
 ) -> RunRecord:
     """A line of the log with what every line has."""
     problem = result if isinstance(result, Problem) else None
-    usage = charge.usage
     return RunRecord(
         id=run_id,
         timestamp=iso(at),
@@ -170,11 +169,7 @@ def log_line(
         status=problem.status if problem else 200,
         code=problem.code if problem else None,
         error=problem.message if problem else None,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        **msgspec.structs.asdict(charge.usage),
         cost_usd=charge.cost_micro / 1e6,
         assumed=charge.assumed,
         stop_reason=_stop_reason(result),

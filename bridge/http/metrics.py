@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from flask import Response, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -137,14 +138,8 @@ class Metrics:
         provider = record.provider if record.provider in PROVIDERS else "other"
         code = "ok" if record.code is None else record.code if record.code in CODES else "other"
         self.requests.labels(provider, self._api(record.api), str(record.status), code).inc()
-        for kind, count in (
-            ("input", record.input_tokens),
-            ("cache_read", record.cache_read_tokens),
-            ("cache_write", record.cache_write_tokens),
-            ("output", record.output_tokens),
-            ("reasoning", record.reasoning_tokens),
-        ):
-            self.tokens.labels(provider, kind).inc(count)
+        for name, count in msgspec.structs.asdict(record.usage).items():
+            self.tokens.labels(provider, name.removesuffix("_tokens")).inc(count)
         self.cost.labels(provider, "true" if record.assumed else "false").inc(record.cost_usd)
         if not record.reserved_usd and not record.duration_ms:
             return  # refused: it never was a run

@@ -271,11 +271,7 @@ def _counts_of(line: RunRecord) -> Counts:
     return Counts(
         requests=1,
         errors=int(line.code is not None),
-        input_tokens=line.input_tokens,
-        cache_read_tokens=line.cache_read_tokens,
-        cache_write_tokens=line.cache_write_tokens,
-        output_tokens=line.output_tokens,
-        reasoning_tokens=line.reasoning_tokens,
+        **msgspec.structs.asdict(line.usage),
         cost_micro=cost_micro,
         assumed_micro=cost_micro if line.assumed else 0,
     )

@@ -186,7 +186,7 @@ def _shown(record: RunRecord) -> OwnRequest:
         model=record.model,
         status=record.status,
         code=record.code,
-        input_tokens=record.input_tokens + record.cache_read_tokens + record.cache_write_tokens,
+        input_tokens=record.usage.prompt,
         output_tokens=record.output_tokens,
         cost_usd=record.cost_usd,
         duration_ms=record.duration_ms,
