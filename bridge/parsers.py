@@ -11,8 +11,18 @@ from urllib.parse import urlsplit
 from bridge.types import MODEL_PATTERN
 
 
-def text(value: str) -> str:
-    """Any text."""
+def word(value: str) -> str:
+    """A text without spaces."""
+    if re.search(r"\s|\0", value):
+        raise ValueError("must be one word, without spaces")
+    return value
+
+
+def secret(value: str) -> str:
+    """A secret, without the spaces and line breaks around it, which a file adds to what is pasted into it."""
+    value = value.strip()
+    if not value or re.search(r"\s", value) or not value.isprintable():
+        raise ValueError("must be one piece, without spaces or line breaks in it")
     return value
 
 
@@ -66,16 +76,33 @@ def switch(value: str) -> bool:
 
 
 def admin_key(value: str) -> str:
-    """A secret that is long enough."""
-    if len(value) < 16:
-        raise ValueError("must have at least 16 characters")
+    """A secret that is long enough. It may have spaces in it, for it is typed on a page."""
+    value = value.strip()
+    if len(value) < 16 or not value.isprintable():
+        raise ValueError("must have at least 16 characters, on one line")
     return value
 
 
-def command(value: str) -> str:
-    """A program."""
+def program(value: str) -> str:
+    """The name of a program on PATH, or its path."""
+    return _as_it_stands(value, "the name or the path of a program")
+
+
+def file(value: str) -> str:
+    """The path of a file."""
+    return _as_it_stands(value, "the path of a file")
+
+
+def socket(value: str) -> str:
+    """The path of a unix socket, which the kernel bounds (unix(7))."""
+    if len(value.encode()) > 107:
+        raise ValueError("must be the path of a unix socket, which has at most 107 bytes")
+    return _as_it_stands(value, "the path of a unix socket")
+
+
+def _as_it_stands(value: str, what: str) -> str:
     if not value or value != value.strip() or "\0" in value:
-        raise ValueError("must be the name or the path of a program")
+        raise ValueError(f"must be {what}, without spaces around it")
     return value
 
 
@@ -118,8 +145,8 @@ def origins(value: str) -> tuple[str, ...]:
 def url(value: str) -> str:
     """An HTTP URL, without a slash at its end."""
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError("must be a URL that begins with http:// or https://")
+    if parts.scheme not in ("http", "https") or not parts.netloc or re.search(r"\s", value):
+        raise ValueError("must be a URL that begins with http:// or https://, without spaces")
     return value.rstrip("/")
 
 

@@ -72,8 +72,8 @@ def _provider_rows(row: ProviderRow) -> dict[str, dict[str, Any]]:
     endpoint, any_model = f"endpoint for the {row.name} CLI, if not the usual one", "unset: any well-formed name"
     kinds, no_model = parsers.choice("api-key", "login"), "where a request names none"
     rows = {
-        "command": _row(row.variable("COMMAND"), parsers.command, row.name, f"{program}: a name on PATH or a path"),
-        "api_key": _row(row.key_variable, parsers.text, "", f"credential for the {row.name} CLI", secret=True),
+        "command": _row(row.variable("COMMAND"), parsers.program, row.name, f"{program}: a name on PATH or a path"),
+        "api_key": _row(row.key_variable, parsers.secret, "", f"credential for the {row.name} CLI", secret=True),
         "base_url": _row(row.url_variable, parsers.url, row.url, endpoint),
         "credentials": _row(row.variable("CREDENTIALS"), kinds, "api-key", f"api-key, or login: {login}"),
         "default_model": _row(row.variable("DEFAULT_MODEL"), parsers.model, row.default_model, no_model),
@@ -81,7 +81,7 @@ def _provider_rows(row: ProviderRow) -> dict[str, dict[str, Any]]:
     }
     if row.token_variable is not None:
         text = f"for {row.variable('CREDENTIALS')}=login: a token of '{row.token_command}', in the place of the log-in"
-        rows["token"] = _row(row.token_variable, parsers.text, "", text, secret=True)
+        rows["token"] = _row(row.token_variable, parsers.secret, "", text, secret=True)
     return rows
 
 
@@ -97,14 +97,14 @@ class Settings:
 
     env_file: str = _setting(
         ENV_FILE,
-        parsers.command,
+        parsers.file,
         ".env",
         "file with further settings; only from the real environment, not from that file",
     )
-    host: str = _setting("BRIDGE_HOST", parsers.text, "127.0.0.1", "listen address")
+    host: str = _setting("BRIDGE_HOST", parsers.word, "127.0.0.1", "listen address")
     port: int = _setting("BRIDGE_PORT", parsers.integer(0, 65535), "3456", "listen port; 0 picks a free one")
     socket: str | None = _setting(
-        "BRIDGE_SOCKET", parsers.command, "", "listen on this unix socket instead of host and port"
+        "BRIDGE_SOCKET", parsers.socket, "", "listen on this unix socket instead of host and port"
     )
     data_dir: Path = _setting("BRIDGE_DATA_DIR", Path, "data", "folder of all durable state; made 0700, files 0600")
     admin_key: str | None = _setting(
@@ -175,7 +175,7 @@ class Settings:
     )
     access_audience: str | None = _setting(
         "BRIDGE_ACCESS_AUDIENCE",
-        parsers.text,
+        parsers.word,
         "",
         "the audience tag of the Access application; goes with the team domain",
     )

@@ -25,8 +25,9 @@ _HEAD = """\
 <!-- Written by `python -m tools.docs` from bridge/settings.py: change it there. -->
 
 Settings are environment variables. A file `.env` in the working directory is read, too; the real environment wins.
-`NAME=${OTHER}` in that file puts in another variable. An empty value counts as not set. All are checked at the start:
-every mistake is listed at once, and the server does not start (exit status 2). A change holds from the next start or
+`NAME=${OTHER}` in that file puts in another variable. An empty value counts as not set, and spaces or line breaks
+around a secret do not belong to it. All are checked at the start: every mistake is listed at once, and the server does
+not start (exit status 2). A change holds from the next start or
 reload on (`systemctl reload cli-bridge`, or SIGHUP). A reload takes all but address, port, socket and data folder;
 where there is a mistake, it says so and keeps what held before.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gunicorn
 from gevent.event import Event
 from gevent.lock import RLock
 from gevent.server import StreamServer
@@ -200,9 +201,14 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_exit": lambda server, worker: self._stop(),
             "on_reload": _hand_over,
         }
+        if unknown := options.keys() - self.cfg.settings.keys():
+            # gunicorn prints this and ends. Each option guards something, so none is left out.
+            raise RuntimeError(
+                f"gunicorn {gunicorn.__version__} does not know {', '.join(sorted(unknown))}; "
+                "install the version that cli-bridge was released with."
+            )
         for name, value in options.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+            self.cfg.set(name, value)
 
     def load(self) -> Any:
         """Open the service, in the worker. A data folder that cannot be used ends the server."""

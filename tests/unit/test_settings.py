@@ -104,7 +104,21 @@ def test_every_mistake_is_told_at_once() -> None:
 WRONG = {
     "BRIDGE_PORT": ["-1", "65536", "3456.0", "0x10", "3456 ", "٣x"],
     "BRIDGE_CLAUDE_COMMAND": [" claude", "claude "],
-    "ANTHROPIC_BASE_URL": ["localhost:80", "ftp://x", "http://", "file:///etc/passwd", "http://[x"],
+    "BRIDGE_SOCKET": [" /x", "/x ", "/" + "x" * 107],
+    "BRIDGE_ENV_FILE": [" .env"],
+    "BRIDGE_HOST": ["127.0.0.1 ", "a b"],
+    "ANTHROPIC_API_KEY": [" ", "two words", "key\nX-Header: yes", "key\0"],
+    "CLAUDE_CODE_OAUTH_TOKEN": ["to ken"],
+    "BRIDGE_ADMIN_KEY": ["fifteen-letters", "a-long-key-of\ntwo-lines"],
+    "ANTHROPIC_BASE_URL": [
+        "http://a b",
+        "http://a\n",
+        "localhost:80",
+        "ftp://x",
+        "http://",
+        "file:///etc/passwd",
+        "http://[x",
+    ],
     "BRIDGE_CLAUDE_CREDENTIALS": ["apikey", "LOGIN", "none"],
     "BRIDGE_CLAUDE_DEFAULT_MODEL": ["-x", "--help", "x y", "x" * 101],
     "BRIDGE_CLAUDE_MODELS": ["claude-opus-5-5,-x"],
@@ -129,6 +143,23 @@ WRONG = {
 def test_a_wrong_value_is_named_with_its_variable(variable: str, value: str) -> None:
     (problem,) = problems(**{variable: value})
     assert problem.startswith(variable)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "what"),
+    [
+        ("BRIDGE_SOCKET", " /x", "the path of a unix socket"),
+        ("BRIDGE_ENV_FILE", ".env ", "the path of a file"),
+        ("BRIDGE_CLAUDE_COMMAND", " claude", "a program"),
+    ],
+)
+def test_a_mistake_speaks_of_what_the_setting_is(variable: str, value: str, what: str) -> None:
+    assert what in problems(**{variable: value})[0]
+
+
+@pytest.mark.parametrize("variable", ["BRIDGE_ADMIN_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"])
+def test_a_line_break_around_a_secret_does_not_belong_to_it(variable: str) -> None:
+    assert value_of(Settings.load({variable: " sk-ant-0123456789ab\n"}), variable) == "sk-ant-0123456789ab"
 
 
 @pytest.mark.parametrize(
