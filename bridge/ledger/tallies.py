@@ -382,13 +382,11 @@ class FileTallies:
         self._due = False
         self._files = (snapshot.file, snapshot.file)
         self._next_try = 0.0
-        #: whether memory has confirmed records which no file has any more
-        self._moved = False
 
     @property
     def writable(self) -> bool:
         """Whether the last write worked."""
-        return not (self.journal.failed or self._moved)
+        return not (self.journal.failed or self.journal.moved)
 
     @property
     def oldest_file(self) -> str:
@@ -507,10 +505,11 @@ class FileTallies:
                 raise
 
     def _recover(self) -> None:
-        self._moved = self.journal.reopen() or self._moved
-        if self._moved:
+        self.journal.reopen()
+        if self.journal.moved:
+            # What was in the old file is only in memory now.
             self.save()
-            self._moved = False
+            self.journal.moved = False
 
     def _has_grown(self) -> bool:
         """Whether so much came since the last snapshot that it is time for another; each day begins with one."""

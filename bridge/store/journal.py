@@ -83,6 +83,8 @@ class Journal:
         self.on_commit: Callable[[float], None] = lambda seconds: None
         #: lines and bytes written since the file was opened or `capture` was last called
         self.lines = self.bytes = 0
+        #: whether `reopen` found the file moved away, with what was confirmed in it; its owner sets this back
+        self.moved = False
         self._pending = Batch()
         self._latest = self._pending
         self._owed: list[bytes] = []
@@ -181,17 +183,16 @@ class Journal:
             self.lines = self.bytes = 0
             return taken, Position(seq, self.path.name, self._size)
 
-    def reopen(self) -> bool:
-        """After a failure: write what is owed and take records again. Whether the file is another one now,
-        because the old one was moved away. Raises BridgeError storage_failed."""
-        return unbroken(self._reopen)
+    def reopen(self) -> None:
+        """After a failure: write what is owed, into a new file where the old one was moved away, and take records
+        again. Raises BridgeError storage_failed."""
+        unbroken(self._reopen)
 
-    def _reopen(self) -> bool:
+    def _reopen(self) -> None:
         with self._io:
-            moved = False
             try:
                 while self._failure is not None:
-                    moved = in_thread(self._open_again) or moved
+                    in_thread(self._open_again)
                     number, data = len(self._owed), b"".join(self._owed)
                     in_thread(self._write, data)
                     self._note_written(number, len(data))
@@ -201,7 +202,6 @@ class Journal:
             except OSError as error:
                 self._failure = error
                 raise storage_failed(error) from error
-            return moved
 
     def close(self) -> None:
         """Wait for what is queued, then close the file. Raises BridgeError storage_failed."""
@@ -289,17 +289,17 @@ class Journal:
             raise
         self._fd, self._size = fd, size
 
-    def _open_again(self) -> bool:
+    def _open_again(self) -> None:
         """Cut off what a failed write has left; or open anew, where the file was moved away. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             if self._is_in_place():
                 os.ftruncate(self._fd, self._size)
-                return False
+                return
         private_folder(self.path.parent)
         old = self._fd
         self._open()
+        self.moved = True
         os.close(old)
-        return True
 
 
 class DayJournal(Journal):

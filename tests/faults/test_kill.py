@@ -111,7 +111,8 @@ def test_a_kill_during_the_recovery_changes_nothing_of_its_outcome(
     settings = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data"), "BRIDGE_ADMIN_KEY": servers.ADMIN_KEY})
     first = Service(settings)
     key, _ = first.keys.create("tester", Limits())
-    first.ledger.reserve(key.name, key.limits, "run_open", "claude", settings.claude_default_model, 100, 300)
+    model = settings.providers["claude"].default_model
+    first.ledger.reserve(key.name, key.limits, "run_open", "claude", model, 100, 300)
     first.store.close()  # and that is all: the rest of the process is gone
 
     def killed(*_: object) -> None:

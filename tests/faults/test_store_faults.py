@@ -509,6 +509,19 @@ def test_a_log_moved_away_while_the_disk_is_full_loses_nothing(desk, disk):
     assert desk.today() == after
 
 
+def test_a_log_moved_away_is_remembered_until_a_snapshot_has_what_was_in_it(desk, disk):
+    (desk.folder / LOG).rename(desk.folder / "moved")
+    disk.fail(errno.ENOSPC, "write")  # the new file can be opened, and not yet written to
+    assert desk.refusal().code == "storage_failed"
+    disk.heal()
+    desk.clock.pass_s(1)
+    desk.ledger.release(desk.reserve())
+    after = desk.today()
+    desk.crash()
+    desk.open()
+    assert desk.today() == after
+
+
 def test_what_was_settled_while_the_disk_failed_is_in_the_log_afterwards(desk, disk):
     held = desk.reserve()
     disk.fail(errno.ENOSPC)
