@@ -87,7 +87,9 @@ def ready() -> tuple[Ready, int]:
         **{status.name: "ok" if status.available else "unavailable" for status in statuses},
     )
     if is_admin():
-        answer.details = {each.name: ProviderDetails(each.version, each.problem, each.hint) for each in statuses}
+        answer.details = {
+            each.name: ProviderDetails(each.version, each.problem, each.hint, each.said) for each in statuses
+        }
     return answer, 200 if well else 503
 
 

@@ -78,6 +78,7 @@ class ProviderDetails(msgspec.Struct):
     version: str | None
     problem: str | None
     hint: str | None
+    said: str | None
 
 
 _Parts: Any = msgspec.defstruct(

@@ -110,6 +110,7 @@ class CliProvider:
         #: the last lines of the last process that failed
         self._said: str | None = None
         self._recovery: gevent.Greenlet[[], None] | None = None
+        self._closed = False
         self._status = self._unavailable("not checked yet")
 
     # --- what each CLI has of its own ------------------------------------------------------------
@@ -151,6 +152,7 @@ class CliProvider:
             log.warning("%s is not available: %s", self.name, " ".join(filter(None, parts)))
 
     def close(self) -> None:
+        self._closed = True
         self._status = self._unavailable("The bridge is stopping.")
         if self._recovery is not None:
             self._recovery.kill()
@@ -295,7 +297,7 @@ class CliProvider:
 
     def _look_again(self) -> None:
         """Its program may have been replaced, or removed for a moment: look until it is well."""
-        if self._recovery is None or self._recovery.dead:
+        if not self._closed and (self._recovery is None or self._recovery.dead):
             self._recovery = gevent.spawn(self._recover)
 
     def _recover(self) -> None:
