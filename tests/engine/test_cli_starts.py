@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from bridge.providers import claude as claude_module
 from bridge.providers import cli, pool
 from bridge.providers.cli import LINE_CHARACTERS, LINES_PER_MINUTE, Stderr
 from bridge.registry import PROVIDERS
-from tests.engine.harness import ask, complete, fail, install_fake, until
+from tests.engine import harness
+from tests.engine.harness import ask, complete, fail, install_fake
 from tests.support.ledger import FrozenClock
 
 Make = Callable[..., Any]
 
+#: Several programs start one after the other, each with a Python of its own.
+until = partial(harness.until, timeout_s=30.0)
 LIBRARY = "libssl.so.3"
 SAID = f"error while loading shared libraries: {LIBRARY}: cannot open shared object file: No such file or directory"
 
