@@ -32,6 +32,8 @@ LAST_LINES = 3
 _DOCTOR = "The bridge's log shows what it printed; 'cli-bridge doctor' looks at it again."
 #: What nobody should read, whatever it belongs to: API keys, keys of this bridge, tokens, passwords in URLs.
 _SECRET = re.compile(r"\b(?:sk-|cb_)[\w-]+|\beyJ[\w-]+\.[\w.-]+|(?<=://)[^/\s@]+(?=@)|(?<=bearer )\S+", re.IGNORECASE)
+#: Colours and the like.
+_TERMINAL = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 log = logging.getLogger("bridge")
 
@@ -73,9 +75,11 @@ class Stderr:
 
     def mask(self, line: str) -> str:
         """A line as it may be shown: without secrets and control characters, and not too long."""
+        line = _TERMINAL.sub("", line)
         for secret in self._secrets:
             line = line.replace(secret, "***")
-        plain = "".join(each if each.isprintable() else " " for each in _SECRET.sub("***", line))
+        line = _SECRET.sub("***", line)
+        plain = "".join(each if each.isprintable() else " " for each in line)
         return plain if len(plain) <= LINE_CHARACTERS else plain[:LINE_CHARACTERS] + "..."
 
     def summary(self, lines: Sequence[str]) -> str | None:

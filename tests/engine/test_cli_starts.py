@@ -212,8 +212,9 @@ def test_a_claude_that_hangs_while_it_starts_is_given_up(make_provider: Make, mo
         ("risk-free, task-12, mask-1", "risk-free, task-12, mask-1"),
         ("https://user:hush@proxy.example.com/x", "https://***@proxy.example.com/x"),
         ("authorization: Bearer abc.def", "authorization: Bearer ***"),
+        ("sk-an\x1b[1mt-api03", "***"),
         ("token eyJhbGciOi.eyJzdWIi.c2ln", "token ***"),
-        ("\x1b[31mred\x1b[0m\tand\x07", " [31mred [0m and "),
+        ("\x1b[31mred\x1b[0m\tand\x07", "red and "),
         ("x" * 1000, "x" * LINE_CHARACTERS + "..."),
     ],
 )
