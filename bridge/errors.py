@@ -68,7 +68,7 @@ CODES: dict[str, Code] = {
 }
 
 
-class Problem(msgspec.Struct, frozen=True):
+class Problem(msgspec.Struct, frozen=True, tag="problem"):
     """What went wrong, as it is stored, sent and shown: a value, which holds no trace of where it came from."""
 
     #: a key of CODES; clients branch on it

@@ -186,7 +186,7 @@ class Charge(msgspec.Struct, frozen=True):
         return Charge(self.usage.plus(other.usage), self.cost_micro + other.cost_micro, self.assumed or other.assumed)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """A finished generation. `cost_micro` is the CLI's own figure; None where it gives none."""
 
     content: tuple[Part, ...]

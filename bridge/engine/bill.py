@@ -79,9 +79,11 @@ class Charges:
                 return Problem(limit.code, "Stopped: the answer may already have used up what this key had left.")
         return None
 
-    def second_attempt(self, run: Run, end: Failed, provider: Provider) -> Attempt | None:
+    def second_attempt(self, run: Run, end: Completed | Failed, provider: Provider) -> Attempt | None:
         """What to ask after an answer that missed its schema, where the reservation has room for it."""
-        if end.problem.code != "output_mismatch" or end.usage is None:
+        if isinstance(end, Completed) or end.problem.code != "output_mismatch" or end.usage is None:
+            return None
+        if not self._settings.schema_repair:
             return None
         price = self._prices.price_of(run.request.provider, run.request.model)
         spent = self._of_attempt(run, end)

@@ -22,7 +22,7 @@ from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
-from bridge.providers.provider import Provider, ProviderStatus
+from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat, owner_of
 from bridge.settings import Settings
@@ -219,9 +219,7 @@ class Engine:
         try:
             run.await_slot(self._settings.queue_timeout_s)
             end = self._attempt(run, provider)
-            again = None
-            if isinstance(end, Failed) and self._settings.schema_repair:
-                again = self._charges.second_attempt(run, end, provider)
+            again = self._charges.second_attempt(run, end, provider)
             if again is not None:
                 run.begin_again(again)
                 end = self._attempt(run, provider)
@@ -318,9 +316,7 @@ class Engine:
             log.warning("the answer of %s could not be kept: %s", run.id, error.message)
 
 
-def _read(
-    end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Callable[[Completed | Failed], None]
-) -> None:
+def _read(end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Emit) -> None:
     tell(with_output(end, schema, mismatch))
 
 

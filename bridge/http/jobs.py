@@ -16,7 +16,6 @@ from bridge.http.respond import CLOUDFLARE_PATIENCE_S
 from bridge.http.views import JobView
 from bridge.keys.keys import Key
 from bridge.records.jobs import Job
-from bridge.wire.api import Ended
 from bridge.wire.apis import APIS
 
 routes = Routes("Generate", who="key")
@@ -79,7 +78,7 @@ def _shown(found: Run | Job) -> tuple[JobView, dict[str, str]]:
         view.status, view.error = "failed", api.error(finished.result, g.request_id)
         return view, {}
     view.status = "done"
-    view.result = api.answer(Ended(found.id, request, found.started_at, finished), finished)
+    view.result = api.answer(found, finished)
     return view, {"X-Bridge-Cost-Usd": f"{finished.charge.cost_micro / 1e6:.6f}"}
 
 

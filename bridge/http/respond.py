@@ -21,7 +21,7 @@ from bridge.ledger.ledger import Ledger
 from bridge.limits import dollars
 from bridge.records.jobs import Repeat
 from bridge.types import Finished, GenerationRequest
-from bridge.wire.api import Api, Ended, Events, Generation
+from bridge.wire.api import Api, Events, Generation
 
 #: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
 CLOUDFLARE_PATIENCE_S = 90.0
@@ -41,8 +41,7 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
     if repeat is not None:
         earlier = engine_of().earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
-            ended = Ended(earlier.id, earlier.request, earlier.started_at, earlier.finished)
-            response = _streamed(ended, events) if events else _answered(ended, earlier.finished, api)
+            response = _streamed(earlier, events) if events else _answered(earlier, earlier.finished, api)
             response.headers["Idempotent-Replayed"] = "true"
             return response
     prefer = _Preference() if events else _preference()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from gevent.lock import BoundedSemaphore
@@ -19,7 +18,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem, StoreError
 from bridge.keys.keys import Key
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
-from bridge.types import Answer, Charge, Finished, GenerationRequest, Usage
+from bridge.types import Answer, Charge, Finished, GenerationRequest, PartDelta, Usage
 
 SCHEMA = 1
 #: How long an answer is kept, in seconds.
@@ -38,7 +37,10 @@ class Repeat(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A kept answer. `request` has neither messages nor system prompt; `finished` is None until the end."""
+    """What is kept of a run: what it was, and its end. It can be rendered like the run itself.
+
+    `request` has neither messages nor system prompt; `finished` is None until the end.
+    """
 
     id: str
     owner: str
@@ -46,21 +48,22 @@ class Job(msgspec.Struct, frozen=True):
     request: GenerationRequest
     repeat: Repeat | None = None
     finished: Finished | None = None
+    #: version of its form on the disk
+    schema: int = SCHEMA
 
+    @property
+    def queue_position(self) -> int:
+        """It waits for nothing."""
+        return 0
 
-class _Row(msgspec.Struct, frozen=True):
-    """A job as its file holds it."""
+    def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
+        """The whole answer at once."""
+        if self.finished is not None and isinstance(self.finished.result, Answer):
+            yield from self.finished.result.deltas()
 
-    id: str
-    owner: str
-    started_at: float
-    request: GenerationRequest
-    schema: int
-    repeat: Repeat | None = None
-    charge: Charge | None = None
-    duration_ms: int = 0
-    answer: Answer | None = None
-    problem: Problem | None = None
+    def wait(self, timeout_s: float | None = None) -> Finished | None:
+        """Its end; there is no other to wait for."""
+        return self.finished
 
 
 class _Entry(msgspec.Struct):
@@ -71,7 +74,7 @@ class _Entry(msgspec.Struct):
     ended: bool = False
 
 
-_row = msgspec.json.Decoder(_Row)
+_decode = msgspec.json.Decoder(Job).decode
 
 
 def owner_of(key: Key) -> str:
@@ -181,7 +184,7 @@ class JobBook:
             self._forget(job_id)
 
     def _save(self, job: Job) -> None:
-        data = _encode(job)
+        data = msgspec.json.encode(job)
         try:
             with self._writing:
                 in_thread(_replace, self._path(job.id), data)
@@ -231,34 +234,18 @@ def read(path: Path) -> Job:
     """The job in a file. Raises StoreError for anything but a whole one, and OSError."""
     hint = "Move that file away: only a kept answer is lost with it. Usage is not affected."
     try:
-        row = _row.decode(path.read_bytes())
+        job = _decode(path.read_bytes())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"jobs/{path.name} is damaged: {error}.", hint) from None
-    if row.schema != SCHEMA or row.id != path.stem:
+    if job.schema != SCHEMA or job.id != path.stem:
         raise StoreError(f"jobs/{path.name} is not a job of this version of cli-bridge.", hint)
-    finished = None
-    if row.charge is not None:
-        result = row.problem or row.answer
-        if result is None:
-            raise StoreError(f"jobs/{path.name} is damaged: it has no answer.", hint)
-        finished = Finished(result, row.charge, row.duration_ms)
-    return Job(row.id, row.owner, row.started_at, row.request, row.repeat, finished)
+    return job
 
 
 def _interrupted() -> Finished:
     """The end of a job that a restart of the bridge cut off; the ledger knows what it was charged."""
     problem = Problem("cli_failed", "The bridge stopped in the middle of this request.")
     return Finished(problem, Charge(Usage(), 0, assumed=True), 0)
-
-
-def _encode(job: Job) -> bytes:
-    finished = job.finished
-    fields: dict[str, Any] = {}
-    if finished is not None:
-        fields = {"charge": finished.charge, "duration_ms": finished.duration_ms}
-        fields["problem" if isinstance(finished.result, Problem) else "answer"] = finished.result
-    row = _Row(job.id, job.owner, job.started_at, job.request, SCHEMA, job.repeat, **fields)
-    return msgspec.json.encode(row)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text
+from bridge.types import Finished, GenerationRequest, ModelChoice, PartDelta, Text
 from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
@@ -23,7 +23,7 @@ not_found)."""
 
 
 class Generation(Protocol):
-    """One generation to be rendered: a run in flight, or the answer that one left behind."""
+    """One generation to be rendered: a run in flight, or the job that one left behind."""
 
     @property
     def id(self) -> str:
@@ -46,29 +46,6 @@ class Generation(Protocol):
 
     def wait(self, timeout_s: float | None = None) -> Finished | None:
         """The end, or None where it has not come within `timeout_s`."""
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """A Generation that is over, rendered again: the answer of a job, or of a repeated request."""
-
-    id: str
-    request: GenerationRequest
-    started_at: float
-    finished: Finished
-
-    @property
-    def queue_position(self) -> int:
-        """It waits for nothing."""
-        return 0
-
-    def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
-        """The whole answer at once."""
-        if isinstance(self.finished.result, Answer):
-            yield from self.finished.result.deltas()
-
-    def wait(self, timeout_s: float | None = None) -> Finished | None:
-        """Its end."""
-        return self.finished
 
 
 def texts(generation: Generation, heartbeat_s: float) -> Iterator[str | None]:

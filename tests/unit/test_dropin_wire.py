@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import CODES, BridgeError, Problem
+from bridge.records.jobs import Job
 from bridge.types import (
     Answer,
     Charge,
@@ -24,7 +25,6 @@ from bridge.types import (
     Usage,
     content_of,
 )
-from bridge.wire.api import Ended
 from bridge.wire.apis import APIS as RENDERED
 from tests.unit.test_parameters import APIS, HELLO, parse, refusal
 
@@ -236,16 +236,16 @@ def test_no_json_at_all_is_more_than_a_refusal(api: str, anything: Any) -> None:
 # --- answers -------------------------------------------------------------------------------------
 
 
-def ended(api: str, result: Answer | Problem, **asked: Any) -> Ended:
+def ended(api: str, result: Answer | Problem, **asked: Any) -> Job:
     request = parse({"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}[api], **asked)
-    return Ended("run_0123", request, 1000.5, Finished(result, Charge(USAGE, 42), 2500))
+    return Job("run_0123", "ada", 1000.5, request, finished=Finished(result, Charge(USAGE, 42), 2500))
 
 
 def answer(text: str = "Hi there", stop_reason: str = "end_turn", **more: Any) -> Answer:
     return Answer(content_of(text), "the-model", stop_reason, USAGE, **more)
 
 
-def events(api: str, generation: Ended) -> Iterator[dict[str, Any]]:
+def events(api: str, generation: Job) -> Iterator[dict[str, Any]]:
     for event in RENDERED[api].events(generation, "req_1"):
         for line in event.decode().splitlines():
             if line.startswith("data: {"):
@@ -344,7 +344,7 @@ def test_a_failure_is_the_last_event(api: str) -> None:
     assert "It broke." not in json.dumps(told[:-1])
 
 
-class Queued(Ended):
+class Queued(Job):
     """One that waits in the queue, and then is over."""
 
     @property
@@ -359,6 +359,6 @@ class Queued(Ended):
 @pytest.mark.parametrize("api", DROPIN)
 def test_a_stream_says_in_a_comment_where_in_the_queue_it_is(api: str) -> None:
     over = ended(api, answer())
-    queued = Queued(over.id, over.request, over.started_at, over.finished)
+    queued = Queued(over.id, over.owner, over.started_at, over.request, finished=over.finished)
     raw = b"".join(RENDERED[api].events(queued, "req_1"))
     assert b"\n\n: queued, place 2\n\n" in raw

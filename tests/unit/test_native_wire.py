@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.errors import BridgeError, Problem
+from bridge.records.jobs import Job
 from bridge.settings import Settings
 from bridge.types import (
     Answer,
@@ -27,7 +28,7 @@ from bridge.types import (
     content_of,
 )
 from bridge.wire import native
-from bridge.wire.api import KEEP_ALIVE, Ended, Events, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE, Events, keep_alive, sse_event
 from bridge.wire.native import API, Tokens
 
 SETTINGS = Settings.load({})
@@ -321,7 +322,7 @@ def test_any_json_is_a_request_or_a_refusal(value: Any) -> None:
 
 def answered(request: GenerationRequest, answer: Answer, charge: Charge) -> dict[str, Any]:
     finished = Finished(answer, charge, 56)
-    return API.answer(Ended("run_1", request, 0.0, finished), finished)
+    return API.answer(Job("run_1", "ada", 0.0, request, finished=finished), finished)
 
 
 def test_an_answer_has_the_shape_that_clients_of_ai_cli_bridge_read() -> None:
