@@ -111,7 +111,7 @@ class Limit(msgspec.Struct, frozen=True):
     """A row of the table. `default`: dollars or a count, for keys that do not name it; 0 means no limit.
 
     `what` with the name of a window is checked against what was used in it, with "request" against what one request
-    may use at most. "minute", "concurrent" and "output" have rules of their own (ledger/caps.py).
+    may use. "minute", "concurrent" and "output" have rules of their own (ledger/caps.py).
     """
 
     #: on the wire, on disk and in settings

@@ -26,12 +26,12 @@ def secret(value: str) -> str:
     return value
 
 
-def integer(least: int, most: int = 2**31) -> Callable[[str], int]:
+def integer(lowest: int, highest: int = 2**31) -> Callable[[str], int]:
     """A whole number within bounds."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", value) or not least <= int(value) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
+        if not re.fullmatch(r"\d{1,12}", value) or not lowest <= int(value) <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}")
         return int(value)
 
     return parse
@@ -42,7 +42,7 @@ def auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
     return lambda value: None if value == "auto" else parse(value)
 
 
-def number(least: float, most: float = 1e9) -> Callable[[str], float]:
+def number(lowest: float, highest: float = 1e9) -> Callable[[str], float]:
     """A finite number within bounds."""
 
     def parse(value: str) -> float:
@@ -50,8 +50,8 @@ def number(least: float, most: float = 1e9) -> Callable[[str], float]:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not (math.isfinite(number) and least <= number <= most):
-            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        if not (math.isfinite(number) and lowest <= number <= highest):
+            raise ValueError(f"must be a number from {lowest:g} to {highest:g}")
         return number
 
     return parse

@@ -87,7 +87,7 @@ def path_of(name: str) -> str:
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str], None]]:
-    """A line on a terminal that says what is being worked on; nothing where nobody looks."""
+    """A line on a terminal that says what is being worked on; nothing where there is no terminal."""
     shown = sys.stderr.isatty()
 
     def show(what: str) -> None:

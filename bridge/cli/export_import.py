@@ -16,12 +16,11 @@ import click
 
 from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, show_json
 from bridge.errors import StoreError
+from bridge.ledger.tallies import KEPT_DAYS
 from bridge.ops.local import admin_client
 from bridge.settings import Settings
 from bridge.store.files import open_private
 
-#: All days that the ledger keeps.
-_DAYS = 400
 _HINT = "Check the path, its rights, and the space on its disk."
 
 
@@ -56,7 +55,7 @@ def _export(settings: Settings, what: str, kind: str, target: IO[bytes], show: C
         written = 0
         try:
             if what == "usage":
-                rows = client.call("GET", f"/admin/usage?days={_DAYS}")["usage"]
+                rows = client.call("GET", f"/admin/usage?days={KEPT_DAYS}")["usage"]
                 pieces: Iterator[bytes] = _usage(rows, kind)
             else:
                 pieces = client.stream(f"/admin/logs/export?format={kind}")

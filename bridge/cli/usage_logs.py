@@ -18,9 +18,9 @@ from bridge.store.folder import Store
 
 #: Exit status of `capacity` by its verdict.
 VERDICTS = {"green": 0, "yellow": 10, "red": 20}
-#: How often `logs -f` asks for more, in seconds.
+#: Seconds between two calls of `logs -f`.
 FOLLOW_S = 2.0
-#: Lines that `logs -f` asks for at once; more than that between two looks are not all shown.
+#: Lines that `logs -f` asks for at once; of more lines between two calls, the oldest are not shown.
 FOLLOW_LINES = 200
 
 _HEAD = ["TIME (UTC)", "KEY", "MODEL", "API", "STATUS", "IN", "OUT", "COST", "TOOK"]

@@ -1,6 +1,6 @@
 """Watches the service and tells its operator: in the log, on the dashboard, and through a webhook.
 
-Each alert comes once in its window, over restarts too: what was raised is kept in alerts.json. The URL of the
+Each alert comes once in its window, over restarts too: what was raised is stored in alerts.json. The URL of the
 webhook comes from the settings alone; nothing that a client sends can change where a post goes, and no redirect is
 followed. A post is never in a request's way, and does not take for ever.
 """
@@ -77,27 +77,29 @@ def key_alerts(
     used up, also where a few cents of it are left.
     """
     for limit, window, amount in summed(caps):
-        most, used = limit.shown(amount), usage[window.field][limit.field]
-        percent = 100 * used / most
+        limit_shown, used = limit.shown(amount), usage[window.field][limit.field]
+        percent = 100 * used / limit_shown
         if percent >= LEVELS[0] and limit.code in refused:
             percent = 100
         reached = [level for level in LEVELS if percent >= level]
         if not reached:
             continue
-        amounts = f"{money(used)} of {money(most)}" if limit.is_cost else f"{used:,} of {most:,}"
+        amounts = f"{money(used)} of {money(limit_shown)}" if limit.is_cost else f"{used:,} of {limit_shown:,}"
         share = "used up its" if reached[-1] == 100 else f"used {reached[-1]} % of its"
         yield Alert(
             "key_limit",
             name,
             f"The key {name} has {share} {limit.text}: {amounts}.",
-            f"key_limit:{name}:{limit.name}:{windows[window.field]}:{most:g}:{reached[-1]}",
+            f"key_limit:{name}:{limit.name}:{windows[window.field]}:{limit_shown:g}:{reached[-1]}",
         )
 
 
-def spend_alerts(totals: Mapping[str, Any], windows: Mapping[str, str], most: Mapping[str, float]) -> Iterator[Alert]:
-    """Alerts about what all keys together have spent; `most` has dollars for `today` and `thisMonth`, 0 for none."""
+def spend_alerts(
+    totals: Mapping[str, Any], windows: Mapping[str, str], thresholds: Mapping[str, float]
+) -> Iterator[Alert]:
+    """Alerts about what all keys together have spent; `thresholds` has dollars for each window, 0 for none."""
     for window in WINDOWS:
-        alert_at = most.get(window.field)
+        alert_at = thresholds.get(window.field)
         if alert_at and (spent := totals[window.field]["costUsd"]) >= alert_at:
             message = (
                 f"All keys together have spent {money(spent)} {window.text}; the alert is set to {money(alert_at)}."
@@ -215,7 +217,7 @@ def send(url: str, body: Mapping[str, Any]) -> None:
     except (OSError, http.client.HTTPException) as error:
         raise Rejected(str(error) or type(error).__name__) from None
     if not 200 <= answer.status < 300:
-        # A redirect is not followed: whoever answers must not choose where the next post goes.
+        # A redirect is not followed: the receiver must not choose where the next post goes.
         final = answer.status < 500 and answer.status not in (408, 425, 429)
         raise Rejected(
             f"it answered {answer.status}", final=final, retry_after_s=_seconds(answer.headers.get("Retry-After"))
@@ -286,13 +288,13 @@ class Webhook:
 
 # --- the watcher ---------------------------------------------------------------------------------------------
 
-#: Between two looks at disk, providers and backups, in seconds.
+#: Seconds between checks of disk, providers and backups.
 CHECK_S = 60.0
-#: Alerts that are kept to be shown.
-KEPT = 50
-#: Log lines that wait to be looked at; past that the oldest are passed over.
+#: Alerts that the overview shows.
+SHOWN = 50
+#: Log lines that wait to be examined; past that the oldest are dropped.
 MOST_RECORDS = 1000
-#: After this many seconds nobody asks any more whether an alert was raised: longer than any window.
+#: Seconds after which a mark is removed: longer than any window.
 FORGET_S = 70 * 86400.0
 
 _DOWN = ("cli_unavailable",)
@@ -311,7 +313,7 @@ class Alerts:
         self._failures: dict[str, int] = {}
         #: mark -> when it was raised, in UTC seconds
         self._raised: dict[str, float] = {}
-        self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._recent: deque[dict[str, Any]] = deque(maxlen=SHOWN)
         #: CLIs that have worked: one that was never set up is not "down"
         self._worked: set[str] = set()
         self._saving = BoundedSemaphore(1)
@@ -375,8 +377,8 @@ class Alerts:
             except BridgeError:
                 continue  # revoked meanwhile
             self._raise_all(key_alerts(name, caps, service.ledger.usage(name), windows, frozenset(codes)))
-        most = {"today": service.settings.alert_cost_per_day, "thisMonth": service.settings.alert_cost_per_month}
-        self._raise_all(spend_alerts(service.ledger.totals(), windows, most))
+        thresholds = {"today": service.settings.alert_cost_per_day, "thisMonth": service.settings.alert_cost_per_month}
+        self._raise_all(spend_alerts(service.ledger.totals(), windows, thresholds))
 
     def _of_record(self, record: RunRecord) -> Iterator[Alert]:
         """What one run, or one refusal, says about its provider and its key."""
@@ -443,13 +445,13 @@ class Alerts:
                 each["waiting"] = False
         self._save()
 
-    # --- what is kept ------------------------------------------------------------------------------------
+    # --- what is stored ------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         try:
             content = self._document.load() or {}
             self._raised = {str(mark): float(at) for mark, at in content.get("raised", {}).items()}
-            self._recent.extend(each for each in content.get("recent", []) if set(each) == _KEPT_FIELDS)
+            self._recent.extend(each for each in content.get("recent", []) if set(each) == _STORED)
             self._worked = set(map(str, content.get("worked", [])))
         except (StoreError, ValueError, TypeError, AttributeError) as error:
             log.warning("alerts.json is begun afresh: %s", error)
@@ -468,9 +470,9 @@ class Alerts:
             log.warning("alerts.json could not be written: %s", error.message)
 
 
-_SHOWN = ("kind", "subject", "message", "at")
-_KEPT_FIELDS = {*_SHOWN, "waiting"}
+_POSTED = ("kind", "subject", "message", "at")
+_STORED = {*_POSTED, "waiting"}
 
 
-def _post(kept: dict[str, Any]) -> Post:
-    return {name: kept[name] for name in _SHOWN}
+def _post(alert: dict[str, Any]) -> Post:
+    return {name: alert[name] for name in _POSTED}

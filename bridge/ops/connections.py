@@ -20,11 +20,11 @@ from bridge.wire import native
 
 #: The most connections, and the descriptors that are left for everything else: CLIs have three each.
 MOST, DESCRIPTORS_FOR_OTHERS = 1000, 400
-#: Where fewer new ones than this fit, those that wait for a request make room.
+#: With fewer free places than this, idle connections make room.
 SPARE = 16
-#: After which a client is gone that takes none of what is sent to it, in seconds.
+#: Seconds after which a client that reads nothing counts as gone.
 STALLED_S = 60.0
-#: For the rest of what is no request to arrive, so that its sender can read the answer: seconds, and bytes.
+#: Grace, and bytes, for the rest of what is no request to arrive, so that its sender can read the answer.
 LINGER_S, LINGER_BYTES = 1.0, 2**20
 
 _MOST_DESCRIPTORS = 65536
@@ -32,7 +32,7 @@ _MOST_DESCRIPTORS = 65536
 log = logging.getLogger("bridge")
 
 
-def most() -> int:
+def limit() -> int:
     """How many connections there may be. Raises the soft limit on descriptors as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, _MOST_DESCRIPTORS) if hard != resource.RLIM_INFINITY else _MOST_DESCRIPTORS
@@ -49,7 +49,7 @@ def expect_a_reader(connection: socket.socket) -> None:
 
 @contextmanager
 def reader_expected(connection: socket.socket) -> Iterator[None]:
-    """The same for a unix socket, of which the kernel knows no such thing: a write that stalls is an error.
+    """The same for a unix socket, where the kernel has no such option: a write that stalls is an error.
 
     Only around a request: a proxy keeps a connection without one for longer, and then uses it again.
     """
@@ -64,7 +64,7 @@ def reader_expected(connection: socket.socket) -> Iterator[None]:
 
 
 class Waiting:
-    """The connections on which nothing but the next request is awaited, also one that came in part."""
+    """The connections that wait for their next request, or for the rest of one."""
 
     def __init__(self, seconds: float) -> None:
         """`seconds` is the longest wait."""
@@ -72,8 +72,7 @@ class Waiting:
         self._waits: dict[Wait, None] = {}
 
     def wait(self) -> Wait:
-        """A block in which a connection waits; it ends quietly, in the middle, when that is too long or when
-        its place is needed."""
+        """A block in which a connection waits. It ends silently when the wait is too long or the place is needed."""
         return Wait(self._waits, self._seconds)
 
     def make_room(self) -> None:
@@ -118,7 +117,7 @@ class Wait:
 
 
 def refuse(connection: socket.socket, error: BaseException) -> None:
-    """Answer what could not be read, or not be answered, in the shape of all our errors."""
+    """Answer what is no request, or failed in the server, in the shape of all errors."""
     if isinstance(error, gevent.GreenletExit | SystemExit):
         return
     if isinstance(error, ParseException) and not isinstance(error, InvalidResponseHeader | InvalidResponseHeaderName):

@@ -60,7 +60,7 @@ _WITHOUT = {
 def run(settings: Settings, folder: Path, show: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
     """Take over what is in `folder`, which is only read; a report. Raises StoreError, BridgeError.
 
-    `show` is told what is being worked on.
+    `show(text)` is called with what is being read or sent.
     """
     if folder.resolve() == settings.data_dir.resolve():
         raise StoreError(
@@ -258,10 +258,10 @@ def suggest_settings(given: Mapping[str, str]) -> Iterator[str]:
             yield from _setting(ours, ",".join(part.strip().rstrip("/") for part in given[theirs].split(",")))
     if "CORS_ORIGINS" not in given:
         yield "# CORS_ORIGINS was empty: every web page could call. Here none can until BRIDGE_CORS_ORIGINS names it."
-    most, window = _number(given.get("RATE_LIMIT_MAX_REQUESTS")), _number(given.get("RATE_LIMIT_WINDOW_MS"))
-    if most is not None or window is not None:
+    requests, window = _number(given.get("RATE_LIMIT_MAX_REQUESTS")), _number(given.get("RATE_LIMIT_WINDOW_MS"))
+    if requests is not None or window is not None:
         yield from _setting(
-            "BRIDGE_RATE_LIMIT_PER_MINUTE", str(max(1, round((most or 30) * 60000 / (window or 60000))))
+            "BRIDGE_RATE_LIMIT_PER_MINUTE", str(max(1, round((requests or 30) * 60000 / (window or 60000))))
         )
     timeouts = [_number(given.get(name)) for name in ("CLAUDE_TIMEOUT_MS", "CODEX_TIMEOUT_MS")]
     longest = max((timeout for timeout in timeouts if timeout is not None), default=None)

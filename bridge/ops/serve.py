@@ -38,11 +38,11 @@ log = logging.getLogger("bridge")
 
 #: Keep-alive of idle connections, in seconds: above the 90 s for which cloudflared keeps its own.
 KEEP_ALIVE_S = 120
-#: What running requests get to end in after SIGTERM, in seconds.
+#: Grace for running requests after SIGTERM, in seconds.
 DRAIN_S = 25.0
-#: What requests that are being answered get for their last bytes once all runs have ended, in seconds.
+#: Grace for the last bytes of answers once all runs have ended, in seconds.
 FLUSH_S = 1.0
-#: After which the arbiter kills a worker that does not end, in seconds.
+#: Seconds after which the arbiter kills a worker that does not end.
 GRACEFUL_TIMEOUT_S = 40
 #: How long a worker waits for the data folder while its predecessor still drains, in seconds.
 TAKE_OVER_S = GRACEFUL_TIMEOUT_S + 5.0
@@ -53,8 +53,8 @@ Ready = Callable[[Service, str], None]
 class Worker(GeventWorker):  # type: ignore[misc]
     """gunicorn's gevent worker, which drains on SIGTERM instead of closing its listener at once.
 
-    While it drains, who comes is answered (503 draining) and not refused the connection. After a SIGHUP the
-    next worker will serve: then (SIGUSR2 from the arbiter) it leaves new connections to that one.
+    While it drains, it answers new requests with 503 draining instead of refusing their connections. After a SIGHUP
+    (the arbiter sends SIGUSR2) it leaves new connections to the next worker.
     """
 
     #: set once the service is open: ends everything, and this process
@@ -63,7 +63,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     #: requests that are being answered
     answering = 0
 
-    #: what every connection waits in for its next request
+    #: where connections wait for their next request
     waiting = connections.Waiting(KEEP_ALIVE_S)
 
     def server_class(self, sock: Any, *, spawn: Any, **ignored: Any) -> StreamServer:
@@ -81,7 +81,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         signal.signal(signal.SIGUSR2, self.handle_hand_over)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM."""
+        """SIGTERM: end, once what runs has ended."""
         self.ending = True
         gevent.spawn(self.finish)
 
@@ -92,22 +92,22 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.handle_exit(sig, frame)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """As gunicorn does, for a client that reads; and where it gets tight, one that only waits goes."""
+        """As gunicorn does, but only for a client that reads. Where connections run short, an idle one is closed."""
         if self.pool.free_count() < connections.SPARE:
             self.waiting.make_room()
         connections.expect_a_reader(client)
         super().handle(listener, client, addr)
 
     def timeout_ctx(self) -> connections.Wait:
-        """Around the wait for a request."""
+        """The context around the wait for a request."""
         return self.waiting.wait()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """What is no request, or could not be answered: gunicorn's own answers are pages of HTML."""
+        """Answer what is no request with an error in JSON; gunicorn would send a page of HTML."""
         connections.refuse(client, exc)
 
     def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
-        """As gunicorn does; but at the end nobody keeps a connection: who comes again finds the next server."""
+        """As gunicorn does; but at the end no connection is kept: the client's next one reaches the next server."""
         if self.ending:
             req.force_close()
         self.answering += 1
@@ -121,14 +121,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self.quiet.set()
 
 
-def _end_when_told(arbiter: Any, worker: Any) -> None:
+def _end_on_signal(arbiter: Any, worker: Any) -> None:
     """In a worker that has just been forked: a signal to end ends it at once. Until it has handlers of its own,
     the arbiter's would only note the signal; the arbiter sends it once, and then waits for 40 seconds."""
-    told = (signal.SIGTERM, signal.SIGUSR2)
-    for number in told:
+    signals = (signal.SIGTERM, signal.SIGUSR2)
+    for number in signals:
         signal.signal(number, signal.SIG_DFL)
     while not arbiter.SIG_QUEUE.empty():
-        if arbiter.SIG_QUEUE.get_nowait() in told:
+        if arbiter.SIG_QUEUE.get_nowait() in signals:
             os._exit(0)
 
 
@@ -159,14 +159,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def reload(self) -> None:
-        """SIGHUP: read the settings again. Mistakes in them are said, and the old ones stay."""
+        """SIGHUP: read the settings again. Where they have mistakes, print those and go on with the old ones."""
         if self._reread is not None:
             try:
                 self._settings = self._reread()
             except SettingsError as error:
                 say("The settings were not read again:\n  " + "\n  ".join(error.problems))
             except SystemExit:
-                # What could not be read has been said already; a reload must not end the service.
+                # The reason is printed already; a reload must not end the service.
                 say("The settings were not read again.")
         super().reload()
 
@@ -177,7 +177,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": bind,
             "workers": 1,
             "worker_class": Worker,
-            "worker_connections": connections.most(),
+            "worker_connections": connections.limit(),
             "keepalive": KEEP_ALIVE_S,
             "timeout": 60,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
@@ -187,15 +187,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             "limit_request_fields": 64,
             "limit_request_field_size": 4094,
             "proc_name": "cli-bridge",
-            # What goes wrong in here is said by us; gunicorn's own words would only repeat it.
+            # The bridge reports its own errors; gunicorn would only repeat them.
             "loglevel": "critical",
             "control_socket_disable": True,
-            # Nothing of a proxy's headers is believed here; see http/address.py.
+            # gunicorn believes no header of a proxy; http/address.py decides.
             "forwarded_allow_ips": "",
-            # Nor of anybody on a unix socket: a client could move the path that a proxy has looked at.
+            # Nor on a unix socket: a client could change the path after a proxy has checked it.
             "forwarder_headers": "",
             "secure_scheme_headers": {},
-            "post_fork": _end_when_told,
+            "post_fork": _end_on_signal,
             "post_worker_init": self._serve,
             "worker_int": lambda worker: self._stop(),
             "worker_exit": lambda server, worker: self._stop(),
@@ -281,15 +281,15 @@ def run(
     try:
         Server(settings, make_providers=make_providers, ready=ready or announce, reread=reread).run()
     except SystemExit as end:
-        # The worker, a fork, comes out here as well; its own status is what tells the arbiter not to try again.
+        # The worker, a fork, comes out here as well; its status tells the arbiter not to try again.
         if end.code == _BOOT_ERROR and os.getpid() == arbiter:
             raise SystemExit(1) from None
         raise
 
 
 def _try_to_listen(settings: Settings) -> None:
-    """Say what is wrong with the address, where it cannot be listened on: gunicorn would try for seconds, and end
-    without a word. Raises SystemExit."""
+    """Try the address: gunicorn would retry for seconds and then end without a message. Raises SystemExit, with a
+    sentence on stderr."""
     try:
         if settings.socket is not None:
             where = f"the unix socket {settings.socket}"
@@ -315,7 +315,7 @@ def announce(service: Service, address: str) -> None:
     if address.startswith("http"):
         say(f"In a browser: {address}/admin/ for the admin, {address}/ for everybody with a key.")
     if not service.keys.list():
-        say("There are no keys yet, so nobody can use it. Make one: cli-bridge keys create NAME")
+        say("There are no keys yet, so no one can use it. Make one: cli-bridge keys create NAME")
 
 
 def say(text: str) -> None:
@@ -341,7 +341,7 @@ def _bracketed(host: str) -> str:
 
 
 def _take_notify_socket() -> str | None:
-    """The address that a unit of `Type=notify` is told at; None elsewhere. It leaves the environment: gunicorn would
+    """Where systemd listens for a unit of `Type=notify`; None elsewhere. It leaves the environment: gunicorn would
     otherwise say READY as soon as its arbiter stands, long before anything is served."""
     return os.environ.pop("NOTIFY_SOCKET", None)
 

@@ -32,10 +32,10 @@ _PROMPT = "Answer with the word OK."
 
 def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
     """Each CLI. `probe` sends a tiny request, which costs a little."""
-    # A scratch folder of its own: the one of a running server is not to be touched.
+    # A scratch folder of its own: a running server uses its own.
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Scratch(Path(temporary))
-        # Nothing is kept warm for a check.
+        # A check needs no process in reserve.
         lean = dataclasses.replace(settings, warm_processes=0)
         try:
             usable = set()

@@ -23,7 +23,7 @@ _OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """What is kept, and whether it can be trusted."""
+    """Whether the data folder is there, readable, whole and backed up."""
     folder = settings.data_dir
     if not folder.exists():
         yield ok("data folder", f"{folder} does not exist yet; the first start makes it")
@@ -92,9 +92,9 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         rows = (Document(settings.data_dir / "keys.json").load() or {}).get("keys", [])
         keys = [key for key in from_disk(rows) if key.status(Clock().now()) == "active"]
     except (StoreError, ValueError):
-        return  # said above
+        return  # the check of the files has said it
     if not keys:
-        yield warn("keys", "there is none, so nobody can use the bridge", "cli-bridge keys create NAME")
+        yield warn("keys", "there is none, so no one can use the bridge", "cli-bridge keys create NAME")
         return
     open_ended = [
         key.name

@@ -21,7 +21,7 @@ from bridge.store.folder import Store
 
 #: Before this the clock must be wrong: the program is newer.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-#: struct timex of adjtimex(2), with room to spare, and what it returns for a clock that nobody sets.
+#: struct timex of adjtimex(2), with room to spare, and what it returns for a clock that no time service sets.
 _TIMEX_BYTES, _TIME_ERROR = 512, 5
 
 
@@ -74,8 +74,8 @@ def _memory(settings: Settings) -> Iterator[Finding]:
     needed = RESERVED_BYTES + (runs + warm) * CLAUDE_PROCESS_BYTES
     found = f"{_gib(total)} for {runs} runs at once and {warm} processes kept ready"
     if needed > total and settings.max_concurrent is not None:
-        most = max(1, (total - RESERVED_BYTES) // CLAUDE_PROCESS_BYTES - warm)
-        yield warn("memory", f"{found}; they may need {_gib(needed)}", f"Set BRIDGE_MAX_CONCURRENT to {most} or less.")
+        fits = max(1, (total - RESERVED_BYTES) // CLAUDE_PROCESS_BYTES - warm)
+        yield warn("memory", f"{found}; they may need {_gib(needed)}", f"Set BRIDGE_MAX_CONCURRENT to {fits} or less.")
     else:
         yield ok("memory", found)
 
@@ -85,7 +85,9 @@ def _clock(settings: Settings) -> Iterator[Finding]:
     if now < _EARLIEST:
         yield fail("clock", f"it says {iso(now)}", "Set it: timedatectl set-ntp true")
     elif not _is_set_by_network():
-        yield warn("clock", f"{iso(now)}; nobody keeps it right", "Switch on a time service: timedatectl set-ntp true")
+        yield warn(
+            "clock", f"{iso(now)}; no time service keeps it right", "Switch on a time service: timedatectl set-ntp true"
+        )
     else:
         yield ok("clock", iso(now))
     local = datetime.fromtimestamp(now, settings.zone)
@@ -98,14 +100,14 @@ def _is_set_by_network() -> bool:
         state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
         return state != _TIME_ERROR
     except (OSError, AttributeError):
-        return True  # nothing is known
+        return True  # it cannot be found out
 
 
 def _holder(settings: Settings) -> int | None:
     try:
         facts = Store.holder(settings.data_dir)
     except OSError:
-        return None  # what is wrong with the folder is said elsewhere
+        return None  # the check of the folder says what is wrong with it
     pid = None if facts is None else facts.get("pid")
     return pid if isinstance(pid, int) else None
 

@@ -55,7 +55,7 @@ def _admin_key(settings: Settings) -> Iterator[Finding]:
         yield ok("admin key", "made by the bridge, kept as a hash" if made else "the first start makes one")
     elif len(key) < _SHORT_KEY or len(set(key)) < _FEW_CHARACTERS:
         todo = "Draw one by chance: openssl rand -hex 32; or leave BRIDGE_ADMIN_KEY out, and the bridge makes one."
-        yield warn("admin key", f"from the settings; {len(key)} characters that somebody might guess", todo)
+        yield warn("admin key", f"from the settings; {len(key)} characters, which can be guessed", todo)
     else:
         yield ok("admin key", f"from the settings, {len(key)} characters")
     if not any(limit.is_cost for limit, _, _ in summed(effective(Limits(), settings.default_limits))):
@@ -99,7 +99,7 @@ def _tunnel(settings: Settings) -> Iterator[Finding]:
         yield warn("tunnel", f"{path} leads here, but to the bridge all clients have one address", todo)
     elif not _admin_is_guarded(text, settings):
         todo = "Guard it with Access: deploy/cloudflared/README.md shows the rule."
-        yield warn("tunnel", f"{path} leads here; /admin is open to whoever has the admin key", todo)
+        yield warn("tunnel", f"{path} leads here; /admin is open to everyone with the admin key", todo)
     else:
         yield ok("tunnel", f"{path} leads here, with a rule of its own for /admin")
 
