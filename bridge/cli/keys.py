@@ -226,4 +226,9 @@ def _simple(command: str, method: str, path: str, text: str) -> None:
 _simple("disable", "POST", "/admin/keys/{}/disable", "Refuse a key until it is enabled again.")
 _simple("enable", "POST", "/admin/keys/{}/enable", "Take a disabled or paused key again.")
 _simple("revoke", "DELETE", "/admin/keys/{}", "End a key for good; its history stays.")
-_simple("reset-usage", "POST", "/admin/keys/{}/reset-usage", "Count from zero again today and this month.")
+_simple(
+    "reset-usage",
+    "POST",
+    "/admin/keys/{}/reset-usage",
+    f"Count from zero again {' and '.join(window.text for window in WINDOWS)}.",
+)
