@@ -6,7 +6,7 @@ import logging
 import pkgutil
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
@@ -37,12 +37,15 @@ from bridge.store.document import Document
 from bridge.store.folder import Store
 from bridge.types import RunRecord
 
+if TYPE_CHECKING:
+    from bridge.gate.server import Gate
+
 #: Between two rounds of housekeeping, in seconds.
 HOUSEKEEPING_S = 3600.0
 
 log = logging.getLogger("bridge")
 
-MakeProviders = Callable[[Settings, Scratch, Clock], Mapping[str, Provider]]
+MakeProviders = Callable[[Settings, Scratch, Clock, "Gate"], Mapping[str, Provider]]
 
 
 class Service:
@@ -92,6 +95,11 @@ class Service:
         self.closers: list[Callable[[], None]] = []
         #: the latest alerts, newest first (kind, subject, message, at); of the server, which watches
         self.recent_alerts: Callable[[], list[dict[str, Any]]] = list
+        # Imported here: its TLS must not be loaded before the server has made the process a gevent one.
+        from bridge.gate.server import Gate
+
+        #: between the CLIs and their models
+        self.gate: Gate = Gate(self.clock)
         self.engine: Engine | None = None
 
     def open(self) -> Engine:
@@ -99,10 +107,11 @@ class Service:
         host.give_back_what_is_freed()
         scratch = Scratch(self.settings.data_dir, host.find_user(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
+        self.gate.open()
         self.engine = Engine(
             self.settings,
             self.clock,
-            providers=self._make_providers(self.settings, scratch, self.clock),
+            providers=self._make_providers(self.settings, scratch, self.clock, self.gate),
             ledger=self.ledger,
             prices=self.prices,
             jobs=self.jobs,
@@ -134,6 +143,7 @@ class Service:
             self._housekeeper.kill()
             self._rememberer.kill()
             self.engine.close(drain_s)
+            self.gate.close()
             self._scratch.clear()
         for close in self.closers:
             close()
@@ -142,14 +152,15 @@ class Service:
         self.store.close()
 
 
-def real_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
+def real_providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:
     """The CLIs of the registry; their modules are imported here."""
-    return {name: pkgutil.resolve_name(row.run_by)(row, settings, scratch, clock) for name, row in PROVIDERS.items()}
+    parts = (settings, scratch, clock, gate)
+    return {name: pkgutil.resolve_name(row.run_by)(row, *parts) for name, row in PROVIDERS.items()}
 
 
-def demo_providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
+def demo_providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:
     """Simulated CLIs in the place of all, for `cli-bridge demo`."""
-    return {name: DemoProvider(row, settings, scratch, clock) for name, row in PROVIDERS.items()}
+    return {name: DemoProvider(row, settings, scratch, clock, gate) for name, row in PROVIDERS.items()}
 
 
 def announcement(service: Service, address: str) -> dict[str, Any]:

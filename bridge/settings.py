@@ -135,6 +135,12 @@ class Settings:
         "90",
         "most time without a sign of life from the CLI, in seconds",
     )
+    claude_reuse: str = _setting(
+        "BRIDGE_CLAUDE_REUSE",
+        parsers.choice("key", "off"),
+        "key",
+        "key: a claude process serves many runs of one key, and never another key's; off: one run each",
+    )
     schema_repair: bool = _setting(
         "BRIDGE_SCHEMA_REPAIR",
         parsers.switch,

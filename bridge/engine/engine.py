@@ -233,7 +233,7 @@ class Engine:
 
     def _attempt(self, run: Run, provider: Provider) -> Completed | Failed:
         """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
-        conversation = provider.start(run.attempt.request, run.inbox.put)
+        conversation = provider.start(run.attempt.request, run.inbox.put, owner_of(run.key))
         try:
             end = self._await_end(run, provider)
             schema = run.request.schema

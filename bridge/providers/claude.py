@@ -1,19 +1,29 @@
-"""The claude provider: `claude -p` processes started ahead, one run each, then thrown away."""
+"""The claude provider: `claude -p` processes that stand ready, and the conversation of a run with one of them.
+
+With API keys every call goes through the gate: a process serves many runs of one key, and is rewound after each. With
+a log-in, or BRIDGE_CLAUDE_REUSE=off, a process serves one run and is thrown away.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import uuid
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
+from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_wire as protocol
 from bridge.providers.cli import CliProvider
-from bridge.providers.pool import Pool, warm_processes
+from bridge.providers.gated import Passage
+from bridge.providers.pool import Pool, slots, warm_processes
 from bridge.providers.provider import Emit
 from bridge.providers.structured import adapt
 from bridge.providers.tokens import text_ceiling
@@ -22,8 +32,13 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import Completed, Event, Failed, GenerationRequest, PartDelta, Submitted
+from bridge.types import Activity, Completed, Event, Failed, GenerationRequest, Message, PartDelta, Submitted, Text
 
+if TYPE_CHECKING:
+    from bridge.gate.server import Gate
+
+#: Where the model is, unless ANTHROPIC_BASE_URL says something else.
+API_URL = "https://api.anthropic.com"
 #: What the CLI adds to every prompt, in tokens: two small system blocks and the frame (0.9 kB measured).
 OVERHEAD_TOKENS = 1200
 #: The most that one image counts, in tokens: the largest size that a model reads without scaling down.
@@ -32,6 +47,14 @@ IMAGE_TOKENS = 5000
 BOOT_TIMEOUT_S = 30.0
 #: With a schema, the tool's frame comes on top, in tokens.
 SCHEMA_OVERHEAD_TOKENS = 1000
+#: Longest time for a process to end its turn and to be rewound, in seconds.
+REWIND_S = 5.0
+#: After so many runs, and so many seconds, a process is replaced: each run leaves 0.8 MB in it.
+RUNS_PER_PROCESS, LONGEST_LIFE_S = 200, 1800.0
+#: How long the provider keeps a prompt in its cache, in seconds, and how many system prompts are remembered.
+CACHE_S, REMEMBERED = 300.0, 1000
+
+log = logging.getLogger("bridge")
 
 
 class ClaudeProvider(CliProvider):
@@ -42,8 +65,9 @@ class ClaudeProvider(CliProvider):
     version_pattern = r"(\d+\.\d+\.\d+) \(Claude Code\)"
     login_command = "claude auth login"
 
-    def __init__(self, row: ProviderRow, settings: Settings, scratch: Scratch, clock: Clock) -> None:
-        super().__init__(row, settings, scratch, clock)
+    def __init__(self, row: ProviderRow, settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> None:
+        super().__init__(row, settings, scratch, clock, gate)
+        self._reused = not self._login and settings.claude_reuse == "key"
         self._pool = Pool(
             self._spawn,
             warm_processes(settings),
@@ -53,9 +77,15 @@ class ClaudeProvider(CliProvider):
             quiet=lambda: not self._starting,
             room=host.has_room,
             short=host.is_short,
+            prepare=self._warm_up if not self._login else lambda child: None,
+            most_kept=slots(settings) if self._reused else 0,
         )
         #: conversations whose model has not said anything yet
         self._starting: set[_Conversation] = set()
+        #: processes that were told what a gated process is told once -> how many runs they have served, since when
+        self._initialized: dict[Child, tuple[int, float]] = {}
+        #: (owner, system prompt) -> when it was sent last
+        self._sent: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def close(self) -> None:
         self._pool.close()
@@ -65,11 +95,9 @@ class ClaudeProvider(CliProvider):
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
 
-    def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> _Conversation:
         self._refuse_if_unavailable()
-        told, in_words = adapt(request, protocol.for_claude)
-        parser = protocol.AnswerParser(request, self._clock.now, in_words=in_words)
-        return _Conversation(self, told, emit, parser)
+        return _Conversation(self, request, emit, owner)
 
     def _begin(self) -> None:
         self._pool.open()
@@ -79,7 +107,7 @@ class ClaudeProvider(CliProvider):
 
     def _spawn(self) -> Child:
         home = self._make_home({".claude.json": protocol.FIRST_START})
-        return self._launch_program(protocol.arguments(self.default_model, bare=not self._login), home)
+        return self._launch_program(protocol.arguments(self.default_model, gated=not self._login), home)
 
     def _environment(self, home: Path) -> dict[str, str]:
         settings, own = self._settings, self._own
@@ -88,7 +116,8 @@ class ClaudeProvider(CliProvider):
             "CLAUDE_CONFIG_DIR": str(home),
             **protocol.environment(
                 timeout_s=settings.timeout_s,
-                idle_timeout_s=settings.idle_timeout_s,
+                # The gate listens for the provider's silence; a CLI behind it is never quicker.
+                idle_timeout_s=settings.idle_timeout_s if self._login else settings.timeout_s,
                 max_output_tokens=settings.max_output_tokens,
             ),
         }
@@ -99,10 +128,8 @@ class ClaudeProvider(CliProvider):
                 env["CLAUDE_CODE_OAUTH_TOKEN"] = own.token
             config = self._scratch.login_folder("CLAUDE_CONFIG_DIR", ".claude")
             self._scratch.link(config / ".credentials.json", home)
-        elif own.api_key:
-            env["ANTHROPIC_API_KEY"] = own.api_key
-        if own.base_url:
-            env["ANTHROPIC_BASE_URL"] = own.base_url
+            if own.base_url:
+                env["ANTHROPIC_BASE_URL"] = own.base_url
         return env
 
     def _is_logged_in(self, home: Path) -> bool:
@@ -112,91 +139,214 @@ class ClaudeProvider(CliProvider):
         except (ValueError, KeyError, TypeError):
             return False
 
+    # --- gated processes -------------------------------------------------------------------------
+
+    def _upstream(self) -> Upstream:
+        return Upstream("messages", self._own.base_url or API_URL, self._own.api_key or "")
+
+    def _tell_settings(self, child: Child, request: GenerationRequest, token: str, *, cached: bool) -> None:
+        """Get a gated process ready for one request; it has taken the settings when this returns. Raises ChildError."""
+        opening = b"" if child in self._initialized else protocol.gated_opening()
+        child.write(opening + protocol.gated_settings(request, token=token, url=self._gate.url, cached=cached))
+        if not _settled(child.lines()):
+            raise ChildError("it did not take its settings")
+        self._initialized.setdefault(child, (0, self._clock.monotonic()))
+
+    def _warm_up(self, child: Child) -> None:
+        """One turn that the gate answers, so that what only a first turn does is done. Raises ChildError."""
+        request = GenerationRequest("claude", self.default_model, (Message("user", (Text("ok"),)),), "ok")
+        ticket, mark = Ticket(None, None), str(uuid.uuid4())
+        self._gate.tickets.add(ticket)
+        try:
+            with gevent.Timeout(BOOT_TIMEOUT_S, ChildError("it did not start in time")):
+                self._tell_settings(child, request, ticket.token, cached=False)
+                child.write(protocol.prompt(request, mark))
+                if not any(map(protocol.is_result, child.lines())) or not _rewound(child, mark):
+                    raise ChildError("it did not take a first turn")
+        finally:
+            self._gate.tickets.drop(ticket)
+
+    def _give_back(self, child: Child, owner: str) -> None:
+        """Keep a process that was rewound, unless it has done its share."""
+        runs, since = self._initialized[child]
+        self._initialized[child] = (runs + 1, since)
+        if self._reused and runs + 1 < RUNS_PER_PROCESS and self._clock.monotonic() < since + LONGEST_LIFE_S:
+            self._pool.give_back(child, owner)
+        else:
+            child.stop()
+
+    def _clean_up_after(self, child: Child, home: Path | None) -> None:
+        super()._clean_up_after(child, home)
+        self._initialized.pop(child, None)
+
+    def _pays_to_cache(self, owner: str, request: GenerationRequest) -> bool:
+        """Whether a prompt is likely to be sent again while the provider's cache has it: a conversation, or a system
+        prompt that this owner has just sent. Writing a cache costs a quarter more than the prompt."""
+        now, key = self._clock.monotonic(), (owner, request.system)
+        sent_at = self._sent.pop(key, None)
+        self._sent[key] = now
+        if len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
+        recent = bool(request.system) and sent_at is not None and now - sent_at < CACHE_S
+        return recent or len(request.messages) > 1
+
 
 class _Conversation:
-    """One prompt on one process, which ends with it."""
+    """One run on one process."""
 
-    def __init__(
-        self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, parser: protocol.AnswerParser
-    ) -> None:
+    def __init__(self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str) -> None:
         self._provider = provider
-        self._request = request
+        self._request, in_words = adapt(request, protocol.for_claude)
         self._emit = emit
-        self._parser = parser
+        self._owner = owner
+        gated = not provider._login
+        self._parser = protocol.AnswerParser(request, provider._clock.now, in_words=in_words, gated=gated)
+        self._passage: Passage | None = None
+        if gated:
+            tools = frozenset() if self._request.schema is None else frozenset({protocol.OUTPUT_TOOL})
+            self._passage = Passage(
+                provider._gate,
+                provider._upstream(),
+                self._request,
+                provider._clock,
+                lambda: self._say(Activity()),
+                vendor=provider._row.vendor,
+                tools=tools,
+                silence_s=provider._settings.idle_timeout_s,
+            )
         self._child: Child | None = None
         self._warm = False
         self._cancelled = False
+        self._ended = False
         # Until the model's first word, or the end.
         provider._starting.add(self)
         gevent.spawn(self._converse)
 
     def cancel(self) -> None:
         self._cancelled = True
-        if self._child is not None:
+        if self._passage is not None:
+            self._passage.close()
+        # One that has ended is being rewound, for the next run.
+        if self._child is not None and not self._ended:
             self._child.stop()
 
     def _converse(self) -> None:
+        clean = False
         try:
-            self._child, self._warm = self._provider._pool.take(lambda: not self._cancelled)
+            self._child, self._warm = self._provider._pool.take(lambda: not self._cancelled, self._owner)
             if not self._cancelled:
-                self._emit_until_end(self._child)
+                clean = self._take_turn(self._child)
         except ChildError as error:
             self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {error}.")))
         except BridgeError as error:
             self._say(Failed(error.problem))
         finally:
             self._provider._starting.discard(self)
-            if self._child is not None:
+            if self._passage is not None:
+                self._passage.close()
+            if self._child is not None and clean:
+                self._provider._give_back(self._child, self._owner)
+            elif self._child is not None:
                 self._child.stop()
 
-    def _emit_until_end(self, child: Child) -> None:
-        request = self._request
-        lines = child.lines()
-        self._boot(child, lines)
-        for line, acknowledged in protocol.history(request):
+    def _take_turn(self, child: Child) -> bool:
+        """Hand the prompt over and pass the answer on; whether the process is as it was before."""
+        request, lines = self._request, child.lines()
+        marks = [str(uuid.uuid4())]
+        if len(request.messages) > 1:
+            marks.append(str(uuid.uuid4()))
+        self._boot(child)
+        for line, acknowledged in protocol.history(request, marks[-1]):
             child.write(line)
-            if acknowledged and not any(protocol.is_result(answer) for answer in lines):
+            if acknowledged and not any(map(protocol.is_result, lines)):
                 self._say(Failed(Problem("cli_failed", "The claude CLI did not take the history.")))
-                return
+                return False
+        if self._passage is not None:
+            self._passage.open()
         self._say(Submitted(self._warm))
-        child.write(protocol.prompt(request))
+        child.write(protocol.prompt(request, marks[0]))
         for line in lines:
+            if self._passage is not None and protocol.is_result(line):
+                self._say(Failed(self._passage.problem(), self._passage.usage))
+                return self._provider._reused and self._rewind(child, marks)
             for event in self._parser.feed(line):
-                self._say(event)
+                self._say(self._as_seen(event))
                 if isinstance(event, Completed | Failed):
-                    return
+                    return self._ends_well(child, lines, marks)
         why = child.trouble or "it ended before the answer was complete"
         self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {why}.")))
+        return False
 
-    def _boot(self, child: Child, lines: Iterator[bytes]) -> None:
+    def _boot(self, child: Child) -> None:
         """The prompt goes only once the model and the output limit are known to hold. Raises ChildError, and
         BridgeError cli_unavailable where the CLI does not start."""
+        provider, request = self._provider, self._request
         try:
             with gevent.Timeout(BOOT_TIMEOUT_S, ChildError("it did not start in time")):
-                child.write(protocol.opening(self._request))
-                if not _settled(lines):
-                    raise ChildError("it did not take its settings")
+                if self._passage is not None:
+                    cached = provider._pays_to_cache(self._owner, request)
+                    provider._tell_settings(child, request, self._passage.ticket.token, cached=cached)
+                else:
+                    child.write(protocol.opening(request))
+                    if not _settled(child.lines()):
+                        raise ChildError("it did not take its settings")
         except ChildError as error:
             if self._cancelled:
                 raise
-            raise self._provider._failed_start(child, error) from None
-        self._provider._breaker.succeeded()
+            raise provider._failed_start(child, error) from None
+        provider._breaker.succeeded()
+
+    def _as_seen(self, event: Event) -> Event:
+        """An event with what the gate has seen in the place of what the CLI says."""
+        if self._passage is None or not isinstance(event, Completed | Failed):
+            return event
+        return self._passage.correct(event)
+
+    def _ends_well(self, child: Child, lines: Iterator[bytes], marks: list[str]) -> bool:
+        """Let the CLI end its turn, and rewind it. The answer has gone out before."""
+        if not self._provider._reused or (self._cancelled and not self._ended):
+            return False
+        try:
+            with gevent.Timeout(REWIND_S, ChildError("it did not end its turn")):
+                return any(map(protocol.is_result, lines)) and self._rewind(child, marks)
+        except ChildError:
+            return False
+
+    def _rewind(self, child: Child, marks: list[str]) -> bool:
+        """Take the run out of the process: its prompt, then the first line of its history. The other way round the
+        history would stay."""
+        try:
+            with gevent.Timeout(REWIND_S, ChildError("it was not rewound in time")):
+                return all([_rewound(child, mark) for mark in marks])
+        except ChildError:
+            return False
 
     def _say(self, event: Event) -> None:
         if isinstance(event, PartDelta):
             self._provider._starting.discard(self)
+        if isinstance(event, Completed | Failed):
+            self._ended = True
         if not self._cancelled:
             self._emit(event)
 
 
 def _settled(lines: Iterator[bytes]) -> bool:
     """Read until the settings are answered; whether they, and all before them, were accepted."""
+    return _accepted(lines, protocol.SETTINGS_REQUEST)
+
+
+def _rewound(child: Child, mark: str) -> bool:
+    """Rewind a process; whether it did. Raises ChildError."""
+    child.write(protocol.rewind(mark))
+    return _accepted(child.lines(), protocol.REWIND_REQUEST)
+
+
+def _accepted(lines: Iterator[bytes], wanted: str) -> bool:
+    """Read until a control request is answered; whether it, and all before it, were accepted."""
     for line in lines:
         answer = protocol.control_answer(line)
         if answer is not None:
             request_id, accepted = answer
-            if not accepted:
-                return False
-            if request_id == protocol.SETTINGS_REQUEST:
-                return True
+            if not accepted or request_id == wanted:
+                return accepted
     return False

@@ -32,8 +32,13 @@ from bridge.types import (
     content_of,
 )
 
-SETTINGS_REQUEST = "settings"
-"""request_id of the control request whose success must be seen before the prompt is sent."""
+SETTINGS_REQUEST, REWIND_REQUEST = "settings", "rewind"
+"""request_ids of the control requests whose success must be seen: before the prompt is sent, and after its answer."""
+
+#: The CLI's tool for structured output, and how it describes it.
+OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
+#: The API takes no smaller budget for thinking, and it must lie below max_tokens.
+LEAST_THINKING_TOKENS = 1024
 
 #: effort as clients say it -> effortLevel of the CLI's flag settings
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
@@ -52,7 +57,6 @@ MOST_TOKENS = 10**8
 #: The longest that a limit lasts, in seconds; more is a lie.
 LONGEST_RESET_S = 8 * 86400.0
 
-_STRUCTURED_OUTPUT = "StructuredOutput"
 #: Words of the CLI for a request that was never sent: nobody there, or no credentials.
 _NEVER_SENT = ("ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "Not logged in")
 _decode = msgspec.json.Decoder().decode
@@ -73,18 +77,19 @@ _CLAUDE = frozenset(
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def arguments(model: str, *, bare: bool) -> list[str]:
+def arguments(model: str, *, gated: bool) -> list[str]:
     """The command line of a process that generates text and can do nothing else.
 
-    `bare` is for API keys: it closes file mentions, CLAUDE.md and the environment block at once. A
-    subscription log-in does not work with it; the other closures stay.
+    `gated` is for API keys, whose calls go through the gate. --bare closes file mentions, CLAUDE.md and the environment
+    block at once; a subscription log-in does not work with it, and the other closures stay. The gate lets one call of
+    each run pass; without it, a budget has to end the run.
     """
     return [
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json"),
         "--verbose",
         "--include-partial-messages",
-        *(["--bare"] if bare else []),
+        *(["--bare"] if gated else []),
         *("--system-prompt", ""),
         *("--tools", ""),
         "--strict-mcp-config",
@@ -93,9 +98,10 @@ def arguments(model: str, *, bare: bool) -> list[str]:
         "--disable-slash-commands",
         # One call of the model for each prompt, kept by the CLI itself: without these it asks again, and
         # pays again, after max_tokens, an empty answer, a schema miss or a tool call. The budget is looked
-        # at after each call, so the smallest one ends every run after the first, with its cost.
+        # at after each call, so the smallest one ends every run after the first, with its cost. It counts
+        # over the life of the process, so one that serves many runs can have none.
         *("--max-turns", "1"),
-        *("--max-budget-usd", "0.0000001"),
+        *([] if gated else ["--max-budget-usd", "0.0000001"]),
         f"--model={model}",
     ]
 
@@ -138,32 +144,75 @@ def opening(request: GenerationRequest) -> bytes:
     }
     if request.effort is not None:
         settings["effortLevel"] = EFFORTS[request.effort]
-    return _line({"type": "control_request", "request_id": "initialize", "request": initialize}) + _line(
-        {
-            "type": "control_request",
-            "request_id": SETTINGS_REQUEST,
-            "request": {"subtype": "apply_flag_settings", "settings": settings},
-        }
+    return _control("initialize", initialize) + _control(
+        SETTINGS_REQUEST, {"subtype": "apply_flag_settings", "settings": settings}
     )
 
 
-def history(request: GenerationRequest) -> list[tuple[bytes, bool]]:
+def gated_opening() -> bytes:
+    """What a gated process is told once. Its system prompt is empty: each run's own goes into the body."""
+    return _control("initialize", {"subtype": "initialize", "systemPrompt": [""]})
+
+
+def gated_settings(request: GenerationRequest, *, token: str, url: str, cached: bool) -> bytes:
+    """What a gated process is told before each run; every setting each time, since they stay in force.
+
+    The merge of CLAUDE_CODE_EXTRA_BODY is shallow and last: its `system` takes the place of the CLI's own blocks, its
+    `tools` that of the CLI's none. Only what is built here ever stands in it. `cached`: whether the prompt is marked
+    to be cached, which costs a quarter more and pays only where it is sent again.
+    """
+    system: list[dict[str, Any]] = [{"type": "text", "text": request.system}] if request.system else []
+    if cached and system:
+        system[0]["cache_control"] = {"type": "ephemeral"}
+    body: dict[str, Any] = {"system": system, "tools": []}
+    if request.schema is not None:
+        body["tools"] = [{"name": OUTPUT_TOOL, "description": _OUTPUT_TOOL_TEXT, "input_schema": request.schema}]
+    env = {
+        "ANTHROPIC_API_KEY": token,
+        "ANTHROPIC_BASE_URL": url,
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens),
+        "CLAUDE_CODE_EXTRA_BODY": _encode(body).decode(),
+        "DISABLE_PROMPT_CACHING": "0" if cached else "1",
+    }
+    effort = None if request.effort is None else EFFORTS[request.effort]
+    settings = {"model": request.model, "effortLevel": effort, "env": env}
+    # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
+    thinks = effort is not None and request.max_output_tokens > LEAST_THINKING_TOKENS
+    most = None if thinks else 0
+    return _control("thinking", {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": most}) + _control(
+        SETTINGS_REQUEST, {"subtype": "apply_flag_settings", "settings": settings}
+    )
+
+
+def rewind(mark: str) -> bytes:
+    """Take a line, and all after it, out of the conversation of a process. Ends with an answer to REWIND_REQUEST."""
+    return _control(REWIND_REQUEST, {"subtype": "rewind_conversation", "target_message_uuid": mark})
+
+
+def history(request: GenerationRequest, mark: str | None = None) -> list[tuple[bytes, bool]]:
     """The earlier messages, each with whether the CLI acknowledges it with a result of its own.
 
-    Lines that are sent before the acknowledgement of the one before are merged in the wrong order.
+    Lines that are sent before the acknowledgement of the one before are merged in the wrong order. `mark`: a uuid for
+    the first line, to `rewind` to.
     """
     return [
-        (_assistant_line(message), False) if message.role == "assistant" else (_user_line(message, query=False), True)
-        for message in request.messages[:-1]
+        (_assistant_line(message, (number == 0 and mark) or None), False)
+        if message.role == "assistant"
+        else (_user_line(message, query=False, mark=(number == 0 and mark) or None), True)
+        for number, message in enumerate(request.messages[:-1])
     ]
 
 
-def prompt(request: GenerationRequest) -> bytes:
-    """The message that is to be answered."""
-    return _user_line(request.messages[-1], query=True)
+def prompt(request: GenerationRequest, mark: str | None = None) -> bytes:
+    """The message that is to be answered; `mark` as with `history`."""
+    return _user_line(request.messages[-1], query=True, mark=mark)
 
 
-def _user_line(message: Message, *, query: bool) -> bytes:
+def _control(request_id: str, request: dict[str, Any]) -> bytes:
+    return _line({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def _user_line(message: Message, *, query: bool, mark: str | None = None) -> bytes:
     line: dict[str, Any] = {
         "type": "user",
         "message": {"role": "user", "content": _blocks(message)},
@@ -174,18 +223,21 @@ def _user_line(message: Message, *, query: bool) -> bytes:
     }
     if not query:
         line["shouldQuery"] = False
+    if mark is not None:
+        line["uuid"] = mark
     return _line(line)
 
 
-def _assistant_line(message: Message) -> bytes:
-    return _line(
-        {
-            "type": "assistant",
-            "message": {"role": "assistant", "content": _blocks(message)},
-            "parent_tool_use_id": None,
-            "session_id": "",
-        }
-    )
+def _assistant_line(message: Message, mark: str | None = None) -> bytes:
+    line: dict[str, Any] = {
+        "type": "assistant",
+        "message": {"role": "assistant", "content": _blocks(message)},
+        "parent_tool_use_id": None,
+        "session_id": "",
+    }
+    if mark is not None:
+        line["uuid"] = mark
+    return _line(line)
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -231,9 +283,13 @@ class AnswerParser:
     `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
     """
 
-    def __init__(self, request: GenerationRequest, now: Callable[[], float], *, in_words: bool = False) -> None:
-        """`now()` is UTC seconds; `in_words`: the model was told the schema in words, and answers in text."""
+    def __init__(
+        self, request: GenerationRequest, now: Callable[[], float], *, in_words: bool = False, gated: bool = False
+    ) -> None:
+        """`now()` is UTC seconds; `in_words`: the model was told the schema in words, and answers in text; `gated`:
+        the answer is whole at the end of the model's message, whatever the CLI does then."""
         self._now = now
+        self._gated = gated
         self._by_tool = request.schema is not None and not in_words
         self._model = request.model
         self._text: list[str] = []
@@ -267,8 +323,9 @@ class AnswerParser:
             yield Activity()
         elif kind == "system" and message.get("status") == "requesting":
             self._calls += 1
-            # Whatever made it call the model again, only one call was reserved.
-            yield Activity() if self._calls == 1 else self._bad("The CLI asked the model a second time.")
+            # Whatever made it call the model again, only one call was reserved; the gate lets no other pass.
+            again = self._calls > 1 and not self._gated
+            yield self._bad("The CLI asked the model a second time.") if again else Activity()
         elif kind == "rate_limit_event":
             # Only with a log-in; an API key's limits are told by nobody.
             resets_at: Any = _mapping(message.get("rate_limit_info")).get("resetsAt")
@@ -297,7 +354,7 @@ class AnswerParser:
                 yield Activity()
         elif kind == "content_block_start":
             block = _mapping(event.get("content_block"))
-            self._in_output_tool = block.get("name") == _STRUCTURED_OUTPUT
+            self._in_output_tool = block.get("name") == OUTPUT_TOOL
             yield Activity()
         elif kind == "message_start":
             body = _mapping(event.get("message"))
@@ -308,6 +365,8 @@ class AnswerParser:
             self._usage = usage_of(event.get("usage")) or self._usage
             self._stop_reason = _string(_mapping(event.get("delta")).get("stop_reason"))
             yield Activity(self._usage)
+        elif kind == "message_stop" and self._gated:
+            yield self._whole(None)
 
     def _result(self, result: dict[str, Any]) -> Event:
         cost = cost_micro(result.get("total_cost_usd"))
@@ -316,15 +375,19 @@ class AnswerParser:
         complete = exhausted or (result.get("is_error") is False and result.get("subtype") == "success")
         if spent is not None and (self._usage is None or spent.total >= self._usage.total):
             self._usage = spent
-        if self._refused or (complete and self._stop_reason == "refusal"):
-            return Failed(_refused("".join(self._text)), self._usage, cost)
-        if complete and self._stop_reason == "max_tokens":
-            return self._completed(cost)
-        if complete and self._json:
+        if complete and self._json and self._stop_reason is None:
             # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
             return self._completed(cost)
-        if not complete or self._stop_reason is None:
+        if not self._refused and (not complete or self._stop_reason is None):
             return self._failure(result, cost)
+        return self._whole(cost)
+
+    def _whole(self, cost: int | None) -> Event:
+        """The end of a message that came to its end."""
+        if self._refused or self._stop_reason == "refusal":
+            return Failed(_refused("".join(self._text)), self._usage, cost)
+        if self._stop_reason == "max_tokens" or self._json:
+            return self._completed(cost)
         if self._by_tool:
             # Words instead of the tool, or nothing: whether it fits the schema is for others to say.
             return self._completed(cost)
@@ -390,14 +453,16 @@ def is_result(line: bytes) -> bool:
 
 
 def control_answer(line: bytes) -> tuple[str, bool] | None:
-    """(request_id, whether it succeeded) where a line answers a control request; None where not."""
+    """(request_id, whether it succeeded, and rewound where it was to) where a line answers a control request; None
+    where not."""
     message = json_object(line)
     if message is None or message.get("type") != "control_response":
         return None
     response = message.get("response")
     if not isinstance(response, dict):
         return None
-    return str(response.get("request_id")), response.get("subtype") == "success"
+    rewound = _mapping(response.get("response")).get("rewound", True)
+    return str(response.get("request_id")), response.get("subtype") == "success" and rewound is True
 
 
 def usage_of(raw: Any) -> Usage | None:

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 import msgspec
@@ -19,6 +20,9 @@ from bridge.sandbox.child import LAST_WORDS_S, Captured, Child, ChildError, capt
 from bridge.sandbox.host import User
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    from bridge.gate.server import Gate
 
 #: Longest that a version or log-in check may take, in seconds.
 CHECK_S = 30.0
@@ -98,8 +102,10 @@ class CliProvider:
     #: how long a process is asked to end before it is killed, in seconds
     grace_s = 0.0
 
-    def __init__(self, row: ProviderRow, settings: Settings, scratch: Scratch, clock: Clock) -> None:
+    def __init__(self, row: ProviderRow, settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> None:
+        """`gate` is what the calls of API keys go through; with a log-in the CLI calls its provider itself."""
         self.name = row.name
+        self._gate = gate
         self._row = row
         self._settings = settings
         self._own = settings.providers[row.name]
@@ -270,10 +276,10 @@ class CliProvider:
         gevent.spawn(self._clean_up_after, child, home)
         return child
 
-    def _launch_program(self, arguments: Sequence[str], home: Path) -> Child:
-        """Start the CLI itself in its `home`. Raises ChildError."""
+    def _launch_program(self, arguments: Sequence[str], home: Path, more: Mapping[str, str] | None = None) -> Child:
+        """Start the CLI itself in its `home`, with `more` in its environment. Raises ChildError."""
         argv = [self._command or self._own.command, *arguments]
-        return self._launch(argv, self._environment(home), home=home, user=self._scratch.user)
+        return self._launch(argv, {**self._environment(home), **(more or {})}, home=home, user=self._scratch.user)
 
     def _clean_up_after(self, child: Child, home: Path | None) -> None:
         child.wait()

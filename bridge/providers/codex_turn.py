@@ -13,6 +13,7 @@ import msgspec
 
 from bridge.errors import BridgeError, Problem
 from bridge.providers import codex_wire as protocol
+from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit
 from bridge.providers.structured import adapt
 from bridge.providers.tokens import estimate
@@ -152,12 +153,16 @@ class CodexTurn:
         cwd: str,
         request: GenerationRequest,
         emit: Emit,
+        make_passage: Callable[[GenerationRequest, Callable[[], None]], Passage] | None,
     ) -> None:
+        """`make_passage(told, alive)` is the run's way through the gate; None with a log-in."""
         self._connect = connect
         self._cwd = cwd
         self._request = request
         self._told, _ = adapt(request, protocol.for_openai)
         self._emit = emit
+        alive = Activity()
+        self._passage = None if make_passage is None else make_passage(self._told, lambda: emit(alive))
         self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
         self._text: list[str] = []
         self._text_bytes = 0
@@ -168,6 +173,8 @@ class CodexTurn:
 
     def cancel(self) -> None:
         self._cancelled = True
+        if self._passage is not None:
+            self._passage.close()
         self._inbox.put(("cancel", {}))
 
     def _converse(self) -> None:
@@ -189,6 +196,8 @@ class CodexTurn:
             self._emit(Failed(Problem("cli_failed", "The codex CLI failed during the request.")))
         finally:
             server.forget(thread)
+            if self._passage is not None:
+                self._passage.close()
             if server.alive:
                 try:
                     server.post("thread/unsubscribe", {"threadId": thread})
@@ -201,6 +210,8 @@ class CodexTurn:
             server.call("thread/inject_items", items)
         if self._cancelled:
             return
+        if self._passage is not None:
+            self._passage.open(thread)
         self._emit(Submitted())
         turn = server.call("turn/start", protocol.turn_start(self._told, thread))["turn"]["id"]
         while True:
@@ -216,7 +227,7 @@ class CodexTurn:
                 self._emit(self._end(_mapping(params.get("turn"))))
                 return
             self._note(method, params)
-            if self._full:
+            if self._full and self._passage is None:
                 # The CLI knows no maximum of output tokens: the stream is watched and stopped instead.
                 self._interrupt(server, thread, turn)
                 self._emit(Completed(self._answer("max_tokens")))
@@ -252,7 +263,18 @@ class CodexTurn:
         except (ChildError, gevent.Timeout):
             server.child.stop()
 
-    def _end(self, turn: dict[str, Any]) -> Event:
+    def _end(self, turn: dict[str, Any]) -> Completed | Failed:
+        if self._passage is None:
+            return self._end_as_told(turn)
+        call = self._passage.call
+        if not call.complete:
+            return Failed(self._passage.problem(), self._passage.usage)
+        if call.stop_reason == "max_output_tokens":
+            # The CLI takes that for a failure; what it has passed on is the answer.
+            return self._passage.correct(Completed(self._answer("max_tokens")))
+        return self._passage.correct(self._end_as_told({**turn, "status": "completed"}))
+
+    def _end_as_told(self, turn: dict[str, Any]) -> Completed | Failed:
         error = turn.get("error")
         if turn.get("status") != "completed":
             if protocol.hit_max_tokens(error) and self._text:

@@ -31,6 +31,8 @@ KEY_VARIABLE = "BRIDGE_CODEX_API_KEY"
 _OPENAI_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 _OPENAI_DEPTH, _OPENAI_PROPERTIES, _OPENAI_ENUM = 10, 5000, 1000
 
+_NO_END = 100_000_000
+
 _FEATURES_OFF = (
     "apps",
     "plugins",
@@ -84,6 +86,22 @@ _LEAN = {
 }
 
 
+#: A certificate that nobody has the key of. With the system's own, the app-server reads all of them again for each turn
+#: (14 ms instead of 26 to 31 measured); behind the gate it speaks TLS to nobody.
+ONE_CERTIFICATE = b"""\
+-----BEGIN CERTIFICATE-----
+MIIBeTCCAR+gAwIBAgIUWJ/J/ZmVwxx1w+bddLRP1W4Kk4AwCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGbm9ib2R5MCAXDTI2MTEyODA3MTEwMVoYDzIxMjYxMTA0MDcx
+MTAxWjARMQ8wDQYDVQQDDAZub2JvZHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAQjVU/6Q103vVUhFy7zzVAMn55TdUPfl3FRnC1GZhwXvBBmCVEZepawAk6MeHmL
+X52iB7pEuTopmp81iUslt7z7o1MwUTAdBgNVHQ4EFgQUbFsaowxih+h8qhOD1v/s
+dWjas6kwHwYDVR0jBBgwFoAUbFsaowxih+h8qhOD1v/sdWjas6kwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiAaRXkksteY5brl8U8jMv7HoX6OYKNk
+21uVD4ZO+OWJvgIhAMv8dRSajhf5lXIsVGecbcLKuZGvkf3iB/fmPnF5iuSl
+-----END CERTIFICATE-----
+"""
+
+
 def arguments(*, base_url: str | None, idle_timeout_s: float, catalog: str, sqlite_home: str) -> list[str]:
     """The command line of an app-server that generates text and can do nothing else.
 
@@ -129,6 +147,12 @@ def catalog_without_tools(catalog: dict[str, Any]) -> dict[str, Any]:
             "multi_agent_version": None,
             "experimental_supported_tools": [],
             "supports_search_tool": False,
+            # Too long a conversation is the provider's own error, and never a second call that sums it up.
+            "context_window": _NO_END,
+            "max_context_window": _NO_END,
+            # As the API does it where nothing is asked for.
+            "default_verbosity": "medium",
+            "default_reasoning_summary": "none",
             "model_messages": None,
             "base_instructions": "Answer the user.",
         }

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import msgspec
@@ -38,6 +38,9 @@ from bridge.types import (
     content_of,
 )
 
+if TYPE_CHECKING:
+    from bridge.gate.server import Gate
+
 #: What an image counts in the simulation, in tokens.
 IMAGE_TOKENS = 1600
 
@@ -55,12 +58,13 @@ class DemoProvider(CliProvider):
         settings: Settings,
         scratch: Scratch,
         clock: Clock,
+        gate: Gate,
         *,
         warm: int = 2,
         pace_s: float = 0.02,
     ) -> None:
         """`row` is of the provider that it stands for; `pace_s` the pause between two pieces of an answer."""
-        super().__init__(row, settings, scratch, clock)
+        super().__init__(row, settings, scratch, clock, gate)
         self._pace_s = pace_s
         self._pool = Pool(self._spawn, warm, clock, self._breaker)
 
@@ -74,7 +78,7 @@ class DemoProvider(CliProvider):
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit) -> _Conversation:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> _Conversation:
         return _Conversation(self._pool.take, request, emit, self._pace_s)
 
     def _begin(self) -> None:

@@ -1,8 +1,8 @@
-"""Processes started ahead of their one run, so that a run does not wait for a CLI to boot.
+"""Processes that stand ready, so that a run does not wait for a CLI to boot.
 
-Any of them can take any request: the model is told to the process with the prompt, so there is one
-pool and not one for each model. The breaker stops trying a CLI that does not start, and tries it again now
-and then.
+Warm ones were started ahead, and belong to nobody. Kept ones have served runs of one owner, and serve that owner
+again, and no other. Any of them can take any request: the model is told to the process with the prompt. The breaker
+stops trying a CLI that does not start, and tries it again now and then.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.settings import Settings
 
-#: A warm process is thrown away after this long, in seconds, or above this many bytes; it holds no
+#: A process that stands ready is ended after this long, in seconds, or above this many bytes; it holds no
 #: connection that could go stale, but a CLI is not made to sit for days.
 MAX_IDLE_S, MAX_IDLE_BYTES = 1800.0, 400 * 2**20
+#: How long a kept process waits for its owner's next run, in seconds.
+KEPT_S = 600.0
 #: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
 REFILL_PAUSE_S = 0.3
 #: Longest time for which a start waits for a quiet moment, in seconds.
@@ -94,8 +96,22 @@ class Breaker:
         self.failures = 0
 
 
+class _Standing:
+    """A process that stands ready, or will in a moment."""
+
+    __slots__ = ("child", "owner", "prepared", "since")
+
+    def __init__(self, child: Child, since: float, owner: str | None = None) -> None:
+        self.child = child
+        #: whose runs it has served; None for one that has served nobody
+        self.owner = owner
+        self.since = since
+        #: set once it can be used
+        self.prepared = gevent.event.Event()
+
+
 class Pool:
-    """Keeps up to `size` processes warm. Each is handed out once and never comes back."""
+    """Keeps up to `size` processes warm, and up to `most_kept` that have served an owner."""
 
     def __init__(
         self,
@@ -108,11 +124,14 @@ class Pool:
         quiet: Callable[[], bool] = lambda: True,
         room: Callable[[int], bool] = lambda processes: True,
         short: Callable[[], bool] = lambda: False,
+        prepare: Callable[[Child], None] = lambda child: None,
+        most_kept: int = 0,
     ) -> None:
         """`spawn` starts a process (raises ChildError). `at_once` is how many may boot at a time: more than
         there are cores only take longer, all of them, and more work. A process has booted when it prints.
         `quiet` says whether a refill may start now, `room` whether there is memory for so many more,
-        `short` whether warm ones should go."""
+        `short` whether those that stand ready should go. `prepare` makes a started one ready, ahead of need; raises
+        ChildError."""
         self._spawn = spawn
         self.size = size
         self._clock = clock
@@ -121,14 +140,19 @@ class Pool:
         self._room = room
         self._short = short
         self._turns = None if at_once is None else BoundedSemaphore(at_once)
-        self._warm: deque[tuple[Child, float]] = deque()
+        self._prepare = prepare
+        self._most_kept = most_kept
+        self._warm: deque[_Standing] = deque()
+        #: the one that was used last comes last
+        self._kept: deque[_Standing] = deque()
+        self._closed = False
         self._wanted = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
 
     @property
     def warm(self) -> int:
         """How many processes stand ready."""
-        return sum(child.alive for child, _ in self._warm)
+        return sum(each.child.alive for each in (*self._warm, *self._kept))
 
     def open(self) -> None:
         """Begin to keep processes warm."""
@@ -136,18 +160,19 @@ class Pool:
             self._keeper = gevent.spawn(self._keep)
             self._wanted.set()
 
-    def take(self, wanted: Callable[[], bool] = lambda: True) -> tuple[Child, bool]:
-        """A warm process, or a fresh one where none is ready; and whether it is warm. Runs that wait for their
-        turn to boot one get it in the order in which they came, unless they are not `wanted` any more.
+    def take(self, wanted: Callable[[], bool] = lambda: True, owner: str | None = None) -> tuple[Child, bool]:
+        """A process that `owner` has used, or a warm one, or a fresh one where none is ready; and whether it stood
+        ready. Runs that wait for their turn to boot one get it in the order in which they came, unless they are not
+        `wanted` any more.
 
         Raises ChildError, or BridgeError overloaded where there is no memory for one.
         """
         short_since: float | None = None
         while wanted():
-            child = self._stands_ready()
+            child = self._stands_ready(owner)
             if child is not None:
                 return child, True
-            if self._room(1):
+            if self._room(1) or self._give_up_kept():
                 short_since = None
                 child = self._new(wanted)
                 if child is not None:
@@ -161,15 +186,40 @@ class Pool:
             gevent.sleep(ROOM_LOOK_S)
         raise ChildError("nobody waits for it any more")
 
-    def _stands_ready(self) -> Child | None:
-        while self._warm:
-            child, _ = self._warm.popleft()
-            self._wanted.set()
-            if child.alive:
-                child.step_forward()
-                return child
+    def give_back(self, child: Child, owner: str) -> None:
+        """Keep a process for the next run of its owner; one that nothing odd has happened to."""
+        if self._closed or not child.alive or not self._most_kept or self._short():
             child.stop()
+            return
+        self._kept.append(_Standing(child, self._clock.monotonic(), owner))
+        while len(self._kept) > self._most_kept:
+            self._kept.popleft().child.stop()
+
+    def _stands_ready(self, owner: str | None) -> Child | None:
+        own = [each for each in self._kept if each.owner == owner] if owner is not None else []
+        for each in reversed(own):
+            self._kept.remove(each)
+            if each.child.alive:
+                return each.child
+        while self._warm:
+            each = self._warm.popleft()
+            self._wanted.set()
+            if each.child.alive:
+                each.child.step_forward()
+                each.prepared.wait()
+                if each.child.alive:
+                    return each.child
+            each.child.stop()
         return None
+
+    def _give_up_kept(self) -> bool:
+        """End the kept process that was used longest ago, for another that needs its place; whether there was one."""
+        if not self._kept:
+            return False
+        child = self._kept.popleft().child
+        child.stop()
+        child.wait(2)
+        return True
 
     def _new(self, wanted: Callable[[], bool]) -> Child | None:
         """A new process when it is its turn; None where by then it is not needed, or there is no room any more."""
@@ -197,20 +247,24 @@ class Pool:
         self._end_turn(None)
 
     def shed(self) -> bool:
-        """Give one warm process up, to free its memory; whether there was one."""
-        if not self._warm:
-            return False
-        child, _ = self._warm.pop()
-        child.stop()
-        return True
+        """Give one process up that stands ready, to free its memory; whether there was one."""
+        for standing in (self._kept, self._warm):
+            if standing:
+                (standing.popleft() if standing is self._kept else standing.pop()).child.stop()
+                return True
+        return False
 
     def close(self) -> None:
-        """Stop what is warm; nothing is started any more."""
+        """Stop what stands ready; nothing is started or kept any more."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.kill()
-        while self._warm:
-            child, _ = self._warm.popleft()
+        standing = [each.child for each in (*self._warm, *self._kept)]
+        self._warm.clear()
+        self._kept.clear()
+        for child in standing:
             child.stop()
+        for child in standing:
             child.wait(2)
 
     def _keep(self) -> None:
@@ -242,18 +296,24 @@ class Pool:
             if self._turns is not None:
                 self._end_turn(child)
         child.step_back()
-        entry = (child, self._clock.monotonic())
+        entry = _Standing(child, self._clock.monotonic())
         self._warm.append(entry)
+        try:
+            self._prepare(child)
+        except ChildError:
+            child.stop()
+        finally:
+            entry.prepared.set()
         if child.wait(PROOF_S if self._breaker.failures else REFILL_PAUSE_S) is None:
             self._breaker.succeeded()
         else:
             self._lose(entry)
 
-    def _lose(self, entry: tuple[Child, float]) -> None:
-        """One ended although nobody had used it."""
+    def _lose(self, entry: _Standing) -> None:
+        """One ended although no run had used it."""
         if entry in self._warm:
             self._warm.remove(entry)
-            entry[0].stop()
+            entry.child.stop()
             self._breaker.failed()
 
     def _await_quiet(self) -> None:
@@ -264,15 +324,22 @@ class Pool:
 
     def _discard(self) -> None:
         """Let go of what has died, is old, has grown, or is in the way of something that matters more."""
+        now = self._clock.monotonic()
         for entry in list(self._warm):
-            child, began = entry
-            if not child.alive:
+            if not entry.child.alive:
                 self._lose(entry)
-            elif self._clock.monotonic() - began > MAX_IDLE_S or host.resident_bytes(child.pid) > MAX_IDLE_BYTES:
+            elif _is_past(entry, now, MAX_IDLE_S):
                 self._warm.remove(entry)
-                child.stop()
+                entry.child.stop()
+        for entry in [each for each in self._kept if not each.child.alive or _is_past(each, now, KEPT_S)]:
+            self._kept.remove(entry)
+            entry.child.stop()
         if self._short():
             self.shed()
+
+
+def _is_past(entry: _Standing, now: float, most_s: float) -> bool:
+    return now - entry.since > most_s or host.resident_bytes(entry.child.pid) > MAX_IDLE_BYTES
 
 
 def slots(settings: Settings) -> int:

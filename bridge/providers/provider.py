@@ -84,6 +84,7 @@ class Provider(Protocol):
     def input_ceiling(self, request: GenerationRequest) -> int:
         """The most input tokens that this request can be billed for."""
 
-    def start(self, request: GenerationRequest, emit: Emit) -> Conversation:
-        """Begin a generation; returns at once. Events go to `emit`: Submitted before the CLI may
-        spend anything, at the end exactly one Completed or Failed (none after a cancel)."""
+    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> Conversation:
+        """Begin a generation for `owner`, whose words no process ever shows to another; returns at once. Events go to
+        `emit`: Submitted before the CLI may spend anything, at the end exactly one Completed or Failed (none after
+        a cancel)."""

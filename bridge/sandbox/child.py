@@ -130,6 +130,7 @@ class Child:
         self._stopped = False
         self._write_turn = BoundedSemaphore(1)
         self._chunks: gevent.queue.Queue[bytes] = gevent.queue.Queue(_CHUNKS_AHEAD)
+        self._lines = self._split_lines()
         self._readers = [gevent.spawn(self._keep_stdout), gevent.spawn(self._keep_stderr)]
 
     def _note_exit(self) -> None:
@@ -166,11 +167,15 @@ class Child:
             raise ChildError("the process does not read its input any more") from error
 
     def lines(self) -> Iterator[bytes]:
-        """Each line of stdout without its newline, until the end of file.
+        """Each line of stdout without its newline, until the end of file. The same iterator at each call: a reader
+        goes on where the one before it has stopped.
 
         An unfinished last line is not a line. Raises ChildError for one above MAX_LINE_BYTES.
         Yields to other greenlets now and then, so that a flood cannot hold the loop.
         """
+        return self._lines
+
+    def _split_lines(self) -> Iterator[bytes]:
         buffer = bytearray()
         searched = since_yield = 0
         while True:

@@ -13,6 +13,7 @@ import gevent
 import pytest
 
 from bridge.clock import Clock
+from bridge.gate.server import Gate
 from bridge.providers import codex as codex_module
 from bridge.providers.claude import ClaudeProvider
 from bridge.providers.codex import CodexProvider
@@ -56,8 +57,8 @@ def raised() -> Iterator[list[Any]]:
 
 Make = Callable[..., Any]
 
-#: Settings with which the providers' fakes have credentials.
-KEYS = {"ANTHROPIC_API_KEY": "sk-ant-made-up", "OPENAI_API_KEY": "sk-made-up"}
+#: The fakes speak to no model, so they are used as with a log-in: what goes through the gate is in tests/gate.
+KEYS = {"BRIDGE_CLAUDE_CREDENTIALS": "login", "BRIDGE_CODEX_CREDENTIALS": "login"}
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def make_provider(
         row = PROVIDERS["claude" if name == "demo" else name]
         path = command or str(tmp_path / name if name == "demo" else install_fake(tmp_path, f"fake_{name}", **options))
         env = {row.variable("COMMAND"): path, "BRIDGE_WARM_PROCESSES": str(warm), **KEYS, **(settings or {})}
-        parts = (row, Settings.load(env), scratch, Clock())
+        parts = (row, Settings.load(env), scratch, Clock(), Gate(Clock()))
         if name == "demo":
             provider = DemoProvider(*parts, warm=warm, pace_s=pace_s)
         else:

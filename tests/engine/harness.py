@@ -72,7 +72,7 @@ class Running:
         self.queue: gevent.queue.Queue[Event] = gevent.queue.Queue()
         self.events: list[Event] = []
         self.schema = request.schema
-        self.conversation = provider.start(request, self.queue.put)
+        self.conversation = provider.start(request, self.queue.put, "a key")
 
     def until(self, wanted: Callable[[Event], bool], timeout_s: float = 10.0) -> Event:
         """The first event that is wanted; what comes before it is kept as well."""

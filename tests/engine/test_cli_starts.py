@@ -52,11 +52,11 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "LOOK_AGAIN_S", 0.1)
 
 
-def refusal(provider: Any) -> BridgeError:
+def refusal(provider: Any) -> Problem:
     """What a client is told now."""
     with pytest.raises(BridgeError) as refused:
-        provider.start(ask("hello", provider=provider.name), lambda event: None)
-    return refused.value
+        provider.start(ask("hello", provider=provider.name), lambda event: None, "a key")
+    return refused.value.problem
 
 
 def public(problem: Problem) -> str:

@@ -36,7 +36,7 @@ Make = Callable[..., Any]
 CLIS = tuple(PROVIDERS)
 #: How many processes are left where nothing runs, and what else lies in the scratch folder.
 IDLE = {"claude": 0, "codex": 1, "demo": 0}
-KEPT = {"claude": {"empty"}, "codex": {"codex-models.json", "empty"}, "demo": {"empty"}}
+KEPT = {"claude": {"empty"}, "codex": {"codex-models.json", "codex-certificate.pem", "empty"}, "demo": {"empty"}}
 #: How a fake is told to take a prompt and then do nothing.
 WAIT = {"claude": "hang", "codex": "wait"}
 
@@ -275,7 +275,7 @@ def test_close_stops_what_is_warm_and_what_runs_and_waits_for_it(make: Make, nam
 
 SEES = {
     "claude": ({"CLAUDE_CONFIG_DIR"}, [".claude.json"], ".credentials.json", {"ANTHROPIC_API_KEY": "sk-ant-made-up"}),
-    "codex": ({"CODEX_HOME"}, [], "auth.json", {"BRIDGE_CODEX_API_KEY": "sk-made-up"}),
+    "codex": ({"CODEX_HOME"}, [], "auth.json", {"OPENAI_API_KEY": "sk-made-up"}),
 }
 
 
@@ -299,9 +299,7 @@ def test_the_cli_sees_nothing_of_the_host_but_what_it_needs(
     assert {seen["env"][variable] for variable in homes} == {home}
     assert (seen["home_files"], seen["home_mode"]) == (files, "0o700")
     assert seen["pid"] == seen["pgid"] == seen["sid"] != os.getsid(0)
-    assert {variable: seen["env"].get(variable) for variable in credentials} == credentials
-    others = (set(KEYS) - set(credentials)) | {"BRIDGE_ADMIN_KEY", "PYTHONPATH", "USER"}
-    assert not others & set(seen["env"])
+    assert not {*credentials, *KEYS, "BRIDGE_ADMIN_KEY", "PYTHONPATH", "USER"} & set(seen["env"])
     assert not set(credentials.values()) & set(" ".join(seen["argv"]).split())
 
 
@@ -332,14 +330,14 @@ UNAVAILABLE = [
     ("claude", {"version": "hello"}, "does not run the Claude Code CLI"),
     ("claude", {"command": "/bin/true"}, "does not run the Claude Code CLI"),
     ("claude", {"command": "/bin/false"}, "does not start"),
-    ("claude", {"settings": {"ANTHROPIC_API_KEY": ""}}, "No Anthropic API key"),
+    ("claude", {"settings": {"BRIDGE_CLAUDE_CREDENTIALS": "api-key"}}, "No Anthropic API key"),
     ("claude", {"settings": {"BRIDGE_CLAUDE_CREDENTIALS": "login"}, "logged_in": False}, "not logged in"),
     ("codex", {"command": "/nonexistent/codex"}, "not installed"),
     ("codex", {"version": "codex-cli 0.168.9"}, "too old"),
     ("codex", {"version": "Python 3.11.7"}, "does not run the Codex CLI"),
     ("codex", {"command": "/bin/true"}, "does not run the Codex CLI"),
     ("codex", {"command": "/bin/false"}, "does not start"),
-    ("codex", {"settings": {"OPENAI_API_KEY": ""}}, "No OpenAI API key"),
+    ("codex", {"settings": {"BRIDGE_CODEX_CREDENTIALS": "api-key"}}, "No OpenAI API key"),
     ("codex", {"settings": {"BRIDGE_CODEX_CREDENTIALS": "login"}, "logged_in": False}, "not logged in"),
     ("codex", {"models": "no json"}, "cannot be run"),
     ("codex", {"models": '{"models":[1]}'}, "cannot be run"),
@@ -357,7 +355,7 @@ def test_a_cli_that_cannot_serve_makes_the_provider_unavailable_and_says_why(
     assert not status.available
     assert problem in (status.problem or "")
     with pytest.raises(BridgeError) as refusal:
-        provider.start(ask("hello", provider=name), lambda event: None)
+        provider.start(ask("hello", provider=name), lambda event: None, "a key")
     assert refusal.value.code == "cli_unavailable"
     assert refusal.value.hint
     # What cannot be read is not for a person to mend.

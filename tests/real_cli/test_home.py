@@ -29,7 +29,7 @@ def note_of_a_first_start(home: Path, *, given: bytes | None) -> dict[str, Any]:
         "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
         **claude_wire.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=100),
     }
-    argv = [str(binaries().claude), *claude_wire.arguments("claude-sonnet-5-5", bare=True)]
+    argv = [str(binaries().claude), *claude_wire.arguments("claude-sonnet-5-5", gated=True)]
     with subprocess.Popen(argv, env=env, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline(), "it says when it has booted, before anything is written to it"

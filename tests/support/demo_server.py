@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from bridge.clock import Clock
+from bridge.gate.server import Gate
 from bridge.http import body, respond
 from bridge.ops import connections, serve
 from bridge.providers.demo import DemoProvider
@@ -16,11 +17,12 @@ from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 
 
-def providers(settings: Settings, scratch: Scratch, clock: Clock) -> Mapping[str, Provider]:
+def providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:
     pace_s = float(os.environ.get("DEMO_PACE_SECONDS", "0"))
     warm = int(os.environ.get("DEMO_WARM", "1"))
     return {
-        name: DemoProvider(row, settings, scratch, clock, pace_s=pace_s, warm=warm) for name, row in PROVIDERS.items()
+        name: DemoProvider(row, settings, scratch, clock, gate, pace_s=pace_s, warm=warm)
+        for name, row in PROVIDERS.items()
     }
 
 

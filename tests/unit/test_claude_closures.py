@@ -22,23 +22,25 @@ def decoded(lines: bytes) -> list[dict[str, Any]]:
 
 
 def test_the_command_line_closes_everything() -> None:
-    assert protocol.arguments("claude-opus-5-5", bare=True) == [
+    assert protocol.arguments("claude-opus-5-5", gated=True) == [
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
         *("--include-partial-messages", "--bare", "--system-prompt", "", "--tools", "", "--strict-mcp-config"),
         *("--setting-sources", "", "--no-session-persistence", "--disable-slash-commands"),
-        *("--max-turns", "1", "--max-budget-usd", "0.0000001"),
+        *("--max-turns", "1"),
         "--model=claude-opus-5-5",
     ]
 
 
 def test_a_login_runs_without_bare_and_with_every_other_closure() -> None:
-    with_key, with_login = (protocol.arguments("m", bare=bare) for bare in (True, False))
-    assert [flag for flag in with_key if flag != "--bare"] == with_login
+    with_key, with_login = (protocol.arguments("m", gated=gated) for gated in (True, False))
+    # The gate keeps a run to one call; without it a budget does.
+    budget = with_login.index("--max-budget-usd")
+    assert [flag for flag in with_key if flag != "--bare"] == with_login[:budget] + with_login[budget + 2 :]
 
 
 def test_a_model_that_looks_like_a_flag_stays_a_value() -> None:
-    assert protocol.arguments("--help", bare=True)[-1] == "--model=--help"
+    assert protocol.arguments("--help", gated=True)[-1] == "--model=--help"
 
 
 def test_the_environment_closes_everything() -> None:
@@ -152,4 +154,4 @@ def test_a_clients_text_stays_text_on_one_line(text: str) -> None:
     lines = protocol.opening(request) + b"".join(line for line, _ in protocol.history(request))
     lines += protocol.prompt(request)
     assert [line["type"] for line in decoded(lines)] == ["control_request"] * 2 + ["user", "assistant", "user"]
-    assert text not in protocol.arguments("claude-opus-5-5", bare=True)
+    assert text not in protocol.arguments("claude-opus-5-5", gated=True)

@@ -129,6 +129,7 @@ def test_the_catalog_loses_every_tool_and_keeps_the_rest() -> None:
     model = {
         "slug": "m",
         "context_window": 7,
+        "display_name": "M",
         "shell_type": "shell_command",
         "supports_search_tool": True,
         "apply_patch_tool_type": "freeform",
@@ -141,7 +142,10 @@ def test_the_catalog_loses_every_tool_and_keeps_the_rest() -> None:
     catalog = protocol.catalog_without_tools({"etag": "e", "models": [model]})
     (lean,) = catalog["models"]
     assert catalog["etag"] == "e"
-    assert (lean.pop("slug"), lean.pop("context_window")) == ("m", 7)
+    assert (lean.pop("slug"), lean.pop("display_name")) == ("m", "M")
+    # Nothing is summed up by a second call, and nothing asked for that the API would not do by itself.
+    assert lean.pop("context_window") == lean.pop("max_context_window") > 10_000_000
+    assert (lean.pop("default_verbosity"), lean.pop("default_reasoning_summary")) == ("medium", "none")
     assert len(lean.pop("base_instructions")) < 50
     assert lean == {
         "shell_type": "disabled",

@@ -19,14 +19,15 @@ ARROWS: dict[str, set[str]] = {
     "root": set(),
     "store": set(),
     "sandbox": set(),
+    "gate": set(),
     "wire": set(),
     "keys": {"store"},
     "ledger": {"store"},
     "records": {"store", "keys", "ledger"},
-    "providers": {"sandbox", "store"},
+    "providers": {"gate", "sandbox", "store"},
     "engine": {"store", "keys", "ledger", "records", "sandbox", "providers"},
-    "service": {"store", "keys", "ledger", "records", "sandbox", "providers", "engine"},
-    "http": {"store", "keys", "ledger", "records", "sandbox", "providers", "engine", "wire", "service"},
+    "service": {"store", "keys", "ledger", "records", "sandbox", "gate", "providers", "engine"},
+    "http": {"store", "keys", "ledger", "records", "sandbox", "gate", "providers", "engine", "wire", "service"},
 }
 ARROWS["ops"] = {*ARROWS["http"], "http"}
 ARROWS["cli"] = {*ARROWS["ops"], "ops"}

@@ -12,6 +12,7 @@ import gevent.queue
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
+from bridge.gate.server import Gate
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
 from bridge.ops.doctor import Finding, fail, ok, warn
@@ -39,7 +40,7 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
         lean = dataclasses.replace(settings, warm_processes=0)
         try:
             usable = set()
-            for provider in real_providers(lean, scratch, Clock()).values():
+            for provider in real_providers(lean, scratch, Clock(), Gate(Clock())).values():
                 status = provider.check()
                 if status.available:
                     usable.add(provider.name)
@@ -115,7 +116,7 @@ def _probe(provider: Provider, settings: Settings) -> Finding:
     began = Clock().monotonic()
     provider.open()
     try:
-        conversation = provider.start(request, events.put)
+        conversation = provider.start(request, events.put, "doctor")
         try:
             end = _end(events)
         finally:

@@ -1,0 +1,195 @@
+"""What the bytes of an answer say: usage, end and error, read off the wire as they pass. Pure.
+
+Source of the shapes: Anthropic's streaming documentation (message_start, message_delta, message_stop, error) and
+OpenAI's reference of the Responses events (response.completed, incomplete, failed, error).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bridge.gate.ticket import Call, Wire
+from bridge.types import Usage
+
+#: A line of a stream that is longer than this, in bytes, is passed on, but not read.
+MOST_LINE_BYTES = 32 * 2**20
+#: The most of an error's body that is kept, in bytes, and of its words, in characters.
+MOST_ERROR_BYTES, MOST_ERROR_CHARACTERS = 65536, 500
+#: More tokens of a kind than this are a lie.
+_MOST_TOKENS = 10**8
+
+_LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
+#: What the events have in them that are of interest; all others pass unread.
+_MARKS: Mapping[Wire, tuple[bytes, ...]] = {
+    "messages": (b'"message_start"', b'"message_delta"', b'"message_stop"', b'"error"'),
+    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
+}
+_decode = msgspec.json.Decoder().decode
+
+
+def note_headers(call: Call, status: int, headers: Mapping[str, str]) -> None:
+    """What status and headers (names in lower case) say."""
+    call.status = status
+    call.request_id = headers.get("request-id") or headers.get("x-request-id")
+    call.rate_limits = {name: value[:100] for name, value in headers.items() if name.startswith(_LIMITS)}
+    try:
+        seconds = float(headers.get("retry-after", ""))
+        call.retry_after_s = seconds if math.isfinite(seconds) and seconds >= 0 else None
+    except ValueError:
+        call.retry_after_s = None
+
+
+class Reader:
+    """Reads one answer while its bytes pass. `feed` it as they come; it never raises."""
+
+    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str]) -> None:
+        """`headers`: of the answer, names in lower case; `call` is what is noted in."""
+        self._call = call
+        self._wire = wire
+        self._stream = "text/event-stream" in headers.get("content-type", "")
+        self._buffer = bytearray()
+        self._skipping = False
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        #: None for what is not compressed; where the coding is not known, nothing is read
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding in ("gzip", "deflate") else None
+        self._readable = coding in ("", "identity", "gzip", "deflate")
+
+    def feed(self, data: bytes) -> None:
+        """Some more bytes, as they came."""
+        if not self._readable:
+            return
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(data, MOST_LINE_BYTES)
+            except zlib.error:
+                self._readable = False
+                return
+        if self._stream:
+            self._lines(data)
+        elif len(self._buffer) < MOST_ERROR_BYTES or self._call.status == 200:
+            self._buffer += data
+
+    def end(self) -> None:
+        """All bytes have come."""
+        if not self._stream and self._buffer:
+            message = _object(bytes(self._buffer[:MOST_LINE_BYTES]))
+            if self._call.status != 200:
+                self._error(message)
+            elif message is not None:
+                self._whole(message)
+
+    def _lines(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            if self._skipping:
+                self._skipping = False
+            elif line.startswith(b"data:") and any(mark in line for mark in _MARKS[self._wire]):
+                message = _object(line[5:])
+                if message is not None:
+                    self._event(message)
+        if len(self._buffer) > MOST_LINE_BYTES:
+            self._skipping = True
+            self._buffer.clear()
+
+    def _event(self, event: dict[str, Any]) -> None:
+        call, kind = self._call, event.get("type")
+        if kind == "message_start":
+            body = _mapping(event.get("message"))
+            call.model = _string(body.get("model"))
+            call.usage = messages_usage(body.get("usage")) or call.usage
+        elif kind == "message_delta":
+            call.stop_reason = _string(_mapping(event.get("delta")).get("stop_reason")) or call.stop_reason
+            call.usage = _larger(messages_usage(event.get("usage")), call.usage)
+        elif kind == "message_stop":
+            call.complete = True
+        elif kind == "error":
+            self._error(event)
+        elif kind in ("response.completed", "response.incomplete", "response.failed"):
+            self._whole(_mapping(event.get("response")))
+
+    def _whole(self, body: dict[str, Any]) -> None:
+        """A whole answer: one that did not come as a stream, or the last event of one that did."""
+        call = self._call
+        call.model = _string(body.get("model")) or call.model
+        if self._wire == "messages":
+            call.usage = messages_usage(body.get("usage"))
+            call.stop_reason = _string(body.get("stop_reason"))
+            call.complete = True
+            return
+        call.usage = responses_usage(body.get("usage"))
+        status = body.get("status")
+        if status == "incomplete":
+            call.stop_reason = _string(_mapping(body.get("incomplete_details")).get("reason"))
+        elif status == "completed":
+            call.stop_reason = "completed"
+        if body.get("error"):
+            self._error(body)
+        call.complete = status in ("completed", "incomplete")
+
+    def _error(self, body: dict[str, Any] | None) -> None:
+        error = _mapping((body or {}).get("error")) or (body or {})
+        self._call.error_type = _string(error.get("code")) or _string(error.get("type"))
+        message = _string(error.get("message")) or _string((body or {}).get("detail"))
+        self._call.error_message = message and message[:MOST_ERROR_CHARACTERS]
+
+
+def messages_usage(raw: Any) -> Usage | None:
+    """Usage of the Messages API; None where it is missing, makes no sense, or is nothing at all."""
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    counts = _counts(raw, names)
+    if counts is None or not any(counts):
+        return None
+    fresh, read, written, output = counts
+    thinking = _mapping(raw.get("output_tokens_details")).get("thinking_tokens")
+    return Usage(fresh, read, written, output, thinking if type(thinking) is int and 0 < thinking <= output else 0)
+
+
+def responses_usage(raw: Any) -> Usage | None:
+    """Usage of the Responses API, in which cached is a part of input, and reasoning of output; None like above."""
+    counts = _counts(raw, ("input_tokens", "output_tokens"))
+    if counts is None or not any(counts):
+        return None
+    details = _mapping(raw.get("input_tokens_details"))
+    inner = _counts(details, ("cached_tokens", "cache_write_tokens")) or [0, 0]
+    reasoning = (_counts(_mapping(raw.get("output_tokens_details")), ("reasoning_tokens",)) or [0])[0]
+    cached, written = inner
+    if cached + written > counts[0]:
+        return None
+    return Usage(counts[0] - cached - written, cached, written, counts[1], min(reasoning, counts[1]))
+
+
+def _counts(raw: Any, names: tuple[str, ...]) -> list[int] | None:
+    if not isinstance(raw, dict):
+        return None
+    counts = [raw.get(name) or 0 for name in names]
+    return counts if all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts) else None
+
+
+def _larger(new: Usage | None, old: Usage | None) -> Usage | None:
+    """message_delta repeats the input only on newer models: what it leaves out stays as message_start had it."""
+    if new is None or old is None:
+        return new or old
+    return new if new.prompt else msgspec.structs.replace(old, output_tokens=new.output_tokens)
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,265 @@
+"""The gate: a server on loopback between the CLIs and their models.
+
+A CLI's base URL is this server, and its API key a token that is worth nothing anywhere else. For each request the
+gate looks up the ticket, holds the body against what the run vouches for, puts the credential in, and passes the
+bytes on as they come. One ticket lets one call pass; everything else that a CLI asks for is answered here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.socket import IPPROTO_TCP, TCP_NODELAY
+
+from bridge.clock import Clock
+from bridge.gate.answer import Reader, note_headers
+from bridge.gate.body import Refused, check, put
+from bridge.gate.ticket import Ticket, Tickets, Upstream, Wire
+from bridge.gate.upstream import Connections, Reply, UpstreamError
+
+#: The largest body of a call, in bytes: more than any request may have, and what a CLI makes of it.
+MOST_BODY_BYTES = 96 * 2**20
+#: Longest time for a CLI to send its body, in seconds.
+BODY_S = 30.0
+#: Connections at once; the CLIs of one server need far fewer.
+MOST_CONNECTIONS = 1024
+
+#: path of a call -> the API that is spoken there
+_CALLS: dict[str, Wire] = {"/v1/messages": "messages", "/v1/responses": "responses"}
+#: Headers of a request that are this connection's own, or are put in anew.
+_OWN_HEADERS = frozenset(
+    {
+        *("HTTP_HOST", "HTTP_CONNECTION", "HTTP_KEEP_ALIVE", "HTTP_TRANSFER_ENCODING", "HTTP_TE", "HTTP_TRAILER"),
+        *("HTTP_UPGRADE", "HTTP_PROXY_CONNECTION", "HTTP_EXPECT", "HTTP_ACCEPT_ENCODING", "HTTP_COOKIE"),
+        *("HTTP_X_API_KEY", "HTTP_AUTHORIZATION"),
+    }
+)
+#: Headers of an answer that are not the CLI's business: they belong to one connection, or to nobody here.
+_NOT_PASSED = frozenset(
+    {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "set-cookie"}
+)
+
+_encode = msgspec.json.Encoder().encode
+
+log = logging.getLogger("bridge")
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Handler(WSGIHandler):
+    """A connection of a CLI."""
+
+    def handle(self) -> None:
+        # Without this, 40 ms are lost to Nagle's algorithm and delayed acknowledgements.
+        self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        super().handle()
+
+    def log_request(self) -> None:
+        """Nothing: a run's own line says what there is to say."""
+
+    def handle_error(self, t: Any, v: Any, tb: Any) -> None:
+        """The provider broke off, or the run has ended: the CLI must see no orderly end."""
+        self.close_connection = True
+
+    def log_error(self, msg: str, *arguments: Any) -> None:
+        """Nothing: what is no request is answered, and is nobody's run."""
+
+
+class Gate:
+    """One server's gate. `open` it before a CLI is started."""
+
+    def __init__(self, clock: Clock, connections: Connections | None = None) -> None:
+        self.tickets = Tickets()
+        #: requests that were turned away, by reason
+        self.refused: Counter[str] = Counter()
+        self._clock = clock
+        self._connections = connections or Connections()
+        self._server: WSGIServer | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the CLIs find it, without a slash at the end."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def open(self) -> None:
+        """Listen, on a port that the kernel chooses. Raises OSError."""
+        self._server = WSGIServer(
+            ("127.0.0.1", 0), self._answer, handler_class=_Handler, log=None, error_log=None, spawn=MOST_CONNECTIONS
+        )
+        self._server.start()
+
+    def close(self) -> None:
+        """Stop listening, end every call, and close all connections."""
+        if self._server is not None:
+            self._server.stop(timeout=0.2)
+            self._server = None
+        self._connections.close()
+
+    # --- one request -------------------------------------------------------------------------------
+
+    def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        wire = _CALLS.get(environ["PATH_INFO"])
+        ticket = self.tickets.find(_token(environ), environ.get("HTTP_THREAD_ID"))
+        if ticket is None or ticket.closed:
+            return self._turn_away(start, "unknown token", 401, wire)
+        if wire is None or environ["REQUEST_METHOD"] != "POST":
+            # What a CLI asks for besides: lists of models, counts of tokens, telemetry.
+            return self._turn_away(start, "side call", 404, wire)
+        if ticket.used:
+            return self._turn_away(start, "second call", 401, wire)
+        ticket.used = True
+        body = _body(environ)
+        if body is None:
+            return self._turn_away(start, "body", 400, wire)
+        if ticket.upstream is None:
+            return _warm_up(start)
+        return self._pass_on(environ, start, ticket, ticket.upstream, wire, body)
+
+    def _turn_away(self, start: StartResponse, why: str, status: int, wire: Wire | None) -> list[bytes]:
+        self.refused[why] += 1
+        log.info("the gate refused a request: %s", why)
+        return _error(start, status, wire, "invalid_request_error", f"cli-bridge: {why}")
+
+    def _pass_on(
+        self,
+        environ: dict[str, Any],
+        start: StartResponse,
+        ticket: Ticket,
+        upstream: Upstream,
+        wire: Wire,
+        body: bytes,
+    ) -> Iterable[bytes]:
+        call = ticket.call
+        try:
+            if upstream.wire != wire:
+                raise Refused("the API")
+            wanted = msgspec.json.decode(body)
+            if ticket.vouched is not None:
+                check(wire, wanted, ticket.vouched)
+            if ticket.put_in:
+                body = _encode(put(wanted, ticket.put_in))
+        except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"
+            return self._turn_away(start, "not the run's body", 400, wire)
+        call.sent_at = self._clock.monotonic()
+        ticket.abort = _killer(gevent.getcurrent())
+        try:
+            answer = self._connections.post(
+                _url(environ, upstream), body, _headers(environ, upstream), ticket.silence_s
+            )
+        except UpstreamError as error:
+            ticket.abort = None
+            call.ended_at = self._clock.monotonic()
+            call.error_message, call.unreachable = str(error), error.unreachable
+            return _error(start, 502, wire, "api_error", "cli-bridge: the provider cannot be reached")
+        call.first_byte_at = self._clock.monotonic()
+        note_headers(call, answer.status, answer.headers)
+        ticket.on_bytes()
+        shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
+        start(f"{answer.status} .", shown)
+        return self._bytes(ticket, answer, Reader(call, wire, answer.headers))
+
+    def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
+        try:
+            for chunk in answer.chunks():
+                reader.feed(chunk)
+                ticket.on_bytes()
+                yield chunk
+            reader.end()
+        except UpstreamError as error:
+            reader.end()
+            ticket.call.error_message = ticket.call.error_message or str(error)
+            # The CLI has to see that it broke off, and not an end.
+            raise
+        finally:
+            ticket.abort = None
+            ticket.call.ended_at = self._clock.monotonic()
+            answer.close()
+
+
+def _killer(greenlet: Any) -> Callable[[], None]:
+    def abort() -> None:
+        if gevent.getcurrent() is not greenlet:
+            greenlet.kill(block=False)
+
+    return abort
+
+
+def _token(environ: dict[str, Any]) -> str:
+    scheme, _, token = str(environ.get("HTTP_AUTHORIZATION") or "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return str(environ.get("HTTP_X_API_KEY") or "").strip()
+
+
+def _body(environ: dict[str, Any]) -> bytes | None:
+    """The whole body; None where it is too large, or does not come."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length and (not str(length).isdigit() or int(length) > MOST_BODY_BYTES):
+        return None
+    found = bytearray()
+    try:
+        with gevent.Timeout(BODY_S):
+            while chunk := environ["wsgi.input"].read(65536):
+                found += chunk
+                if len(found) > MOST_BODY_BYTES:
+                    return None
+    except (gevent.Timeout, OSError):
+        return None
+    return bytes(found)
+
+
+def _url(environ: dict[str, Any], upstream: Upstream) -> str:
+    path = environ["PATH_INFO"]
+    if upstream.wire == "responses":
+        # The operator's base URL of OpenAI ends in /v1, Anthropic's does not.
+        path = path.removeprefix("/v1")
+    query = environ.get("QUERY_STRING")
+    return f"{upstream.base_url}{path}?{query}" if query else f"{upstream.base_url}{path}"
+
+
+def _headers(environ: dict[str, Any], upstream: Upstream) -> dict[str, str]:
+    """The CLI's headers, with the credential in the place of its token."""
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_") and name not in _OWN_HEADERS
+    }
+    headers["content-type"] = environ.get("CONTENT_TYPE") or "application/json"
+    # What is compressed otherwise could not be read here.
+    headers["accept-encoding"] = "gzip" if "gzip" in str(environ.get("HTTP_ACCEPT_ENCODING")) else "identity"
+    if upstream.wire == "messages":
+        headers["x-api-key"] = upstream.secret
+    else:
+        headers["authorization"] = f"Bearer {upstream.secret}"
+    return headers
+
+
+def _error(start: StartResponse, status: int, wire: Wire | None, kind: str, message: str) -> list[bytes]:
+    error = {"type": kind, "message": message}
+    body = _encode({"type": "error", "error": error} if wire == "messages" else {"error": error})
+    start(f"{status} .", [("content-type", "application/json"), ("content-length", str(len(body)))])
+    return [body]
+
+
+def _warm_up(start: StartResponse) -> list[bytes]:
+    """One word, as a model would say it."""
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    message = {"id": "msg_warm", "type": "message", "role": "assistant", "model": "warm", "content": []}
+    events: tuple[dict[str, Any], ...] = (
+        {"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "ok"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage},
+        {"type": "message_stop"},
+    )
+    start("200 .", [("content-type", "text/event-stream")])
+    return [b"".join(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event)) for event in events)]

@@ -1,0 +1,148 @@
+"""Tickets: what a run may send to a model, once, and what came of it.
+
+A claude process gets a ticket's token as its API key, for one run. A codex process has a token of its own, and names
+the run by the thread that `thread/start` answered with. Neither is worth anything outside of the gate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from bridge.types import Usage
+
+Wire = Literal["messages", "responses"]
+"""The API that a CLI speaks to its model: Anthropic's Messages, or OpenAI's Responses."""
+
+#: A mark of one part of a message: its kind, and the text or the data itself.
+Mark = tuple[str, str]
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """What the body of the call must be. `messages` has each turn's role and parts, turns of one role merged."""
+
+    model: str
+    system: str
+    messages: tuple[tuple[str, tuple[Mark, ...]], ...]
+    #: the most output tokens that the body may ask for
+    output_tokens: int
+    #: the names of the tools that may be offered
+    tools: frozenset[str] = frozenset()
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """Where a call goes, and the secret that opens it. `base_url` is what the operator set, without a slash."""
+
+    wire: Wire
+    base_url: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.wire}, {self.base_url})"
+
+
+class Call(msgspec.Struct):
+    """What the gate saw of a call. Times are monotonic seconds; None for what has not happened."""
+
+    sent_at: float | None = None
+    first_byte_at: float | None = None
+    ended_at: float | None = None
+    #: the provider's HTTP status
+    status: int | None = None
+    #: seconds, as the provider's header says
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    #: the provider's own limits, by the names of its headers
+    rate_limits: Mapping[str, str] = {}
+    model: str | None = None
+    usage: Usage | None = None
+    stop_reason: str | None = None
+    #: whether the answer came to its end
+    complete: bool = False
+    #: whether no connection came about, so that nothing was sent
+    unreachable: bool = False
+    error_type: str | None = None
+    #: the provider's own words, for the admin
+    error_message: str | None = None
+    #: why the gate let nothing pass: what differed from what the run vouches for
+    refused: str | None = None
+
+
+class Ticket:
+    """One call of one run. It is good for a single request, until it is closed."""
+
+    def __init__(
+        self,
+        upstream: Upstream | None,
+        vouched: Vouched | None,
+        *,
+        put_in: Mapping[str, Any] | None = None,
+        on_bytes: Callable[[], None] = lambda: None,
+        silence_s: float = 90.0,
+    ) -> None:
+        """`upstream` None: the gate answers by itself, as a warm-up. `put_in`: fields of the body that the CLI
+        cannot carry. `on_bytes` is called when the provider sends something; it must not block or raise.
+        `silence_s`: the longest time that the provider may send nothing."""
+        self.token = "cbt_" + secrets.token_urlsafe(24)
+        self.upstream = upstream
+        self.vouched = vouched
+        self.put_in = put_in or {}
+        self.on_bytes = on_bytes
+        self.silence_s = silence_s
+        self.call = Call()
+        self.used = False
+        self.closed = False
+        #: ends what is under way upstream; set by the server while there is something
+        self.abort: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """End the call, if one is under way, at once; nothing is sent any more. Safe to call again."""
+        self.closed = True
+        abort, self.abort = self.abort, None
+        if abort is not None:
+            abort()
+
+
+class Tickets:
+    """All tickets that are good, found by digests: a look-up takes the same time however much of a guess is right."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[bytes, Ticket] = {}
+        self._processes: set[bytes] = set()
+
+    def add(self, ticket: Ticket, thread: str | None = None) -> None:
+        """Let a ticket be used: by its token, or as what that thread of codex sends."""
+        self._by_digest[_digest(ticket.token if thread is None else f"thread {thread}")] = ticket
+
+    def drop(self, ticket: Ticket, thread: str | None = None) -> None:
+        """Close a ticket and forget it."""
+        self._by_digest.pop(_digest(ticket.token if thread is None else f"thread {thread}"), None)
+        ticket.close()
+
+    def admit_process(self) -> str:
+        """A token for a process that names its runs by threads. It opens nothing without a thread."""
+        token = "cbp_" + secrets.token_urlsafe(24)
+        self._processes.add(_digest(token))
+        return token
+
+    def dismiss_process(self, token: str) -> None:
+        """The process has ended; its token is worth nothing any more."""
+        self._processes.discard(_digest(token))
+
+    def find(self, token: str, thread: str | None) -> Ticket | None:
+        """The ticket that a request brings; None where it brings none that is good."""
+        digest = _digest(token)
+        if digest in self._processes:
+            return None if thread is None else self._by_digest.get(_digest(f"thread {thread}"))
+        return self._by_digest.get(digest)
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()

@@ -1,0 +1,141 @@
+"""A run's way through the gate, the same for every CLI: its ticket, and what the provider has said.
+
+What a CLI says of a call is a hint; what went through the gate is the truth. Usage, status, the provider's own words
+and the time of its limits come from there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bridge.clock import Clock
+from bridge.errors import Problem
+from bridge.gate.body import marks
+from bridge.gate.ticket import Call, Ticket, Upstream, Vouched
+from bridge.types import Completed, Failed, GenerationRequest, Usage
+
+if TYPE_CHECKING:
+    from bridge.gate.server import Gate
+
+#: Signs of life of the provider are passed on this often at most, in seconds.
+SIGN_S = 1.0
+
+#: Words of a provider's 400 or 429 that speak of the account and not of the request. Sources: the error pages of both
+#: API references, and texts that users have reported.
+_ACCOUNT_TYPES = ("billing_error", "billing_hard_limit_reached", "insufficient_quota", "account_deactivated")
+_ACCOUNT_WORDS = (
+    *("credit balance is too low", "organization has been disabled", "disabled organization"),
+    *("api usage limits", "billing", "exceeded your current quota", "account has been deactivated"),
+)
+_TOO_LONG = ("prompt is too long", "context_length_exceeded", "exceeds the context window", "maximum context length")
+
+log = logging.getLogger("bridge")
+
+
+class Passage:
+    """One run's ticket at the gate, from its start to its end."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        upstream: Upstream,
+        request: GenerationRequest,
+        clock: Clock,
+        alive: Callable[[], None],
+        *,
+        vendor: str,
+        tools: frozenset[str] = frozenset(),
+        put_in: Mapping[str, Any] | None = None,
+        silence_s: float,
+    ) -> None:
+        """`request` is as the CLI is told it; `alive` is called when the provider sends something."""
+        self._gate = gate
+        self._clock = clock
+        self._alive = alive
+        self._told_at = 0.0
+        self._thread: str | None = None
+        self._vendor = vendor
+        vouched = Vouched(request.model, request.system, marks(request.messages), request.max_output_tokens, tools)
+        self.ticket = Ticket(upstream, vouched, put_in=put_in, on_bytes=self._note_sign, silence_s=silence_s)
+
+    @property
+    def call(self) -> Call:
+        """What the gate has seen."""
+        return self.ticket.call
+
+    def open(self, thread: str | None = None) -> None:
+        """From now on the CLI may make its call: with the token, or on that thread."""
+        self._thread = thread
+        self._gate.tickets.add(self.ticket, thread)
+
+    def close(self) -> None:
+        """End the call upstream, if one is under way; the ticket is worth nothing any more. Safe to call again."""
+        self._gate.tickets.drop(self.ticket, self._thread)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call has used: known where the answer came to its end, and nothing where it was turned away; None
+        where only a part of it is known."""
+        call = self.call
+        if call.complete:
+            return call.usage
+        turned_away = call.sent_at is None or (call.status is not None and call.status != 200)
+        return Usage() if turned_away or (call.status is None and call.unreachable) else None
+
+    def correct(self, end: Completed | Failed) -> Completed | Failed:
+        """The end of a run as the gate has seen it; what the CLI says of usage is compared with that."""
+        told = end.answer.usage if isinstance(end, Completed) else end.usage
+        if self.call.complete and told is not None and told != self.call.usage:
+            self._gate.refused["figures differ"] += 1
+            log.warning("%s tells other figures of a call than its provider", self._vendor)
+        if isinstance(end, Failed):
+            return msgspec.structs.replace(end, usage=self.usage, cost_micro=None)
+        if not self.call.complete:
+            # An answer of which the provider knows nothing, or not the end, is none.
+            return Failed(self.problem(), self.usage)
+        return Completed(msgspec.structs.replace(end.answer, usage=self.usage, cost_micro=None))
+
+    def problem(self) -> Problem:
+        """Why there is no answer, in our words; the provider's own stay with the call, but for its words on a
+        request that it did not take."""
+        return problem_of(self.call, self._vendor)
+
+    def _note_sign(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._told_at + SIGN_S:
+            self._told_at = now
+            self._alive()
+
+
+def problem_of(call: Call, vendor: str) -> Problem:
+    """What a call that brought no whole answer means for the client."""
+    text, kind = (call.error_message or "").lower(), call.error_type or ""
+    if call.refused is not None:
+        return Problem("cli_bad_output", "The CLI asked for something else than this request, and was stopped.")
+    if call.sent_at is None:
+        return Problem("cli_bad_output", "The CLI answered by itself instead of asking the model.")
+    if call.status is None or (call.status == 200 and not kind):
+        if "timed out" in text:
+            return Problem("timeout", f"{vendor} stopped sending before the answer was complete.")
+        where = "could not be reached" if call.status is None else "broke off in the middle of the answer"
+        return Problem("cli_failed", f"{vendor} {where}.")
+    account = kind in _ACCOUNT_TYPES or any(words in text for words in _ACCOUNT_WORDS)
+    if call.status in (401, 402, 403) or (call.status in (400, 429) and account):
+        return Problem("cli_unavailable", f"{vendor} did not accept the bridge's credentials, or they cannot pay.")
+    if call.status == 429 or "rate_limit" in kind:
+        return Problem(
+            "provider_rate_limited", f"{vendor} limits the rate of this account now.", retry_after=call.retry_after_s
+        )
+    if call.status == 413 or any(words in text or words in kind for words in _TOO_LONG):
+        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+    if call.status == 404:
+        return Problem("cli_failed", f"{vendor} does not know this model.", "Choose another model.")
+    if call.status in (400, 422):
+        return Problem("cli_failed", f"{vendor} did not accept the request.", "Check the images and the model.")
+    return Problem(
+        "provider_overloaded", f"{vendor} is overloaded or in trouble at the moment.", retry_after=call.retry_after_s
+    )

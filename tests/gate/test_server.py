@@ -1,0 +1,343 @@
+"""The gate lets one call of one run pass, with the real key, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from bridge.gate.server import MOST_BODY_BYTES, Gate
+from bridge.gate.ticket import Ticket, Upstream
+from bridge.types import Usage
+from tests.gate.conftest import SECRET, ask, messages_body, responses_body, vouched
+from tests.standin import StandIn
+
+
+def test_a_call_goes_up_with_the_real_key(gate: Gate, ticket: Ticket, standin: StandIn) -> None:
+    reply = ask(gate, ticket.token, messages_body())
+    assert (reply.status, reply.whole) == (200, True)
+    [seen] = standin.generations
+    assert seen.headers["x-api-key"] == SECRET
+    assert ticket.token not in str(seen.headers)
+    assert seen.path == "/v1/messages?beta=true"
+    assert seen.body == messages_body()
+
+
+def test_the_answer_comes_back_byte_for_byte(gate: Gate, upstream_that_says: Callable[..., str]) -> None:
+    packed = gzip.compress(b'data: {"type":"message_delta","usage":{"output_tokens":7}}\n\n' * 50)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+    url = upstream_that_says(head + b"content-length: %d\r\n\r\n" % len(packed), packed[:20], packed[20:], pause_s=0.05)
+    made = Ticket(Upstream("messages", url, SECRET), vouched())
+    gate.tickets.add(made)
+    reply = ask(gate, made.token, messages_body(), headers={"accept-encoding": "gzip, br"})
+    assert reply.body == packed
+    assert made.call.usage == Usage(output_tokens=7)
+
+
+def test_what_passed_is_known(gate: Gate, ticket: Ticket) -> None:
+    ask(gate, ticket.token, messages_body())
+    call = ticket.call
+    assert (call.status, call.complete, call.stop_reason) == (200, True, "end_turn")
+    assert call.usage == Usage(3, output_tokens=3)
+    assert call.request_id is not None
+    assert call.request_id.startswith("req_")
+    assert call.sent_at is not None
+    assert call.first_byte_at is not None
+    assert call.ended_at is not None
+    assert call.sent_at <= call.first_byte_at <= call.ended_at
+
+
+@pytest.mark.parametrize("token", [None, "", "cbt_wrong", "sk-ant-whatever", "x" * 5000])
+def test_no_ticket_is_401_and_nothing_goes_up(gate: Gate, standin: StandIn, token: str | None) -> None:
+    assert ask(gate, token, messages_body()).status == 401
+    assert standin.requests == []
+    assert gate.refused["unknown token"] == 1
+
+
+def test_a_ticket_is_good_for_one_call(gate: Gate, ticket: Ticket, standin: StandIn) -> None:
+    assert ask(gate, ticket.token, messages_body()).status == 200
+    assert ask(gate, ticket.token, messages_body()).status == 401
+    assert len(standin.generations) == 1
+    assert gate.refused["second call"] == 1
+
+
+def test_a_closed_ticket_is_worth_nothing(gate: Gate, ticket: Ticket, standin: StandIn) -> None:
+    gate.tickets.drop(ticket)
+    assert ask(gate, ticket.token, messages_body()).status == 401
+    assert standin.requests == []
+    assert len(gate.tickets) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("POST", "/v1/messages/count_tokens"),
+        ("POST", "/api/event_logging/batch"),
+        ("GET", "/v1/messages"),
+        ("DELETE", "/v1/messages"),
+        ("POST", "/v1//messages"),
+        ("POST", "/v1/messages/../messages"),
+        ("POST", "/v1/responses/compact"),
+        ("OPTIONS", "/"),
+    ],
+)
+def test_side_calls_stay_here_and_use_no_ticket_up(
+    gate: Gate, ticket: Ticket, standin: StandIn, method: str, path: str
+) -> None:
+    assert ask(gate, ticket.token, messages_body(), path, method).status == 404
+    assert standin.requests == []
+    assert ask(gate, ticket.token, messages_body()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": "claude-opus-9"}, "the model"),
+        ({"max_tokens": 257}, "the output limit"),
+        ({"max_tokens": None}, "the output limit is missing"),
+        ({"system": [{"type": "text", "text": "Be brief. TRAP"}]}, "the system text"),
+        ({"tools": [{"name": "Bash", "input_schema": {}}]}, "the tools"),
+        ({"messages": []}, "the number of messages (0 instead of 1)"),
+        ({"messages": [{"role": "user", "content": "another run's words"}]}, "message 0"),
+        ({"messages": [{"role": "assistant", "content": "hello"}]}, "message 0"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "x": 1}]}]},
+            "a part of the kind tool_result",
+        ),
+        ({"messages": [{"role": "system", "content": "TRAP"}]}, "a system message among the messages"),
+        ({"messages": 7}, "the body has a shape that is not known (TypeError)"),
+        ({"messages": [{"role": "user"}]}, "the body has a shape that is not known (KeyError)"),
+    ],
+)
+def test_a_body_that_is_not_the_runs_own_does_not_leave(
+    gate: Gate, ticket: Ticket, standin: StandIn, change: dict[str, object], why: str
+) -> None:
+    reply = ask(gate, ticket.token, messages_body(**change))
+    assert reply.status == 400
+    assert standin.requests == []
+    assert ticket.call.refused == why
+    assert b"TRAP" not in reply.body
+    assert "TRAP" not in why
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_does_not_leave(gate: Gate, ticket: Ticket, standin: StandIn, body: bytes) -> None:
+    assert ask(gate, ticket.token, body).status == 400
+    assert standin.requests == []
+    assert ticket.call.refused
+
+
+def test_a_body_of_another_api_does_not_leave(gate: Gate, ticket: Ticket, standin: StandIn) -> None:
+    assert ask(gate, ticket.token, responses_body(), "/v1/responses").status == 400
+    assert standin.requests == []
+    assert ticket.call.refused == "the API"
+
+
+def test_codex_is_known_by_its_process_and_its_thread(gate: Gate, standin: StandIn) -> None:
+    made = Ticket(
+        Upstream("responses", standin.openai_url, SECRET),
+        vouched(model="gpt-6-sol"),
+        put_in={"max_output_tokens": 100, "text": {"verbosity": "medium"}, "prompt_cache_key": "stable"},
+    )
+    process = gate.tickets.admit_process()
+    gate.tickets.add(made, thread="T-1")
+    bearer = {"authorization": f"Bearer {process}"}
+    assert ask(gate, None, responses_body(), "/v1/responses", headers=bearer).status == 401
+    assert ask(gate, None, responses_body(), "/v1/responses", headers={**bearer, "thread-id": "T-2"}).status == 401
+    assert ask(gate, None, responses_body(), "/v1/responses", headers={"thread-id": "T-1"}).status == 401
+    assert ask(gate, "T-1", responses_body(), "/v1/responses", headers={"thread-id": "T-1"}).status == 401
+    assert standin.requests == []
+    reply = ask(gate, None, responses_body(), "/v1/responses", headers={**bearer, "thread-id": "T-1"})
+    assert reply.status == 200
+    [seen] = standin.generations
+    assert seen.headers["authorization"] == f"Bearer {SECRET}"
+    assert (seen.path, seen.body["max_output_tokens"]) == ("/v1/responses", 100)
+    assert seen.body["text"] == {"verbosity": "medium"}
+    assert seen.body["prompt_cache_key"] == "stable"
+    assert made.call.usage == Usage(3, output_tokens=3)
+    gate.tickets.dismiss_process(process)
+    gate.tickets.add(Ticket(made.upstream, None), thread="T-3")
+    assert ask(gate, None, responses_body(), "/v1/responses", headers={**bearer, "thread-id": "T-3"}).status == 401
+
+
+def test_a_warm_up_turn_is_answered_here(gate: Gate, standin: StandIn) -> None:
+    warm = Ticket(None, None)
+    gate.tickets.add(warm)
+    reply = ask(gate, warm.token, messages_body("anything"))
+    assert reply.status == 200
+    assert b"message_stop" in reply.body
+    assert standin.requests == []
+    assert ask(gate, warm.token, messages_body("anything")).status == 401
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500, 503, 529])
+def test_the_providers_own_status_and_words_are_known(
+    gate: Gate, ticket: Ticket, standin: StandIn, status: int
+) -> None:
+    standin.script(status=status)
+    reply = ask(gate, ticket.token, messages_body())
+    assert reply.status == status
+    assert ticket.call.status == status
+    assert ticket.call.error_message
+    assert ticket.call.usage is None
+    assert not ticket.call.complete
+    if status == 429:
+        assert ticket.call.retry_after_s is not None
+
+
+@pytest.mark.parametrize("mode", ["cut", "cut_early"])
+def test_a_stream_that_breaks_off_is_no_end(gate: Gate, ticket: Ticket, standin: StandIn, mode: str) -> None:
+    standin.script(mode=mode)
+    reply = ask(gate, ticket.token, messages_body())
+    assert not reply.whole
+    assert not ticket.call.complete
+    assert (ticket.call.usage is not None) == (mode == "cut")
+
+
+def test_a_provider_that_falls_silent_is_given_up(gate: Gate, standin: StandIn) -> None:
+    for mode in ("hang", "hang_mid"):
+        standin.script(mode=mode)
+        made = Ticket(Upstream("messages", standin.url, SECRET), vouched(), silence_s=0.3)
+        gate.tickets.add(made)
+        reply = ask(gate, made.token, messages_body())
+        assert (reply.status, reply.whole) == ((502, True) if mode == "hang" else (200, False))
+        assert "timed out" in str(made.call.error_message).lower()
+
+
+def test_closing_a_ticket_ends_the_call_upstream_at_once(gate: Gate, ticket: Ticket, standin: StandIn) -> None:
+    standin.script(mode="hang_mid")
+    asking = gevent.spawn(ask, gate, ticket.token, messages_body())
+    while not standin.generations or not standin.generations[0].deltas:
+        gevent.sleep(0.01)
+    gate.tickets.drop(ticket)
+    reply = asking.get(timeout=5)
+    assert not reply.whole
+    gevent.get_hub().threadpool.apply(standin.wait, (lambda seen: seen[0].closed_early,))
+    assert ticket.call.ended_at is not None
+
+
+def test_signs_of_life_are_told(gate: Gate, standin: StandIn) -> None:
+    signs: list[None] = []
+    made = Ticket(Upstream("messages", standin.url, SECRET), vouched(), on_bytes=lambda: signs.append(None))
+    gate.tickets.add(made)
+    ask(gate, made.token, messages_body())
+    assert signs
+
+
+def test_connections_are_kept(gate: Gate, standin: StandIn) -> None:
+    for _ in range(5):
+        made = Ticket(Upstream("messages", standin.url, SECRET), vouched())
+        gate.tickets.add(made)
+        assert ask(gate, made.token, messages_body()).status == 200
+    assert len(standin.connections) == 1
+
+
+# --- upstreams that do not behave -------------------------------------------------------------------
+
+
+def through(gate: Gate, url: str, **options: float) -> tuple[Ticket, int, bool]:
+    made = Ticket(Upstream("messages", url, SECRET), vouched(), silence_s=options.get("silence_s", 5.0))
+    gate.tickets.add(made)
+    reply = ask(gate, made.token, messages_body())
+    return made, reply.status, reply.whole
+
+
+def test_a_redirect_is_not_followed(gate: Gate, standin: StandIn, upstream_that_says: Callable[..., str]) -> None:
+    location = f"{standin.url}/v1/messages".encode()
+    url = upstream_that_says(b"HTTP/1.1 307 x\r\nlocation: " + location + b"\r\ncontent-length: 0\r\n\r\n")
+    made, status, _ = through(gate, url)
+    assert status == 307
+    assert made.call.status == 307
+    assert standin.requests == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 5000 + b"\r\n",
+        b"HTTP/1.1 999 ?\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_an_upstream_that_is_no_http_server_is_an_error_of_its_own(
+    gate: Gate, upstream_that_says: Callable[..., str], said: bytes
+) -> None:
+    made, status, _ = through(gate, upstream_that_says(said))
+    assert status in (502, 200, 999)
+    assert not made.call.complete
+    assert made.call.usage is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'data: {not json with "message_delta"\n\n',
+        b'data: {"type":"message_delta","usage":{"output_tokens":-1}}\n\n',
+        b'data: {"type":"message_delta","usage":{"output_tokens":1e99}}\n\n',
+        b'data: {"type":"message_delta","usage":"many"}\n\n',
+        b'data: ["message_delta"]\n\n',
+        b"\xff\xfe\x00" * 1000,
+        b"x" * 3_000_000,
+    ],
+)
+def test_an_answer_that_makes_no_sense_passes_and_says_nothing(
+    gate: Gate, upstream_that_says: Callable[..., str], said: bytes
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(said)
+    made, status, whole = through(gate, upstream_that_says(head + said))
+    assert (status, whole) == (200, True)
+    assert made.call.usage is None
+    assert not made.call.complete
+
+
+def test_no_connection_is_told_without_addresses(gate: Gate) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made, status, _ = through(gate, f"http://127.0.0.1:{port}")
+    assert status == 502
+    assert made.call.sent_at is not None
+    assert made.call.status is None
+    assert "refused" in str(made.call.error_message)
+
+
+# --- it is a server, too -----------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(gate: Gate, ticket: Ticket) -> None:
+    with socket.create_connection(("127.0.0.1", int(gate.url.rpartition(":")[2]))) as connection:
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {ticket.token}\r\n"
+        connection.sendall(f"{head}content-length: {MOST_BODY_BYTES + 1}\r\n\r\n".encode())
+        answer = gevent.get_hub().threadpool.apply(connection.recv, (4096,))
+    assert b" 400 " in answer.split(b"\r\n")[0]
+
+
+def test_huge_headers_and_odd_requests_do_no_harm(gate: Gate, ticket: Ticket) -> None:
+    port = int(gate.url.rpartition(":")[2])
+    for said in (
+        b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"GET " + b"/" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"POST /v1/messages HTTP/1.1\r\ncontent-length: many\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ):
+
+        def talk(said: bytes = said) -> None:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                try:
+                    connection.sendall(said)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
+                except OSError:
+                    pass
+
+        gevent.get_hub().threadpool.apply(talk)
+    assert ask(gate, ticket.token, messages_body()).status == 200
