@@ -34,7 +34,7 @@ LINES_PER_MINUTE, LINE_CHARACTERS = 20, 300
 LAST_LINES = 3
 
 _DOCTOR = "The bridge's log shows what it printed; 'cli-bridge doctor' looks at it again."
-#: What nobody should read, whatever it belongs to: API keys, keys of this bridge, tokens, passwords in URLs.
+#: What is never shown: API keys, keys of this bridge, tokens, passwords in URLs.
 _SECRET = re.compile(r"\b(?:sk-|cb_)[\w-]+|\beyJ[\w-]+\.[\w.-]+|(?<=://)[^/\s@]+(?=@)|(?<=bearer )\S+", re.IGNORECASE)
 #: Colours and the like.
 _TERMINAL = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
@@ -53,7 +53,7 @@ class Unfit(Exception):
 
 
 class Stderr:
-    """What the processes of one CLI print on stderr: for the log and for whoever runs the bridge, never for a client.
+    """What the processes of one CLI print on stderr: for the log and the operator, never for a client.
 
     Secrets are masked, and of a flood only the beginning of each minute is logged.
     """

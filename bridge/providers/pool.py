@@ -32,11 +32,11 @@ REFILL_PAUSE_S = 0.3
 LONGEST_DELAY_S = 1.0
 #: How long a process must have stood before it counts as one that starts, in seconds, once one has not.
 PROOF_S = 2.0
-#: How often the keeper looks around, in seconds.
+#: Seconds between two rounds of the keeper.
 LOOK_S = 2.0
-#: How long a run waits for memory for its process, and how often it looks, in seconds.
+#: Longest wait of a run for the memory that its process needs, and the pause between two looks, in seconds.
 ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
-#: When to come again where there is no memory, in seconds.
+#: Seconds after which a client may come again where there was no memory.
 COME_AGAIN_S = 20.0
 #: After this long the next process may boot, whatever has become of the one before, in seconds.
 BOOT_S = 3.0
@@ -184,7 +184,7 @@ class Pool:
                 message = "The bridge's host is short of memory."
                 raise BridgeError("overloaded", message, retry_after=COME_AGAIN_S)
             gevent.sleep(ROOM_LOOK_S)
-        raise ChildError("nobody waits for it any more")
+        raise ChildError("it is not wanted any more")
 
     def give_back(self, child: Child, owner: str) -> None:
         """Keep a process for the next run of its owner; one that nothing odd has happened to."""
@@ -273,12 +273,12 @@ class Pool:
             self._wanted.wait(timeout=LOOK_S)
             self._wanted.clear()
             self._discard()
-            # A run should find room for a process of its own before one is kept that nobody may need.
+            # A run should find room for a process of its own before one is kept that may not be needed.
             while len(self._warm) < self.size and self._room(2):
                 gevent.sleep(self._breaker.pause_s)
                 if self._warm:
                     # First a pause: the run that has just taken a process is in its most urgent moment. But
-                    # where none is left, whoever comes next would have to boot one anyway.
+                    # where none is left, the next run would have to boot one anyway.
                     gevent.sleep(REFILL_PAUSE_S)
                     self._await_quiet()
                 self._start_one()

@@ -17,7 +17,7 @@ Emit = Callable[[Event], None]
 
 class ProviderStatus(msgspec.Struct, frozen=True):
     """What is known of a provider. `problem` and `hint` are sentences for people; None when well. `said` is the end of
-    what the CLI printed on stderr, secrets masked: for whoever runs the bridge, never for a client."""
+    what the CLI printed on stderr, secrets masked: for the operator, never for a client."""
 
     name: str
     available: bool

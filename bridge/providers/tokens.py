@@ -36,7 +36,7 @@ def estimate(text_bytes: int, deltas: int) -> int:
 
 
 def prompt_estimate(request: GenerationRequest) -> int:
-    """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and an image by the usual."""
+    """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and a usual image."""
     images = sum(len(message.images) for message in request.messages)
     size = len(request.system.encode()) + sum(len(message.text.encode()) for message in request.messages)
     if request.schema is not None:

@@ -63,7 +63,7 @@ def _may_raise_priority() -> bool:
 
 
 class ChildError(Exception):
-    """The child could not be started, went away, or printed what nobody should read."""
+    """The child could not be started, went away, or printed more than can be read."""
 
 
 class Child:
@@ -110,7 +110,7 @@ class Child:
             for fd in inside:
                 os.close(fd)
         stdin, self._stdout, self._stderr_fd = outside
-        # An object, not a number: closing it wakes whoever waits for room. A writer that slept on through
+        # An object, not a number: closing it wakes what waits for room. A writer that slept on through
         # the close would wake when the number is another process's stdin, and write there.
         self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
         _started[self.pid] = self
@@ -146,7 +146,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process itself still runs, and nobody has stopped it."""
+        """Whether the process itself still runs, and was not stopped from here."""
         return not self._stopped and not self._exit.ready()
 
     def last_words(self) -> list[str]:
@@ -156,7 +156,7 @@ class Child:
         return list(self._stderr)
 
     def write(self, data: bytes) -> None:
-        """Write all of `data` in one piece, whoever else writes; waits (this greenlet only) while the
+        """Write all of `data` in one piece, whatever else is written; waits (this greenlet only) while the
         pipe is full. Raises ChildError."""
         view = memoryview(data)
         try:

@@ -33,7 +33,7 @@ class Scratch:
         if user is not None:
             # To be walked through, not to be looked at.
             self.path.chmod(0o711)
-        #: An empty folder: the working directory of every CLI. Nobody writes into it.
+        #: An empty folder, the working directory of every CLI; it stays empty.
         self.empty = self.path / "empty"
         self.empty.mkdir()
         # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
