@@ -49,7 +49,7 @@ CODES: dict[str, Code] = {
     "conflict": Code(409, "Read the message; the thing exists already or is still in use."),
     "payload_too_large": Code(413, "Send less: shorten the prompt or use smaller images."),
     **{limit.code: Code(429, limit.hint, limit.again) for limit in LIMITS if limit.code},
-    "loop_suspected": Code(429, "Check your script for a loop; ask your admin to resume the key."),
+    "loop_suspected": Code(429, "Vary the prompt, or ask your admin to resume the key."),
     "too_many_requests": Code(429, "Slow down; this address sends too many requests.", again=True),
     "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),
     "cli_bad_output": Code(502, "Try again; if it happens again, tell your admin the request id."),

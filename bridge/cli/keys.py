@@ -67,6 +67,13 @@ _DETAILS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
     ("models", "--models", "comma-separated model names; 'any' for all", _names, "any"),
     ("providers", "--providers", f"comma-separated: {', '.join(PROVIDERS)}; 'any' for all", _names, "any"),
     ("note", "--note", "a remark for yourself", str, "-"),
+    (
+        "loopRepeats",
+        "--loop-repeats",
+        "equal requests that pause it; 0 = never, 'default' for BRIDGE_LOOP_REPEATS",
+        lambda text: None if text == "default" else int(text) if text.isdigit() else text,
+        "default",
+    ),
 )
 
 
@@ -164,7 +171,7 @@ def show_key(name: str, raw: bool) -> None:
         click.echo(f"{label:<12} {key[label] or '-'}")
     for label, _, _, _, null in _DETAILS:
         value = null if key[label] is None else key[label]
-        click.echo(f"{label:<12} {', '.join(value) if isinstance(value, list) else value or '-'}")
+        click.echo(f"{label:<12} {', '.join(value) if isinstance(value, list) else '-' if value == '' else value}")
     rows = []
     for limit in LIMITS:
         value = key["limits"][limit.name]

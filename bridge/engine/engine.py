@@ -22,6 +22,7 @@ from bridge.keys.loops import LoopGuard
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
+from bridge.limits import effective
 from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat, owner_of
@@ -70,7 +71,7 @@ class Engine:
         self._jobs = jobs
         self._audit = audit
         self._observers = observers
-        self._loops = LoopGuard(clock, settings.loop_repeats, settings.loop_window_s)
+        self._loops = LoopGuard(clock, settings.loop_window_s)
 
     # --- its own life ------------------------------------------------------------------------------
 
@@ -188,7 +189,9 @@ class Engine:
         digest = hashlib.sha256(repr((request.provider, request.model, request.system)).encode())
         for message in request.messages:
             digest.update(repr(message).encode("utf-8", "replace"))
-        verdict = self._loops.check(key.name, digest.hexdigest())
+        repeats = self._settings.loop_repeats if key.loop_repeats is None else key.loop_repeats
+        per_minute = effective(key.limits, self._settings.default_limits)["maxRequestsPerMinute"]
+        verdict = self._loops.check(key.name, digest.hexdigest(), repeats=repeats, per_minute=per_minute)
         if verdict.newly_paused:
             try:
                 self._audit.write("loop_suspected", key.name, actor="bridge", address="")

@@ -217,6 +217,7 @@ KEY_FIELDS = (
     KeyField("models", list[str] | None, Models | None),
     KeyField("providers", list[Provider] | None, list[Provider] | None),
     KeyField("note", str, Annotated[str, Meta(max_length=500)]),
+    KeyField("loop_repeats", int | None, Annotated[int, Meta(ge=0, le=100_000)] | None),
 )
 _KeyFields: Any = msgspec.defstruct("_KeyFields", [(field.name, field.shown) for field in KEY_FIELDS], rename="camel")
 

@@ -49,6 +49,8 @@ class Key(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None
     providers: tuple[str, ...] | None = None
     note: str = ""
+    #: equal requests after which the loop breaker pauses it; None: as the server's setting says, 0: never
+    loop_repeats: int | None = None
     disabled: bool = False
     revoked_at: float | None = None
     #: the end of the secret, to recognise it by; empty where it was never seen
@@ -125,11 +127,20 @@ def _note(value: Any) -> str:
     return value
 
 
+def _loop_repeats(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100_000:
+        raise invalid("loopRepeats", "must be a whole number up to 100000, 0 for never, or null for the setting")
+    return value
+
+
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "expires_at": _expiry,
     "models": _models,
     "providers": _providers,
     "note": _note,
+    "loop_repeats": _loop_repeats,
 }
 
 
@@ -144,6 +155,7 @@ class StoredKey(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True,
     models: tuple[str, ...] | None = None
     providers: tuple[str, ...] | None = None
     note: str = ""
+    loop_repeats: int | None = None
     disabled: bool = False
     revoked_at: float | None = None
     last4: str = ""

@@ -155,6 +155,18 @@ def test_the_same_prompt_again_and_again_is_slowed_and_then_paused(tmp_path: Pat
         assert server.call("POST", "/generate", ask, key=key).status == 200
 
 
+def test_a_key_may_have_a_number_of_repeats_of_its_own(tmp_path: Path) -> None:
+    with servers.running(tmp_path, {"BRIDGE_LOOP_REPEATS": "2"}, demo=True) as server:
+        key = server.new_key("evaluation", loopRepeats=0)
+        ask = {"userPrompt": "again"}
+        assert [server.call("POST", "/generate", ask, key=key).status for _ in range(5)] == [200] * 5
+        assert server.admin("PATCH", "/keys/evaluation", {"loopRepeats": None}).status == 200
+        assert server.admin("GET", "/keys/evaluation").json["loopRepeats"] is None
+        assert [server.call("POST", "/generate", ask, key=key).status for _ in range(3)] == [200, 200, 429]
+        for wrong in (-1, 1.5, "two", 100_001):
+            assert server.admin("PATCH", "/keys/evaluation", {"loopRepeats": wrong}).status == 400
+
+
 def test_a_refused_request_is_in_the_log_and_cost_nothing(server: Server) -> None:
     key = server.new_key("refused", maxRequestsPerDay=1)
     ask_at_once(server, key, 1)

@@ -3,8 +3,17 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.keys.loops import BURST_HISTORY, LoopGuard, Verdict
+from bridge.keys.loops import LoopGuard, Verdict
 from tests.support.ledger import FrozenClock
+
+
+class Guard(LoopGuard):
+    """One whose keys all have the same limits."""
+
+    repeats, per_minute = 6, 30
+
+    def ask(self, key_name, fingerprint):
+        return self.check(key_name, fingerprint, repeats=self.repeats, per_minute=self.per_minute)
 
 
 @pytest.fixture
@@ -14,15 +23,15 @@ def clock():
 
 @pytest.fixture
 def guard(clock):
-    return LoopGuard(clock, repeats=6, window_s=300)
+    return Guard(clock, window_s=300)
 
 
 def test_a_repeated_request_is_slowed_then_let_through_once_more_and_then_paused(guard):
-    verdicts = [guard.check("alice", "same") for _ in range(6)]
+    verdicts = [guard.ask("alice", "same") for _ in range(6)]
     assert [verdict.delay_s for verdict in verdicts] == [0, 0, 0.5, 1.0, 1.5, 0]
     assert [verdict.newly_paused for verdict in verdicts] == [False] * 5 + [True]
     with pytest.raises(BridgeError) as refused:
-        guard.check("alice", "something else")
+        guard.ask("alice", "something else")
     assert refused.value.code == "loop_suspected"
     assert refused.value.problem.retry_after == 300
     assert refused.value.problem.facts["resets_at"] == "2026-11-20T12:05:00.000Z"
@@ -30,81 +39,88 @@ def test_a_repeated_request_is_slowed_then_let_through_once_more_and_then_paused
 
 def test_other_keys_go_on(guard):
     for _ in range(6):
-        guard.check("alice", "same")
-    assert guard.check("bob", "same") == Verdict()
+        guard.ask("alice", "same")
+    assert guard.ask("bob", "same") == Verdict()
 
 
 def test_attempts_while_paused_do_not_make_the_pause_longer(guard, clock):
     for _ in range(6):
-        guard.check("alice", "same")
+        guard.ask("alice", "same")
     for _ in range(10):
         clock.pass_s(29)
         with pytest.raises(BridgeError):
-            guard.check("alice", "same")
+            guard.ask("alice", "same")
     clock.pass_s(10)
-    assert guard.check("alice", "same") == Verdict()
+    assert guard.ask("alice", "same") == Verdict()
 
 
 def test_an_admin_can_let_the_key_go_on(guard):
     for _ in range(6):
-        guard.check("alice", "same")
+        guard.ask("alice", "same")
     guard.clear("alice")
-    assert guard.check("alice", "same") == Verdict()
+    assert guard.ask("alice", "same") == Verdict()
     guard.clear("nobody")
 
 
 def test_repeats_outside_the_window_do_not_count(guard, clock):
     for _ in range(30):
-        assert not guard.check("alice", "same").newly_paused
+        assert not guard.ask("alice", "same").newly_paused
         clock.pass_s(61)
 
 
 def test_different_requests_are_not_repeats(guard):
     for n in range(50):
-        assert guard.check("alice", f"prompt {n}") == Verdict()
+        assert guard.ask("alice", f"prompt {n}") == Verdict()
 
 
 def test_zero_turns_it_off(clock):
-    guard = LoopGuard(clock, repeats=0, window_s=300)
-    assert {guard.check("alice", "same") for _ in range(500)} == {Verdict()}
+    guard = Guard(clock, window_s=300)
+    guard.repeats = guard.per_minute = 0
+    assert {guard.ask("alice", "same") for _ in range(2000)} == {Verdict()}
 
 
-def habit(guard, clock, per_minute, minutes):
-    for minute in range(minutes):
-        for n in range(per_minute):
-            guard.check("alice", f"{minute}-{n}")
+@pytest.mark.parametrize("per_minute", [0, 500], ids=["no cap", "a large cap"])
+def test_a_pace_that_its_cap_allows_pauses_no_key_whatever_its_habit_was(guard, clock, per_minute):
+    guard.per_minute = per_minute
+    for minute in range(6):
+        guard.ask("alice", f"case {minute}")
         clock.pass_s(60)
+    assert {guard.ask("alice", f"case {minute}.{n}") for n in range(480) for minute in [9]} == {Verdict()}
 
 
-def burst(guard, requests):
-    return [guard.check("alice", f"burst {n}").newly_paused for n in range(requests)]
+def test_a_key_that_sends_ten_times_what_it_may_is_paused_for_its_pace(guard):
+    verdicts = [guard.ask("alice", f"case {n}") for n in range(300)]
+    assert [verdict.newly_paused for verdict in verdicts] == [False] * 299 + [True]
+    with pytest.raises(BridgeError) as refused:
+        guard.ask("alice", "another")
+    assert "sent 300 requests in a minute, of which it may send 30; it goes on by itself" in refused.value.message
+    assert refused.value.problem.hint.startswith("Wait between requests")
 
 
-def test_a_burst_far_beyond_a_keys_habit_pauses_it(guard, clock):
-    habit(guard, clock, per_minute=8, minutes=BURST_HISTORY)
-    assert burst(guard, 81) == [False] * 80 + [True]
+def test_the_pause_for_repeats_says_why_how_long_and_what_to_change(guard):
+    for _ in range(6):
+        guard.ask("alice", "same")
+    with pytest.raises(BridgeError) as refused:
+        guard.ask("alice", "same")
+    assert refused.value.message == (
+        "This key is paused because it sent the same request 6 times within 300 seconds; "
+        "it goes on by itself in 300 seconds."
+    )
+    assert refused.value.problem.hint == "Vary the prompt, or ask your admin to resume the key."
 
 
-def test_sixty_requests_a_minute_are_never_a_burst(guard, clock):
-    habit(guard, clock, per_minute=1, minutes=BURST_HISTORY)
-    assert not any(burst(guard, 60))
-
-
-def test_a_key_without_a_habit_has_no_bursts(guard, clock):
-    habit(guard, clock, per_minute=1, minutes=BURST_HISTORY - 1)
-    assert not any(burst(guard, 500))
-
-
-def test_a_habit_grows_with_use(guard, clock):
-    habit(guard, clock, per_minute=50, minutes=BURST_HISTORY)
-    assert not any(burst(guard, 400))
+def test_repeats_and_pace_are_switched_off_each_for_itself(guard):
+    guard.repeats = 0
+    assert guard.ask("alice", "same") == Verdict()
+    assert [guard.ask("alice", "same").newly_paused for _ in range(299)] == [False] * 298 + [True]
 
 
 def test_memory_is_bounded_however_many_keys_and_prompts_there_are(clock):
-    guard = LoopGuard(clock, repeats=3, window_s=300)
+    guard = Guard(clock, window_s=300)
+    guard.repeats, guard.per_minute = 3, 0
     for n in range(10_050):
-        guard.check(f"key {n}", "x")
+        guard.ask(f"key {n}", "x")
     for n in range(300):
-        guard.check("key 10049", f"prompt {n}")
+        guard.ask("key 10049", f"prompt {n}")
     assert len(guard._watches) == 10_000
     assert len(guard._watches["key 10049"].seen) == 256
