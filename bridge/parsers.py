@@ -137,7 +137,9 @@ def origins(value: str) -> tuple[str, ...]:
     """Comma-separated origins; `none` and `*` are words."""
     found = () if value == "none" else names(value)
     for name in found:
-        if name != "*" and not re.fullmatch(r"https?://[^/\s]+", name):
+        if name != "*" and "*" in name:
+            raise ValueError("must name each origin in full: a * stands for all of them, or for nothing")
+        if name != "*" and not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", name):
             raise ValueError("must be origins such as https://app.example.com, or *")
     return found
 

@@ -117,7 +117,7 @@ class Service:
             jobs=self.jobs,
             audit=self.audit,
             schemas=schemas,
-            admission=Admission(slots(self.settings), self.settings.queue_limit),
+            admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several),
             keys=self.keys,
             observers=self.observers,
         )

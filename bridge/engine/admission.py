@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 
 from bridge.errors import BridgeError
@@ -31,10 +31,14 @@ class Place:
 
 class Admission:
     """Hands slots to runs, taking turns between keys: a hundred runs of one key do not delay the
-    first one of another. All in memory, never blocking."""
+    first one of another. Where others may come, the last slot is not for a key that holds all the rest.
+    All in memory, never blocking."""
 
-    def __init__(self, slots: int, queue_limit: int) -> None:
+    def __init__(self, slots: int, queue_limit: int, others: Callable[[], bool] = lambda: True) -> None:
+        """`others()`: whether there is more than one key."""
         self.slots = slots
+        self._others = others
+        self._held: Counter[str] = Counter()
         self.queue_limit = queue_limit
         self.running = 0
         self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
@@ -71,6 +75,9 @@ class Admission:
         if place.granted:
             place.granted = False
             self.running -= 1
+            self._held[place.key_name] -= 1
+            if not self._held[place.key_name]:
+                del self._held[place.key_name]
             if took_s is not None:
                 self._average_s += 0.2 * (took_s - self._average_s)
         else:
@@ -94,16 +101,21 @@ class Admission:
         return before + 1
 
     def _hand_out(self) -> None:
-        while self.running < self.slots and self._queues:
-            key_name, queue = next(iter(self._queues.items()))
+        while self.running < self.slots and (key_name := self._next()) is not None:
+            queue = self._queues.pop(key_name)
             place = queue.popleft()
-            del self._queues[key_name]
             if queue:
                 # To the end of the round: every other key with a waiting run comes first.
                 self._queues[key_name] = queue
             self.running += 1
+            self._held[key_name] += 1
             place.granted = True
             place.grant()
+
+    def _next(self) -> str | None:
+        """The key whose turn it is and that may hold one more slot."""
+        most = self.slots - 1 if self.slots > 1 and self._others() else self.slots
+        return next((name for name in self._queues if self._held[name] < most), None)
 
 
 def size_of(request: GenerationRequest) -> int:

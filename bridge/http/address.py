@@ -77,10 +77,12 @@ class AddressLimiter:
         #: keys of an address that are being looked at
         self._looking: Counter[str] = Counter()
 
-    def hit(self, address: str) -> None:
-        """Count a request. Raises BridgeError (too_many_requests)."""
-        if self._requests is not None and not self._limiter.hit(self._requests, "request", _group(address)):
-            raise self._refusal(self._requests, "request", address, "This address sends too many requests.")
+    def hit(self, address: str, *, foreign: bool = False) -> None:
+        """Count a request. `foreign`: a page of another site had a browser send it; such are counted apart, so that no
+        page can use up what its reader may send. Raises BridgeError (too_many_requests)."""
+        kind = "foreign" if foreign else "request"
+        if self._requests is not None and not self._limiter.hit(self._requests, kind, _group(address)):
+            raise self._refusal(self._requests, kind, address, "This address sends too many requests.")
 
     @contextmanager
     def guess(self, address: str) -> Iterator[Callable[[], None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import secrets
 import time
 from collections import Counter
@@ -109,7 +110,8 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         g.api = api_at(request.path, request.headers.get)
         g.address = client_address(request.environ, settings.trusted_proxy)
         if not (request.endpoint in _UNCOUNTED or _is_admin_at_work()):
-            shared.limiter.hit(g.address)
+            foreign = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+            shared.limiter.hit(g.address, foreign=foreign)
 
     @app.after_request
     def _end(response: Response) -> Response:
@@ -133,7 +135,8 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     if settings.cors_origins:
         CORS(
             app,
-            origins=list(settings.cors_origins),
+            # Exactly these: a text with brackets, such as an IPv6 address, would be read as a pattern.
+            origins=[each if each == "*" else re.compile(rf"{re.escape(each)}\Z") for each in settings.cors_origins],
             allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
             expose_headers=_SHOWN_HEADERS,
             resources=[*_GENERATING, r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],

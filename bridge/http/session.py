@@ -30,6 +30,8 @@ BACKGROUND_HEADER = "X-Bridge-Background"
 IDLE_S, LONGEST_S = 3600, 12 * 3600
 #: How old the cookie's time of the last activity may become before it is renewed, in seconds.
 RENEW_S = 60
+#: Cookies of that name that are looked at.
+_MOST_COOKIES = 10
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -82,8 +84,12 @@ class Sessions:
         return session
 
     def of(self, request: Request) -> Session | None:
-        """The session of a request; None where it has none, or one that is over or not ours."""
-        cookie = request.cookies.get(COOKIE)
+        """The session of a request; None where it has none, or only such as are over or not ours."""
+        # Several of that name may come: another host of the same domain can set one, and its may be the first.
+        found = (self._read(each) for each in request.cookies.getlist(COOKIE)[:_MOST_COOKIES])
+        return next((session for session in found if session is not None), None)
+
+    def _read(self, cookie: str) -> Session | None:
         if not cookie or not self._admin.cookie_secrets:
             return None
         try:

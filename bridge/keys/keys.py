@@ -237,6 +237,10 @@ class KeyBook:
         keys = (self._keys[name] for name in sorted(self._keys))
         return [key for key in keys if revoked or key.revoked_at is None]
 
+    def several(self) -> bool:
+        """Whether more than one key may come."""
+        return self._usable > 1
+
     def create(self, name: str, limits: Limits, **details: Any) -> tuple[Key, str]:
         """A new key and its secret, which cannot be found out again. `details` are fields that `check_details` knows.
 
@@ -353,6 +357,7 @@ class KeyBook:
     def _use(self, keys: dict[str, Key]) -> None:
         self._by_hash = {h.sha256: (key, h) for key in keys.values() for h in key.hashes}
         self._keys = keys
+        self._usable = sum(key.revoked_at is None and not key.disabled for key in keys.values())
 
 
 def hash_of(raw: str) -> str:

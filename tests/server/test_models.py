@@ -74,6 +74,20 @@ def test_a_web_page_may_use_an_sdk_where_its_origin_is_allowed(tmp_path: Path) -
         assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize(
+    ("origin", "other"),
+    [
+        ("https://app.example.com", "https://appxexample.com"),
+        ("https://app.example.com", "https://app.example.com.evil.example"),
+        ("http://[::1]:3000", "http://1"),
+    ],
+)
+def test_an_origin_is_that_one_and_no_pattern(tmp_path: Path, origin: str, other: str) -> None:
+    with servers.running(tmp_path, {"BRIDGE_CORS_ORIGINS": origin}, demo=True) as server:
+        answers = [server.call("GET", "/v1/models", headers={"Origin": each}) for each in (origin, other)]
+        assert [answer.headers.get("access-control-allow-origin") for answer in answers] == [origin, None]
+
+
 def test_a_key_may_be_given_the_alias_alone_or_the_model_behind_it(server: Server) -> None:
     alias = server.new_key("alias-only", models=["default-fast"])
     assert chat(server, alias, "default-fast").status == 200

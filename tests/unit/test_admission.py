@@ -13,8 +13,8 @@ from bridge.errors import BridgeError
 class Desk:
     """An Admission with the order in which it granted."""
 
-    def __init__(self, slots: int, queue_limit: int = 1000) -> None:
-        self.admission = Admission(slots, queue_limit)
+    def __init__(self, slots: int, queue_limit: int = 1000, *, others: bool = False) -> None:
+        self.admission = Admission(slots, queue_limit, lambda: others)
         self.order: list[str] = []
 
     def enter(self, key: str, label: str | None = None) -> Place:
@@ -116,6 +116,32 @@ def test_the_expected_wait_follows_what_runs_really_take() -> None:
     for _ in range(60):
         desk.admission.leave(desk.enter("a"), took_s=0.001)
     assert desk.admission.retry_after_s() == 1.0
+
+
+@pytest.mark.parametrize(("slots", "most"), [(1, 1), (2, 1), (4, 3), (10, 9)])
+def test_where_others_may_come_one_slot_is_not_for_a_key_that_holds_the_rest(slots: int, most: int) -> None:
+    desk = Desk(slots, others=True)
+    greedy = [desk.enter("greedy") for _ in range(slots + 3)]
+    assert desk.admission.running == most
+    newcomer = desk.enter("newcomer")
+    assert newcomer.granted == (slots > 1)
+    desk.admission.leave(newcomer)
+    assert desk.admission.running == most, "what it gave back is not for the greedy one either"
+    for place in greedy:
+        desk.admission.leave(place)
+    assert (desk.admission.running, desk.admission.queued) == (0, 0)
+
+
+def test_who_waits_behind_a_key_that_has_all_it_may_does_not_wait_with_it() -> None:
+    desk = Desk(3, others=True)
+    for key in ("greedy", "greedy", "greedy", "greedy"):
+        desk.enter(key)
+    assert desk.enter("other").granted
+
+
+def test_the_only_key_has_all_slots() -> None:
+    desk = Desk(4)
+    assert [desk.enter("only").granted for _ in range(5)] == [True] * 4 + [False]
 
 
 STEPS = st.lists(

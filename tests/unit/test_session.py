@@ -325,9 +325,30 @@ def test_a_page_whose_session_has_ended_does_not_count_as_guessing(desk: Desk) -
     assert browser.log_in().status_code == 200
 
 
-def test_asking_without_any_key_counts_as_guessing(desk: Desk) -> None:
+def test_asking_without_any_key_is_no_guess_and_locks_nobody_out(desk: Desk) -> None:
     browser = desk.browser()
-    assert [browser.look() for _ in range(11)] == [401] * 10 + [429]
+    assert [browser.look() for _ in range(30)] == [401] * 30
+    assert [browser.client.post("/admin/session").status_code for _ in range(30)] == [401] * 30
+    assert browser.log_in().status_code == 200
+
+
+def test_a_page_of_another_site_uses_up_nothing_of_what_its_reader_may_send(desk_with: Callable[..., Desk]) -> None:
+    desk = desk_with(BRIDGE_RATE_LIMIT_PER_MINUTE="5")
+    browser = desk.browser()
+    images = [browser.look(**{"Sec-Fetch-Site": site}) for site in ("cross-site", "same-site") for _ in range(5)]
+    assert images == [401] * 5 + [429] * 5
+    assert browser.look(Authorization=f"Bearer {ADMIN_KEY}") == 200
+
+
+@pytest.mark.parametrize("first", ["evil", "", "{cookie}x"])
+def test_of_several_cookies_the_one_that_is_ours_counts(desk: Desk, first: str) -> None:
+    browser = desk.browser()
+    browser.log_in()
+    cookies = f"{COOKIE}={first.format(cookie=browser.cookie)}; {COOKIE}={browser.cookie}"
+    stranger = desk.app.test_client(use_cookies=False)
+    assert stranger.get("/admin/keys", headers={"Cookie": cookies}).status_code == 200
+    many = "; ".join([f"{COOKIE}=evil"] * 2000)
+    assert stranger.get("/admin/keys", headers={"Cookie": many}).status_code == 401
 
 
 def test_a_session_is_not_slowed_down_by_what_else_its_address_sends(desk_with: Callable[..., Desk]) -> None:

@@ -128,7 +128,10 @@ WRONG = {
     "BRIDGE_WARM_PROCESSES": ["-1", "65", "1.5"],
     "BRIDGE_MAX_BODY_BYTES": ["0", "1023", "-1"],
     "BRIDGE_TRUSTED_PROXY": ["yes", "nginx"],
-    "BRIDGE_CORS_ORIGINS": ["example.com", "https://x/path"],
+    "BRIDGE_CORS_ORIGINS": [
+        *("example.com", "https://x/path", "https://*.example.com", "https://*", "https://a.example.com,http://*:3000"),
+        *("https://app(1).example.com", "https://app.example.com?", "https://user@example.com"),
+    ],
     "BRIDGE_LOG_PROMPTS": ["all", "on"],
     "BRIDGE_ALERT_FORMAT": ["teams", "JSON"],
     "BRIDGE_ALERT_COST_PER_DAY": ["-1", "nan", "much"],
