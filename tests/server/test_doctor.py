@@ -94,7 +94,7 @@ ingress:
     ("service", "rule", "proxy", "level", "word"),
     [
         ("http://localhost:3456", "    path: ^/admin\n", "cloudflare", "ok", "/admin"),
-        ("http://127.0.0.1:3456", "", "cloudflare", "warn", "open to whoever"),
+        ("http://127.0.0.1:3456", "", "cloudflare", "warn", "open to everyone"),
         ("http://localhost:3456", "    path: ^/admin\n", "none", "warn", "one address"),
         ("http://localhost:8080", "", "cloudflare", "warn", "does not lead"),
         ("unix:/run/other.sock", "", "cloudflare", "warn", "does not lead"),
