@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from bridge.errors import Problem
 
-#: The most that a name of a model may look like; it is data for the CLIs, never a flag or a path.
+#: What a name of a model may look like; it is data for the CLIs, never a flag or a path.
 MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 
 
@@ -68,7 +68,7 @@ def content_of(text: str) -> tuple[Part, ...]:
     return (Text(text),) if text else ()
 
 
-class PartDelta(msgspec.Struct, frozen=True, tag="delta"):
+class PartDelta(msgspec.Struct, frozen=True):
     """A further piece of an answer: of its part number `index`, from 0. The texts of its pieces add up, and so do the
     arguments of a tool call, whose every piece has the id and the name."""
 
@@ -122,7 +122,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True):
-    """What somebody wants generated, whatever API it came by. The last message is from the user."""
+    """What is to be generated, whatever API it came by. The last message is from the user."""
 
     provider: str
     model: str
@@ -137,7 +137,7 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     alias: str | None = None
     #: texts at the first of which the answer ends, without it
     stop: tuple[str, ...] = ()
-    #: what the client was told as X-Request-Id, and is told to give to the admin
+    #: X-Request-Id of the HTTP answer, by which the admin finds it
     request_id: str | None = None
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from bridge.errors import BridgeError
 from bridge.types import GenerationRequest
 
-#: What a run is thought to take before any has ended, in seconds.
+#: Seconds that a run is thought to take before any has ended.
 FIRST_GUESS_S = 10.0
 #: A request up to this size, in bytes, is not counted: texts are no danger.
 SMALL_BYTES = 256 * 1024
 #: Requests of the largest size that wait or run at the same time: of one key, and of all.
 LARGEST_OF_KEY, LARGEST_OF_ALL = 2, 4
-#: When to come again, in seconds.
+#: Retry-After where too many large requests run, in seconds.
 COME_AGAIN_S = 10.0
 
 
@@ -51,11 +51,11 @@ class Admission:
 
     @property
     def free(self) -> int:
-        """Slots that nobody has."""
+        """Slots that are free."""
         return max(0, self.slots - self.running)
 
     def retry_after_s(self) -> float:
-        """When a slot is likely to be free for somebody who comes now, in seconds."""
+        """Seconds until a slot is likely to be free for a run that comes now."""
         return max(1.0, self._average_s * (self.queued + 1) / max(1, self.slots))
 
     def check_room(self) -> None:

@@ -61,7 +61,7 @@ class Charges:
     def overdrawn(self, run: Run) -> Problem | None:
         """Whether a run has by now used up what it reserved and all that its key has left besides.
 
-        For CLIs that keep no maximum: nobody sees how much a model thinks, so the time counts.
+        For CLIs that keep no maximum: how much a model thinks is not seen, so the time counts.
         """
         before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
         beyond = before + _assumed_output(run) - run.reservation.output_tokens

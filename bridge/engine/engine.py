@@ -261,8 +261,8 @@ class Engine:
         return end
 
     def _close_run(self, run: Run, end: Completed | Failed) -> Finished:
-        """Charge and settle: the line of the log is the settlement. Then keep the answer of a job: whoever can get
-        it has paid for it."""
+        """Charge and settle: the line of the log is the settlement. Then keep the answer of a job, so that an answer
+        that can be had is paid for."""
         charge = self._charges.of(run, end)
         result = end.answer if isinstance(end, Completed) else end.problem
         finished = Finished(result, charge, round(1000 * run.age_s))
@@ -303,7 +303,7 @@ class Engine:
         return self._jobs.earlier(owner_of(key), repeat)
 
     def keep(self, run: Run) -> None:
-        """From now on a run goes on whoever leaves, and its end is kept. Raises BridgeError storage_failed."""
+        """Make a run a job: it goes on when its client leaves, and its end is kept. Raises BridgeError."""
         if not run.kept:
             self._jobs.add(run.job)
             run.kept = True

@@ -29,6 +29,7 @@ from bridge.types import (
     Submitted,
     Usage,
     joined,
+    whole,
     without_prompts,
     words,
 )
@@ -88,7 +89,7 @@ class Run:
         #: attempts after the first
         self.repairs = 0
         self.finished: Finished | None = None
-        #: where providers, the slot and all who want it to stop put what they have to say
+        #: the provider's events, the slot, and every wish to stop
         self.inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()
         self._clock = clock
         self._admission = admission
@@ -244,7 +245,7 @@ class Run:
         self._admission.leave(self._place, took_s)
 
     def end(self, finished: Finished) -> None:
-        """Tell all readers how it ended. Whoever still reads, and slowly, holds the answer, but not its prompts."""
+        """Tell all readers how it ended. A slow one holds the answer from now on, but not its prompts."""
         self.finished = finished
         self.state = "failed" if isinstance(finished.result, Problem) else "done"
         self.request = without_prompts(self.request)
@@ -283,8 +284,8 @@ class Run:
     def _stopped(self, sequence: str) -> Completed:
         """An answer that is complete because a stop sequence came. What it used is only estimated: its CLI is stopped
         before it could tell."""
-        content = tuple(delta.part for delta in joined(self._deltas))
-        return Completed(Answer(content, self.request.model, "stop_sequence", None, stop_sequence=sequence))
+        content, model = whole(self._deltas), self.request.model
+        return Completed(Answer(content, model, "stop_sequence", None, stop_sequence=sequence))
 
     def _announce(self) -> None:
         self._changed.set()

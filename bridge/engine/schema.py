@@ -40,8 +40,8 @@ _TOO_LONG = "it takes too long to check"
 
 
 class SchemaChecker:
-    """Checks schemas, and answers against them: each in a process of its own, so that those who bring schemas do
-    not keep those waiting who have an answer."""
+    """Checks schemas, and answers against them: each in a process of its own, so that new schemas do not hold up
+    answers."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._schemas = _Process(scratch)
@@ -54,7 +54,7 @@ class SchemaChecker:
     def check(self, schema: dict[str, Any], owner: str = "") -> None:
         """Raise BridgeError (invalid_request) where `schema` is not a JSON Schema that can be used.
 
-        Each `owner` has one at a time looked at, so that whoever sends many waits for oneself.
+        One schema of each `owner` is looked at, at a time: an owner who sends many waits for no one else's.
         """
         try:
             encoded = msgspec.json.encode(schema)

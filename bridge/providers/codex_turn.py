@@ -65,7 +65,7 @@ class AppServer:
 
     @property
     def busy(self) -> int:
-        """Threads that somebody listens to."""
+        """Threads with a listener."""
         return len(self._listeners)
 
     def call(self, method: str, params: dict[str, Any], timeout_s: float = RPC_TIMEOUT_S) -> Any:
@@ -87,7 +87,7 @@ class AppServer:
         self.child.write(_encode({"method": method}) + b"\n")
 
     def post(self, method: str, params: dict[str, Any]) -> None:
-        """Send a request whose answer nobody waits for."""
+        """Send a request without waiting for its answer."""
         self.child.write(_encode({"id": next(self._numbers), "method": method, "params": params}) + b"\n")
 
     def listen(self, thread_id: str, listener: Callable[[str, dict[str, Any]], None]) -> None:

@@ -81,7 +81,7 @@ _LEAN = {
     "feedback.enabled": False,
     "otel.exporter": "none",
     "agents.enabled": False,
-    # Threads that nobody listens to leave memory at once instead of piling up.
+    # Threads without a listener leave memory at once instead of piling up.
     "thread_unload_delay_secs": 0,
 }
 
@@ -162,7 +162,7 @@ def catalog_without_tools(catalog: dict[str, Any]) -> dict[str, Any]:
 
 
 def initialize(version: str) -> dict[str, Any]:
-    """Parameters of the first request. Notifications that nobody reads are opted out of."""
+    """Parameters of the first request. Notifications that are not read are opted out of."""
     return {
         "clientInfo": {"name": "cli-bridge", "title": None, "version": version},
         "capabilities": {

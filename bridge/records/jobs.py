@@ -21,11 +21,11 @@ from bridge.store.files import in_thread, private_folder, storage_failed, sync_f
 from bridge.types import Answer, Charge, Finished, GenerationRequest, PartDelta, Usage
 
 SCHEMA = 1
-#: How long an answer is kept, in seconds.
+#: Seconds that an answer is kept.
 KEPT_S = 24 * 3600.0
 #: The most that is kept, in answers and bytes of one key, and in bytes of all. The oldest go first.
 MOST_OF_KEY, MOST_BYTES_OF_KEY, MOST_BYTES = 1000, 64 * 2**20, 512 * 2**20
-#: When a request is to come again whose first one still runs, in seconds.
+#: Retry-After of a repeated request whose first one still runs, in seconds.
 COME_AGAIN_S = 5.0
 
 
