@@ -56,6 +56,7 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
+@pytest.mark.timeout(300)
 def test_twenty_kills_under_load_lose_nothing_and_pass_no_cap(tmp_path: Path, chance: random.Random) -> None:
     env = {**FAST, "BRIDGE_TIMEZONE": far_from_midnight()}
     seen = Seen()

@@ -127,6 +127,7 @@ def caller(server: Server, key: str, token: str, chance: random.Random) -> Itera
         yield caller
 
 
+@pytest.mark.timeout(300)
 def test_ten_thousand_bodies_are_answered(caller: Caller, chance: random.Random) -> None:
     with_body = [operation for operation in OPERATIONS if operation.example is not None]
     for number in range(BODIES):
