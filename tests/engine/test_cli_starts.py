@@ -79,7 +79,7 @@ def test_a_missing_library_is_known_to_the_operator_and_not_to_a_client(
     assert (status.available, status.problem) == (False, f"The {name} CLI does not start.")
     assert SAID in (status.said or "")
     assert SAID in logged(caplog)
-    error = refusal(provider).problem
+    error = refusal(provider)
     assert (error.code, error.status) == ("cli_unavailable", 503)
     assert LIBRARY not in public(error)
 
@@ -101,7 +101,7 @@ def test_a_program_that_breaks_is_told_by_its_last_words_and_serves_again_once_i
     assert status.problem == f"The {name} CLI does not start."
     assert SAID in (status.said or "")
     assert SAID in logged(caplog)
-    assert LIBRARY not in public(refusal(provider).problem)
+    assert LIBRARY not in public(refusal(provider))
     install()
     assert until(lambda: provider.status().available)
     assert complete(provider, "hello").answer.text == "echo: hello"
@@ -178,7 +178,7 @@ def test_a_claude_that_boots_no_more_is_left_alone_and_found_again_when_it_does(
         assert fail(provider, "hello").problem.code == "cli_unavailable"
     status = provider.status()
     assert (status.available, status.problem) == (False, "The claude CLI does not start.")
-    assert refusal(provider).problem.retry_after
+    assert refusal(provider).retry_after
     install_fake(tmp_path, "fake_claude")
     assert until(lambda: provider.status().available)
     assert complete(provider, "hello").answer.text == "echo: hello"
