@@ -29,11 +29,14 @@ class Code:
     """A row of the table of errors: its HTTP status, and the hint given when nothing better is known.
 
     `again`: it passes by itself, so that a program may send the same request again a little later.
+    `sdk_status`: the status for the SDKs of other APIs, where it is another. What was paid has none that they repeat by
+    themselves: 408, 409, 425, 429 and 5xx, and some of them 422.
     """
 
     status: int
     hint: str
     again: bool = False
+    sdk_status: int | None = None
 
 
 CODES: dict[str, Code] = {
@@ -52,10 +55,9 @@ CODES: dict[str, Code] = {
     "loop_suspected": Code(429, "Vary the prompt, or ask your admin to resume the key."),
     "too_many_requests": Code(429, "Slow down; this address sends too many requests.", again=True),
     "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),
-    "cli_bad_output": Code(502, "Try again; if it happens again, tell your admin the request id."),
-    "output_mismatch": Code(502, "Simplify the schema or say in the prompt what each field means."),
-    "refused": Code(502, "The model declined to answer; rephrase the prompt."),
-    "cancelled": Code(502, "The request was stopped before it was finished; send it again if you need it."),
+    "cli_bad_output": Code(422, "Try again; if it happens again, tell your admin the request id.", sdk_status=400),
+    "output_mismatch": Code(422, "Simplify the schema or say in the prompt what each field means.", sdk_status=400),
+    "cancelled": Code(403, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
     "provider_rate_limited": Code(503, "The provider limits this account at the moment; try again later.", again=True),
     "provider_overloaded": Code(503, "The provider is overloaded; try again in a little while.", again=True),
@@ -90,8 +92,13 @@ class Problem(msgspec.Struct, frozen=True, tag="problem"):
 
     @property
     def status(self) -> int:
-        """The HTTP status of this code."""
+        """The HTTP status of this code in the bridge's own API."""
         return CODES[self.code].status
+
+    @property
+    def sdk_status(self) -> int:
+        """Its status in the APIs that are other people's, whose SDKs repeat requests."""
+        return CODES[self.code].sdk_status or self.status
 
     @property
     def again(self) -> bool:

@@ -14,6 +14,11 @@ from msgspec.structs import astuple
 
 from bridge.errors import Problem
 
+#: `GenerationRequest.api` of the bridge's own API
+NATIVE = "native"
+#: What a refusal says where neither the model nor its provider gave words.
+DECLINED = "The model declined to answer."
+
 #: What a name of a model may look like; it is data for the CLIs, never a flag or a path.
 MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 
@@ -132,7 +137,7 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     timeout_s: float = 300.0
     effort: str | None = None
     schema: dict[str, Any] | None = None
-    api: str = "native"
+    api: str = NATIVE
     #: the operator's name for the model, where it was asked for by that
     alias: str | None = None
     #: texts at the first of which the answer ends, without it
@@ -197,6 +202,8 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     output: Any = None
     #: which of the request's `stop` ended it, where `stop_reason` is "stop_sequence"
     stop_sequence: str | None = None
+    #: what was said instead, where `stop_reason` is "refusal"; `text` is what the model had written before it
+    refusal: str | None = None
 
     @property
     def text(self) -> str:

@@ -121,14 +121,15 @@ _COMPATIBILITY_FOOT = """\
   follow each other become one.
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
-  has been checked. After the second miss: a 502 `output_mismatch`.
+  has been checked. After the second miss: a 400 `output_mismatch`.
 - **Behind Cloudflare** an answer that is not streamed and takes more than 90 seconds is a 504, because the tunnel waits
   no longer. It goes on as a job, which the message names ([api.md](api.md#long-answers)). So stream what takes long.
 - **In the queue**, a stream has a comment every 15 seconds (`: queued, place 2`), which SDKs pass over. The native API
   has an event for each new place.
 - **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
   stopped, so the usage of such an answer is the bridge's own estimate.
-- **A refusal of the model** is a 502 `refused`, with the text, not an answer with a stop reason of its own.
+- **A refusal of the model** is an answer, as it is there: stop_reason `refusal` with `stop_details`; `message.refusal`
+  with finish_reason `content_filter`; a `refusal` part.
 - **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.
 - **`count_tokens`** is an estimate: a quarter of the bytes, 1,600 for an image. The model's own count differs.
 - **`usage`** at the start of a stream of `/v1/messages` is zero; `message_delta` at its end has all of it.

@@ -88,10 +88,10 @@ def _overlap(text: str, sequence: str) -> int:
 def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> Completed | Failed:
     """An answer with the output that is read from it; the failure of one that misses `schema`.
 
-    An answer that was cut has no output.
+    An answer that was cut has no output, nor has a refusal.
     """
     answer = end.answer
-    if answer.stop_reason == "max_tokens":
+    if answer.stop_reason in ("max_tokens", "refusal"):
         return end
     try:
         text, output = read(answer.text)

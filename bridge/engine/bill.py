@@ -16,7 +16,7 @@ from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import effective, per_request
 from bridge.providers.provider import Provider
 from bridge.settings import Settings
-from bridge.types import Answer, Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
+from bridge.types import NATIVE, Answer, Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
 
 #: Tokens a second that a model is assumed to have written where a run ended without any usage.
 ASSUMED_TOKENS_PER_SECOND = 150
@@ -107,12 +107,6 @@ def new_run_id(clock: Clock) -> str:
     return "run_" + base64.b32hexencode(raw).decode().rstrip("=").lower()
 
 
-def _stop_reason(result: Answer | Problem) -> str | None:
-    if isinstance(result, Problem):
-        return "refusal" if result.code == "refused" else None
-    return result.stop_reason
-
-
 def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
     """The line of a run that has ended. `prompts`: what the log keeps of prompts, as the setting says."""
     line = log_line(run.id, run.started_at, run.key.name, run.request, finished.result, finished.charge)
@@ -161,6 +155,9 @@ def log_line(
 ) -> RunRecord:
     """A line of the log with what every line has."""
     problem = result if isinstance(result, Problem) else None
+    status = 200
+    if problem is not None:
+        status = problem.status if request.api == NATIVE else problem.sdk_status
     return RunRecord(
         id=run_id,
         timestamp=iso(at),
@@ -168,12 +165,12 @@ def log_line(
         provider=request.provider,
         model=request.model,
         api=request.api,
-        status=problem.status if problem else 200,
+        status=status,
         code=problem.code if problem else None,
         error=problem.message if problem else None,
         **msgspec.structs.asdict(charge.usage),
         cost_usd=charge.cost_micro / 1e6,
         assumed=charge.assumed,
-        stop_reason=_stop_reason(result),
+        stop_reason=result.stop_reason if isinstance(result, Answer) else None,
         request_id=request.request_id,
     )

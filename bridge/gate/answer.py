@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.gate.ticket import Call, Wire
-from bridge.types import Usage
+from bridge.types import DECLINED, Usage
 
 #: A line of a stream that is longer than this, in bytes, is passed on, but not read.
 MOST_LINE_BYTES = 32 * 2**20
@@ -131,6 +131,7 @@ class Reader:
             call.stop_reason = "completed"
         if body.get("error"):
             self._error(body)
+        call.refusal = _refusal(body.get("output"))
         call.complete = status in ("completed", "incomplete")
 
     def _error(self, body: dict[str, Any] | None) -> None:
@@ -138,6 +139,14 @@ class Reader:
         self._call.error_type = _string(error.get("code")) or _string(error.get("type"))
         message = _string(error.get("message")) or _string((body or {}).get("detail"))
         self._call.error_message = message and message[:MOST_ERROR_CHARACTERS]
+
+
+def _refusal(output: Any) -> str | None:
+    """What a model said instead of an answer: the refusals among the parts of its messages."""
+    contents = [_mapping(item).get("content") for item in output] if isinstance(output, list) else []
+    parts = [_mapping(part) for content in contents if isinstance(content, list) for part in content]
+    said = [_string(part.get("refusal")) or "" for part in parts if part.get("type") == "refusal"]
+    return "".join(said) or (DECLINED if said else None)
 
 
 def messages_usage(raw: Any) -> Usage | None:

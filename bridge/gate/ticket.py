@@ -61,6 +61,8 @@ class Call(msgspec.Struct):
     model: str | None = None
     usage: Usage | None = None
     stop_reason: str | None = None
+    #: the model's words where it declined, in the Responses API; Anthropic's API has a stop reason for that
+    refusal: str | None = None
     #: whether the answer came to its end
     complete: bool = False
     #: whether no connection came about, so that nothing was sent

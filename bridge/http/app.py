@@ -168,8 +168,9 @@ def _access(service: Service) -> Callable[[str], str] | None:
 def error_response(problem: Problem) -> Response:
     """An error as an HTTP answer."""
     response = jsonify(g.api.error(problem, g.get("request_id", "")))
-    response.status_code = problem.status
-    if problem.status == 401:
+    status = problem.sdk_status if g.api.sdk else problem.status
+    response.status_code = status
+    if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="cli-bridge"'
     if problem.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(problem.retry_after + 0.5)))

@@ -270,8 +270,9 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {str(route.status): {"description": route.summary, "content": content}}
     for status, (text, type_) in route.more.items():
         found[str(status)] = {"description": text, "content": {"application/json": {"schema": schemas[repr(type_)]}}}
-    for status in sorted({CODES[code].status for code in route.codes}):
-        codes = [code for code in route.codes if CODES[code].status == status]
+    statuses = {code: _status(code, route.error_type) for code in route.codes}
+    for status in sorted(set(statuses.values())):
+        codes = [code for code in route.codes if statuses[code] == status]
         examples = {code: {"$ref": _EXAMPLE.format(name=_example_name(route.error_type, code))} for code in codes}
         error: dict[str, Any] = {
             "description": ", ".join(codes),
@@ -281,6 +282,11 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             error["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
         found[str(status)] = error
     return found
+
+
+def _status(code: str, error_type: Any) -> int:
+    problem = Problem(code, "")
+    return problem.sdk_status if _APIS[_several(error_type)[0]].sdk else problem.status
 
 
 def _examples() -> dict[str, Any]:

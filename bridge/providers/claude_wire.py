@@ -18,6 +18,7 @@ from bridge.clock import iso
 from bridge.errors import Problem
 from bridge.providers.structured import MANY, PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
 from bridge.types import (
+    DECLINED,
     Activity,
     Answer,
     Completed,
@@ -297,7 +298,7 @@ class AnswerParser:
         self._in_output_tool = False
         self._usage: Usage | None = None
         self._stop_reason: str | None = None
-        self._refused = False
+        self._refusal: str | None = None
         self._calls = 0
         #: when a used-up subscription is full again, in UTC seconds
         self._resets_at: float | None = None
@@ -315,11 +316,12 @@ class AnswerParser:
         elif kind == "result":
             turns = message.get("num_turns")
             if message.get("is_error") is False and not (type(turns) is int and turns > 0):
-                yield self._bad("The CLI answered by itself instead of asking the model.")
+                problem = Problem("cli_failed", "The CLI answered by itself instead of asking the model.")
+                yield Failed(problem, self._usage)
             else:
                 yield self._result(message)
         elif kind == "system" and str(message.get("subtype")).startswith("model_refusal"):
-            self._refused = True
+            self._refusal = _string(message.get("api_refusal_explanation")) or self._refusal or DECLINED
             yield Activity()
         elif kind == "system" and message.get("status") == "requesting":
             self._calls += 1
@@ -363,7 +365,11 @@ class AnswerParser:
             yield Activity(self._usage)
         elif kind == "message_delta":
             self._usage = usage_of(event.get("usage")) or self._usage
-            self._stop_reason = _string(_mapping(event.get("delta")).get("stop_reason"))
+            delta = _mapping(event.get("delta"))
+            self._stop_reason = _string(delta.get("stop_reason"))
+            if self._stop_reason == "refusal":
+                why = _string(_mapping(delta.get("stop_details")).get("explanation"))
+                self._refusal = why or self._refusal or DECLINED
             yield Activity(self._usage)
         elif kind == "message_stop" and self._gated:
             yield self._whole(None)
@@ -378,23 +384,19 @@ class AnswerParser:
         if complete and self._json and self._stop_reason is None:
             # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
             return self._completed(cost)
-        if not self._refused and (not complete or self._stop_reason is None):
+        if self._refusal is None and (not complete or self._stop_reason is None):
             return self._failure(result, cost)
         return self._whole(cost)
 
     def _whole(self, cost: int | None) -> Event:
         """The end of a message that came to its end."""
-        if self._refused or self._stop_reason == "refusal":
-            return Failed(_refused("".join(self._text)), self._usage, cost)
-        if self._stop_reason == "max_tokens" or self._json:
+        if self._refusal is not None or self._stop_reason == "max_tokens" or self._json:
             return self._completed(cost)
         if self._by_tool:
             # Words instead of the tool, or nothing: whether it fits the schema is for others to say.
             return self._completed(cost)
         if self._stop_reason == "tool_use":
             return self._bad("The model asked for a tool that it was not given.", cost)
-        if not "".join(self._text).strip():
-            return self._bad("The model gave an empty answer.", cost)
         return self._completed(cost)
 
     def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
@@ -417,7 +419,7 @@ class AnswerParser:
 
     def _completed(self, cost: int | None) -> Completed:
         """The answer: what the model gave to the output tool, or its text."""
-        stop_reason = self._stop_reason or "end_turn"
+        stop_reason = "refusal" if self._refusal is not None else self._stop_reason or "end_turn"
         return Completed(
             Answer(
                 content=content_of("".join(self._json or self._text)),
@@ -426,6 +428,7 @@ class AnswerParser:
                 stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
                 usage=self._usage,
                 cost_micro=cost,
+                refusal=self._refusal,
             )
         )
 
@@ -527,10 +530,6 @@ def api_problem(status: int | None, text: str, terminal_reason: Any) -> Problem:
     if "timed out" in text.lower() or "timeout" in text.lower():
         return Problem("timeout", "Anthropic did not answer in time.")
     return Problem("cli_failed", "The claude CLI could not get an answer from Anthropic.")
-
-
-def _refused(text: str) -> Problem:
-    return Problem("refused", "The model refused to answer.", facts={"text": text})
 
 
 def _string(value: Any) -> str | None:

@@ -19,6 +19,7 @@ from bridge.providers.structured import adapt
 from bridge.providers.tokens import estimate
 from bridge.sandbox.child import Child, ChildError
 from bridge.types import (
+    DECLINED,
     Activity,
     Answer,
     Completed,
@@ -272,6 +273,10 @@ class CodexTurn:
         if call.stop_reason == "max_output_tokens":
             # The CLI takes that for a failure; what it has passed on is the answer.
             return self._passage.correct(Completed(self._answer("max_tokens")))
+        if call.refusal is not None or call.stop_reason == "content_filter":
+            # The CLI passes over the one, and takes the other for a failure.
+            declined = msgspec.structs.replace(self._answer("refusal"), refusal=call.refusal or DECLINED)
+            return self._passage.correct(Completed(declined))
         return self._passage.correct(self._end_as_told({**turn, "status": "completed"}))
 
     def _end_as_told(self, turn: dict[str, Any]) -> Completed | Failed:
@@ -281,8 +286,6 @@ class CodexTurn:
                 return Completed(self._answer("max_tokens"))
             usage = Usage() if protocol.costs_nothing(error) and self._usage is None else self._usage
             return Failed(protocol.turn_problem(error), usage)
-        if not "".join(self._text).strip():
-            return Failed(Problem("cli_bad_output", "The model gave an empty answer."), self._usage)
         return Completed(self._answer("end_turn"))
 
     def _answer(self, stop_reason: str) -> Answer:

@@ -115,9 +115,9 @@ def problem_of(call: Call, vendor: str) -> Problem:
     """What a call that brought no whole answer means for the client."""
     text, kind = (call.error_message or "").lower(), call.error_type or ""
     if call.refused is not None:
-        return Problem("cli_bad_output", "The CLI asked for something else than this request, and was stopped.")
+        return Problem("cli_failed", "The CLI asked for something else than this request, and was stopped.")
     if call.sent_at is None:
-        return Problem("cli_bad_output", "The CLI answered by itself instead of asking the model.")
+        return Problem("cli_failed", "The CLI answered by itself instead of asking the model.")
     if call.status is None or (call.status == 200 and not kind):
         if "timed out" in text:
             return Problem("timeout", f"{vendor} stopped sending before the answer was complete.")

@@ -54,6 +54,10 @@ class OwnRequest(msgspec.Struct, frozen=True, rename="camel"):
     user_prompt: str | None
 
 
+#: codes of runs whose answer was of no use, whatever status tells an SDK not to pay again
+_NO_USE = ("cli_bad_output", "output_mismatch")
+
+
 class Hour:
     """The runs that began in one hour. `refused`: by a cap or a mistake; `stopped`: by the client or the admin."""
 
@@ -74,7 +78,7 @@ class Hour:
                 self.first.setdefault(line.provider, Counter())[_class(line.first_token_ms)] += 1
         elif line.code == "cancelled":
             self.stopped += 1
-        elif line.status < 500:
+        elif line.status < 500 and line.code not in _NO_USE:
             self.refused += 1
         else:
             self.failed += 1

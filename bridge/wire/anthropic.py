@@ -212,12 +212,12 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "refusal", "model_context_window_exceeded"]
 
 
 class AnthropicErrorDetails(msgspec.Struct):
     """What went wrong: `code` is one of the bridge's own; `hint` says what to do. 429 adds `limit`, `used`,
-    `resets_at`; refused and mismatching answers their `text`."""
+    `resets_at`; mismatching answers their `text`."""
 
     type: str
     message: str
@@ -260,6 +260,14 @@ class MessageUsage(msgspec.Struct):
         )
 
 
+class StopDetails(msgspec.Struct):
+    """Why a model declined. The CLIs do not tell the category."""
+
+    explanation: str
+    type: Literal["refusal"] = "refusal"
+    category: None = None
+
+
 class MessageBody(msgspec.Struct):
     """The body of an answer. `id` ends like the run's id in the request log."""
 
@@ -269,6 +277,7 @@ class MessageBody(msgspec.Struct):
     stop_reason: StopReason | None
     usage: MessageUsage
     stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
 
@@ -290,6 +299,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
             content=[TextBlock(answer.text)] if answer.text else [],
             stop_reason=stop_reason(answer.stop_reason),
             stop_sequence=answer.stop_sequence,
+            stop_details=_stop_details(answer),
             usage=MessageUsage.of(finished.charge.usage),
         )
     )
@@ -299,7 +309,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
 def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
     """The body of an error, and the data of `event: error`. Beside Anthropic's fields it has the bridge's."""
     details = {
-        "type": _TYPES.get(problem.status, "invalid_request_error"),
+        "type": _TYPES.get(problem.sdk_status, "invalid_request_error"),
         "message": problem.message,
         "code": problem.code,
         "hint": problem.hint,
@@ -333,16 +343,24 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     if begun:
         yield event("content_block_stop", index=0)
     answer = finished.result
-    delta = {"stop_reason": stop_reason(answer.stop_reason), "stop_sequence": answer.stop_sequence}
+    delta = {
+        "stop_reason": stop_reason(answer.stop_reason),
+        "stop_sequence": answer.stop_sequence,
+        "stop_details": _stop_details(answer),
+    }
     yield event("message_delta", delta=delta, usage=MessageUsage.of(finished.charge.usage))
     yield event("message_stop")
 
 
 def stop_reason(reason: str) -> StopReason:
     """Why an answer ended, in Anthropic's words."""
-    if reason in ("max_tokens", "stop_sequence", "model_context_window_exceeded"):
+    if reason in ("max_tokens", "stop_sequence", "refusal", "model_context_window_exceeded"):
         return reason  # type: ignore[return-value]
     return "end_turn"
+
+
+def _stop_details(answer: Answer) -> StopDetails | None:
+    return None if answer.refusal is None else StopDetails(answer.refusal)
 
 
 def _id(generation: Generation) -> str:

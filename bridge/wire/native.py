@@ -11,14 +11,14 @@ from msgspec import UNSET, Meta, UnsetType
 from bridge.errors import Problem
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
+from bridge.types import NATIVE, Answer, Finished, GenerationRequest, Image, Usage
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, too_many_images
 
 #: as the log shows it
-API_NAME = "native"
+API_NAME = NATIVE
 
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -118,7 +118,7 @@ QUEUE_NEWS_S = 1.0
 
 class NativeError(msgspec.Struct):
     """An error: one plain sentence, a code for programs, and what to do. 429 adds `limit`, `used`, `resets_at`;
-    refused and mismatching answers their `text`."""
+    mismatching answers their `text`."""
 
     error: str
     code: str
@@ -173,7 +173,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         Generated(
             id=generation.id,
             model=answer.model,
-            content=[NativeText(answer.text)],
+            content=[NativeText(answer.text or answer.refusal or "")],
             stop_reason=answer.stop_reason,
             usage=Tokens.of(request.provider, charge.usage),
             cost_usd=charge.cost_micro / 1e6,

@@ -25,7 +25,7 @@ _QUOTA = {limit.code for limit in LIMITS if not limit.again}
 
 
 class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
-    """What a model said when it declined, in an earlier answer."""
+    """What was said instead of an answer, by a model that declined: now, or earlier in the conversation."""
 
     refusal: str
 
@@ -53,7 +53,7 @@ class NamedSchema(msgspec.Struct):
 
 class OpenAIErrorDetails(msgspec.Struct):
     """What went wrong, and what to do: `code` is one of the bridge's own, `hint` the end of the message. 429 adds
-    `limit`, `used`, `resets_at`; refused and mismatching answers their `text`."""
+    `limit`, `used`, `resets_at`; mismatching answers their `text`."""
 
     message: str
     type: str
@@ -86,11 +86,12 @@ def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
 
 def error_type(problem: Problem) -> str:
     """The kind of an error in OpenAI's words."""
-    if problem.status == 429 and problem.code in _QUOTA:
+    status = problem.sdk_status
+    if status == 429 and problem.code in _QUOTA:
         return "insufficient_quota"
-    if problem.status >= 500:
+    if status >= 500:
         return "server_error"
-    return _TYPES.get(problem.status, "invalid_request_error")
+    return _TYPES.get(status, "invalid_request_error")
 
 
 def json_format(request: GenerationRequest) -> dict[str, Any]:
@@ -174,9 +175,11 @@ class ResponseUsage(msgspec.Struct):
         )
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "content_filter"]
 
 
 def finish_reason(stop_reason: str) -> FinishReason:
-    """Why an answer ended: at its end or at a stop sequence, or where it had to."""
+    """Why an answer ended: at its end or at a stop sequence, where it had to, or because the model declined."""
+    if stop_reason == "refusal":
+        return "content_filter"
     return "length" if stop_reason in ("max_tokens", "model_context_window_exceeded") else "stop"

@@ -1,7 +1,7 @@
 """OpenAI's chat completions: `POST /v1/chat/completions`. Bytes in, types out, and back. Pure.
 
-The order of the chunks: one with the role, those with the text, one with the finish reason, with
-`include_usage` one with the usage, then `[DONE]`. An error in the middle takes the place of all the rest.
+The order of the chunks: one with the role, those with the text, of a refusal one with its words, one with the finish
+reason, with `include_usage` one with the usage, then `[DONE]`. An error in the middle takes the place of all the rest.
 """
 
 from __future__ import annotations
@@ -183,11 +183,11 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class AnswerMessage(msgspec.Struct):
-    """What the model said."""
+    """What the model said. `content` is null where it said nothing but its `refusal`."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
-    refusal: None = None
+    refusal: str | None = None
     annotations: list[Any] = []
 
 
@@ -218,6 +218,7 @@ class Delta(msgspec.Struct, omit_defaults=True):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    refusal: str | None = None
 
 
 class ChunkChoice(msgspec.Struct):
@@ -246,12 +247,13 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
     """The body of a 200."""
     answer = finished.result
     assert isinstance(answer, Answer)
+    message = AnswerMessage(answer.text if answer.refusal is None else answer.text or None, refusal=answer.refusal)
     body: dict[str, Any] = msgspec.to_builtins(
         ChatCompletion(
             id=_id(generation),
             created=int(generation.started_at),
             model=answer.model,
-            choices=[Choice(AnswerMessage(answer.text), finish_reason(answer.stop_reason))],
+            choices=[Choice(message, finish_reason(answer.stop_reason))],
             usage=ChatUsage.of(finished.charge.usage),
         )
     )
@@ -275,6 +277,8 @@ def render_events(generation: Generation, request_id: str, *, with_usage: bool =
     if isinstance(finished.result, Problem):
         yield sse_data(render_error(finished.result, request_id))
         return
+    if finished.result.refusal is not None:
+        yield chunk(Delta(refusal=finished.result.refusal))
     yield chunk(Delta(), finish_reason(finished.result.stop_reason))
     if with_usage:
         yield sse_data(msgspec.structs.replace(frame, usage=ChatUsage.of(finished.charge.usage)))

@@ -2,7 +2,8 @@
 
 The order of the events: response.created, in_progress, output_item.added, content_part.added,
 output_text.delta (often), output_text.done, content_part.done, output_item.done, and then completed or
-incomplete; or failed at any point after the second. Each has the next sequence_number.
+incomplete; or failed at any point after the second. A refusal is one more content part, with refusal.delta and
+refusal.done. Each has the next sequence_number.
 """
 
 from __future__ import annotations
@@ -178,11 +179,10 @@ def _turns(wire: ResponsesBody) -> Turns:
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
 
-class OutputTextPart(msgspec.Struct):
+class OutputTextPart(msgspec.Struct, tag="output_text", tag_field="type"):
     """The text of an answer."""
 
     text: str
-    type: Literal["output_text"] = "output_text"
     annotations: list[Any] = []
     logprobs: list[Any] = []
 
@@ -192,7 +192,7 @@ class OutputMessage(msgspec.Struct):
 
     id: str
     status: Literal["in_progress", "completed", "incomplete"]
-    content: list[OutputTextPart]
+    content: list[OutputTextPart | RefusalPart]
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
 
@@ -206,7 +206,7 @@ class IncompleteDetails(msgspec.Struct):
 class ResponseError(msgspec.Struct):
     """Why there is no answer: `code` is one that OpenAI knows, `type` the bridge's own code."""
 
-    code: Literal["server_error", "rate_limit_exceeded"]
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
     message: str
     type: str
     param: None = None
@@ -268,14 +268,14 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     yield event("response.created", response=begun)
     yield event("response.in_progress", response=begun)
     pieces: list[str] = []
-    at = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
+    begun_item = OutputMessage(_item_id(generation), "in_progress", [])
+    at: dict[str, Any] = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
     for text in texts(generation, KEEP_ALIVE_S):
         if text is None:
             yield keep_alive(generation.queue_position)
             continue
         if not pieces:
-            item = OutputMessage(_item_id(generation), "in_progress", [])
-            yield event("response.output_item.added", output_index=0, item=item)
+            yield event("response.output_item.added", output_index=0, item=begun_item)
             yield event("response.content_part.added", **at, part=OutputTextPart(""))
         pieces.append(text)
         yield event("response.output_text.delta", **at, delta=text, logprobs=[])
@@ -285,10 +285,19 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
         yield event("response.failed", response=_failed(generation, finished.result))
         return
     response = _complete(generation, finished)
+    answer = finished.result
     if pieces:
-        item = response.output[0]
-        yield event("response.output_text.done", **at, text=item.content[0].text, logprobs=[])
-        yield event("response.content_part.done", **at, part=item.content[0])
+        yield event("response.output_text.done", **at, text=answer.text, logprobs=[])
+        yield event("response.content_part.done", **at, part=OutputTextPart(answer.text))
+    if answer.refusal is not None:
+        if not pieces:
+            yield event("response.output_item.added", output_index=0, item=begun_item)
+        at["content_index"] = 1 if pieces else 0
+        yield event("response.content_part.added", **at, part=RefusalPart(""))
+        yield event("response.refusal.delta", **at, delta=answer.refusal)
+        yield event("response.refusal.done", **at, refusal=answer.refusal)
+        yield event("response.content_part.done", **at, part=RefusalPart(answer.refusal))
+    for item in response.output:
         yield event("response.output_item.done", output_index=0, item=item)
     yield event(f"response.{response.status}", response=response)
 
@@ -312,20 +321,24 @@ def _complete(generation: Generation, finished: Finished) -> Response:
     assert isinstance(answer, Answer)
     cut = finish_reason(answer.stop_reason) == "length"
     status: Literal["incomplete", "completed"] = "incomplete" if cut else "completed"
-    item = OutputMessage(_item_id(generation), status, [OutputTextPart(answer.text)])
+    parts: list[OutputTextPart | RefusalPart] = [OutputTextPart(answer.text)] if answer.text else []
+    if answer.refusal is not None:
+        parts.append(RefusalPart(answer.refusal))
     return msgspec.structs.replace(
         _begun(generation),
         model=answer.model,
         status=status,
         completed_at=None if cut else int(generation.started_at + finished.duration_ms / 1000),
-        output=[item] if answer.text else [],
+        output=[OutputMessage(_item_id(generation), status, parts)] if parts else [],
         incomplete_details=IncompleteDetails() if cut else None,
         usage=ResponseUsage.of(finished.charge.usage),
     )
 
 
 def _failed(generation: Generation, problem: Problem) -> Response:
-    code: Literal["server_error", "rate_limit_exceeded"] = "server_error"
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"] = "invalid_prompt"
+    if problem.sdk_status >= 500:
+        code = "server_error"
     if error_type(problem) in ("rate_limit_error", "insufficient_quota") or problem.code == "provider_rate_limited":
         code = "rate_limit_exceeded"
     shown = ResponseError(code, f"{problem.message} {problem.hint}", problem.code)

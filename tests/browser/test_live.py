@@ -58,7 +58,7 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
     order = page.locator("tbody .key-name").all_inner_texts()
     page.get_by_role("button", name="Stop the request of runs-first").click()
     stopped = first.result(30)
-    assert (stopped.status, stopped.json["code"]) == (502, "cancelled")
+    assert (stopped.status, stopped.json["code"]) == (403, "cancelled")
     expect(row).to_contain_text("ended")
     # It stays in its place for a moment: the button of another must not slip under the pointer.
     assert page.locator("tbody .key-name").all_inner_texts() == order
@@ -66,7 +66,7 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
 
     for name in ("runs-second", "runs-third"):
         page.get_by_role("button", name=f"Stop the request of {name}").click()
-    assert [each.result(30).status for each in (second, third)] == [502, 502]
+    assert [each.result(30).status for each in (second, third)] == [403, 403]
     visit.go(page, "audit")
     expect(page.get_by_role("row").nth(1)).to_contain_text("stopped the request")
     expect(page.get_by_role("row").nth(1)).to_contain_text("dashboard")

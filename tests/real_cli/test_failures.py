@@ -22,10 +22,9 @@ BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
         ("mode=quota", 503, {"cli_unavailable"}),
         ("mode=cut", 0, {"cli_failed", "timeout"}),
         ("mode=cut_early", 502, {"cli_failed"}),
-        ("mode=garbage", 502, {"cli_failed", "cli_bad_output"}),
+        ("mode=garbage", 0, {"cli_failed", "cli_bad_output"}),
         ("mode=stream_error", 0, {"cli_failed", "provider_overloaded"}),
         ("mode=context", 502, {"cli_failed"}),
-        ("mode=empty", 502, {"cli_bad_output"}),
     ],
 )
 def test_an_error_upstream_is_one_clear_error_here(
@@ -49,10 +48,22 @@ def test_529_is_overload(rig: Rig, path: str) -> None:
     assert (answer.status, answer.json["code"]) in ((503, "provider_overloaded"), (502, "cli_failed"))
 
 
-def test_a_refusal_is_reported_as_one(rig: Rig) -> None:
-    answer = rig.ask("/generate", prompt="[[standin mode=refusal]] x")
-    assert (answer.status, answer.json["code"]) == (502, "refused")
+@BOTH
+def test_an_empty_answer_is_an_answer_after_one_call(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="[[standin mode=empty]] x")
+    assert (answer.status, answer.json["stop_reason"], answer.json["content"][0]["text"]) == (200, "end_turn", "")
+    assert answer.json["cost_usd"] > 0
     assert len(rig.standin.generations) == 1
+
+
+@BOTH
+def test_a_refusal_is_an_answer_that_says_so_after_one_call(rig: Rig, path: str) -> None:
+    answer = rig.ask(path, prompt="[[standin mode=refusal]] x")
+    assert len(rig.standin.generations) == 1
+    row = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
+    assert (row["status"], row["code"]) == (200, None)
+    assert (answer.status, answer.json["stop_reason"], row["stopReason"]) == (200, "refusal", "refusal")
+    assert answer.json["content"][0]["text"]
 
 
 @BOTH

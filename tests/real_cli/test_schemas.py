@@ -108,7 +108,7 @@ def test_a_second_miss_is_the_end_with_the_text(rig: Rig, path: str) -> None:
         answer = rig.ask(path, prompt="who?", schema=SCHEMA)
     finally:
         rig.standin.script()
-    assert (answer.status, answer.json["code"]) == (502, "output_mismatch")
+    assert (answer.status, answer.json["code"]) == (422, "output_mismatch")
     assert json.loads(answer.json["text"])["name"] == 7
     assert "$.name" in answer.json["error"]
     assert len(rig.standin.generations) == 2
@@ -120,7 +120,7 @@ def test_a_second_miss_is_the_end_with_the_text(rig: Rig, path: str) -> None:
 @BOTH
 def test_where_the_reservation_has_no_room_there_is_no_second_call(rig: Rig, path: str) -> None:
     answer = rig.ask(path, prompt="[[standin schema_bad=1 input=1500]] who?", schema=SCHEMA, maxOutputTokens=300)
-    assert (answer.status, answer.json["code"]) == (502, "output_mismatch")
+    assert (answer.status, answer.json["code"]) == (422, "output_mismatch")
     assert len(rig.standin.generations) == 1
     assert logged(rig)["repairs"] == 0
 

@@ -63,7 +63,7 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
     tool = "" if prompt.tool_answered else script.tool
     if tool:
         text, stop = "", "tool"
-    elif prompt.schema is not None and not script.schema_never:
+    elif prompt.schema is not None and not script.schema_never and script.mode != "refusal":
         made = violation(prompt.schema) if script.schema_bad else instance(prompt.schema)
         text, structured = json.dumps(made, ensure_ascii=False), True
     elif script.mode == "empty":

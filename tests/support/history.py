@@ -131,7 +131,7 @@ def _line(chance: random.Random, number: int, at: float, person: Person) -> Any:
     elif fate > 0.965:
         fields |= {"status": 429, "code": "cost_per_day", "error": "This key has $0.00 of $5.00 left for today."}
     elif fate > 0.955:
-        fields |= {"status": 502, "code": "cancelled", "error": "The client closed the connection."}
+        fields |= {"status": 403, "code": "cancelled", "error": "The client closed the connection."}
     refused = fields.get("status") == 429
     tokens_in = 0 if refused else int(chance.lognormvariate(8.6, 0.9))
     tokens_out = 0 if refused else int(chance.lognormvariate(7.2, 0.7))

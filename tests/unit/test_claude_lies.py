@@ -148,16 +148,17 @@ def test_only_the_subtype_success_is_a_success(subtype: Any) -> None:
 def test_an_answer_without_a_turn_was_not_the_models(turns: Any) -> None:
     end = end_of(result(num_turns=turns))
     assert isinstance(end, Failed)
-    assert end.problem.code == "cli_bad_output"
+    assert end.problem.code == "cli_failed"
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
-def test_an_empty_answer_is_no_answer_and_is_charged(text: str) -> None:
+def test_an_empty_answer_is_an_answer_and_is_charged(text: str) -> None:
     end = end_of(
         result(), STREAM[0], {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}, STREAM[2]
     )
-    assert isinstance(end, Failed)
-    assert (end.problem.code, end.cost_micro, end.usage) == ("cli_bad_output", 1000, Usage(5, output_tokens=2))
+    assert isinstance(end, Completed)
+    assert (end.answer.text, end.answer.stop_reason) == (text, "end_turn")
+    assert (end.answer.cost_micro, end.answer.usage) == (1000, Usage(5, output_tokens=2))
 
 
 @pytest.mark.parametrize(

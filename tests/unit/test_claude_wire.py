@@ -11,6 +11,7 @@ import pytest
 from bridge.engine.answer import with_output
 from bridge.providers import claude_wire as meaning
 from bridge.types import (
+    DECLINED,
     Activity,
     Completed,
     Event,
@@ -122,14 +123,37 @@ def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:
     assert answer.usage.output_tokens == 20
 
 
-def test_a_refusal_is_reported_as_one_and_costs_what_it_costs() -> None:
-    failure = failure_of("refusal")
-    assert (failure.problem.code, failure.cost_micro) == ("refused", 102)
+def test_a_refusal_is_an_answer_that_says_so_and_costs_what_it_costs() -> None:
+    answer = answer_of("refusal")
+    assert (answer.text, answer.stop_reason, answer.refusal) == ("", "refusal", DECLINED)
+    assert answer.cost_micro == 102
 
 
-@pytest.mark.parametrize("name", ["empty", "tool"])
-def test_an_answer_without_words_is_bad_output_and_costs_what_it_costs(name: str) -> None:
-    failure = failure_of(name)
+def test_a_refusal_has_what_was_written_before_it_and_why_the_provider_stopped() -> None:
+    why = "This request could enable cyber harm."
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "First, "}}
+    written = json.dumps({"type": "stream_event", "event": text}).encode()
+    lines = []
+    for line in recorded("refusal"):
+        message = json.loads(line)
+        if str(message.get("subtype")).startswith("model_refusal"):
+            message["api_refusal_explanation"] = why
+            lines.append(written)
+        lines.append(json.dumps(message).encode())
+    end = play(lines, ask())[-1]
+    assert isinstance(end, Completed)
+    assert (end.answer.text, end.answer.stop_reason, end.answer.refusal) == ("First, ", "refusal", why)
+    with_schema = with_output(end, SCHEMA, lambda schema, output: "it is not valid JSON")
+    assert with_schema == end, "nobody pays for a second try"
+
+
+def test_an_empty_answer_is_an_answer_and_costs_what_it_costs() -> None:
+    answer = answer_of("empty")
+    assert (answer.content, answer.stop_reason, answer.cost_micro) == ((), "end_turn", 90)
+
+
+def test_a_tool_that_the_model_was_not_given_is_bad_output_and_costs_what_it_costs() -> None:
+    failure = failure_of("tool")
     assert (failure.problem.code, failure.cost_micro) == ("cli_bad_output", 90)
 
 

@@ -237,7 +237,8 @@ def test_no_json_at_all_is_more_than_a_refusal(api: str, anything: Any) -> None:
 
 
 def ended(api: str, result: Answer | Problem, **asked: Any) -> Job:
-    request = parse({"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}[api], **asked)
+    bodies = {"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages", "native": "chat"}
+    request = parse(bodies[api], **asked)
     return Job("run_0123", "ada", 1000.5, request, finished=Finished(result, Charge(USAGE, 42), 2500))
 
 
@@ -250,6 +251,10 @@ def events(api: str, generation: Job) -> Iterator[dict[str, Any]]:
         for line in event.decode().splitlines():
             if line.startswith("data: {"):
                 yield json.loads(line[6:])
+
+
+def body_of(api: str, generation: Job) -> dict[str, Any]:
+    return RENDERED[api].answer(generation, generation.finished)
 
 
 DROPIN = ["openai-chat", "openai-responses", "anthropic"]
@@ -300,7 +305,62 @@ def test_the_stop_sequence_that_ended_an_answer_is_named() -> None:
     generation = ended("anthropic", answer(stop_reason="stop_sequence", stop_sequence="END"))
     assert RENDERED["anthropic"].answer(generation, generation.finished)["stop_sequence"] == "END"
     delta = next(event for event in events("anthropic", generation) if event["type"] == "message_delta")
-    assert delta["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert delta["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END", "stop_details": None}
+
+
+def declined(api: str, text: str = "") -> Job:
+    return ended(api, answer(text, "refusal", refusal="I cannot help with that."))
+
+
+def test_a_refusal_is_an_answer_in_the_words_of_each_api() -> None:
+    chat = body_of("openai-chat", declined("openai-chat"))["choices"][0]
+    assert chat["finish_reason"] == "content_filter"
+    assert (chat["message"]["content"], chat["message"]["refusal"]) == (None, "I cannot help with that.")
+    message = body_of("anthropic", declined("anthropic"))
+    assert (message["content"], message["stop_reason"]) == ([], "refusal")
+    assert message["stop_details"]["explanation"] == "I cannot help with that."
+    response = body_of("openai-responses", declined("openai-responses"))
+    assert response["status"] == "completed"
+    assert response["output"][0]["content"] == [{"type": "refusal", "refusal": "I cannot help with that."}]
+    native = body_of("native", declined("native"))
+    assert (native["stop_reason"], native["content"][0]["text"]) == ("refusal", "I cannot help with that.")
+
+
+def test_what_was_written_before_a_refusal_is_not_lost() -> None:
+    message = body_of("openai-chat", declined("openai-chat", "First, "))["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == ("First, ", "I cannot help with that.")
+    assert body_of("anthropic", declined("anthropic", "First, "))["content"][0]["text"] == "First, "
+    kinds = [
+        part["type"]
+        for part in body_of("openai-responses", declined("openai-responses", "First, "))["output"][0]["content"]
+    ]
+    assert kinds == ["output_text", "refusal"]
+    assert body_of("native", declined("native", "First, "))["content"][0]["text"] == "First, "
+
+
+@pytest.mark.parametrize("text", ["", "First, "])
+def test_the_stream_of_a_refusal_tells_it_with_events_of_its_own(text: str) -> None:
+    told = list(events("openai-responses", declined("openai-responses", text)))
+    kinds = [event["type"].removeprefix("response.") for event in told]
+    written = ["content_part.added", "output_text.delta", "output_text.done", "content_part.done"] if text else []
+    refusal = ["content_part.added", "refusal.delta", "refusal.done", "content_part.done"]
+    item = ["output_item.added", *written, *refusal, "output_item.done"]
+    assert kinds == ["created", "in_progress", *item, "completed"]
+    assert {event["content_index"] for event in told if "refusal" in event["type"]} == {1 if text else 0}
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    chunks = [event["choices"][0] for event in events("openai-chat", declined("openai-chat", text))]
+    assert [chunk["delta"].get("refusal") for chunk in chunks[-2:]] == ["I cannot help with that.", None]
+    assert chunks[-1]["finish_reason"] == "content_filter"
+    last = list(events("anthropic", declined("anthropic", text)))[-2]["delta"]
+    assert (last["stop_reason"], last["stop_details"]["explanation"]) == ("refusal", "I cannot help with that.")
+
+
+@pytest.mark.parametrize("code", ["output_mismatch", "cli_bad_output", "cancelled"])
+def test_what_was_paid_has_no_status_that_sdks_repeat(code: str) -> None:
+    problem = Problem(code, "One sentence.")
+    # Beside 408, 409, 425, 429 and 5xx, LangChain.js repeats all that it does not know, such as 422.
+    assert problem.sdk_status in (400, 403)
+    assert not problem.again
 
 
 @pytest.mark.parametrize("api", DROPIN)

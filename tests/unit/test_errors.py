@@ -24,7 +24,6 @@ from bridge.errors import Problem
         ("conflict", None, False),
         ("conflict", 2, True),
         ("output_mismatch", None, False),
-        ("refused", None, False),
         ("cli_failed", None, False),
         ("timeout", None, False),
         ("invalid_request", None, False),

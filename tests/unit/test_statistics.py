@@ -44,6 +44,9 @@ def test_a_line_counts_for_the_hour_in_which_it_began(clock: FrozenClock) -> Non
         (429, "cost_per_day", "refused"),
         (400, "invalid_request", "refused"),
         (502, "cli_failed", "failed"),
+        (400, "output_mismatch", "failed"),
+        (422, "cli_bad_output", "failed"),
+        (403, "model_not_allowed", "refused"),
     ],
 )
 def test_what_became_of_a_request(clock: FrozenClock, status: int, code: str | None, kind: str) -> None:
@@ -55,7 +58,7 @@ def test_what_became_of_a_request(clock: FrozenClock, status: int, code: str | N
 
 
 def test_a_request_that_its_client_left_is_no_failure_of_ours(clock: FrozenClock) -> None:
-    day = observed(clock, line(clock, status=502, code="cancelled"))["lastDay"]
+    day = observed(clock, line(clock, status=403, code="cancelled"))["lastDay"]
     assert (day["stopped"], day["failed"]) == (1, 0)
 
 

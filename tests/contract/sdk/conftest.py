@@ -14,6 +14,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.real_cli.conftest import environment
+from tests.standin import StandIn
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -105,6 +107,27 @@ def clients_with(server: Server) -> Callable[..., Clients]:
 def slow(slow_server: Server) -> Clients:
     """Both SDKs on the slow server."""
     return clients_of(slow_server)
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    """What stands in for the model APIs."""
+    with StandIn() as standin:
+        yield standin
+
+
+@pytest.fixture(scope="module")
+def real_server(standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the real CLIs, and the stand-in behind them."""
+    with servers.running(tmp_path_factory.mktemp("real"), environment(standin)) as running:
+        yield running
+
+
+@pytest.fixture
+def real(real_server: Server, standin: StandIn) -> Clients:
+    """Both SDKs, and nothing recorded yet."""
+    standin.control("DELETE", "/__requests", None)
+    return clients_of(real_server)
 
 
 def eventually(check: Callable[[], bool], within_s: float = 10) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).resolve().parent / "js"
 _FILES = ("package.json", "package-lock.json", ".npmrc")
@@ -28,6 +31,23 @@ def installed() -> Path:
         if not target.is_dir():
             _install(target)
     return target
+
+
+def run_script(name: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """What a script of js/ printed last, as JSON."""
+    done = subprocess.run(
+        ["node", "--input-type=module", "-"],
+        input=(SOURCE / name).read_text(),
+        # Names of packages are looked for from here.
+        cwd=installed(),
+        env={"PATH": os.environ["PATH"], **env},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
 
 
 def _install(target: Path) -> None:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from typing import Any
 
 import pytest
 
 from tests.contract.sdk.conftest import CLAUDE, CODEX, PIXEL, Clients, clients_of, eventually
-from tests.contract.sdk.install import SOURCE, installed
+from tests.contract.sdk.install import run_script
 from tests.support.server import Server
 
 
 def run(script: str, clients: Clients, slow: Clients) -> dict[str, Any]:
     """What a script of js/ printed."""
     env = {
-        "PATH": os.environ["PATH"],
         "BASE": f"http://127.0.0.1:{clients.server.port}",
         "KEY": clients.key,
         "SLOW": f"http://127.0.0.1:{slow.server.port}",
         "SLOW_KEY": slow.key,
         "PIXEL": PIXEL,
     }
-    done = subprocess.run(
-        ["node", "--input-type=module", "-"],
-        input=(SOURCE / script).read_text(),
-        # Names of packages are looked for from here.
-        cwd=installed(),
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return seen
+    return run_script(script, env)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +65,7 @@ def test_openai_raises_its_own_errors_and_pays_once(openai_seen: Seen) -> None:
         "authentication": ("AuthenticationError", 401),
         "badRequest": ("BadRequestError", 400),
         "notFound": ("NotFoundError", 404),
-        "server": ("InternalServerError", 502),
+        "server": ("BadRequestError", 400),
     }
     assert errors["server"]["code"] == "output_mismatch"
     assert "temperature" in errors["badRequest"]["message"]
@@ -120,7 +104,7 @@ def test_anthropic_raises_its_own_errors_and_pays_once(anthropic_seen: Seen) -> 
         "authentication": ("AuthenticationError", 401),
         "badRequest": ("BadRequestError", 400),
         "notFound": ("NotFoundError", 404),
-        "server": ("InternalServerError", 502),
+        "server": ("BadRequestError", 400),
     }
     assert "output_mismatch" in errors["server"]["message"]
     assert [row["code"] for row in clients.log()].count("output_mismatch") == 1

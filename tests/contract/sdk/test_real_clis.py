@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, clients_of, eventually
-from tests.real_cli.conftest import environment, everything, system_texts, texts
+from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, eventually
+from tests.real_cli.conftest import everything, system_texts, texts
 from tests.standin import StandIn
-from tests.support import server as servers
 
 IMAGE = f"data:image/png;base64,{PIXEL}"
-
-
-@pytest.fixture(scope="module")
-def standin() -> Iterator[StandIn]:
-    with StandIn() as standin:
-        yield standin
-
-
-@pytest.fixture(scope="module")
-def real_server(standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    with servers.running(tmp_path_factory.mktemp("real"), environment(standin)) as running:
-        yield running
-
-
-@pytest.fixture
-def real(real_server: servers.Server, standin: StandIn) -> Clients:
-    """Both SDKs, and nothing recorded yet."""
-    standin.control("DELETE", "/__requests", None)
-    return clients_of(real_server)
 
 
 @BOTH_CLIS

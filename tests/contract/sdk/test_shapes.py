@@ -121,7 +121,7 @@ def test_the_events_of_a_failure_are_what_the_sdk_knows(clients: Clients, path: 
         error = json.loads(data)
         assert name == error["type"] == "error"
         assert set(error) == {"type", "error", "request_id"}
-        assert (error["error"]["type"], error["error"]["code"]) == ("api_error", "output_mismatch")
+        assert (error["error"]["type"], error["error"]["code"]) == ("invalid_request_error", "output_mismatch")
         for _, data in events[:-1]:
             check(anthropic.types.RawMessageStreamEvent, data)
 

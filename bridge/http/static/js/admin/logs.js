@@ -16,7 +16,7 @@ const STATUSES = [
 /** Where the codes of errors stand in the list, which has them by the names that the table shows. */
 const GROUPS = [
   ["Caps and pace (429)", (status) => status === 429],
-  ["The request or the key (4xx)", (status) => status < 500 && status !== 429],
+  ["The request, the key or the answer (4xx)", (status) => status < 500 && status !== 429],
   ["The CLI or the bridge (5xx)", (status) => status >= 500],
 ];
 

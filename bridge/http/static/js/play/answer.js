@@ -5,6 +5,9 @@ import { cost, count, duration, when } from "../lib/format.js";
 import { longText, longTextIn } from "../lib/longtext.js";
 import { card, copyButton, errorBox } from "../lib/ui.js";
 
+/** What an answer says that did not simply come to its end. */
+const ENDS = { max_tokens: "Cut at the longest allowed", refusal: "Declined by the model" };
+
 /** {element, begin(), event(name, data), fail(error), stopped()}. */
 export function answerBox(zone) {
   const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
@@ -81,7 +84,7 @@ export function answerBox(zone) {
       say(state, doing);
       return;
     }
-    end(data.stop_reason === "max_tokens" ? "Cut at the longest allowed" : "Done");
+    end(ENDS[data.stop_reason] || "Done");
     const whole = data.content.map((part) => part.text).join("");
     if (whole !== words) {
       words = whole;
