@@ -95,6 +95,8 @@ class Service:
         self.closers: list[Callable[[], None]] = []
         #: the latest alerts, newest first (kind, subject, message, at); of the server, which watches
         self.recent_alerts: Callable[[], list[dict[str, Any]]] = list
+        #: why the server's last reload changed nothing, as sentences; of the server
+        self.why_not_reread: Callable[[], list[str]] = list
         # Imported here: its TLS must not be loaded before the server has made the process a gevent one.
         from bridge.gate.server import Gate
 

@@ -22,8 +22,8 @@ FAILED, WRONG_USE = 1, 2
 
 
 def environment() -> dict[str, str]:
-    """The environment with the settings file below it: what is really set wins. Ends with status 2 where a file
-    was named and cannot be read."""
+    """The environment with the settings file below it: what is really set wins. Raises SettingsError where a file
+    was named and cannot be read, or is no text in UTF-8."""
     named = os.environ.get(ENV_FILE)
     path = Path(named or ".env")
     try:
@@ -31,8 +31,11 @@ def environment() -> dict[str, str]:
             path.open("rb").close()
         file = {name: value for name, value in dotenv_values(path).items() if value is not None}
     except OSError as error:
-        click.echo(f"cli-bridge: the settings file {path} cannot be read ({error.strerror})", err=True)
-        raise SystemExit(WRONG_USE) from None
+        raise SettingsError([f"the settings file {path} cannot be read ({error.strerror})"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        problem = f"the settings file {path} is not in UTF-8 (see its line {line}): save it with that encoding"
+        raise SettingsError([problem]) from None
     return {**file, **os.environ}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, show_json
+from bridge.errors import SettingsError
 from bridge.limits import LIMITS, WINDOWS, money
 from bridge.registry import PROVIDERS
 
@@ -34,7 +35,7 @@ def _complete(context: click.Context, parameter: click.Parameter, begun: str) ->
         folder = Path(environment().get("BRIDGE_DATA_DIR") or "data")
         rows = json.loads((folder / "keys.json").read_bytes())["keys"]
         return [row["name"] for row in rows if row["name"].startswith(begun)]
-    except (OSError, ValueError, KeyError, TypeError, SystemExit):
+    except (OSError, ValueError, KeyError, TypeError, SettingsError):
         return []
 
 

@@ -108,7 +108,7 @@ def overview() -> Overview:
         resets_at=Resets(**service.ledger.resets_at()),
         alerts=msgspec.convert(service.recent_alerts(), list[AlertView]),
         backup=service.backups.notes(),
-        problems=[p for p in (service.prices.problem, service.models.problem) if p],
+        problems=[p for p in (service.prices.problem, service.models.problem, *service.why_not_reread()) if p],
     )
 
 

@@ -6,13 +6,16 @@ in memory. The worker takes the folder's lock; the arbiter above it only watches
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,14 @@ from gevent.event import Event
 from gevent.lock import RLock
 from gevent.server import StreamServer
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+from gunicorn.errors import HaltServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from bridge.clock import Clock
 from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
-from bridge.ops import connections
+from bridge.ops import connections, rehearsal
 from bridge.ops.alerts import Alerts
 from bridge.sandbox import host
 from bridge.service import MakeProviders, Service, announcement
@@ -46,8 +52,49 @@ FLUSH_S = 1.0
 GRACEFUL_TIMEOUT_S = 40
 #: How long a worker waits for the data folder while its predecessor still drains, in seconds.
 TAKE_OVER_S = GRACEFUL_TIMEOUT_S + 5.0
+#: Pause before a worker is started again in the place of one that could not start, in seconds.
+START_AGAIN_S = 5.0
 
 Ready = Callable[[Service, str], None]
+
+
+class Board:
+    """What the arbiter and its workers tell each other, in memory that they share."""
+
+    _FIELDS = struct.Struct("=?QI")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 2**16)
+        self.write(served=False, leaving=0, problems=())
+
+    def write(
+        self, *, served: bool | None = None, leaving: int | None = None, problems: Sequence[str] | None = None
+    ) -> None:
+        """Change what is given."""
+        served = self.served if served is None else served
+        leaving = self.leaving if leaving is None else leaving
+        problems = self.problems if problems is None else problems
+        text = "\n".join(problems).encode("utf-8", "replace")[: len(self._memory) - self._FIELDS.size]
+        self._memory[: self._FIELDS.size + len(text)] = self._FIELDS.pack(served, leaving, len(text)) + text
+
+    @property
+    def served(self) -> bool:
+        """Whether a worker has served with the settings that hold."""
+        return bool(self._read()[0])
+
+    @property
+    def leaving(self) -> int:
+        """The age up to which workers hand over."""
+        return int(self._read()[1])
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the last SIGHUP changed nothing; empty where it did."""
+        start, length = self._FIELDS.size, int(self._read()[2])
+        return self._memory[start : start + length].decode("utf-8", "ignore").splitlines()
+
+    def _read(self) -> tuple[Any, ...]:
+        return self._FIELDS.unpack_from(self._memory)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -74,11 +121,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return server
 
     def init_signals(self) -> None:
-        """As gunicorn's, and SIGUSR2."""
+        """As gunicorn's, and SIGUSR2. SIGHUP is the arbiter's, also where a terminal or systemd tells everybody."""
         super().init_signals()
         self.quiet = Event()
         self.quiet.set()
         signal.signal(signal.SIGUSR2, self.handle_hand_over)
+        # A function, since CLIs would inherit that a signal is ignored.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: end, once what runs has ended."""
@@ -86,7 +135,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gevent.spawn(self.finish)
 
     def handle_hand_over(self, sig: int, frame: Any) -> None:
-        """SIGUSR2: another worker is about to take over."""
+        """SIGUSR2: another worker is about to take over. From anybody but the arbiter it means nothing."""
+        if self.age > self.app.board.leaving:
+            return
         for server in self.__dict__.get("listeners", ()):
             server.stop_accepting()
         self.handle_exit(sig, frame)
@@ -133,8 +184,46 @@ def _end_on_signal(arbiter: Any, worker: Any) -> None:
 
 
 def _hand_over(arbiter: Any) -> None:
+    arbiter.app.board.write(served=False, leaving=arbiter.worker_age)
     for pid in list(arbiter.WORKERS):
         os.kill(pid, signal.SIGUSR2)
+
+
+class Arbiter(GunicornArbiter):  # type: ignore[misc]
+    """gunicorn's arbiter, which no signal but those to end makes end, and no mistake that comes after the start."""
+
+    #: until when (monotonic) no worker is started
+    pause_until = 0.0
+
+    def handle_hup(self) -> None:
+        """SIGHUP: hand over to a worker that reads everything again, but only where it will be able to."""
+        if self.app.read_again():
+            super().handle_hup()
+
+    def handle_ttin(self) -> None:
+        """SIGTTIN would be another worker, which waits in vain for the data folder."""
+
+    def handle_ttou(self) -> None:
+        """SIGTTOU would be a worker less."""
+
+    def handle_usr2(self) -> None:
+        """SIGUSR2 would be another arbiter."""
+
+    def reap_workers(self) -> None:
+        """As gunicorn does; but where there was a service, a worker that cannot start is followed by another."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self.app.serves:
+                raise
+            say(f"The new worker could not start. Another one is started in {START_AGAIN_S:g} seconds.")
+            self.app.go_back()
+            self.pause_until = Clock().monotonic() + START_AGAIN_S
+
+    def manage_workers(self) -> None:
+        """As gunicorn does, after the pause."""
+        if Clock().monotonic() >= self.pause_until:
+            super().manage_workers()
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -149,8 +238,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         reread: Callable[[], Settings] | None = None,
     ) -> None:
         """`ready(service, address)` is called in the worker once it serves, `reread()` on SIGHUP."""
-        self._settings = settings
+        self._settings = self._settings_before = settings
         self._reread = reread
+        self.board = Board()
+        #: whether there was a service once
+        self.serves = False
         self._make_providers = make_providers
         self._ready = ready
         self._service: Service | None = None
@@ -158,17 +250,41 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._systemd = _take_notify_socket()
         super().__init__()
 
-    def reload(self) -> None:
-        """SIGHUP: read the settings again. Where they have mistakes, print those and go on with the old ones."""
+    def run(self) -> None:
+        """Serve until a signal."""
+        try:
+            Arbiter(self).run()
+        except RuntimeError as error:
+            say(f"Error: {error}")
+            raise SystemExit(1) from None
+
+    def read_again(self) -> bool:
+        """Before a new worker: read the settings again, and try all that it will read. Where there are mistakes, say
+        so, and let everything stay as it is."""
+        settings, problems = self._settings, list[str]()
         if self._reread is not None:
             try:
-                self._settings = self._reread()
+                settings = self._reread()
             except SettingsError as error:
-                say("The settings were not read again:\n  " + "\n  ".join(error.problems))
-            except SystemExit:
-                # The reason is printed already; a reload must not end the service.
-                say("The settings were not read again.")
-        super().reload()
+                problems = error.problems
+        held = {name: getattr(self._settings, name) for name in _HELD}
+        if any(getattr(settings, name) != value for name, value in held.items()):
+            say("A change of the address, the port, the socket or the data folder holds from the next start on.")
+        settings = dataclasses.replace(settings, **held)
+        problems = problems or rehearsal.problems(settings)
+        self.board.write(problems=[f"SIGHUP changed nothing: {problem}" for problem in problems])
+        if problems:
+            say("SIGHUP changed nothing, and the service goes on as before:\n  " + "\n  ".join(problems))
+            return False
+        if self.board.served:
+            self.serves, self._settings_before = True, self._settings
+        self._settings = settings
+        return True
+
+    def go_back(self) -> None:
+        """Take the settings with which a worker has served."""
+        self._settings = self._settings_before
+        self.do_load_config()
 
     def load_config(self) -> None:
         settings = self._settings
@@ -230,7 +346,9 @@ class Server(BaseApplication):  # type: ignore[misc]
                 "\nAn admin key was made. It is shown only this once and kept as a hash:\n"
                 f"\n    {made}\n\nPut it into BRIDGE_ADMIN_KEY or a password manager.\n"
             )
+        service.why_not_reread = lambda: self.board.problems
         service.open()
+        self.board.write(served=True)
         Alerts(service)
         worker.finish = partial(self._finish, worker)
         if self._ready is not None:
@@ -251,6 +369,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             if service is not None:
                 service.close(drain_s)
 
+
+#: What a reload does not change: the arbiter's listener, and the folder whose lock tells who serves.
+_HELD = ("host", "port", "socket", "data_dir")
 
 #: gunicorn's exit status for "do not start this worker again".
 _BOOT_ERROR = 3

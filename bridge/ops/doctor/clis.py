@@ -88,11 +88,13 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
         if Store.holder(settings.data_dir) is None:
             return
         with admin_client(settings) as client:
-            providers = client.call("GET", "/admin/overview")["providers"]
+            overview = client.call("GET", "/admin/overview")
     except (BridgeError, StoreError, OSError):
         yield warn("server", "it does not answer", "Look at its own output: journalctl -u cli-bridge")
         return
-    for each in providers:
+    for problem in overview["problems"]:
+        yield warn("server", problem, "Correct it, then: systemctl reload cli-bridge")
+    for each in overview["providers"]:
         what = f"{each['name']} in the server"
         if each["name"] in usable and not each["available"]:
             todo = "It works for this command, so restart the server; if that is no help, report it."

@@ -12,6 +12,7 @@ from bridge.clock import Clock, parse_iso
 from bridge.errors import StoreError
 from bridge.keys.keys import from_disk
 from bridge.limits import effective, summed
+from bridge.ops import rehearsal
 from bridge.ops import repair as repairs
 from bridge.ops.alerts import BACKUP_OVERDUE_S, LOW_DISK_BYTES
 from bridge.ops.doctor import Finding, fail, ok, warn
@@ -39,6 +40,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield ok("data folder", f"{folder.resolve()}{used_by}")
     yield from _rights(folder)
     yield from _files(folder)
+    for problem in rehearsal.operator_files(settings):
+        yield fail("files", problem.message, problem.hint)
     yield from _space(folder)
     yield from _keys(settings)
     yield from _backups(folder)
