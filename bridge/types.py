@@ -30,10 +30,11 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
-    """An image: `data` is base64, `media_type` one of png, jpeg, gif, webp."""
+    """An image: `data` is base64, `media_type` one of png, jpeg, gif, webp; `pixels` by its header."""
 
     media_type: str
     data: str
+    pixels: int = 0
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
@@ -144,6 +145,18 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     #: X-Request-Id of the HTTP answer, by which the admin finds it
     request_id: str | None = None
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of all its images."""
+        return sum(image.pixels for message in self.messages for image in message.images)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes its prompts take. A picture is more than its file once it is decoded: a quarter of a
+        byte for each pixel counts at least."""
+        images = sum(max(len(image.data), image.pixels // 4) for each in self.messages for image in each.images)
+        return len(self.system) + images + sum(len(each.text) for each in self.messages)
 
 
 def without_prompts(request: GenerationRequest) -> GenerationRequest:

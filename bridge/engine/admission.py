@@ -12,7 +12,8 @@ from bridge.types import GenerationRequest
 FIRST_GUESS_S = 10.0
 #: A request up to this size, in bytes, is not counted: texts are no danger.
 SMALL_BYTES = 256 * 1024
-#: Requests of the largest size that wait or run at the same time: of one key, and of all.
+#: Requests of the largest size that wait or run at the same time: of one key, and of all. One with as many pixels as
+#: a request may have is nearly as large as two.
 LARGEST_OF_KEY, LARGEST_OF_ALL = 2, 4
 #: Retry-After where too many large requests run, in seconds.
 COME_AGAIN_S = 10.0
@@ -118,12 +119,6 @@ class Admission:
         return next((name for name in self._queues if self._held[name] < most), None)
 
 
-def size_of(request: GenerationRequest) -> int:
-    """About how many bytes the messages of a request take."""
-    images = sum(len(image.data) for message in request.messages for image in message.images)
-    return len(request.system) + images + sum(len(message.text) for message in request.messages)
-
-
 def check_load(
     live: Iterable[tuple[str, GenerationRequest]], key_name: str, request: GenerationRequest, largest: int
 ) -> None:
@@ -131,10 +126,10 @@ def check_load(
 
     `live`: key name and request of each run. `largest`: the most that a body may have, in bytes.
     """
-    size = size_of(request)
+    size = request.size
     if size <= SMALL_BYTES:
         return
-    large = [(name, held) for name, each in live if (held := size_of(each)) > SMALL_BYTES]
+    large = [(name, held) for name, each in live if (held := each.size) > SMALL_BYTES]
     own = sum(held for name, held in large if name == key_name)
     if own + size > LARGEST_OF_KEY * largest or sum(held for _, held in large) + size > LARGEST_OF_ALL * largest:
         raise BridgeError("overloaded", "Too many large requests are running already.", retry_after=COME_AGAIN_S)

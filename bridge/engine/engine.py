@@ -162,7 +162,7 @@ class Engine:
         key = self._keys.current(key)
         provider = self._check(key, request)
         live = ((run.key.name, run.request) for run in self.runs.values())
-        check_load(live, key.name, request, self._settings.max_body_bytes)
+        check_load(live, key.name, request, max(self._settings.max_body_bytes, request.size))
         self.admission.check_room()
         return provider, key
 

@@ -71,7 +71,7 @@ class Reader:
                 return
         if self._stream:
             self._lines(data)
-        elif len(self._buffer) < MOST_ERROR_BYTES or self._call.status == 200:
+        elif len(self._buffer) < (MOST_LINE_BYTES if self._call.status == 200 else MOST_ERROR_BYTES):
             self._buffer += data
 
     def end(self) -> None:
@@ -84,10 +84,12 @@ class Reader:
                 self._whole(message)
 
     def _lines(self, data: bytes) -> None:
+        searched = len(self._buffer)
         self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
+        while (end := self._buffer.find(b"\n", searched)) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
+            searched = 0
             if self._skipping:
                 self._skipping = False
             elif line.startswith(b"data:") and any(mark in line for mark in _MARKS[self._wire]):

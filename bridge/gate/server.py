@@ -25,6 +25,8 @@ from bridge.gate.upstream import Connections, Reply, UpstreamError
 
 #: The largest body of a call, in bytes: more than any request may have, and what a CLI makes of it.
 MOST_BODY_BYTES = 96 * 2**20
+#: The most of an answer that is passed on, in bytes: far more than a model can say.
+MOST_ANSWER_BYTES = 48 * 2**20
 #: Longest time for a CLI to send its body, in seconds.
 BODY_S = 30.0
 #: Connections at once; the CLIs of one server need far fewer.
@@ -167,8 +169,12 @@ class Gate:
         return self._bytes(ticket, answer, Reader(call, wire, answer.headers))
 
     def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
+        left = MOST_ANSWER_BYTES
         try:
             for chunk in answer.chunks():
+                left -= len(chunk)
+                if left < 0:
+                    raise UpstreamError("the answer does not end")
                 reader.feed(chunk)
                 ticket.on_bytes()
                 yield chunk

@@ -1,5 +1,8 @@
 """The codex provider: one long-lived `codex app-server`, one throw-away thread per run.
 
+The CLI decodes the pictures that it is given, and repeats what it is told in one line; so a run with much of either
+gets a process of its own, which can take nobody else with it.
+
 With API keys every call goes through the gate, which knows the run by its thread, and puts in what the CLI cannot
 carry: the output limit, and a key of the provider's cache that stays the same for an owner and its system prompt.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +25,12 @@ from bridge.errors import BridgeError
 from bridge.gate.ticket import Upstream
 from bridge.providers import codex_wire as protocol
 from bridge.providers.cli import CliProvider, Unfit
-from bridge.providers.codex_turn import AppServer, CodexTurn, RpcError
+from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit
 from bridge.providers.tokens import text_ceiling
 from bridge.registry import ProviderRow
+from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
@@ -38,8 +43,18 @@ if TYPE_CHECKING:
 OVERHEAD_TOKENS = 1200
 #: The most that one image counts, in tokens: the largest budget of patches that a model takes.
 IMAGE_TOKENS = 12000
-#: Runs after which a process is replaced, because it keeps a log that grows.
-RUNS_PER_PROCESS = 1000
+#: A process is replaced after so many runs, because it keeps a log that grows; or when it has grown to so many bytes.
+RUNS_PER_PROCESS, MOST_SHARED_BYTES = 200, 700 * 2**20
+#: A process that has had runs, and has had none for so long, is replaced, too, in seconds: what is left of them in its
+#: memory goes. How often is looked.
+IDLE_S, LOOK_S = 60.0, 5.0
+#: A run with more than this, in pixels of its images together or in bytes, gets a process of its own.
+LARGE_PIXELS, LARGE_BYTES = 4_000_000, 2**20
+#: What such a process takes at most, in bytes: by itself, for each pixel of its largest image (16 bits a channel,
+#: measured), and for each byte of its request.
+OWN_BYTES, BYTES_PER_PIXEL, BYTES_PER_BYTE = 100 * 2**20, 18, 6
+#: How long a run waits for memory for its own process, and how often it looks, in seconds.
+ROOM_WAIT_S, ROOM_LOOK_S = 20.0, 0.2
 #: The API takes no smaller max_output_tokens.
 LEAST_OUTPUT_TOKENS = 16
 
@@ -61,6 +76,14 @@ class CodexProvider(CliProvider):
         #: what each process shows to the gate
         self._tokens: dict[Child, str] = {}
         self._starting = gevent.lock.RLock()
+        #: processes of one run each, and the bytes that each was promised
+        self._own_servers: dict[AppServer, int] = {}
+        self._fresh: gevent.Greenlet[[], None] | None = None
+
+    def close(self) -> None:
+        if self._fresh is not None:
+            self._fresh.kill()
+        super().close()
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
@@ -68,7 +91,9 @@ class CodexProvider(CliProvider):
     def start(self, request: GenerationRequest, emit: Emit, owner: str) -> CodexTurn:
         self._refuse_if_unavailable()
         make = None if self._login else lambda told, alive: self._passage(told, alive, owner)
-        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, make)
+        large = request.pixels > LARGE_PIXELS or request.size > LARGE_BYTES
+        connect = partial(self._connect_alone, request) if large else self._connect
+        return CodexTurn(connect, str(self._scratch.empty), request, emit, make)
 
     def _passage(self, request: GenerationRequest, alive: Callable[[], None], owner: str) -> Passage:
         """The way of a run through the gate; `request` is as the CLI is told it."""
@@ -96,6 +121,8 @@ class CodexProvider(CliProvider):
             self._connect()
         except (ChildError, RpcError, BridgeError):
             raise Unfit("The codex CLI does not start.", "Install the tested version from deploy/clis.") from None
+        if self._fresh is None:
+            self._fresh = gevent.spawn(self._keep_fresh)
 
     def _ready(self) -> int:
         return int(self._server is not None and self._server.alive)
@@ -103,19 +130,70 @@ class CodexProvider(CliProvider):
     def _connect(self) -> AppServer:
         """The running server; a new one where there is none, or where it has done its share.
 
-        A server that is replaced finishes the runs that it has. Raises ChildError, RpcError, and BridgeError
-        cli_unavailable where the CLI does not start.
+        Raises ChildError, RpcError, and BridgeError cli_unavailable where the CLI does not start.
         """
         with self._starting:
-            old = self._server
-            if old is None or not old.alive or old.runs >= RUNS_PER_PROCESS:
-                self._server = self._start_server()
-                self._breaker.succeeded()
-                if old is not None:
-                    gevent.spawn(_retire, old)
-            assert self._server is not None
-            self._server.runs += 1
+            server = self._server
+            if server is None or not server.alive or _is_worn(server):
+                server = self._replace()
+            server.runs += 1
+            return server
+
+    def _replace(self) -> AppServer:
+        """Start another server; the one before it finishes the runs that it has. Raises like `_connect`."""
+        with self._starting:
+            old, self._server = self._server, self._start_server()
+            self._breaker.succeeded()
+            if old is not None:
+                gevent.spawn(_retire, old)
             return self._server
+
+    def _keep_fresh(self) -> None:
+        """Replace the server when nobody uses it, so that what it remembers of one person's runs is gone before the
+        next comes, or soon."""
+        quiet_since = self._clock.monotonic()
+        while True:
+            gevent.sleep(LOOK_S)
+            server, now = self._server, self._clock.monotonic()
+            if server is None or not server.alive or server.busy or not server.ended:
+                quiet_since = now
+            elif server.worn or now - quiet_since >= IDLE_S:
+                try:
+                    self._replace()
+                except (ChildError, RpcError, BridgeError):
+                    quiet_since = now
+
+    def _connect_alone(self, request: GenerationRequest) -> AppServer:
+        """A server for this run alone, with its pictures or texts: it ends with it. Raises like `_connect`, and
+        BridgeError overloaded where there is no memory for it."""
+        largest = max((image.pixels for message in request.messages for image in message.images), default=0)
+        needed = OWN_BYTES + BYTES_PER_PIXEL * largest + BYTES_PER_BYTE * request.size
+        for _ in range(round(ROOM_WAIT_S / ROOM_LOOK_S)):
+            if self._has_room(needed):
+                break
+            gevent.sleep(ROOM_LOOK_S)
+        else:
+            message = "The bridge's host is short of memory for images of this size."
+            raise BridgeError("overloaded", message, "Send it again later, or with smaller images.", retry_after=20)
+        server = self._start_server()
+        server.child.step_back(for_good=True)
+        self._own_servers[server] = needed
+        gevent.spawn(self._end_with_its_run, server)
+        return server
+
+    def _has_room(self, needed: int) -> bool:
+        """Whether there is memory for one more, when all that run take what they may."""
+        to_come = sum(
+            max(0, promised - host.resident_bytes(server.child.pid)) for server, promised in self._own_servers.items()
+        )
+        return host.available_bytes() >= to_come + needed + host.MARGIN_BYTES
+
+    def _end_with_its_run(self, server: AppServer) -> None:
+        until = self._clock.monotonic() + 2 * RPC_TIMEOUT_S
+        while server.alive and not server.ended and (server.busy or self._clock.monotonic() < until):
+            gevent.sleep(0.1)
+        server.child.stop(self.grace_s)
+        del self._own_servers[server]
 
     def _start_server(self) -> AppServer:
         token = self._gate.tickets.admit_process()
@@ -176,6 +254,11 @@ class CodexProvider(CliProvider):
         catalog = json.dumps(protocol.catalog_without_tools(json.loads(done.output))).encode()
         self._catalog = str(self._scratch.shared_file("codex-models.json", catalog))
         self._certificate = str(self._scratch.shared_file("codex-certificate.pem", protocol.ONE_CERTIFICATE))
+
+
+def _is_worn(server: AppServer) -> bool:
+    used_up = server.worn or server.runs >= RUNS_PER_PROCESS
+    return used_up or host.resident_bytes(server.child.pid) > MOST_SHARED_BYTES
 
 
 def _retire(server: AppServer) -> None:

@@ -35,6 +35,8 @@ from bridge.types import (
 
 #: How long a request of the protocol itself may take, in seconds; model time is not in it.
 RPC_TIMEOUT_S = 20.0
+#: Pixels that a CLI decodes in a second at the least, on a busy host: before it has, it answers nothing.
+PIXELS_PER_SECOND = 2_000_000
 #: Time for an interrupted turn to end before the whole process is thought to hang, in seconds.
 INTERRUPT_TIMEOUT_S = 5.0
 
@@ -52,8 +54,12 @@ class AppServer:
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.runs = 0
-        """Runs begun on this process."""
+        # A long line is about one of its threads: the end of that one is heard of all the same.
+        child.skips_long_lines = True
+        #: runs begun on this process, and runs that have ended
+        self.runs = self.ended = 0
+        #: whether no more should begin on it
+        self.worn = False
         self._listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
         self._answers: dict[int, gevent.event.AsyncResult[Any]] = {}
         self._numbers = itertools.count(1)
@@ -97,8 +103,9 @@ class AppServer:
         self._listeners[thread_id] = listener
 
     def forget(self, thread_id: str) -> None:
-        """No more messages about the thread."""
-        self._listeners.pop(thread_id, None)
+        """No more messages about the thread: its run has ended."""
+        if self._listeners.pop(thread_id, None) is not None:
+            self.ended += 1
 
     def _read(self) -> None:
         try:
@@ -206,23 +213,24 @@ class CodexTurn:
                     pass
 
     def _take_turn(self, server: AppServer, thread: str) -> None:
+        timeout_s = RPC_TIMEOUT_S + self._request.pixels / PIXELS_PER_SECOND
         items = protocol.history(self._told, thread)
         if items is not None:
-            server.call("thread/inject_items", items)
+            server.call("thread/inject_items", items, timeout_s)
         if self._cancelled:
             return
         if self._passage is not None:
             self._passage.open(thread)
         self._emit(Submitted())
-        turn = server.call("turn/start", protocol.turn_start(self._told, thread))["turn"]["id"]
+        turn = server.call("turn/start", protocol.turn_start(self._told, thread), timeout_s)["turn"]["id"]
         while True:
             method, params = self._inbox.get()
             if method == "cancel":
                 self._interrupt(server, thread, turn)
                 return
             if method == "gone":
-                problem = Problem("cli_failed", "The codex process ended in the middle of the answer.")
-                self._emit(Failed(problem))
+                why = f": {server.child.trouble}" if server.child.trouble else ""
+                self._emit(Failed(Problem("cli_failed", f"The codex process ended in the middle of the answer{why}.")))
                 return
             if method == "turn/completed":
                 self._emit(self._end(_mapping(params.get("turn"))))
@@ -255,14 +263,17 @@ class CodexTurn:
         self._emit(event)
 
     def _interrupt(self, server: AppServer, thread: str, turn: str) -> None:
-        """Stop the turn upstream; a server that does not obey is ended, with all that runs on it."""
+        """Stop the turn upstream. A server that does not obey gets no more runs, and those of others end as they may:
+        this one's call has been ended by the gate. Without a gate only its own end stops it."""
         try:
             server.post("turn/interrupt", {"threadId": thread, "turnId": turn})
             with gevent.Timeout(INTERRUPT_TIMEOUT_S):
                 while self._inbox.get()[0] not in ("turn/completed", "gone"):
                     pass
         except (ChildError, gevent.Timeout):
-            server.child.stop()
+            server.worn = True
+            if self._passage is None:
+                server.child.stop()
 
     def _end(self, turn: dict[str, Any]) -> Completed | Failed:
         if self._passage is None:

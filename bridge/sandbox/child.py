@@ -12,6 +12,7 @@ every request stands still (5 to 14 ms measured, against less than 1 ms).
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import resource
 import shutil
@@ -60,6 +61,9 @@ _started: dict[int, Child] = {}
 def _may_raise_priority() -> bool:
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
     return soft >= 20 or bool(host.capabilities() & _CAP_SYS_NICE)
+
+
+log = logging.getLogger("bridge")
 
 
 class ChildError(Exception):
@@ -114,8 +118,12 @@ class Child:
         # the close would wake when the number is another process's stdin, and write there.
         self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
         _started[self.pid] = self
+        self.program = os.path.basename(argv[0])
         #: why the watch has ended it
         self.trouble: str | None = None
+        #: whether a line above MAX_LINE_BYTES is passed over, and is no error: of one that serves many, it may be
+        #: about one of them
+        self.skips_long_lines = False
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
@@ -170,7 +178,7 @@ class Child:
         """Each line of stdout without its newline, until the end of file. The same iterator at each call: a reader
         goes on where the one before it has stopped.
 
-        An unfinished last line is not a line. Raises ChildError for one above MAX_LINE_BYTES.
+        An unfinished last line is not a line. Raises ChildError for one above MAX_LINE_BYTES, or passes it over.
         Yields to other greenlets now and then, so that a flood cannot hold the loop.
         """
         return self._lines
@@ -178,6 +186,7 @@ class Child:
     def _split_lines(self) -> Iterator[bytes]:
         buffer = bytearray()
         searched = since_yield = 0
+        skipping = False
         while True:
             chunk = self._chunks.get()
             if not chunk:
@@ -185,12 +194,18 @@ class Child:
             buffer += chunk
             start = 0
             while (end := buffer.find(b"\n", max(start, searched))) >= 0:
-                yield bytes(buffer[start:end])
+                if not skipping:
+                    yield bytes(buffer[start:end])
+                skipping = False
                 start = end + 1
             del buffer[:start]
             searched = len(buffer)
-            if searched > MAX_LINE_BYTES:
+            if searched > MAX_LINE_BYTES and not self.skips_long_lines:
                 raise ChildError("the process printed a line without end")
+            if skipping or searched > MAX_LINE_BYTES:
+                skipping = True
+                buffer.clear()
+                searched = 0
             # Small pieces come one by one, with everybody's turn between them; a flood has to be told.
             since_yield += len(chunk)
             if since_yield > _YIELD_BYTES:
@@ -209,12 +224,12 @@ class Child:
                 self._signal(signal.SIGKILL)
             gevent.spawn(self._finish, grace_s)
 
-    def step_back(self) -> None:
-        """Let everything else on the host go first, while it boots ahead of need.
+    def step_back(self, *, for_good: bool = False) -> None:
+        """Let everything else on the host go first: while it boots ahead of need, or for good.
 
         Only where it can be taken back: a process may always be slowed, but not always sped up again.
         """
-        if _may_raise_priority():
+        if for_good or _may_raise_priority():
             self._set_nice(_LOWEST)
 
     def step_forward(self) -> None:
@@ -353,6 +368,7 @@ def _keep_watch() -> None:
 def _end_for(pid: int, why: str) -> None:
     child = _started.get(pid)
     if child is not None:
+        log.warning("%s (process %d) was ended: %s", child.program, pid, why)
         child.trouble = why
         child.stop()
 

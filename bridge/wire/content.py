@@ -16,11 +16,14 @@ from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.types import MODEL_PATTERN, Image
+from bridge.wire import pixels
 
 T = TypeVar("T")
 
 #: Longest prompt, in characters.
 MAX_PROMPT_CHARACTERS = 500_000
+#: Most pixels of one image, and of all images of a request together: what a CLI decodes lies in memory.
+MAX_PIXELS, MAX_PIXELS_TOGETHER = 50_000_000, 200_000_000
 #: Most commas and opening brackets of a body, those in its texts included. Each may be a value of its own: `[],`
 #: takes three bytes in a body and sixty-four in memory.
 MAX_MARKS = 1_200_000
@@ -96,7 +99,13 @@ def image(media_type: str, data: str, where: str) -> Image:
         raise invalid(f"{where} is not valid base64.") from None
     if not raw.startswith(_MAGIC[media_type]) or (media_type == "image/webp" and raw[8:12] != b"WEBP"):
         raise invalid(f"{where} is not a {media_type} image.")
-    return Image(media_type, base64.b64encode(raw).decode())
+    size = pixels.size_of(media_type, raw)
+    if size is None:
+        raise invalid(f"{where} is not a {media_type} image that can be read: its header does not say its size.")
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise invalid(f"{where} has {width} x {height} pixels; an image may have {MAX_PIXELS // 10**6} million.")
+    return Image(media_type, base64.b64encode(raw).decode(), width * height)
 
 
 def model_name(name: str) -> str:

@@ -103,6 +103,10 @@ class Turns:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", field)
         if sum(isinstance(part, Image) for each in messages for part in each.content) > MAX_IMAGES:
             raise too_many_images()
+        pixels = sum(image.pixels for each in messages for image in each.images)
+        if pixels > content.MAX_PIXELS_TOGETHER:
+            most = content.MAX_PIXELS_TOGETHER // 10**6
+            raise invalid(f"The images have {pixels / 1e6:.1f} million pixels together; they may have {most}.", field)
         if sum(len(each.text) for each in messages) > content.MAX_PROMPT_CHARACTERS:
             raise invalid(f"The messages are longer than {content.MAX_PROMPT_CHARACTERS} characters together.", field)
         return messages

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 
+from bridge.providers import codex as codex_module
+from bridge.providers import codex_turn
 from bridge.providers.codex import CodexProvider
+from bridge.sandbox import keeper
+from bridge.sandbox.child import MAX_LINE_BYTES
 from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, Image, Message, PartDelta, Submitted, Text
 from tests.engine.harness import Running, ask, children, complete, fail, talking, told, until
@@ -73,6 +78,87 @@ def test_a_dying_process_fails_all_runs_on_it_and_no_others(codex: CodexProvider
     assert len(children()) == 1
 
 
+def picture(pixels: int = 0, size: int = 100) -> tuple[Message, ...]:
+    return (Message("user", (Image("image/png", "A" * size, pixels), Text("[[fake report]]"))),)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "size", "alone"),
+    [(codex_module.LARGE_PIXELS, 100, False), (codex_module.LARGE_PIXELS + 1, 100, True), (1, 5_000_000, True)],
+    ids=["small", "many pixels", "a large file"],
+)
+def test_a_run_with_large_pictures_has_a_process_of_its_own_which_ends_with_it(
+    codex: CodexProvider, pixels: int, size: int, alone: bool
+) -> None:
+    shared = pid_of(codex)
+    assert (told(complete(codex, "", messages=picture(pixels, size)))["pid"] != shared) == alone
+    assert until(lambda: [child.pid for child in children()] == [shared])
+    assert codex._own_servers == {}
+
+
+def test_a_large_run_that_is_ended_for_its_memory_ends_alone_and_says_why(
+    codex: CodexProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(keeper, "MOST_BYTES", 250 * 2**20)
+    other = start(codex, "[[fake slow count=40 delay=0.05]] " + "word " * 40)
+    other.until(lambda event: isinstance(event, PartDelta))
+    bomb = (Message("user", (Image("image/png", "AAAA", 10**7), Text("[[fake memory megabytes=300]]"))),)
+    failed = fail(codex, "", messages=bomb)
+    assert "it took too much memory" in failed.problem.message
+    assert isinstance(other.end(), Completed)
+
+
+def test_a_large_run_waits_for_memory_and_is_then_refused_alone(
+    codex: CodexProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codex_module, "ROOM_WAIT_S", 0.3)
+    monkeypatch.setattr(codex_module.host, "available_bytes", lambda: 2**29)
+    failed = fail(codex, "", messages=picture(50_000_000))
+    assert (failed.problem.code, failed.problem.again) == ("overloaded", True)
+    assert complete(codex, "small").answer.text == "echo: small"
+
+
+def test_an_answer_in_a_line_without_bounds_fails_its_run_and_no_other(codex: CodexProvider) -> None:
+    other = start(codex, "[[fake slow count=40 delay=0.05]] " + "word " * 40)
+    other.until(lambda event: isinstance(event, PartDelta))
+    failed = fail(codex, f"[[fake bulky bytes={3 * MAX_LINE_BYTES}]]")
+    assert failed.problem.code == "cli_bad_output"
+    assert isinstance(other.end(), Completed)
+
+
+def test_what_the_cli_repeats_of_a_large_prompt_does_no_harm(codex: CodexProvider) -> None:
+    process = pid_of(codex)
+    whole = (Message("user", (Image("image/png", "A" * (MAX_LINE_BYTES + 1)), Text("hello"))),)
+    assert complete(codex, "", messages=whole).answer.text.startswith("echo: ")
+    assert pid_of(codex) == process
+
+
+def test_a_process_that_has_grown_is_replaced_before_it_is_ended(
+    codex: CodexProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = pid_of(codex)
+    running = start(codex, "[[fake slow count=10 delay=0.1]][[fake report]]")
+    running.until(lambda event: isinstance(event, PartDelta))
+    monkeypatch.setattr(codex_module, "MOST_SHARED_BYTES", 1)
+    assert pid_of(codex) != process
+    assert told(running.end())["pid"] == process
+
+
+def test_a_process_that_nobody_uses_is_replaced_once_and_what_it_remembers_is_gone(
+    make_codex: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codex_module, "LOOK_S", 0.02)
+    monkeypatch.setattr(codex_module, "IDLE_S", 0.2)
+    codex = make_codex()
+    process = pid_of(codex)
+    assert until(lambda: codex._server is not None and codex._server.child.pid != process, 10)
+    assert until(lambda: len(children()) == 1)
+    fresh = children()[0].pid
+    gevent.sleep(0.5)
+    assert [child.pid for child in children()] == [fresh], "one that had no run is as good as new"
+
+
 def test_nothing_that_the_cli_asks_for_is_approved(codex: CodexProvider) -> None:
     seen = told(complete(codex, "[[fake ask_approval]]"))
     assert (seen["id"], seen["error"]["code"]) == ("q1", -32601)
@@ -98,6 +184,23 @@ def test_a_process_that_does_not_obey_an_interrupt_is_ended(codex: CodexProvider
     assert until(lambda: not talking(run.conversation), 20)
     assert run.ends == []
     assert pid_of(codex) != process
+
+
+def test_behind_the_gate_a_process_that_does_not_obey_an_interrupt_gets_no_more_runs_and_others_end_as_they_may(
+    codex: CodexProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codex_turn, "INTERRUPT_TIMEOUT_S", 0.5)
+    process = pid_of(codex)
+    run, other = start(codex, "[[fake deaf]]"), start(codex, "[[fake slow count=20 delay=0.1]][[fake report]]")
+    run.until(lambda event: isinstance(event, Submitted))
+    # The call upstream ends with this, whatever the CLI does.
+    run.conversation._passage = SimpleNamespace(close=lambda: None)
+    run.conversation.cancel()
+    assert until(lambda: not talking(run.conversation), 20)
+    assert run.ends == []
+    assert pid_of(codex) != process
+    assert told(other.end())["pid"] == process
+    assert until(lambda: process not in [child.pid for child in children()])
 
 
 def test_a_process_is_replaced_after_its_share_and_finishes_what_it_has(make_codex: Make) -> None:

@@ -77,7 +77,7 @@ def test_prompts_are_let_go_with_the_end_of_a_run_although_somebody_still_reads(
     assert b"event: start" in next(body)
     (run,) = [thing for thing in gc.get_objects() if isinstance(thing, Run) and not thing.request.stop]
     run.wait(10)
-    assert (run.finished is not None, admission.size_of(run.request), admission.size_of(run.attempt.request)) == (
+    assert (run.finished is not None, run.request.size, run.attempt.request.size) == (
         True,
         0,
         0,
@@ -123,8 +123,14 @@ def test_small_requests_are_never_too_many() -> None:
     assert not refused(runs, "ann", admission.SMALL_BYTES // 2)
 
 
+def test_a_picture_counts_by_its_pixels_where_those_are_more_than_its_file() -> None:
+    messages = (Message("user", (Image("image/png", "x" * 1000, 40_000_000), Text("what?"))),)
+    request = GenerationRequest("codex", "m", messages)
+    assert (request.size, request.pixels) == (10_000_005, 40_000_000)
+
+
 def test_all_of_a_request_counts() -> None:
     request = GenerationRequest(
         "claude", "m", (Message("user", (Text("abc"),)), Message("user", (Image("image/png", "12345"),))), system="xy"
     )
-    assert admission.size_of(request) == 10
+    assert request.size == 10

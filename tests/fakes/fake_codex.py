@@ -152,6 +152,8 @@ class Thread:
 
     def answer(self, params):
         """One turn, on a thread of its own."""
+        # As the real one: what it was told comes back, in one line.
+        self.tell("item/completed", item={"type": "userMessage", "id": "msg_0", "content": params["input"]})
         prompt = "".join(p["text"] if p["type"] == "text" else f"<{p['url'][:14]}>" for p in params["input"])
         orders = misdeeds.Directives(prompt)
         if "deaf" in orders:
@@ -191,6 +193,8 @@ class Thread:
             return ""
         if "report" in orders:
             return misdeeds.report()
+        if "bulky" in orders:
+            return "x" * int(orders.number("bulky", "bytes", 0))
         if "say" in orders:
             return orders["say"]["json"]
         if "told" in orders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +27,8 @@ from bridge.types import (
 from bridge.wire.apis import APIS as RENDERED
 from tests.unit.test_parameters import APIS, HELLO, parse, refusal
 
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
+#: A picture of one pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PNG_URL = f"data:image/png;base64,{PNG}"
 SCHEMA = {"type": "object", "properties": {"a": {}}}
 USAGE = Usage(input_tokens=10, cache_read_tokens=20, cache_write_tokens=5, output_tokens=30, reasoning_tokens=7)
@@ -93,7 +93,7 @@ IMAGES = [
 
 @pytest.mark.parametrize(("api", "field", "part"), IMAGES)
 def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict[str, Any]) -> None:
-    assert parse(api, **{field: [user(part)]}).messages == (Message("user", (Image("image/png", PNG),)),)
+    assert parse(api, **{field: [user(part)]}).messages == (Message("user", (Image("image/png", PNG, 1),)),)
     turns = [*HELLO, {"role": "assistant", "content": [part]}, *HELLO]
     assert "image" in refusal(api, **{field: turns}).message
 

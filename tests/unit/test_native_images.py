@@ -8,20 +8,34 @@ import pytest
 
 from bridge.types import Image
 from tests.unit.test_native_wire import PNG, PNG_URL, parse, refusal
+from tests.unit.test_pixels import SIZE, picture, png_head
 
 
 def data_url(kind: str, raw: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-@pytest.mark.parametrize(
-    ("kind", "raw"),
-    [("png", b"\x89PNG\r\n\x1a\n"), ("jpeg", b"\xff\xd8\xff"), ("gif", b"GIF89a"), ("webp", b"RIFF\0\0\0\0WEBP")],
-)
-def test_each_kind_of_image_is_taken(kind: str, raw: bytes) -> None:
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+def test_each_kind_of_image_is_taken(kind: str) -> None:
+    raw = picture(kind)
     assert parse(userPrompt="x", images=[data_url(kind, raw)]).messages[0].content[0] == Image(
-        f"image/{kind}", base64.b64encode(raw).decode()
+        f"image/{kind}", base64.b64encode(raw).decode(), SIZE[0] * SIZE[1]
     )
+
+
+def test_an_image_with_too_many_pixels_is_refused_and_the_sentence_says_how_many_it_may_have() -> None:
+    bomb = data_url("png", png_head(30_000, 30_000))
+    said = refusal(userPrompt="x", images=[PNG_URL, bomb])
+    assert said == "images[1] has 30000 x 30000 pixels; an image may have 50 million."
+    assert parse(userPrompt="x", images=[data_url("png", png_head(10_000, 5_000))]).pixels == 50_000_000
+
+
+def test_the_images_of_a_request_have_a_bound_together_wherever_they_stand() -> None:
+    image = {"type": "image", "mediaType": "image/png"}
+    data = base64.b64encode(png_head(10_000, 4_500)).decode()
+    turns = [{"role": "user", "content": [{**image, "data": data}]}, {"role": "assistant", "content": "yes"}] * 4
+    said = refusal(messages=[*turns, {"role": "user", "content": [{**image, "data": data}]}])
+    assert said == "The images have 225.0 million pixels together; they may have 200."
 
 
 BAD_IMAGES = [
@@ -38,6 +52,9 @@ BAD_IMAGES = [
     "data:text/html;base64,PGI+",
     data_url("png", b"\xff\xd8\xff"),
     data_url("png", b"<svg/>"),
+    data_url("png", b"\x89PNG\r\n\x1a\n"),
+    data_url("gif", b"GIF89a"),
+    data_url("png", png_head(0, 7)),
     data_url("jpeg", b"\x89PNG\r\n\x1a\n"),
     data_url("webp", b"RIFF\0\0\0\0WAVEfmt "),
     PNG_URL + "\n\0",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import tracemalloc
 from typing import Any
@@ -32,7 +31,8 @@ from bridge.wire.api import KEEP_ALIVE, Events, keep_alive, sse_event
 from bridge.wire.native import API, Tokens
 
 SETTINGS = Settings.load({})
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
+#: A picture of one pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PNG_URL = f"data:image/png;base64,{PNG}"
 
 
@@ -83,7 +83,7 @@ def test_every_field_arrives() -> None:
     assert request == GenerationRequest(
         provider="codex",
         model="claude-opus-5-5[1m]",
-        messages=(Message("user", (Image("image/png", PNG), Text("what is this?"))),),
+        messages=(Message("user", (Image("image/png", PNG, 1), Text("what is this?"))),),
         system="Be brief.",
         max_output_tokens=100,
         timeout_s=12.5,
@@ -104,7 +104,7 @@ def test_a_conversation_arrives_with_its_parts() -> None:
     assert request.messages == (
         Message("user", (Text("one"),)),
         Message("assistant", (Text("two"),)),
-        Message("user", (Text("see"), Image("image/png", PNG))),
+        Message("user", (Text("see"), Image("image/png", PNG, 1))),
     )
 
 
