@@ -65,7 +65,7 @@ class Scripted:
     def input_ceiling(self, request: GenerationRequest) -> int:
         return 100
 
-    def start(self, request: GenerationRequest, emit: Emit) -> Scripted:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> Scripted:
         self.requests.append(request)
         self.emits.append(emit)
         for event in self.scripts.pop(0):
