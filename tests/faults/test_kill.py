@@ -68,7 +68,7 @@ def test_twenty_kills_under_load_lose_nothing_and_pass_no_cap(tmp_path: Path, ch
         assert reserved(server, keys) == 0, f"round {number}"
         raise_caps(server, keys, chance)
         with hammered(server, keys, seen, chance):
-            time.sleep(chance.uniform(0.3, 1.0))
+            let_some_happen(seen, chance)
             kill(server)
         assert not seen.wrong, f"round {number}"
     with servers.running(tmp_path, env, demo=True) as server:
@@ -89,7 +89,7 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(tmp_path: Path, chance: r
             old = worker_of(server)
             raise_caps(server, keys, chance)
             with hammered(server, keys, seen, chance):
-                time.sleep(chance.uniform(0.3, 1.0))
+                let_some_happen(seen, chance)
                 old.kill()
                 old.wait(10)
                 # The arbiter's socket goes on to take connections; they wait for the new worker.
@@ -152,6 +152,10 @@ class Seen:
     #: what must never happen
     wrong: list[str] = field(default_factory=list)
 
+    def count(self) -> int:
+        """Requests that came to an end."""
+        return len(self.answered) + self.refused.total() + len(self.wrong)
+
 
 @contextmanager
 def hammered(server: Server, keys: dict[str, str], seen: Seen, chance: random.Random) -> Iterator[None]:
@@ -212,6 +216,12 @@ def watch(server: Server, keys: dict[str, str], seen: Seen, over: threading.Even
                 continue
             if taken(me, limit) > micro(me["limits"][limit]):
                 seen.wrong.append(f"{limit}: {me['usage']} is above {me['limits'][limit]}")
+
+
+def let_some_happen(seen: Seen, chance: random.Random) -> None:
+    """Until some more requests were answered or refused: at times before the first cap is reached, at times after."""
+    wanted = seen.count() + chance.randrange(5, 200)
+    eventually(lambda: seen.count() >= wanted)
 
 
 # --- the caps and the books ----------------------------------------------------------------------------
