@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from bridge.errors import Problem
 
@@ -271,6 +271,20 @@ class Failed(msgspec.Struct, frozen=True):
 Event = Submitted | PartDelta | Activity | Completed | Failed
 
 
+class Receipt(msgspec.Struct, frozen=True):
+    """What a provider said of a call besides its answer. `status`, `message` (its own words, bounded, secrets masked)
+    and `request_id` are for the admin; `model_ms` is the time from the request to the last byte."""
+
+    status: int | None = None
+    message: str | None = None
+    request_id: str | None = None
+    model_ms: int = 0
+
+    def after(self, earlier: Receipt | None) -> Receipt:
+        """What stands in the log after both calls: the words of the last one, and the time of all."""
+        return self if earlier is None else replace(self, model_ms=self.model_ms + earlier.model_ms)
+
+
 class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
     """One line of the request log: one run, whatever came of it."""
 
@@ -303,6 +317,13 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     repairs: int = 0
     #: X-Request-Id of the answer; None for a run that ended with the server
     request_id: str | None = None
+    #: what the provider said, and the time that it took; None where the gate saw no call
+    upstream_status: int | None = None
+    upstream_message: str | None = None
+    upstream_request_id: str | None = None
+    model_ms: int | None = None
+    #: what CLI and bridge added to the time of the model; waiting for a slot is not in it
+    overhead_ms: int | None = None
 
     @property
     def usage(self) -> Usage:

@@ -16,7 +16,18 @@ from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import effective, per_request
 from bridge.providers.provider import Provider
 from bridge.settings import Settings
-from bridge.types import NATIVE, Answer, Charge, Completed, Failed, Finished, GenerationRequest, RunRecord, Usage
+from bridge.types import (
+    NATIVE,
+    Answer,
+    Charge,
+    Completed,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Receipt,
+    RunRecord,
+    Usage,
+)
 
 #: Tokens a second that a model is assumed to have written where a run ended without any usage.
 ASSUMED_TOKENS_PER_SECOND = 150
@@ -112,6 +123,8 @@ def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
     line = log_line(run.id, run.started_at, run.key.name, run.request, finished.result, finished.charge)
     # Never the whole prompt of what cost nothing: a key must not be able to fill the disk with it.
     most = None if run.reached_the_cli else PREVIEW_CHARACTERS
+    receipt = run.receipt or Receipt()
+    model_ms = None if run.receipt is None else run.receipt.model_ms
     return msgspec.structs.replace(
         line,
         stream=run.stream,
@@ -121,6 +134,11 @@ def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
         first_token_ms=run.first_token_ms,
         warm=run.warm,
         repairs=run.repairs,
+        upstream_status=receipt.status,
+        upstream_message=receipt.message,
+        upstream_request_id=receipt.request_id,
+        model_ms=model_ms,
+        overhead_ms=None if model_ms is None else max(0, finished.duration_ms - run.queued_ms - model_ms),
         system_prompt=_kept(run.request.system[:most], prompts),
         user_prompt=_kept(run.request.messages[-1].text[:most], prompts),
     )

@@ -251,6 +251,7 @@ class Engine:
             return end
         finally:
             conversation.cancel()
+            run.note_receipt(conversation.receipt)
 
     def _await_end(self, run: Run, provider: Provider) -> Completed | Failed:
         look_up_s = None if provider.enforces_output_limit else WATCH_S

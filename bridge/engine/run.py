@@ -26,6 +26,7 @@ from bridge.types import (
     Finished,
     GenerationRequest,
     PartDelta,
+    Receipt,
     Submitted,
     Usage,
     joined,
@@ -88,6 +89,8 @@ class Run:
         self.attempt = Attempt(request, reservation.input_tokens)
         #: attempts after the first
         self.repairs = 0
+        #: what the provider said, over all attempts
+        self.receipt: Receipt | None = None
         self.finished: Finished | None = None
         #: the provider's events, the slot, and every wish to stop
         self.inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()
@@ -234,6 +237,11 @@ class Run:
         self._bytes = self._pieces = 0
         self._submitted_at = None
         self._heard_at = self._clock.monotonic()
+
+    def note_receipt(self, receipt: Receipt | None) -> None:
+        """What the provider said in this attempt; None where nobody listened."""
+        if receipt is not None:
+            self.receipt = receipt.after(self.receipt)
 
     def give_up_slot(self) -> None:
         """Leave the slot, or the queue, to others. What is still in the inbox is of no interest any more, but for one

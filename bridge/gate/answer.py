@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.gate.ticket import Call, Wire
+from bridge.masks import masked
 from bridge.types import DECLINED, Usage
 
 #: A line of a stream that is longer than this, in bytes, is passed on, but not read.
@@ -47,9 +48,10 @@ def note_headers(call: Call, status: int, headers: Mapping[str, str]) -> None:
 class Reader:
     """Reads one answer while its bytes pass. `feed` it as they come; it never raises."""
 
-    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str]) -> None:
-        """`headers`: of the answer, names in lower case; `call` is what is noted in."""
+    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str], secret: str = "") -> None:
+        """`headers`: of the answer, names in lower case; `call` is what is noted in, without the `secret`."""
         self._call = call
+        self._secret = secret
         self._wire = wire
         self._stream = "text/event-stream" in headers.get("content-type", "")
         self._buffer = bytearray()
@@ -140,7 +142,7 @@ class Reader:
         error = _mapping((body or {}).get("error")) or (body or {})
         self._call.error_type = _string(error.get("code")) or _string(error.get("type"))
         message = _string(error.get("message")) or _string((body or {}).get("detail"))
-        self._call.error_message = message and message[:MOST_ERROR_CHARACTERS]
+        self._call.error_message = message and masked(message, self._secret)[:MOST_ERROR_CHARACTERS]
 
 
 def _refusal(output: Any) -> str | None:

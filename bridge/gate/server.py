@@ -20,7 +20,7 @@ from gevent.socket import IPPROTO_TCP, TCP_NODELAY
 from bridge.clock import Clock
 from bridge.gate.answer import Reader, note_headers
 from bridge.gate.body import Refused, check, put
-from bridge.gate.ticket import Ticket, Tickets, Upstream, Wire
+from bridge.gate.ticket import Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
 
 #: The largest body of a call, in bytes: more than any request may have, and what a CLI makes of it.
@@ -80,6 +80,12 @@ class Gate:
         self.tickets = Tickets()
         #: requests that were turned away, by reason
         self.refused: Counter[str] = Counter()
+        #: calls of which a CLI told other figures than its provider, by the CLI's name
+        self.misreported: Counter[str] = Counter()
+        #: CLI's name -> the limits that its provider named last
+        self.rate_limits: dict[str, RateLimits] = {}
+        #: called with each call that was not as it should be; must not block or raise
+        self.watchers: list[Callable[[Oddity], None]] = []
         self._clock = clock
         self._connections = connections or Connections()
         self._server: WSGIServer | None = None
@@ -89,6 +95,11 @@ class Gate:
         """Where the CLIs find it, without a slash at the end."""
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def report(self, oddity: Oddity) -> None:
+        """Tell those who watch."""
+        for watch in self.watchers:
+            watch(oddity)
 
     def open(self) -> None:
         """Listen, on a port that the kernel chooses. Raises OSError."""
@@ -166,7 +177,7 @@ class Gate:
         ticket.on_bytes()
         shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
         start(f"{answer.status} .", shown)
-        return self._bytes(ticket, answer, Reader(call, wire, answer.headers))
+        return self._bytes(ticket, answer, Reader(call, wire, answer.headers, upstream.secret))
 
     def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
         left = MOST_ANSWER_BYTES

@@ -74,6 +74,22 @@ class Call(msgspec.Struct):
     refused: str | None = None
 
 
+class Oddity(msgspec.Struct, frozen=True):
+    """A call that was not as it should be. `kind`: its body was "refused", or the CLI "misreported" its figures.
+    `what` says what differed, and never the text."""
+
+    kind: Literal["refused", "misreported"]
+    provider: str
+    what: str
+
+
+class RateLimits(msgspec.Struct, frozen=True):
+    """The limits of a provider's account, by the names of its headers, and when they came, in UTC seconds."""
+
+    limits: Mapping[str, str]
+    at: float
+
+
 class Ticket:
     """One call of one run. It is good for a single request, until it is closed."""
 

@@ -21,6 +21,7 @@ from bridge.http.views import (
     NearestCap,
     Overview,
     ProviderView,
+    RateLimitsView,
     Resets,
     Runs,
     UsageView,
@@ -117,10 +118,19 @@ def _providers() -> list[ProviderView]:
     runs = Counter((run.request.provider, run.state) for run in engine_of().runs.values())
     return [
         ProviderView(
-            **msgspec.structs.asdict(status), busy=runs[status.name, "running"], queued=runs[status.name, "queued"]
+            **msgspec.structs.asdict(status),
+            busy=runs[status.name, "running"],
+            queued=runs[status.name, "queued"],
+            rate_limits=_rate_limits(status.name),
         )
         for status in engine_of().statuses()
     ]
+
+
+def _rate_limits(provider: str) -> RateLimitsView | None:
+    """What a provider last said of the limits of its account."""
+    found = service_of().gate.rate_limits.get(provider)
+    return None if found is None else RateLimitsView(dict(found.limits), iso(found.at))
 
 
 def _closest() -> list[NearestCap]:

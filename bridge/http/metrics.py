@@ -21,7 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from bridge import __version__
@@ -44,6 +44,7 @@ MOST_VALUES = 16
 #: Bounds of the histograms, in seconds.
 FIRST_TOKEN_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 40, 90)
 DURATION_S = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600)
+OVERHEAD_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 QUEUED_S = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60)
 COMMIT_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
 #: What a proxy or a tunnel adds to a request that it passes on.
@@ -117,6 +118,14 @@ class Metrics:
             buckets=DURATION_S,
             **made,
         )
+        # The one name without the prefix: dashboards know it so.
+        self.overhead = Histogram(
+            "bridge_overhead_seconds",
+            "What CLI and bridge add to the model's time, the wait for a slot aside.",
+            ["provider"],
+            buckets=OVERHEAD_S,
+            registry=self.registry,
+        )
         self.queued = Histogram(
             "queued_seconds", "How long runs waited for a slot.", ["provider"], buckets=QUEUED_S, **made
         )
@@ -147,6 +156,8 @@ class Metrics:
         self.queued.labels(provider).observe(record.queued_ms / 1000)
         if record.first_token_ms is not None:
             self.first_token.labels(provider).observe(record.first_token_ms / 1000)
+        if record.overhead_ms is not None:
+            self.overhead.labels(provider).observe(record.overhead_ms / 1000)
         if record.repairs:
             self.repairs.labels(provider).inc(record.repairs)
         if record.warm is False:
@@ -173,6 +184,10 @@ class _Now(Collector):
         service = self._service
         yield InfoMetricFamily(f"{PREFIX}_build", "Version of the bridge.", {"version": __version__})
         yield from self._ledger()
+        gate = service.gate
+        yield _counter("gate_refused", "Requests of CLIs that the gate turned away.", "reason", gate.refused)
+        text = "Calls of which a CLI told other figures than its provider."
+        yield _counter("gate_misreported", text, "provider", gate.misreported)
         if service.engine is not None:
             yield from _engine(service.engine)
         keys = service.keys.list()
@@ -235,6 +250,14 @@ def _engine(engine: Engine) -> Iterator[Metric]:
         pool.add_metric([status.name, "busy"], running.count(status.name))
         failures.add_sample(f"{failures.name}_total", {"provider": status.name}, status.boot_failures)
     yield from (info, pool, failures)
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A counter with one label; `values` by the label's value."""
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
 
 
 def _gauge(name: str, text: str, labels: list[str], values: Mapping[str, float]) -> Metric:

@@ -392,11 +392,19 @@ class AuditPage(msgspec.Struct):
     next: str | None
 
 
+class RateLimitsView(msgspec.Struct):
+    """The limits of the account as its provider last named them, by the names of its headers; `at`: when."""
+
+    limits: dict[str, str]
+    at: Time
+
+
 class ProviderView(ProviderStatus, frozen=True):
     """A CLI, and how many runs it has and waits for."""
 
     busy: int = 0
     queued: int = 0
+    rate_limits: RateLimitsView | None = None
 
 
 class NearestCap(msgspec.Struct):

@@ -27,6 +27,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError, StoreError
+from bridge.gate.ticket import Oddity
 from bridge.limits import WINDOWS, Caps, Moment, effective, money, summed
 from bridge.service import Service
 from bridge.types import RunRecord
@@ -52,6 +53,8 @@ WINDOWS_S: dict[str, float] = {
     "spend": math.inf,
     "provider_down": 6 * _HOUR_S,
     "provider_rate_limited": _HOUR_S,
+    "gate_refused": _HOUR_S,
+    "gate_misreported": _HOUR_S,
     "disk": 12 * _HOUR_S,
     "loop_suspected": _HOUR_S,
     "backup_failed": 24 * _HOUR_S,
@@ -122,6 +125,17 @@ def provider_limited(name: str, problem: str) -> Alert:
     """The provider limits the account."""
     message = f"The provider of {name} limits the bridge's account. It said: {problem}"
     return Alert("provider_rate_limited", name, message, f"provider_rate_limited:{name}")
+
+
+def gate_oddity(oddity: Oddity) -> Alert:
+    """A call of a CLI was not as it should be."""
+    name = oddity.provider
+    messages = {
+        "refused": f"The gate stopped a call of {name} that was not what its run asks for. What differed: ",
+        "misreported": f"{name} told other figures of a call than its provider, whose own were charged: ",
+    }
+    kind = f"gate_{oddity.kind}"
+    return Alert(kind, name, f"{messages[oddity.kind]}{oddity.what}.", f"{kind}:{name}")
 
 
 def loop_suspected(key_name: str, problem: str) -> Alert:
@@ -309,6 +323,7 @@ class Alerts:
         self._service = service
         self._document = service.store.document("alerts.json")
         self._records: deque[RunRecord] = deque(maxlen=MOST_RECORDS)
+        self._oddities: deque[Oddity] = deque(maxlen=MOST_RECORDS)
         self._news = gevent.event.Event()
         self._failures: dict[str, int] = {}
         #: mark -> when it was raised, in UTC seconds
@@ -326,6 +341,7 @@ class Alerts:
                 if each["waiting"]:
                     self._webhook.put(_post(each))
         service.observers.append(self.observe)
+        service.gate.watchers.append(self.watch_gate)
         service.closers.append(self.close)
         service.recent_alerts = self.recent
         self._watcher = gevent.spawn(self._watch)
@@ -333,6 +349,11 @@ class Alerts:
     def observe(self, record: RunRecord) -> None:
         """Take note of one line of the request log. Returns at once."""
         self._records.append(record)
+        self._news.set()
+
+    def watch_gate(self, oddity: Oddity) -> None:
+        """Take note of a call that was not as it should be. Returns at once."""
+        self._oddities.append(oddity)
         self._news.set()
 
     def recent(self) -> list[dict[str, Any]]:
@@ -352,6 +373,8 @@ class Alerts:
         while True:
             try:
                 self._look_at_records()
+                while self._oddities:
+                    self._raise_all([gate_oddity(self._oddities.popleft())])
                 if self._service.clock.monotonic() >= next_check:
                     next_check = self._service.clock.monotonic() + CHECK_S
                     self._look_around()

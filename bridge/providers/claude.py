@@ -32,7 +32,18 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import Activity, Completed, Event, Failed, GenerationRequest, Message, PartDelta, Submitted, Text
+from bridge.types import (
+    Activity,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Message,
+    PartDelta,
+    Receipt,
+    Submitted,
+    Text,
+)
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -210,7 +221,7 @@ class _Conversation:
                 self._request,
                 provider._clock,
                 lambda: self._say(Activity()),
-                vendor=provider._row.vendor,
+                row=provider._row,
                 tools=tools,
                 silence_s=provider._settings.idle_timeout_s,
             )
@@ -221,6 +232,10 @@ class _Conversation:
         # Until the model's first word, or the end.
         provider._starting.add(self)
         gevent.spawn(self._converse)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        return None if self._passage is None else self._passage.receipt
 
     def cancel(self) -> None:
         self._cancelled = True

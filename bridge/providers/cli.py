@@ -13,6 +13,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.masks import masked
 from bridge.providers.pool import Breaker
 from bridge.providers.provider import ProviderStatus
 from bridge.registry import ProviderRow
@@ -34,8 +35,6 @@ LINES_PER_MINUTE, LINE_CHARACTERS = 20, 300
 LAST_LINES = 3
 
 _DOCTOR = "The bridge's log shows what it printed; 'cli-bridge doctor' looks at it again."
-#: What is never shown: API keys, keys of this bridge, tokens, passwords in URLs.
-_SECRET = re.compile(r"\b(?:sk-|cb_)[\w-]+|\beyJ[\w-]+\.[\w.-]+|(?<=://)[^/\s@]+(?=@)|(?<=bearer )\S+", re.IGNORECASE)
 #: Colours and the like.
 _TERMINAL = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
@@ -60,7 +59,7 @@ class Stderr:
 
     def __init__(self, name: str, secrets: Sequence[str | None], clock: Clock) -> None:
         self._name = name
-        self._secrets = [secret for secret in secrets if secret]
+        self._secrets = secrets
         self._clock = clock
         self._minute = self._logged = self._left_out = 0
 
@@ -80,9 +79,7 @@ class Stderr:
     def mask(self, line: str) -> str:
         """A line as it may be shown: without secrets and control characters, and not too long."""
         line = _TERMINAL.sub("", line)
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        line = _SECRET.sub("***", line)
+        line = masked(line, *self._secrets)
         plain = "".join(each if each.isprintable() else " " for each in line)
         return plain if len(plain) <= LINE_CHARACTERS else plain[:LINE_CHARACTERS] + "..."
 

@@ -111,7 +111,7 @@ class CodexProvider(CliProvider):
             request,
             self._clock,
             alive,
-            vendor=self._row.vendor,
+            row=self._row,
             put_in=put_in,
             silence_s=silence_s,
         )

@@ -27,6 +27,7 @@ from bridge.types import (
     Failed,
     GenerationRequest,
     PartDelta,
+    Receipt,
     Submitted,
     Text,
     Usage,
@@ -178,6 +179,10 @@ class CodexTurn:
         self._full = False
         self._cancelled = False
         gevent.spawn(self._converse)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        return None if self._passage is None else self._passage.receipt
 
     def cancel(self) -> None:
         self._cancelled = True

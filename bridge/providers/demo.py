@@ -32,6 +32,7 @@ from bridge.types import (
     Failed,
     GenerationRequest,
     PartDelta,
+    Receipt,
     Submitted,
     Text,
     Usage,
@@ -111,6 +112,8 @@ class _Conversation:
         self._warm = False
         self._cancelled = False
         gevent.spawn(self._converse)
+
+    receipt: Receipt | None = None
 
     def cancel(self) -> None:
         self._cancelled = True

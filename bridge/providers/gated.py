@@ -6,17 +6,18 @@ and the time of its limits come from there.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from bridge.clock import Clock
 from bridge.errors import Problem
 from bridge.gate.body import marks
-from bridge.gate.ticket import Call, Ticket, Upstream, Vouched
-from bridge.types import Completed, Failed, GenerationRequest, Usage
+from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Upstream, Vouched
+from bridge.registry import ProviderRow
+from bridge.types import Completed, Failed, GenerationRequest, Receipt, Usage
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -33,8 +34,6 @@ _ACCOUNT_WORDS = (
 )
 _TOO_LONG = ("prompt is too long", "context_length_exceeded", "exceeds the context window", "maximum context length")
 
-log = logging.getLogger("bridge")
-
 
 class Passage:
     """One run's ticket at the gate, from its start to its end."""
@@ -47,7 +46,7 @@ class Passage:
         clock: Clock,
         alive: Callable[[], None],
         *,
-        vendor: str,
+        row: ProviderRow,
         tools: frozenset[str] = frozenset(),
         put_in: Mapping[str, Any] | None = None,
         silence_s: float,
@@ -58,7 +57,8 @@ class Passage:
         self._alive = alive
         self._told_at = 0.0
         self._thread: str | None = None
-        self._vendor = vendor
+        self._closed = False
+        self._row = row
         vouched = Vouched(request.model, request.system, marks(request.messages), request.max_output_tokens, tools)
         self.ticket = Ticket(upstream, vouched, put_in=put_in, on_bytes=self._note_sign, silence_s=silence_s)
 
@@ -75,6 +75,23 @@ class Passage:
     def close(self) -> None:
         """End the call upstream, if one is under way; the ticket is worth nothing any more. Safe to call again."""
         self._gate.tickets.drop(self.ticket, self._thread)
+        call = self.call
+        if self._closed:
+            return
+        self._closed = True
+        if call.rate_limits:
+            self._gate.rate_limits[self._row.name] = RateLimits(call.rate_limits, self._clock.now())
+        if call.refused is not None:
+            self._gate.report(Oddity("refused", self._row.name, call.refused))
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What stands in the log of it; None where nothing was sent."""
+        call = self.call
+        if call.sent_at is None:
+            return None
+        ended_at = self._clock.monotonic() if call.ended_at is None else call.ended_at
+        return Receipt(call.status, call.error_message, call.request_id, round(1000 * (ended_at - call.sent_at)))
 
     @property
     def usage(self) -> Usage | None:
@@ -90,8 +107,8 @@ class Passage:
         """The end of a run as the gate has seen it; what the CLI says of usage is compared with that."""
         told = end.answer.usage if isinstance(end, Completed) else end.usage
         if self.call.complete and told is not None and told != self.call.usage:
-            self._gate.refused["figures differ"] += 1
-            log.warning("%s tells other figures of a call than its provider", self._vendor)
+            self._gate.misreported[self._row.name] += 1
+            self._gate.report(Oddity("misreported", self._row.name, _difference(told, self.call.usage or Usage())))
         if isinstance(end, Failed):
             return msgspec.structs.replace(end, usage=self.usage, cost_micro=None)
         if not self.call.complete:
@@ -102,13 +119,19 @@ class Passage:
     def problem(self) -> Problem:
         """Why there is no answer, in our words; the provider's own stay with the call, but for its words on a
         request that it did not take."""
-        return problem_of(self.call, self._vendor)
+        return problem_of(self.call, self._row.vendor)
 
     def _note_sign(self) -> None:
         now = self._clock.monotonic()
         if now >= self._told_at + SIGN_S:
             self._told_at = now
             self._alive()
+
+
+def _difference(told: Usage, seen: Usage) -> str:
+    """Which figures of a CLI differ from its provider's."""
+    both = zip(Usage.__struct_fields__, astuple(told), astuple(seen), strict=True)
+    return ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in both if ours != theirs)
 
 
 def problem_of(call: Call, vendor: str) -> Problem:

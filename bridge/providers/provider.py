@@ -9,7 +9,7 @@ import msgspec
 
 from bridge.errors import BridgeError
 from bridge.providers.pool import Breaker
-from bridge.types import Event, GenerationRequest
+from bridge.types import Event, GenerationRequest, Receipt
 
 Emit = Callable[[Event], None]
 """Where a conversation puts its events; never blocks."""
@@ -55,6 +55,10 @@ class ProviderStatus(msgspec.Struct, frozen=True):
 
 class Conversation(Protocol):
     """One generation as the CLI sees it."""
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the provider has said by now besides the answer; None where its call did not go through the gate."""
 
     def cancel(self) -> None:
         """Stop the work upstream and release what it holds. Returns at once; safe to call again."""

@@ -34,7 +34,10 @@ _JUMP_S = 86400.0
 
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
-_SEARCHED = ("id", "requestId", "keyName", "model", "code", "error", "userPrompt", "systemPrompt", "output")
+_SEARCHED = (
+    *("id", "requestId", "upstreamRequestId", "keyName", "model", "code", "error", "upstreamMessage"),
+    *("userPrompt", "systemPrompt", "output"),
+)
 
 
 class Filter(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "monitoring.md").read_text()
 RULES = (ROOT / "deploy" / "monitoring" / "alerts.yml").read_text()
 DASHBOARD = json.loads((ROOT / "deploy" / "monitoring" / "grafana.json").read_text())
-NAME = re.compile(r"\bcli_bridge_\w+")
+NAME = re.compile(r"\b(?:cli_bridge|bridge_overhead)_\w+")
 SERIES = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -36,7 +36,9 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         service.backups.note_good(1)
         metrics = Metrics(service)
         metrics.responses.labels("200").inc()
-        metrics.observe(record("run_1", provider="claude", warm=False))
+        service.gate.refused["second call"] += 1
+        service.gate.misreported["claude"] += 1
+        metrics.observe(record("run_1", provider="claude", warm=False, overhead_ms=20))
         yield {
             family.name + ("_total" if family.type == "counter" else "_info" if family.type == "info" else ""): family
             for family in metrics.registry.collect()

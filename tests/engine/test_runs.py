@@ -27,6 +27,7 @@ from bridge.types import (
     GenerationRequest,
     Message,
     PartDelta,
+    Receipt,
     Submitted,
     Text,
     ToolCall,
@@ -51,6 +52,7 @@ class Scripted:
         self.requests: list[GenerationRequest] = []
         self.emits: list[Emit] = []
         self.cancelled = 0
+        self.receipt: Receipt | None = None
 
     def open(self) -> None: ...
 
@@ -223,3 +225,33 @@ def test_a_failure_of_the_cli_is_the_end_as_a_value(
     assert until(lambda: not engine_of(service).runs)
     (line,) = lines(service)
     assert (line["code"], line["error"], line["status"]) == (problem.code, "Slowly.", 503)
+
+
+def test_the_line_has_what_the_provider_said_and_the_time_that_was_added(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.scripts = [[Submitted(), answer(Text("hello"))]]
+    provider.receipt = Receipt(200, None, "req_1", 0)
+    run = submit(ask("hello"))
+    run.wait(5)
+    line = service.log.find(run.id)
+    assert line is not None
+    assert (line["upstreamStatus"], line["upstreamMessage"], line["upstreamRequestId"]) == (200, None, "req_1")
+    assert (line["modelMs"], line["overheadMs"]) == (0, line["durationMs"] - line["queuedMs"])
+
+
+def test_where_nobody_listened_there_is_no_time_of_the_model(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.scripts = [[Submitted(), answer(Text("hello"))]]
+    run = submit(ask("hello"))
+    run.wait(5)
+    line = service.log.find(run.id)
+    assert line is not None
+    assert (line["upstreamStatus"], line["modelMs"], line["overheadMs"]) == (None, None, None)
+
+
+def test_two_attempts_add_their_times_and_keep_the_last_words() -> None:
+    first, second = Receipt(200, None, "req_1", 40), Receipt(529, "Overloaded", "req_2", 2)
+    assert second.after(first) == Receipt(529, "Overloaded", "req_2", 42)
+    assert first.after(None) == first

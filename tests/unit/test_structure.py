@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "bridge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: modules that lie in no room; every room may import them
-ROOT = {"settings", "registry", "parsers", "errors", "types", "limits", "clock", "__init__", "__version__"}
+ROOT = {"settings", "registry", "parsers", "errors", "types", "limits", "clock", "masks", "__init__", "__version__"}
 #: room -> the rooms that it may import, itself and the root aside
 ARROWS: dict[str, set[str]] = {
     "root": set(),

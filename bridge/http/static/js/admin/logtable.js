@@ -110,8 +110,10 @@ function details(line) {
   const times = [
     ["Waited for a slot", line.queuedMs],
     ["To the first text", line.firstTokenMs],
+    ["The model", line.modelMs],
+    ["Added by CLI and bridge", line.overheadMs],
     ["Altogether", line.durationMs],
-  ].filter(([, value]) => value !== null);
+  ].filter(([, value]) => value !== null && value !== undefined);
   const usage = [
     ["Input", line.inputTokens],
     ["Read from cache", line.cacheReadTokens],
@@ -153,6 +155,11 @@ function details(line) {
         ],
         ["Tokens", usage.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "none"],
         ["Times", times.map(([name, value]) => `${name} ${duration(value)}`).join(", ") || "none"],
+        ...(line.upstreamStatus ? [["Provider's status", String(line.upstreamStatus)]] : []),
+        ...(line.upstreamMessage ? [["Provider said", visible(line.upstreamMessage)]] : []),
+        ...(line.upstreamRequestId
+          ? [["Provider's id", h("span.mono", {}, visible(line.upstreamRequestId))]]
+          : []),
         ["Process", line.warm === null ? "none was used" : line.warm ? "stood ready" : "was started for it"],
       ]),
     ),

@@ -1,7 +1,7 @@
 /** The state of the CLIs behind the bridge. */
 
 import { h, keyed, refill, say } from "../lib/dom.js";
-import { duration, visible } from "../lib/format.js";
+import { duration, visible, whenFull } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { badge, errorBox } from "../lib/ui.js";
 
@@ -32,6 +32,9 @@ export function renderProviders(list, { providers, activity }) {
             ["Version", each.version ?? "unknown"],
             ["Credentials", CREDENTIALS[each.credentials] ?? each.credentials],
             ["Now", `${each.busy} running, ${each.queued} waiting, ${each.warm} warm`],
+            ...(each.rate_limits
+              ? [["Rate limits", `${rateLimits(each.rate_limits.limits)} (${whenFull(each.rate_limits.at)})`]]
+              : []),
             ["First text", times ? pair(times.firstTokenMs) : "no answers in 24 h"],
           ];
           keyed(
@@ -58,6 +61,13 @@ export function renderProviders(list, { providers, activity }) {
       };
     },
   );
+}
+
+/** What is left of the account's limits, as its provider named them last: the headers without what all share. */
+function rateLimits(limits) {
+  const left = Object.entries(limits).filter(([name]) => name.includes("remaining"));
+  const shown = left.length ? left : Object.entries(limits);
+  return shown.map(([name, value]) => `${name.replace(/^(anthropic|x)-ratelimit-/, "")} ${value}`).join(", ");
 }
 
 function pair({ p50, p95 }) {
