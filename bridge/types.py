@@ -205,13 +205,12 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
-    """A finished generation. `cost_micro` is the CLI's own figure; None where it gives none."""
+    """A finished generation. `usage` None: not known."""
 
     content: tuple[Part, ...]
     model: str
     stop_reason: str
     usage: Usage | None
-    cost_micro: int | None = None
     output: Any = None
     #: which of the request's `stop` ended it, where `stop_reason` is "stop_sequence"
     stop_sequence: str | None = None
@@ -261,11 +260,10 @@ class Completed(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The end of one that did not. `usage` and `cost_micro` where the CLI still reported them."""
+    """The end of one that did not. `usage` where it is known what was used all the same."""
 
     problem: Problem
     usage: Usage | None = None
-    cost_micro: int | None = None
 
 
 Event = Submitted | PartDelta | Activity | Completed | Failed

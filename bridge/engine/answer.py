@@ -101,7 +101,7 @@ def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> C
     if problem is None:
         return Completed(msgspec.structs.replace(answer, content=(Text(text),), output=output))
     missed = Problem("output_mismatch", f"The answer does not fit the schema: {problem}.", facts={"text": answer.text})
-    return Failed(missed, answer.usage, answer.cost_micro)
+    return Failed(missed, answer.usage)
 
 
 def read(text: str) -> tuple[str, Any]:

@@ -1,9 +1,11 @@
-"""What a run costs, and its line in the log: the CLI's own figures where it gave some, otherwise what is likely."""
+"""What a run costs, and its line in the log: what was counted, at the operator's prices, or what is likely."""
 
 from __future__ import annotations
 
 import base64
+import logging
 import os
+from collections.abc import Iterable
 
 import msgspec
 
@@ -31,8 +33,14 @@ from bridge.types import (
 
 #: Tokens a second that a model is assumed to have written where a run ended without any usage.
 ASSUMED_TOKENS_PER_SECOND = 150
+#: No model writes faster, in tokens a second.
+FASTEST_TOKENS_PER_SECOND = 2000
+#: A count that is so many times the most that was possible is a mistake.
+MISTAKEN = 2
 #: How much of a prompt the log keeps by default, in characters.
 PREVIEW_CHARACTERS = 200
+
+log = logging.getLogger("bridge")
 
 
 class Charges:
@@ -49,46 +57,62 @@ class Charges:
         return last if spent is None else spent.plus(last)
 
     def _of_attempt(self, run: Run, end: Completed | Failed) -> Charge:
-        """The CLI's own figures, else what the stream showed, else what the time makes likely; never more
-        than is left of the reservation where it is a guess, and never nothing by default."""
+        """What was counted, at the operator's prices; else what the stream showed or the time makes likely, and
+        never nothing by default. A guess stays within the reservation, unless the CLI keeps no maximum."""
         if run.submitted_s is None:
             return Charge(Usage(), 0)
-        usage, reported = _reported(end)
         price = self._prices.price_of(run.request.provider, run.request.model)
-        if usage is not None:
-            return Charge(usage, reported or cost(price, usage))
+        usage = end.answer.usage if isinstance(end, Completed) else end.usage
+        if isinstance(end, Completed) and usage is not None and not usage.total:
+            # Nothing is answered for nothing.
+            usage = None
         attempt = run.attempt
+        most = Usage(attempt.input_tokens, output_tokens=attempt.request.max_output_tokens)
+        spent = attempt.spent.cost_micro if attempt.spent is not None else 0
+        if usage is not None and _beyond_belief(run, usage, most):
+            log.warning("%s: %s counts %s, far beyond what was asked for", run.id, run.request.provider, usage)
+            return Charge(most, min(cost(price, most), run.reservation.cost_micro - spent), assumed=True)
+        if usage is not None:
+            return Charge(usage, cost(price, usage))
         written = _assumed_output(run)
         known = run.usage or Usage(input_tokens=attempt.input_tokens)
-        assumed = Usage(
-            known.input_tokens,
-            known.cache_read_tokens,
-            known.cache_write_tokens,
-            max(known.output_tokens, min(written, attempt.request.max_output_tokens)),
-        )
-        left = run.reservation.cost_micro - (attempt.spent.cost_micro if attempt.spent is not None else 0)
-        return Charge(assumed, min(cost(price, assumed), left), assumed=True)
+        if run.keeps_maximum:
+            written = min(written, most.output_tokens)
+        assumed = msgspec.structs.replace(known, output_tokens=max(known.output_tokens, written))
+        micro = cost(price, assumed)
+        if run.keeps_maximum:
+            micro = min(micro, run.reservation.cost_micro - spent)
+        return Charge(assumed, micro, assumed=True)
 
-    def overdrawn(self, run: Run) -> Problem | None:
-        """Whether a run has by now used up what it reserved and all that its key has left besides.
+    def overdrawn(self, run: Run, live: Iterable[Run]) -> Problem | None:
+        """Whether a run has by now used up what it reserved and all that its key has left besides; `live` are the
+        runs of its key, this one among them, since what they use beyond their reservations is the same money.
 
         For CLIs that keep no maximum: how much a model thinks is not seen, so the time counts.
         """
-        before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
-        beyond = before + _assumed_output(run) - run.reservation.output_tokens
+        beyond, micro = self._excess(run)
         if beyond <= 0:
             return None
-        price = self._prices.price_of(run.request.provider, run.request.model)
-        micro = cost(price, Usage(output_tokens=beyond))
         caps = effective(run.key.limits, self._settings.default_limits)
         for limit, amount in per_request(caps):
             taken = run.reservation.cost_micro + micro if limit.is_cost else run.reservation.tokens + beyond
             if taken > amount:
                 return Problem(limit.code, "Stopped: the answer may already cost more than one may.")
+        excesses = [self._excess(each) for each in live]
+        beyond, micro = sum(tokens for tokens, _ in excesses), sum(money for _, money in excesses)
         for limit, _, left in self._ledger.remaining(run.key.name, run.key.limits):
             if limit.what != "requests" and (micro if limit.is_cost else beyond) > left:
                 return Problem(limit.code, "Stopped: the answer may already have used up what this key had left.")
         return None
+
+    def _excess(self, run: Run) -> tuple[int, int]:
+        """Output tokens, and micro-dollars, that a run has probably used beyond its reservation."""
+        if run.keeps_maximum:
+            return 0, 0
+        before = run.attempt.spent.usage.output_tokens if run.attempt.spent is not None else 0
+        beyond = max(0, before + _assumed_output(run) - run.reservation.output_tokens)
+        price = self._prices.price_of(run.request.provider, run.request.model)
+        return beyond, cost(price, Usage(output_tokens=beyond))
 
     def second_attempt(self, run: Run, end: Completed | Failed, provider: Provider) -> Attempt | None:
         """What to ask after an answer that missed its schema, where the reservation has room for it."""
@@ -106,10 +130,13 @@ def _assumed_output(run: Run) -> int:
     return max(run.output_estimate, round((run.submitted_s or 0) * ASSUMED_TOKENS_PER_SECOND))
 
 
-def _reported(end: Completed | Failed) -> tuple[Usage | None, int | None]:
-    if isinstance(end, Completed):
-        return end.answer.usage, end.answer.cost_micro
-    return end.usage, end.cost_micro
+def _beyond_belief(run: Run, usage: Usage, most: Usage) -> bool:
+    """Whether a figure is so far above the most that was possible that it is a mistake, and no reason to lock a key
+    out for a month. Where a CLI keeps no maximum, the time says how much output is possible."""
+    output = most.output_tokens
+    if not run.keeps_maximum:
+        output = max(output, round((run.submitted_s or 0) * FASTEST_TOKENS_PER_SECOND))
+    return usage.prompt > MISTAKEN * most.prompt or usage.output_tokens > MISTAKEN * output
 
 
 def new_run_id(clock: Clock) -> str:

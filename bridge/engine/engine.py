@@ -147,7 +147,17 @@ class Engine:
             self._ledger.note(line)
             self._announce(line)
             raise
-        run = Run(key, reservation, request, self.admission, self._clock, stream=stream, kept=kept, repeat=repeat)
+        run = Run(
+            key,
+            reservation,
+            request,
+            self.admission,
+            self._clock,
+            keeps_maximum=provider.enforces_output_limit,
+            stream=stream,
+            kept=kept,
+            repeat=repeat,
+        )
         self.runs[run.id] = run
         gevent.spawn(self._live, run, provider)
         return run
@@ -208,7 +218,7 @@ class Engine:
             request.provider,
             request.model,
             provider.input_ceiling(request),
-            request.max_output_tokens,
+            max(request.max_output_tokens, provider.least_output_tokens),
         )
 
     # --- the life of a run -------------------------------------------------------------------------
@@ -238,13 +248,13 @@ class Engine:
         """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
         conversation = provider.start(run.attempt.request, run.inbox.put, owner_of(run.key))
         try:
-            end = self._await_end(run, provider)
+            end = self._await_end(run)
             schema = run.request.schema
             if schema is None or isinstance(end, Failed):
                 return end
             # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
             gevent.spawn(_read, end, schema, self._schemas.mismatch, run.inbox.put)
-            end = self._await_end(run, provider)
+            end = self._await_end(run)
             if isinstance(end, Completed):
                 # What was streamed cannot be taken back: only an answer that fits its schema is shown.
                 run.show(end.answer.deltas())
@@ -253,10 +263,11 @@ class Engine:
             conversation.cancel()
             run.note_receipt(conversation.receipt)
 
-    def _await_end(self, run: Run, provider: Provider) -> Completed | Failed:
-        look_up_s = None if provider.enforces_output_limit else WATCH_S
+    def _await_end(self, run: Run) -> Completed | Failed:
+        look_up_s = None if run.keeps_maximum else WATCH_S
         while (end := run.await_end(self._settings.idle_timeout_s, look_up_s)) is None:
-            problem = self._charges.overdrawn(run)
+            live = [each for each in self.runs.values() if each.key.name == run.key.name]
+            problem = self._charges.overdrawn(run, live)
             if problem is not None:
                 raise BridgeError.of(problem)
         return end

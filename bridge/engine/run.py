@@ -65,16 +65,19 @@ class Run:
         admission: Admission,
         clock: Clock,
         *,
+        keeps_maximum: bool = True,
         stream: bool = False,
         kept: bool = False,
         repeat: Repeat | None = None,
     ) -> None:
-        """It queues up for a slot at once. `kept`: it goes on when its client leaves, because its end is a job's;
-        `repeat`: the Idempotency-Key that it came with."""
+        """It queues up for a slot at once. `keeps_maximum`: whether its CLI lets the model write no more than asked
+        for; `kept`: it goes on when its client leaves, because its end is a job's; `repeat`: the Idempotency-Key that
+        it came with."""
         self.id = reservation.id
         self.key = key
         self.reservation = reservation
         self.request = request
+        self.keeps_maximum = keeps_maximum
         self.stream = stream
         self.kept = kept
         self.repeat = repeat

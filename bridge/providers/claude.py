@@ -72,6 +72,7 @@ class ClaudeProvider(CliProvider):
     """Runs requests on the Claude Code CLI."""
 
     enforces_output_limit = True
+    least_output_tokens = 1
     oldest_version = (2, 1, 329)
     version_pattern = r"(\d+\.\d+\.\d+) \(Claude Code\)"
     login_command = "claude auth login"

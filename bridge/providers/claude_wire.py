@@ -280,8 +280,8 @@ def _claude_takes(part: dict[str, Any]) -> bool:
 class AnswerParser:
     """Turns what the CLI prints for one prompt into events; `feed` it a line at a time.
 
-    The answer is what was streamed. The result line, the last one, brings the cost; with the budget of
-    `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
+    The answer is what was streamed. The result line, the last one, brings the usage of all calls; with
+    the budget of `arguments` its own words are an error ("budget exhausted") also for an answer that is complete.
     """
 
     def __init__(
@@ -372,10 +372,9 @@ class AnswerParser:
                 self._refusal = why or self._refusal or DECLINED
             yield Activity(self._usage)
         elif kind == "message_stop" and self._gated:
-            yield self._whole(None)
+            yield self._whole()
 
     def _result(self, result: dict[str, Any]) -> Event:
-        cost = cost_micro(result.get("total_cost_usd"))
         spent = model_usage_of(result.get("modelUsage"))
         exhausted = result.get("terminal_reason") == "budget_exhausted"
         complete = exhausted or (result.get("is_error") is False and result.get("subtype") == "success")
@@ -383,23 +382,23 @@ class AnswerParser:
             self._usage = spent
         if complete and self._json and self._stop_reason is None:
             # With the budget gone the stop reason is not told; a tool input that ends well is an answer.
-            return self._completed(cost)
+            return self._completed()
         if self._refusal is None and (not complete or self._stop_reason is None):
-            return self._failure(result, cost)
-        return self._whole(cost)
+            return self._failure(result)
+        return self._whole()
 
-    def _whole(self, cost: int | None) -> Event:
+    def _whole(self) -> Event:
         """The end of a message that came to its end."""
         if self._refusal is not None or self._stop_reason == "max_tokens" or self._json:
-            return self._completed(cost)
+            return self._completed()
         if self._by_tool:
             # Words instead of the tool, or nothing: whether it fits the schema is for others to say.
-            return self._completed(cost)
+            return self._completed()
         if self._stop_reason == "tool_use":
-            return self._bad("The model asked for a tool that it was not given.", cost)
-        return self._completed(cost)
+            return self._bad("The model asked for a tool that it was not given.")
+        return self._completed()
 
-    def _failure(self, result: dict[str, Any], cost: int | None) -> Failed:
+    def _failure(self, result: dict[str, Any]) -> Failed:
         """An error that the CLI reports in a result line, often with exit status 0."""
         text = _string(result.get("result")) or ""
         status = result.get("api_error_status")
@@ -412,12 +411,12 @@ class AnswerParser:
             problem = Problem("timeout", "Anthropic stopped sending in the middle of the answer.")
         if self._usage is None and (isinstance(status, int) or any(word in text for word in _NEVER_SENT)):
             # Turned away before the message had begun: the result's own figures, zero, are right.
-            return Failed(problem, usage_of(result.get("usage")), cost)
+            return Failed(problem, usage_of(result.get("usage")))
         # A stream that broke: it is billed for what it had made, which nobody tells. The CLI says zero also
         # where the connection was lost so early that it had seen nothing of what was made.
         return Failed(problem)
 
-    def _completed(self, cost: int | None) -> Completed:
+    def _completed(self) -> Completed:
         """The answer: what the model gave to the output tool, or its text."""
         stop_reason = "refusal" if self._refusal is not None else self._stop_reason or "end_turn"
         return Completed(
@@ -427,13 +426,12 @@ class AnswerParser:
                 # The output tool is the CLI's way, not the client's.
                 stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
                 usage=self._usage,
-                cost_micro=cost,
                 refusal=self._refusal,
             )
         )
 
-    def _bad(self, why: str, cost: int | None = None) -> Failed:
-        return Failed(Problem("cli_bad_output", why), self._usage, cost)
+    def _bad(self, why: str) -> Failed:
+        return Failed(Problem("cli_bad_output", why), self._usage)
 
 
 def json_object(line: bytes) -> dict[str, Any] | None:
@@ -499,15 +497,6 @@ def model_usage_of(raw: Any) -> Usage | None:
     return Usage(*sums)
 
 
-def cost_micro(raw: Any) -> int | None:
-    """A cost in dollars as micro-dollars, rounded up; None where it is missing or makes no sense."""
-    if isinstance(raw, bool) or not isinstance(raw, int | float):
-        return None
-    if not math.isfinite(raw) or not 0 <= raw <= 10_000:
-        return None
-    return math.ceil(round(raw * 1e6, 3))
-
-
 def api_problem(status: int | None, text: str, terminal_reason: Any) -> Problem:
     """The bridge's words for what the CLI says of the API. The API's own words stay out of it where
     they could name the operator's account."""
@@ -520,11 +509,11 @@ def api_problem(status: int | None, text: str, terminal_reason: Any) -> Problem:
     if status in (503, 529) or "overloaded" in text.lower():
         return Problem("provider_overloaded", "Anthropic is overloaded at the moment.")
     if status == 404:
-        return Problem("cli_failed", "Anthropic does not know this model.", "Choose another model.")
+        return Problem("model_not_found", "Anthropic does not know this model.")
     if status == 413 or "prompt is too long" in text.lower():
-        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+        return Problem("prompt_too_long", "The prompt is too long for this model.")
     if status == 400:
-        return Problem("cli_failed", "Anthropic did not accept the request.", "Check the images and the model.")
+        return Problem("provider_invalid_request", "Anthropic did not accept the request.")
     if terminal_reason == "stream_idle_timeout" or "idle timeout" in text.lower():
         return Problem("timeout", "Anthropic stopped sending in the middle of the answer.")
     if "timed out" in text.lower() or "timeout" in text.lower():

@@ -66,6 +66,7 @@ class CodexProvider(CliProvider):
     version_pattern = r"codex\S* (\d+\.\d+\.\d+)"
     login_command = "codex login"
     grace_s = 0.5
+    least_output_tokens = LEAST_OUTPUT_TOKENS
 
     def __init__(self, row: ProviderRow, settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> None:
         super().__init__(row, settings, scratch, clock, gate)

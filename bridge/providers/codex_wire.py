@@ -312,13 +312,13 @@ def turn_problem(error: Any) -> Problem:
     if info in ("serverOverloaded", "internalServerError") or status in (500, 502, 503, 504, 529):
         return Problem("provider_overloaded", "OpenAI is overloaded at the moment.")
     if info == "modelNotFound" or status == 404:
-        return Problem("cli_failed", "OpenAI does not know this model.", "Choose another model.")
+        return Problem("model_not_found", "OpenAI does not know this model.")
     if info == "contextWindowExceeded":
-        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+        return Problem("prompt_too_long", "The prompt is too long for this model.")
     if "idle timeout" in message:
         return Problem("timeout", "OpenAI stopped sending in the middle of the answer.")
     if message.startswith('{"error"'):
-        return Problem("cli_failed", "OpenAI did not accept the request.", "Check the images and the model.")
+        return Problem("provider_invalid_request", "OpenAI did not accept the request.")
     return Problem("cli_failed", "The codex CLI could not get an answer from OpenAI.")
 
 

@@ -52,6 +52,7 @@ class DemoProvider(CliProvider):
     """Runs requests on the simulated CLI, one warm process each, as the claude provider does."""
 
     enforces_output_limit = True
+    least_output_tokens = 1
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ and the time of its limits come from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ _ACCOUNT_WORDS = (
     *("credit balance is too low", "organization has been disabled", "disabled organization"),
     *("api usage limits", "billing", "exceeded your current quota", "account has been deactivated"),
 )
+#: Error types of a stream that had begun, and of which only the request is the reason.
+_REQUEST_TYPES = ("invalid_request_error", "invalid_prompt")
+#: What a sentence on a request never says, in one that clients are shown.
+_TELLING = re.compile(
+    r"sk-|org-|proj_|req_|://|@|\b(?:accounts?|organi[sz]ation|workspace|project|api key)\b", re.IGNORECASE
+)
+#: How much of such a sentence a client is shown, in characters.
+MOST_SAID = 300
 _TOO_LONG = ("prompt is too long", "context_length_exceeded", "exceeds the context window", "maximum context length")
 
 
@@ -110,11 +119,11 @@ class Passage:
             self._gate.misreported[self._row.name] += 1
             self._gate.report(Oddity("misreported", self._row.name, _difference(told, self.call.usage or Usage())))
         if isinstance(end, Failed):
-            return msgspec.structs.replace(end, usage=self.usage, cost_micro=None)
+            return msgspec.structs.replace(end, usage=self.usage)
         if not self.call.complete:
             # An answer of which the provider knows nothing, or not the end, is none.
             return Failed(self.problem(), self.usage)
-        return Completed(msgspec.structs.replace(end.answer, usage=self.usage, cost_micro=None))
+        return Completed(msgspec.structs.replace(end.answer, usage=self.usage))
 
     def problem(self) -> Problem:
         """Why there is no answer, in our words; the provider's own stay with the call, but for its words on a
@@ -154,11 +163,21 @@ def problem_of(call: Call, vendor: str) -> Problem:
             "provider_rate_limited", f"{vendor} limits the rate of this account now.", retry_after=call.retry_after_s
         )
     if call.status == 413 or any(words in text or words in kind for words in _TOO_LONG):
-        return Problem("cli_failed", "The prompt is too long for this model.", "Shorten the prompt.")
+        return Problem("prompt_too_long", "The prompt is too long for this model.")
     if call.status == 404:
-        return Problem("cli_failed", f"{vendor} does not know this model.", "Choose another model.")
-    if call.status in (400, 422):
-        return Problem("cli_failed", f"{vendor} did not accept the request.", "Check the images and the model.")
+        return Problem("model_not_found", f"{vendor} does not know this model.")
+    if call.status in (400, 422) or kind in _REQUEST_TYPES:
+        why = _about_request(call.error_message)
+        return Problem("provider_invalid_request", f"{vendor} did not accept the request{f': {why}' if why else '.'}")
     return Problem(
         "provider_overloaded", f"{vendor} is overloaded or in trouble at the moment.", retry_after=call.retry_after_s
     )
+
+
+def _about_request(message: str | None) -> str | None:
+    """A provider's sentence on a request that it did not take; None where it may tell more than the client knows:
+    of the account, of the bridge's own requests, or of addresses."""
+    said = " ".join((message or "").split())
+    if not said or not said.isprintable() or _TELLING.search(said):
+        return None
+    return said if len(said) <= MOST_SAID else f"{said[: MOST_SAID - 1]}…"

@@ -71,6 +71,8 @@ class Provider(Protocol):
     default_model: str
     #: whether the CLI can be given a maximum of output tokens that the model then keeps
     enforces_output_limit: bool
+    #: the smallest maximum that the provider's API takes: what is asked for below it may still become so long
+    least_output_tokens: int
 
     def open(self) -> None:
         """Get ready: look at the CLI, start what is kept warm. Problems go into `status`; called again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Scripted:
 
     def __init__(self, *, enforces_output_limit: bool = True) -> None:
         self.enforces_output_limit = enforces_output_limit
+        self.least_output_tokens = 1
         self.scripts: list[list[Event]] = []
         self.requests: list[GenerationRequest] = []
         self.emits: list[Emit] = []
@@ -79,7 +81,7 @@ class Scripted:
 
 
 def answer(*parts: Any, stop_reason: str = "end_turn") -> Completed:
-    return Completed(Answer(tuple(parts), "claude-sonnet-5-5", stop_reason, USAGE, 42))
+    return Completed(Answer(tuple(parts), "claude-sonnet-5-5", stop_reason, USAGE))
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_an_answer_that_misses_its_schema_is_asked_for_again_and_charged_twice(
     assert (finished.result.output, finished.result.text) == ({"echo": "yes"}, '{"echo": "yes"}')
     assert [message.text for message in provider.requests[1].messages][1] == "[1]"
     assert list(run.follow(1)) == [PartDelta(0, Text('{"echo": "yes"}'))]
-    assert (finished.charge.cost_micro, finished.charge.usage, run.repairs) == (84, USAGE.plus(USAGE), 1)
+    assert (finished.charge.cost_micro, finished.charge.usage, run.repairs) == (140, USAGE.plus(USAGE), 1)
     assert service.ledger.usage("ada")["today"]["requests"] == 1
 
 
@@ -215,11 +217,125 @@ def test_a_cli_that_keeps_no_maximum_is_stopped_once_it_costs_more_than_one_requ
     assert provider.cancelled == 1
 
 
+def cost_of(output_tokens: int) -> int:
+    """Micro-dollars, at 10 dollars for a million."""
+    return output_tokens * 10
+
+
+def test_what_a_cli_without_a_maximum_thought_is_charged_beyond_its_reservation(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.enforces_output_limit = False
+    provider.scripts = [[Submitted()]]
+    run = submit(ask("hello", max_output_tokens=10))
+    assert until(lambda: run.submitted_s is not None)
+    assert run._submitted_at is not None
+    # As if it had thought for so many seconds.
+    run._submitted_at -= 100
+    run.cancel(Problem("cancelled", "Enough."))
+    charge = ended(run).charge
+    assert charge.assumed
+    assert charge.usage.output_tokens >= 15_000
+    assert charge.cost_micro >= cost_of(15_000) > run.reservation.cost_micro
+    assert service.ledger.usage("ada")["today"]["costUsd"] == pytest.approx(charge.cost_micro / 1e6)
+
+
+def test_a_cli_that_keeps_its_maximum_is_charged_no_guess_beyond_the_reservation(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    provider.scripts = [[Submitted()]]
+    run = submit(ask("hello", max_output_tokens=10))
+    assert until(lambda: run.submitted_s is not None)
+    assert run._submitted_at is not None
+    run._submitted_at -= 100
+    run.cancel(Problem("cancelled", "Enough."))
+    charge = ended(run).charge
+    assert (charge.assumed, charge.usage.output_tokens) == (True, 10)
+    assert charge.cost_micro <= run.reservation.cost_micro
+
+
+def test_runs_at_once_count_what_each_other_uses_beyond_its_reservation(service: Service, provider: Scripted) -> None:
+    service.keys.create("bob", Limits.parse({"maxCostPerDay": 0.3}))
+    provider.enforces_output_limit = False
+    provider.scripts = [[Submitted()] for _ in range(4)]
+    engine = engine_of(service)
+    runs = [engine.submit(service.keys.get("bob"), ask("hello", max_output_tokens=10)) for _ in range(4)]
+    assert until(lambda: all(run.submitted_s is not None for run in runs))
+    charges = engine._charges
+    assert all(charges.overdrawn(run, runs) is None for run in runs)
+    for run in runs:
+        assert run._submitted_at is not None
+        # 9,000 tokens each: 0.09 dollars, of which one, two or three fit, and four do not.
+        run._submitted_at -= 60
+    assert charges.overdrawn(runs[0], runs[:1]) is None
+    problem = charges.overdrawn(runs[0], runs)
+    assert problem is not None
+    assert problem.code == "cost_per_day"
+    for run in runs:
+        run.cancel(Problem("cancelled", "Enough."))
+        ended(run)
+
+
+@pytest.mark.parametrize(
+    ("usage", "output"),
+    [
+        (Usage(300, output_tokens=5), 10),
+        (Usage(10, output_tokens=90_000_000), 10),
+        (Usage(0, 50_000_000, output_tokens=1), 10),
+        (Usage(0, 0, 50_000_000, output_tokens=1), 10),
+    ],
+)
+def test_a_figure_far_beyond_what_was_possible_is_charged_as_reserved_and_marked(
+    provider: Scripted, submit: Callable[..., Run], usage: Usage, output: int
+) -> None:
+    provider.scripts = [[Submitted(), Completed(Answer((Text("hi"),), "claude-sonnet-5-5", "end_turn", usage))]]
+    run = submit(ask("hello", max_output_tokens=output))
+    charge = ended(run).charge
+    assert (charge.assumed, charge.usage) == (True, Usage(100, output_tokens=output))
+    assert 0 < charge.cost_micro <= run.reservation.cost_micro
+
+
+def test_a_figure_a_little_above_what_was_expected_is_charged_as_it_is(
+    provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    usage = Usage(150, output_tokens=12)
+    provider.scripts = [[Submitted(), Completed(Answer((Text("hi"),), "claude-sonnet-5-5", "end_turn", usage))]]
+    charge = ended(submit(ask("hello", max_output_tokens=10))).charge
+    assert (charge.assumed, charge.usage) == (False, usage)
+
+
+def test_an_answer_for_nothing_is_not_free(provider: Scripted, submit: Callable[..., Run]) -> None:
+    provider.scripts = [[Submitted(), Completed(Answer((Text("hi"),), "claude-sonnet-5-5", "end_turn", Usage()))]]
+    charge = ended(submit(ask("hello"))).charge
+    assert charge.assumed
+    assert charge.cost_micro > 0
+
+
+def test_an_operators_price_is_what_is_charged(
+    service: Service, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    row = {"input": 1000, "cached": 1000, "cacheWrite": 1000, "output": 1000}
+    prices = {"providers": {"claude": {"models": {"claude-sonnet-5-5": row}}}}
+    (service.settings.data_dir / "prices.json").write_text(json.dumps(prices))
+    gevent.sleep(1.1)
+    provider.scripts = [[Submitted(), answer(Text("hi"))]]
+    run = submit(ask("hello", max_output_tokens=10))
+    assert ended(run).charge.cost_micro == USAGE.total * 1000
+
+
+def test_what_an_api_can_not_be_asked_for_less_of_is_reserved(provider: Scripted, submit: Callable[..., Run]) -> None:
+    provider.least_output_tokens = 16
+    provider.scripts = [[Submitted(), answer(Text("hi"))]]
+    run = submit(ask("hello", max_output_tokens=3))
+    assert run.reservation.output_tokens == 16
+    ended(run)
+
+
 def test_a_failure_of_the_cli_is_the_end_as_a_value(
     service: Service, provider: Scripted, submit: Callable[..., Run]
 ) -> None:
     problem = Problem("provider_rate_limited", "Slowly.", retry_after=7, facts={"resets_at": "soon"})
-    provider.scripts = [[Submitted(), Failed(problem, Usage(), 0)]]
+    provider.scripts = [[Submitted(), Failed(problem, Usage())]]
     run = submit(ask("hello"))
     assert ended(run).result == problem
     assert until(lambda: not engine_of(service).runs)

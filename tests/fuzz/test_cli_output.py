@@ -86,8 +86,6 @@ def check(events: Iterable[Event]) -> None:
     assert ends in ([], events[-1:])
     for end in ends:
         usage = end.answer.usage if isinstance(end, Completed) else end.usage
-        cost = end.answer.cost_micro if isinstance(end, Completed) else end.cost_micro
-        assert cost is None or (isinstance(cost, int) and 0 <= cost < 2**63)
         check_usage(usage)
 
 
@@ -173,7 +171,7 @@ def test_codex_may_print_anything(unhandled: list[Any], recording: Path, chance:
         if isinstance(event, Completed | Failed):
             ended.set()
 
-    CodexTurn(lambda: server, "/nowhere", request("codex", schema), emit)
+    CodexTurn(lambda: server, "/nowhere", request("codex", schema), emit, None)
     assert ended.wait(5), "a run that never ends"
     gevent.sleep(0)
     check(events)

@@ -165,7 +165,7 @@ def test_an_answer_that_is_nested_too_deep_is_none() -> None:
 
 
 def completed(text: str, stop_reason: str = "end_turn") -> Completed:
-    return Completed(Answer(content_of(text), "m", stop_reason, Usage(5, output_tokens=2), 42))
+    return Completed(Answer(content_of(text), "m", stop_reason, Usage(5, output_tokens=2)))
 
 
 def checked(end: Completed, problem: str | None = None) -> Completed | Failed:
@@ -175,19 +175,19 @@ def checked(end: Completed, problem: str | None = None) -> Completed | Failed:
 def test_an_answer_that_fits_has_its_json_as_text_and_as_a_value() -> None:
     end = checked(completed('Sure: {"a": 1}'))
     assert isinstance(end, Completed)
-    assert (end.answer.text, end.answer.output, end.answer.cost_micro) == ('{"a": 1}', {"a": 1}, 42)
+    assert (end.answer.text, end.answer.output) == ('{"a": 1}', {"a": 1})
 
 
 @pytest.mark.parametrize(
     ("text", "problem", "why"),
     [("[1]", "it is no object", "it is no object"), ("words", None, "it is not valid JSON"), ("", None, "not valid")],
 )
-def test_an_answer_that_misses_its_schema_is_a_failure_with_its_text_and_its_cost(
+def test_an_answer_that_misses_its_schema_is_a_failure_with_its_text_and_its_usage(
     text: str, problem: str | None, why: str
 ) -> None:
     end = checked(completed(text), problem)
     assert isinstance(end, Failed)
-    assert (end.problem.code, end.problem.facts, end.cost_micro) == ("output_mismatch", {"text": text}, 42)
+    assert (end.problem.code, end.problem.facts) == ("output_mismatch", {"text": text})
     assert end.usage == Usage(5, output_tokens=2)
     assert why in end.problem.message
 

@@ -72,7 +72,7 @@ def test_a_recorded_answer_is_understood() -> None:
     answer = answer_of("success")
     assert "".join(words(e.part) for e in events if isinstance(e, PartDelta)) == answer.text
     assert answer.text
-    assert (answer.model, answer.stop_reason, answer.cost_micro) == ("claude-sonnet-5-5", "end_turn", 100)
+    assert (answer.model, answer.stop_reason) == ("claude-sonnet-5-5", "end_turn")
     assert answer.usage is not None
     assert answer.usage.input_tokens > 0 < answer.usage.output_tokens
 
@@ -93,7 +93,7 @@ def test_an_answer_with_thinking_or_a_history_is_only_its_text() -> None:
 def test_recorded_structured_output_is_the_json_that_the_tool_was_given() -> None:
     answer = answer_of("schema", schema=SCHEMA)
     assert set(json.loads(answer.text)) == {"name"}
-    assert (answer.stop_reason, answer.cost_micro) == ("end_turn", 70)
+    assert answer.stop_reason == "end_turn"
 
 
 def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cost() -> None:
@@ -104,7 +104,8 @@ def test_structured_output_that_does_not_fit_is_a_mismatch_with_its_text_and_cos
     assert end.problem.code == "output_mismatch"
     assert "$.name is wrong" in end.problem.message
     assert json.loads(end.problem.facts["text"])
-    assert end.cost_micro == 112
+    assert end.usage is not None
+    assert end.usage == answer.answer.usage
 
 
 def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> None:
@@ -112,13 +113,13 @@ def test_words_instead_of_structure_are_a_mismatch_and_are_not_streamed() -> Non
     assert isinstance(events[-1], Completed)
     end = with_output(events[-1], SCHEMA, lambda schema, output: None)
     assert isinstance(end, Failed)
-    assert (end.problem.code, end.cost_micro) == ("output_mismatch", 112)
+    assert (end.problem.code, end.usage) == ("output_mismatch", events[-1].answer.usage)
     assert not any(isinstance(event, PartDelta) for event in events)
 
 
 def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:
     answer = answer_of("max-tokens")
-    assert (answer.stop_reason, answer.cost_micro) == ("max_tokens", 280)
+    assert answer.stop_reason == "max_tokens"
     assert answer.usage is not None
     assert answer.usage.output_tokens == 20
 
@@ -126,7 +127,8 @@ def test_an_answer_cut_at_the_limit_is_an_answer_that_says_so() -> None:
 def test_a_refusal_is_an_answer_that_says_so_and_costs_what_it_costs() -> None:
     answer = answer_of("refusal")
     assert (answer.text, answer.stop_reason, answer.refusal) == ("", "refusal", DECLINED)
-    assert answer.cost_micro == 102
+    assert answer.usage is not None
+    assert answer.usage.output_tokens > 0
 
 
 def test_a_refusal_has_what_was_written_before_it_and_why_the_provider_stopped() -> None:
@@ -149,26 +151,30 @@ def test_a_refusal_has_what_was_written_before_it_and_why_the_provider_stopped()
 
 def test_an_empty_answer_is_an_answer_and_costs_what_it_costs() -> None:
     answer = answer_of("empty")
-    assert (answer.content, answer.stop_reason, answer.cost_micro) == ((), "end_turn", 90)
+    assert (answer.content, answer.stop_reason) == ((), "end_turn")
+    assert answer.usage is not None
+    assert answer.usage.prompt > 0
 
 
 def test_a_tool_that_the_model_was_not_given_is_bad_output_and_costs_what_it_costs() -> None:
     failure = failure_of("tool")
-    assert (failure.problem.code, failure.cost_micro) == ("cli_bad_output", 90)
+    assert failure.problem.code == "cli_bad_output"
+    assert failure.usage is not None
+    assert failure.usage.prompt > 0
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("fail-400", "cli_failed"),
+        ("fail-400", "provider_invalid_request"),
         ("fail-401", "cli_unavailable"),
         ("fail-403", "cli_unavailable"),
-        ("fail-404", "cli_failed"),
-        ("fail-413", "cli_failed"),
+        ("fail-404", "model_not_found"),
+        ("fail-413", "prompt_too_long"),
         ("fail-429", "provider_rate_limited"),
         ("fail-500", "cli_failed"),
         ("fail-529", "provider_overloaded"),
-        ("prompt-too-long", "cli_failed"),
+        ("prompt-too-long", "prompt_too_long"),
         ("not-logged-in", "cli_unavailable"),
         ("hang", "timeout"),
         ("hang-mid-stream", "timeout"),
@@ -190,7 +196,7 @@ def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(name: str, c
 )
 def test_a_request_that_the_api_turned_away_costs_nothing(name: str) -> None:
     failure = failure_of(name)
-    assert (failure.usage, failure.cost_micro) == (Usage(), 0)
+    assert failure.usage == Usage()
 
 
 @pytest.mark.parametrize("trouble", ["Connection refused (ECONNREFUSED)", "Can't reach the server (ENOTFOUND)"])
@@ -199,14 +205,13 @@ def test_a_request_that_was_never_sent_costs_nothing(trouble: str) -> None:
     said = json.loads(line)
     (failure,) = play([json.dumps({**said, "result": f"API Error: {trouble}"}).encode()])
     assert isinstance(failure, Failed)
-    assert (failure.usage, failure.cost_micro) == (Usage(), 0)
+    assert failure.usage == Usage()
 
 
 @pytest.mark.parametrize("name", ["hang", "hang-mid-stream", "stream-error", "cut", "garbage"])
 def test_a_stream_that_broke_does_not_claim_to_have_cost_nothing(name: str) -> None:
     failure = failure_of(name)
     assert failure.usage is None
-    assert failure.cost_micro is None
 
 
 def test_a_second_call_of_the_model_ends_the_run() -> None:

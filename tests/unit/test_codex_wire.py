@@ -261,8 +261,8 @@ def test_reasoning_is_never_more_than_the_output() -> None:
 CODES = {
     "401": "cli_unavailable",
     "403": "cli_unavailable",
-    "404": "cli_failed",
-    "400": "cli_failed",
+    "404": "model_not_found",
+    "400": "provider_invalid_request",
     "429": "provider_rate_limited",
     "quota": "provider_rate_limited",
     "500": "provider_overloaded",
@@ -273,7 +273,7 @@ CODES = {
     "failed": "cli_failed",
     "failed_rate": "provider_rate_limited",
     "incomplete": "cli_failed",
-    "ctx": "cli_failed",
+    "ctx": "prompt_too_long",
     "garbage": "cli_failed",
 }
 FREE = {"401", "403", "404", "400", "429", "quota", "500", "503", "ctx"}

@@ -132,11 +132,10 @@ def _probe(provider: Provider, settings: Settings) -> Finding:
     took = f"{Clock().monotonic() - began:.1f} s"
     if isinstance(end, Failed):
         return fail(name, end.problem.message, end.problem.hint)
-    usage, micro = end.answer.usage, end.answer.cost_micro
-    if usage is not None and not micro:
-        table = PriceTable(settings.data_dir / "prices.json", Clock())
-        micro = cost(table.price_of(provider.name, provider.default_model), usage)
-    paid = "cost unknown" if micro is None else f"cost {money(dollars(micro))}"
+    paid = "cost unknown"
+    if end.answer.usage is not None:
+        price = PriceTable(settings.data_dir / "prices.json", Clock()).price_of(provider.name, provider.default_model)
+        paid = f"cost {money(dollars(cost(price, end.answer.usage)))}"
     return ok(name, f"{provider.default_model} answered in {took}, {paid}")
 
 

@@ -1,0 +1,72 @@
+"""What a call that brought no whole answer means for the client, by what the provider said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bridge.gate.ticket import Call
+from bridge.providers.gated import MOST_SAID, problem_of
+
+
+def call(status: int | None, kind: str | None = None, message: str | None = None, **more: Any) -> Call:
+    return Call(sent_at=1.0, status=status, error_type=kind, error_message=message, **more)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code", "status"),
+    [
+        (call(400, "invalid_request_error", "messages.1: roles must alternate"), "provider_invalid_request", 400),
+        (call(422, "invalid_request_error", "bad"), "provider_invalid_request", 400),
+        (call(200, "invalid_prompt", "The prompt was flagged."), "provider_invalid_request", 400),
+        (call(404, "not_found_error", "model: claude-opus-9"), "model_not_found", 404),
+        (call(413, "request_too_large", "Request exceeds the maximum size"), "prompt_too_long", 413),
+        (call(400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000"), "prompt_too_long", 413),
+        (call(200, "context_length_exceeded", "Your input exceeds the context window"), "prompt_too_long", 413),
+        (call(400, "invalid_request_error", "Your credit balance is too low"), "cli_unavailable", 503),
+        (call(400, "invalid_request_error", "This organization has been disabled."), "cli_unavailable", 503),
+        (call(429, "insufficient_quota", "You exceeded your current quota"), "cli_unavailable", 503),
+        (call(401, "authentication_error", "invalid x-api-key"), "cli_unavailable", 503),
+        (call(402, "billing_error", "pay"), "cli_unavailable", 503),
+        (call(403, "permission_error", "no"), "cli_unavailable", 503),
+        (call(429, "rate_limit_error", "slow down"), "provider_rate_limited", 503),
+        (call(529, "overloaded_error", "Overloaded"), "provider_overloaded", 503),
+        (call(500, "api_error", "Internal server error"), "provider_overloaded", 503),
+        (call(None, unreachable=True), "cli_failed", 502),
+    ],
+)
+def test_a_provider_s_no_is_the_client_s_to_act_on_or_not(seen: Call, code: str, status: int) -> None:
+    problem = problem_of(seen, "Anthropic")
+    assert (problem.code, problem.status) == (code, status)
+
+
+def test_a_sentence_on_the_request_is_shown() -> None:
+    problem = problem_of(call(400, "invalid_request_error", "max_tokens: must be\n at least 1"), "Anthropic")
+    assert problem.message == "Anthropic did not accept the request: max_tokens: must be at least 1"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Project `proj_abc` does not have access to the model",
+        "Organization org-J2x must be verified to use this",
+        "Incorrect key sk-ant-abc",
+        "See https://platform.example.com/account",
+        "Your account is not allowed to use images",
+        "mail support@example.com",
+        "\x1b[31mred",
+        "",
+        None,
+    ],
+)
+def test_a_sentence_that_tells_more_than_the_request_is_not(said: str | None) -> None:
+    assert (
+        problem_of(call(400, "invalid_request_error", said), "OpenAI").message == "OpenAI did not accept the request."
+    )
+
+
+def test_a_long_sentence_is_cut() -> None:
+    message = problem_of(call(400, "invalid_request_error", "word " * 1000), "OpenAI").message
+    assert len(message) <= MOST_SAID + 60
+    assert message.endswith("…")
