@@ -77,7 +77,7 @@ class Engine:
 
     def open(self) -> None:
         """Get the providers ready, at the same time; returns when each is ready or known not to be."""
-        gevent.joinall([gevent.spawn(provider.open) for provider in self.providers.values()])
+        gevent.joinall([gevent.spawn(_open, provider) for provider in self.providers.values()])
         self._recheck = gevent.spawn(self._look_again)
 
     def _look_again(self) -> None:
@@ -86,7 +86,7 @@ class Engine:
             gevent.sleep(RECHECK_S)
             for provider in self.providers.values():
                 if not provider.status().available:
-                    provider.open()
+                    _open(provider)
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing on any more, give running ones `drain_s` to end, end the rest, stop the CLIs."""
@@ -333,6 +333,14 @@ class Engine:
 
 def _read(end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Emit) -> None:
     tell(with_output(end, schema, mismatch))
+
+
+def _open(provider: Provider) -> None:
+    """Get a provider ready. Whatever happens there, it will be looked at again, and so will the others."""
+    try:
+        provider.open()
+    except Exception:
+        log.exception("%s could not be looked at", provider.name)
 
 
 def _wait_for(runs: list[Run], seconds: float) -> None:

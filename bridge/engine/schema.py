@@ -134,6 +134,7 @@ class _Process:
         """The child, started and listening. Raises ChildError."""
         if self._child is None or not self._child.alive:
             self.close()
+            self._scratch.make()
             self._child = Child(
                 [sys.executable, "-I", "-c", _START, str(Path(__file__).resolve().parents[2])],
                 env={"PATH": os.defpath, "LANG": "C.UTF-8"},

@@ -197,7 +197,7 @@ class CliProvider:
                 self._scratch.remove(home)
         except Unfit as unfit:
             return self._unavailable(unfit.problem, unfit.hint, unfit.said, version)
-        except (ChildError, ValueError, KeyError, TypeError) as error:
+        except (ChildError, OSError, ValueError, KeyError, TypeError) as error:
             return self._unavailable(f"The {self.name} CLI cannot be run: {error}.", version=version)
         return ProviderStatus(self.name, True, version, self._own.credentials)
 
@@ -257,7 +257,11 @@ class CliProvider:
 
     def _make_home(self, files: Mapping[str, bytes] | None = None) -> Path:
         """A home for one process. Raises ChildError."""
-        return self._scratch.folder(self.name, files)
+        try:
+            return self._scratch.folder(self.name, files)
+        except ChildError as error:
+            self._said = str(error)
+            raise
 
     def _launch(
         self, argv: Sequence[str], env: Mapping[str, str], *, home: Path | None = None, user: User | None = None
@@ -269,6 +273,7 @@ class CliProvider:
             if home is not None:
                 self._scratch.remove(home)
             raise
+        child.home = home
         self._children.add(child)
         gevent.spawn(self._clean_up_after, child, home)
         return child
@@ -310,7 +315,10 @@ class CliProvider:
     def _recover(self) -> None:
         pause_s = LOOK_AGAIN_S
         while True:
-            self.open()
+            try:
+                self.open()
+            except Exception:
+                log.exception("%s could not be looked at", self.name)
             if self._status.available:
                 return
             gevent.sleep(pause_s)

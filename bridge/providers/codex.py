@@ -126,7 +126,7 @@ class CodexProvider(CliProvider):
             self._fresh = gevent.spawn(self._keep_fresh)
 
     def _ready(self) -> int:
-        return int(self._server is not None and self._server.alive)
+        return int(self._server is not None and self._server.child.fit)
 
     def _connect(self) -> AppServer:
         """The running server; a new one where there is none, or where it has done its share.
@@ -135,7 +135,7 @@ class CodexProvider(CliProvider):
         """
         with self._starting:
             server = self._server
-            if server is None or not server.alive or _is_worn(server):
+            if server is None or not server.child.fit or _is_worn(server):
                 server = self._replace()
             server.runs += 1
             return server

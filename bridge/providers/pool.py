@@ -152,7 +152,7 @@ class Pool:
     @property
     def warm(self) -> int:
         """How many processes stand ready."""
-        return sum(each.child.alive for each in (*self._warm, *self._kept))
+        return sum(each.child.fit for each in (*self._warm, *self._kept))
 
     def open(self) -> None:
         """Begin to keep processes warm."""
@@ -199,15 +199,16 @@ class Pool:
         own = [each for each in self._kept if each.owner == owner] if owner is not None else []
         for each in reversed(own):
             self._kept.remove(each)
-            if each.child.alive:
+            if each.child.fit:
                 return each.child
+            each.child.stop()
         while self._warm:
             each = self._warm.popleft()
             self._wanted.set()
-            if each.child.alive:
+            if each.child.fit:
                 each.child.step_forward()
                 each.prepared.wait()
-                if each.child.alive:
+                if each.child.fit:
                     return each.child
             each.child.stop()
         return None
@@ -328,10 +329,10 @@ class Pool:
         for entry in list(self._warm):
             if not entry.child.alive:
                 self._lose(entry)
-            elif _is_past(entry, now, MAX_IDLE_S):
+            elif not entry.child.fit or _is_past(entry, now, MAX_IDLE_S):
                 self._warm.remove(entry)
                 entry.child.stop()
-        for entry in [each for each in self._kept if not each.child.alive or _is_past(each, now, KEPT_S)]:
+        for entry in [each for each in self._kept if not each.child.fit or _is_past(each, now, KEPT_S)]:
             self._kept.remove(entry)
             entry.child.stop()
         if self._short():

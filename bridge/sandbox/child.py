@@ -119,6 +119,8 @@ class Child:
         self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
         _started[self.pid] = self
         self.program = os.path.basename(argv[0])
+        #: the folder that it cannot do without, if there is one
+        self.home: Path | None = None
         #: why the watch has ended it
         self.trouble: str | None = None
         #: whether a line above MAX_LINE_BYTES is passed over, and is no error: of one that serves many, it may be
@@ -156,6 +158,11 @@ class Child:
     def alive(self) -> bool:
         """Whether the process itself still runs, and was not stopped from here."""
         return not self._stopped and not self._exit.ready()
+
+    @property
+    def fit(self) -> bool:
+        """Whether it is alive, and has its home still: the host may clear that away."""
+        return self.alive and (self.home is None or self.home.is_dir())
 
     def last_words(self) -> list[str]:
         """The last lines that it printed on stderr; for one that has ended, all that is still in the pipe is read."""

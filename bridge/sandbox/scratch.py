@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from bridge.sandbox import keeper
@@ -29,20 +32,44 @@ class Scratch:
         self.path = base / f"cli-bridge-{os.getuid()}-{mark}"
         keeper.end_leavings(self.path)
         self.clear()
-        self.path.mkdir(mode=0o700)
-        if user is not None:
-            # To be walked through, not to be looked at.
-            self.path.chmod(0o711)
-        #: An empty folder, the working directory of every CLI; it stays empty.
+        #: An empty folder: the working directory of every CLI. Nobody writes into it.
         self.empty = self.path / "empty"
-        self.empty.mkdir()
-        # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
-        self.empty.chmod(0o500 if user is None else 0o555)
+        #: name -> content of files that every CLI can read
+        self._shared: dict[str, bytes] = {}
+        with suppress(ChildError):  # the first that needs it says so
+            self.make()
+
+    def make(self) -> None:
+        """Make what is missing: the host may clear it away (logind does, where a user logs out who has no service),
+        or had no room for it before. Raises ChildError."""
+        try:
+            try:
+                self.path.mkdir(mode=0o700)
+            except FileExistsError:
+                status = self.path.lstat()
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    raise PermissionError(errno.EPERM, "what lies in its place is not the service's") from None
+            if self.user is not None:
+                # To be walked through, not to be looked at.
+                self.path.chmod(0o711)
+            if not self.empty.exists():
+                self.empty.mkdir()
+                # Not by mkdir itself: the service's umask is stricter than what the CLIs' user needs.
+                self.empty.chmod(0o500 if self.user is None else 0o555)
+            for name, content in self._shared.items():
+                if not (self.path / name).exists():
+                    self._write_shared(name, content)
+        except OSError as error:
+            raise _no_place(error) from None
 
     def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
         """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
+        self.make()
         try:
             folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
+        except OSError as error:
+            raise _no_place(error) from None
+        try:
             paths = [folder / name for name in files or {}]
             for path, content in zip(paths, (files or {}).values(), strict=True):
                 path.write_bytes(content)
@@ -51,15 +78,30 @@ class Scratch:
                     os.chown(path, self.user.uid, self.user.gid)
             return folder
         except OSError as error:
-            raise ChildError(f"there is no place for its files ({error.strerror})") from None
+            self.remove(folder)
+            raise _no_place(error) from None
 
     def shared_file(self, name: str, content: bytes) -> Path:
-        """A file that every CLI can read and none can write."""
-        path = self.path / name
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        path.chmod(0o400 if self.user is None else 0o444)
-        return path
+        """A file that every CLI can read and none can write. Raises ChildError."""
+        self.make()
+        try:
+            self._write_shared(name, content)
+        except OSError as error:
+            raise _no_place(error) from None
+        self._shared[name] = content
+        return self.path / name
+
+    def _write_shared(self, name: str, content: bytes) -> None:
+        """Whole, or not at all: one that is there is never looked into again."""
+        new = self.path / f"{name}.new"
+        new.unlink(missing_ok=True)
+        try:
+            new.write_bytes(content)
+            new.chmod(0o400 if self.user is None else 0o444)
+            new.replace(self.path / name)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
     def login_folder(self, variable: str, name: str) -> Path:
         """Where the CLIs' user keeps a log-in: the folder that an environment variable names, or ~/NAME."""
@@ -84,3 +126,7 @@ class Scratch:
         if self.path.is_symlink():
             self.path.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _no_place(error: OSError) -> ChildError:
+    return ChildError(f"there is no place for its files ({error.strerror})")
