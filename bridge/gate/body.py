@@ -6,7 +6,8 @@ seen by tests/real_cli.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.gate.ticket import Mark, Vouched, Wire
@@ -18,15 +19,24 @@ _CLAUDES_OWN = ("x-anthropic-billing-header:", "You are a Claude agent, built on
 _MERGED = ("text", "reasoning")
 
 
+#: What claude says beside an image that it has made smaller.
+_SMALLER = re.compile(
+    r"\[Image: original \d+x\d+, displayed at \d+x\d+\. Multiply coordinates by [\d.]+ to map to original image\.\]"
+)
+#: In the place of an image's data: whatever the CLI has made of it.
+ANY_IMAGE = ""
+
+
 class Refused(Exception):
     """The body is not the run's own. The text says what differs, and never what stands there."""
 
 
-def marks(messages: Iterable[Message]) -> tuple[tuple[str, tuple[Mark, ...]], ...]:
-    """A conversation as `Vouched.messages` has it."""
+def marks(messages: Iterable[Message], exact: Collection[str] = ()) -> tuple[tuple[str, tuple[Mark, ...]], ...]:
+    """A conversation as `Vouched.messages` has it. Images with other data than those in `exact` may be made smaller by
+    the CLI: at their place any image may stand."""
     turns: list[tuple[str, list[Mark]]] = []
     for message in messages:
-        _add(turns, message.role, [_mark(part) for part in message.content])
+        _add(turns, message.role, [_mark(part, exact) for part in message.content])
     return _merged(turns)
 
 
@@ -52,15 +62,53 @@ def check(wire: Wire, body: Any, vouched: Vouched) -> None:
     if len(turns) != len(vouched.messages):
         raise Refused(f"the number of messages ({len(turns)} instead of {len(vouched.messages)})")
     for number, (got, expected) in enumerate(zip(turns, vouched.messages, strict=True)):
-        if got != expected:
+        if got != expected and not _fits(got, expected):
             raise Refused(f"message {number}")
 
 
+def _fits(got: tuple[str, tuple[Mark, ...]], expected: tuple[str, tuple[Mark, ...]]) -> bool:
+    """Whether they are the same but for images that the CLI may have made smaller, of which claude says so."""
+    (role, parts), (wanted_role, wanted) = got, expected
+    said = [part for part in parts if not (part[0] == "text" and _SMALLER.fullmatch(part[1]))]
+    return (
+        ("image", ANY_IMAGE) in wanted
+        and role == wanted_role
+        and len(said) == len(wanted)
+        # claude breaks the line before what it says of images.
+        and all(
+            part in (each, (each[0], each[1] + "\n")) or (part[0] == "image" and each[1] == ANY_IMAGE)
+            for part, each in zip(said, wanted, strict=True)
+        )
+    )
+
+
 def put(body: dict[str, Any], put_in: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with what its CLI cannot carry. Objects of `_MERGED` are completed, everything else is replaced; None
-    takes a field away."""
+    """A Responses body with what its CLI cannot carry. Objects of `_MERGED` are completed, everything else is
+    replaced; None takes a field away."""
     merged = {name: _without_none({**(body.get(name) or {}), **put_in[name]}) for name in _MERGED if name in put_in}
     return _without_none({**body, **put_in, **merged})
+
+
+def illustrate(wire: Wire, body: dict[str, Any], pictures: Mapping[str, Image]) -> dict[str, Any]:
+    """A body, of which `check` has said that it is the run's, with the images in the place of those that stand for
+    them."""
+
+    def shown(part: Any) -> Any:
+        if not isinstance(part, dict) or part.get("type") not in ("input_image", "image"):
+            return part
+        image = pictures.get((_mark_of_part if wire == "responses" else _mark_of_block)(part)[1])
+        if image is None:
+            return part
+        if wire == "responses":
+            return {**part, "image_url": f"data:{image.media_type};base64,{image.data}"}
+        return {**part, "source": {**part["source"], "media_type": image.media_type, "data": image.data}}
+
+    field = "input" if wire == "responses" else "messages"
+    turns = [
+        turn if isinstance(turn["content"], str) else {**turn, "content": [shown(part) for part in turn["content"]]}
+        for turn in body[field]
+    ]
+    return {**body, field: turns}
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +162,11 @@ def _mark_of_part(part: dict[str, Any]) -> Mark:
     raise Refused(f"a part of the kind {str(part['type'])[:40]}")
 
 
-def _mark(part: Any) -> Mark:
+def _mark(part: Any, exact: Collection[str]) -> Mark:
     if isinstance(part, Text):
         return "text", part.text
     if isinstance(part, Image):
-        return "image", part.data
+        return "image", part.data if part.data in exact else ANY_IMAGE
     raise TypeError(f"{type(part).__name__} has no mark")
 
 

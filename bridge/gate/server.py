@@ -19,7 +19,7 @@ from gevent.socket import IPPROTO_TCP, TCP_NODELAY
 
 from bridge.clock import Clock
 from bridge.gate.answer import Reader, note_headers
-from bridge.gate.body import Refused, check, put
+from bridge.gate.body import Refused, check, illustrate, put
 from bridge.gate.ticket import Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
 
@@ -156,7 +156,9 @@ class Gate:
             wanted = msgspec.json.decode(body)
             if ticket.vouched is not None:
                 check(wire, wanted, ticket.vouched)
-            if ticket.put_in:
+            if ticket.pictures:
+                wanted = illustrate(wire, wanted, ticket.pictures)
+            if ticket.put_in or ticket.pictures:
                 body = _encode(put(wanted, ticket.put_in))
         except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge.types import Usage
+from bridge.types import Image, Usage
 
 Wire = Literal["messages", "responses"]
 """The API that a CLI speaks to its model: Anthropic's Messages, or OpenAI's Responses."""
@@ -99,16 +99,19 @@ class Ticket:
         vouched: Vouched | None,
         *,
         put_in: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, Image] | None = None,
         on_bytes: Callable[[], None] = lambda: None,
         silence_s: float = 90.0,
     ) -> None:
         """`upstream` None: the gate answers by itself, as a warm-up. `put_in`: fields of the body that the CLI
-        cannot carry. `on_bytes` is called when the provider sends something; it must not block or raise.
+        cannot carry. `pictures`: the images that belong in the place of those, by their data, that the CLI was given.
+        `on_bytes` is called when the provider sends something; it must not block or raise.
         `silence_s`: the longest time that the provider may send nothing."""
         self.token = "cbt_" + secrets.token_urlsafe(24)
         self.upstream = upstream
         self.vouched = vouched
         self.put_in = put_in or {}
+        self.pictures = pictures or {}
         self.on_bytes = on_bytes
         self.silence_s = silence_s
         self.call = Call()

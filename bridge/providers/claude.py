@@ -19,6 +19,7 @@ import gevent
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
+from bridge.gate.pictures import with_stand_ins
 from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_wire as protocol
 from bridge.providers.cli import CliProvider
@@ -38,6 +39,7 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
+    Image,
     Message,
     PartDelta,
     Receipt,
@@ -54,6 +56,9 @@ API_URL = "https://api.anthropic.com"
 OVERHEAD_TOKENS = 1200
 #: The most that one image counts, in tokens: the largest size that a model reads without scaling down.
 IMAGE_TOKENS = 5000
+#: What the API takes as it is: an image of so many bytes in base64, and so many in a request with no further bound on
+#: their sides. Others are left to the CLI, which makes them smaller.
+MOST_IMAGE_BYTES, MANY_IMAGES = 5 * 2**20, 20
 #: Longest start of a process, until it has taken its settings, in seconds.
 BOOT_TIMEOUT_S = 30.0
 #: With a schema, the tool's frame comes on top, in tokens.
@@ -209,6 +214,9 @@ class _Conversation:
     def __init__(self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str) -> None:
         self._provider = provider
         self._request, in_words = adapt(request, protocol.for_claude)
+        pictures: dict[str, Image] = {}
+        if not provider._login and sum(len(message.images) for message in request.messages) <= MANY_IMAGES:
+            self._request, pictures = with_stand_ins(self._request, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
         self._emit = emit
         self._owner = owner
         gated = not provider._login
@@ -224,6 +232,7 @@ class _Conversation:
                 lambda: self._say(Activity()),
                 row=provider._row,
                 tools=tools,
+                pictures=pictures,
                 silence_s=provider._settings.idle_timeout_s,
             )
         self._child: Child | None = None

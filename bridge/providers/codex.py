@@ -1,17 +1,15 @@
 """The codex provider: one long-lived `codex app-server`, one throw-away thread per run.
 
-The CLI decodes the pictures that it is given, and repeats what it is told in one line; so a run with much of either
-gets a process of its own, which can take nobody else with it.
-
-With API keys every call goes through the gate, which knows the run by its thread, and puts in what the CLI cannot
-carry: the output limit, and a key of the provider's cache that stays the same for an owner and its system prompt.
+The CLI decodes the pictures that it is given, and repeats what it is told in one line. So it is given stand-ins of one
+pixel, and the gate puts the pictures in. With a log-in there is no gate: then a run with much of either gets a process
+of its own, which can take nobody else with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ import gevent.lock
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.gate.pictures import with_stand_ins
 from bridge.gate.ticket import Upstream
 from bridge.providers import codex_wire as protocol
 from bridge.providers.cli import CliProvider, Unfit
@@ -34,7 +33,7 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import GenerationRequest
+from bridge.types import GenerationRequest, Image
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -48,7 +47,7 @@ RUNS_PER_PROCESS, MOST_SHARED_BYTES = 200, 700 * 2**20
 #: A process that has had runs, and has had none for so long, is replaced, too, in seconds: what is left of them in its
 #: memory goes. How often is looked.
 IDLE_S, LOOK_S = 60.0, 5.0
-#: A run with more than this, in pixels of its images together or in bytes, gets a process of its own.
+#: With a log-in, a run with more than this, in pixels of its images together or in bytes, gets a process of its own.
 LARGE_PIXELS, LARGE_BYTES = 4_000_000, 2**20
 #: What such a process takes at most, in bytes: by itself, for each pixel of its largest image (16 bits a channel,
 #: measured), and for each byte of its request.
@@ -91,12 +90,22 @@ class CodexProvider(CliProvider):
 
     def start(self, request: GenerationRequest, emit: Emit, owner: str) -> CodexTurn:
         self._refuse_if_unavailable()
-        make = None if self._login else lambda told, alive: self._passage(told, alive, owner)
-        large = request.pixels > LARGE_PIXELS or request.size > LARGE_BYTES
-        connect = partial(self._connect_alone, request) if large else self._connect
-        return CodexTurn(connect, str(self._scratch.empty), request, emit, make)
+        if self._login:
+            large = request.pixels > LARGE_PIXELS or request.size > LARGE_BYTES
+            connect = partial(self._connect_alone, request) if large else self._connect
+            return CodexTurn(connect, str(self._scratch.empty), request, emit, None)
+        request, pictures = with_stand_ins(request)
+        make = partial(self._passage, owner=owner, pictures=pictures)
+        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, make)
 
-    def _passage(self, request: GenerationRequest, alive: Callable[[], None], owner: str) -> Passage:
+    def _passage(
+        self,
+        request: GenerationRequest,
+        alive: Callable[[], None],
+        *,
+        owner: str,
+        pictures: Mapping[str, Image],
+    ) -> Passage:
         """The way of a run through the gate; `request` is as the CLI is told it."""
         put_in: dict[str, Any] = {
             "max_output_tokens": max(request.max_output_tokens, LEAST_OUTPUT_TOKENS),
@@ -114,6 +123,7 @@ class CodexProvider(CliProvider):
             alive,
             row=self._row,
             put_in=put_in,
+            pictures=pictures,
             silence_s=silence_s,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ PIXELS_PER_SECOND = 2_000_000
 INTERRUPT_TIMEOUT_S = 5.0
 
 
+#: The thread in a message; within a text of the message, its quotation marks would be escaped.
+_THREAD = re.compile(rb'"threadId":\s*"([\w-]{1,100})"')
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -56,7 +59,7 @@ class AppServer:
     def __init__(self, child: Child) -> None:
         self.child = child
         # A long line is about one of its threads: the end of that one is heard of all the same.
-        child.skips_long_lines = True
+        child.pass_over = self._note_long_line
         #: runs begun on this process, and runs that have ended
         self.runs = self.ended = 0
         #: whether no more should begin on it
@@ -99,8 +102,8 @@ class AppServer:
         self.child.write(_encode({"id": next(self._numbers), "method": method, "params": params}) + b"\n")
 
     def listen(self, thread_id: str, listener: Callable[[str, dict[str, Any]], None]) -> None:
-        """`listener(method, params)` gets every message about the thread, and `("gone", {})` when the
-        process has ended. It must not block."""
+        """`listener(method, params)` gets every message about the thread, `("long", {})` for one that is too long
+        to be read, and `("gone", {})` when the process has ended. It must not block."""
         self._listeners[thread_id] = listener
 
     def forget(self, thread_id: str) -> None:
@@ -125,6 +128,15 @@ class AppServer:
                 answer.set_exception(ChildError("the process ended"))
             for listener in list(self._listeners.values()):
                 listener("gone", {})
+
+    def _note_long_line(self, head: bytes, tail: bytes) -> None:
+        """Tell the listener of a thread that something of its answer came which nobody can read. What the CLI repeats
+        of a prompt is not missed."""
+        found = _THREAD.search(head) or _THREAD.search(tail)
+        if found is not None and b'"userMessage"' not in head:
+            listener = self._listeners.get(found[1].decode())
+            if listener is not None:
+                listener("long", {})
 
     def _sort(self, message: dict[str, Any]) -> None:
         number, method = message.get("id"), message.get("method")
@@ -236,6 +248,10 @@ class CodexTurn:
             if method == "gone":
                 why = f": {server.child.trouble}" if server.child.trouble else ""
                 self._emit(Failed(Problem("cli_failed", f"The codex process ended in the middle of the answer{why}.")))
+                return
+            if method == "long":
+                self._interrupt(server, thread, turn)
+                self._emit(Failed(Problem("cli_bad_output", "The answer grew beyond all bounds and was stopped.")))
                 return
             if method == "turn/completed":
                 self._emit(self._end(_mapping(params.get("turn"))))

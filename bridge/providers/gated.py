@@ -18,7 +18,7 @@ from bridge.errors import Problem
 from bridge.gate.body import marks
 from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Upstream, Vouched
 from bridge.registry import ProviderRow
-from bridge.types import Completed, Failed, GenerationRequest, Receipt, Usage
+from bridge.types import Completed, Failed, GenerationRequest, Image, Receipt, Usage
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -58,6 +58,7 @@ class Passage:
         row: ProviderRow,
         tools: frozenset[str] = frozenset(),
         put_in: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, Image] | None = None,
         silence_s: float,
     ) -> None:
         """`request` is as the CLI is told it; `alive` is called when the provider sends something."""
@@ -68,8 +69,11 @@ class Passage:
         self._thread: str | None = None
         self._closed = False
         self._row = row
-        vouched = Vouched(request.model, request.system, marks(request.messages), request.max_output_tokens, tools)
-        self.ticket = Ticket(upstream, vouched, put_in=put_in, on_bytes=self._note_sign, silence_s=silence_s)
+        exact = marks(request.messages, pictures or ())
+        vouched = Vouched(request.model, request.system, exact, request.max_output_tokens, tools)
+        self.ticket = Ticket(
+            upstream, vouched, put_in=put_in, pictures=pictures, on_bytes=self._note_sign, silence_s=silence_s
+        )
 
     @property
     def call(self) -> Call:

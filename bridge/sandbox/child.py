@@ -34,6 +34,8 @@ from bridge.sandbox.host import User
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
+#: How much is kept of the beginning and of the end of a line that is passed over, in bytes.
+LINE_ENDS_BYTES = 2048
 #: How many lines of stderr are kept, and the longest that one may be, in bytes.
 STDERR_LINES, STDERR_LINE_BYTES = 10, 2000
 #: Largest file that a CLI may write, in bytes: its home lies in memory.
@@ -123,9 +125,9 @@ class Child:
         self.home: Path | None = None
         #: why the watch has ended it
         self.trouble: str | None = None
-        #: whether a line above MAX_LINE_BYTES is passed over, and is no error: of one that serves many, it may be
-        #: about one of them
-        self.skips_long_lines = False
+        #: where set, a line above MAX_LINE_BYTES is no error, but passed over, and this gets its beginning and its end:
+        #: of a process that serves many, it may be about one of them
+        self.pass_over: Callable[[bytes, bytes], None] | None = None
         self._exit: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
         self._watcher = hub.loop.child(self.pid)
         self._watcher.start(self._note_exit)
@@ -193,7 +195,8 @@ class Child:
     def _split_lines(self) -> Iterator[bytes]:
         buffer = bytearray()
         searched = since_yield = 0
-        skipping = False
+        #: beginning and end of the line that is passed over
+        head = tail = b""
         while True:
             chunk = self._chunks.get()
             if not chunk:
@@ -201,16 +204,19 @@ class Child:
             buffer += chunk
             start = 0
             while (end := buffer.find(b"\n", max(start, searched))) >= 0:
-                if not skipping:
+                if head and self.pass_over is not None:
+                    self.pass_over(head, (tail + buffer[:end])[-LINE_ENDS_BYTES:])
+                else:
                     yield bytes(buffer[start:end])
-                skipping = False
+                head = b""
                 start = end + 1
             del buffer[:start]
             searched = len(buffer)
-            if searched > MAX_LINE_BYTES and not self.skips_long_lines:
-                raise ChildError("the process printed a line without end")
-            if skipping or searched > MAX_LINE_BYTES:
-                skipping = True
+            if head or searched > MAX_LINE_BYTES:
+                if self.pass_over is None:
+                    raise ChildError("the process printed a line without end")
+                head = head or bytes(buffer[:LINE_ENDS_BYTES])
+                tail = (tail + buffer[-LINE_ENDS_BYTES:])[-LINE_ENDS_BYTES:]
                 buffer.clear()
                 searched = 0
             # Small pieces come one by one, with everybody's turn between them; a flood has to be told.

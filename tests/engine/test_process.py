@@ -68,9 +68,11 @@ def test_a_line_without_end_is_refused_and_memory_stays_bounded() -> None:
 def test_of_one_that_serves_many_a_line_that_is_too_long_is_passed_over_and_the_next_ones_come() -> None:
     long = process.MAX_LINE_BYTES + 1
     child = python(f"print('one'); print('x' * {long}); print('two'); print('y' * {3 * long}); print('three')")
-    child.skips_long_lines = True
+    passed: list[tuple[int, bytes]] = []
+    child.pass_over = lambda head, tail: passed.append((len(head), tail[-3:]))
     before = psutil.Process().memory_info().rss
     assert list(child.lines()) == [b"one", b"two", b"three"]
+    assert passed == [(process.LINE_ENDS_BYTES, b"xxx"), (process.LINE_ENDS_BYTES, b"yyy")]
     assert psutil.Process().memory_info().rss - before < 4 * process.MAX_LINE_BYTES
     child.stop()
 

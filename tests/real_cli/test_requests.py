@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from PIL import Image
 
 from tests.real_cli.conftest import HOST_FILE, Rig, everything, system_texts, texts
 from tests.server.test_generate import PNG
@@ -92,6 +97,58 @@ def test_an_image_arrives_unchanged(rig: Rig, path: str) -> None:
     (sent,) = rig.standin.generations
     assert PNG.partition(",")[2] in everything(sent)
     assert "path=" not in everything(sent)
+
+
+def photo(megabytes: float, number: int = 0) -> str:
+    """A JPEG of 12 million pixels, as a phone makes it."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize((4000, 3000)).convert("RGB").save(file, "JPEG")
+    raw = file.getvalue() + bytes([number])
+    return "data:image/jpeg;base64," + base64.b64encode(raw.ljust(int(megabytes * 1e6), b"\0")).decode()
+
+
+@BOTH
+def test_large_photos_arrive_while_others_go_on(rig: Rig, path: str) -> None:
+    photos = [photo(3.5, number) for number in range(4)]
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(rig.ask, path, prompt="[[standin deltas=30 delay=0.1]] other")
+        answer = rig.ask(path, prompt="look", images=photos)
+        assert (answer.status, other.result().status) == (200, 200), answer.body
+    (sent,) = [sent for sent in rig.standin.generations if "other" not in everything(sent)]
+    assert all(each.partition(",")[2] in everything(sent) for each in photos)
+
+
+def test_photos_of_eighteen_megabytes_are_answered_by_codex_as_they_are(rig: Rig) -> None:
+    photos = [photo(4.5, number) for number in range(4)]
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "mediaType": "image/jpeg", "data": photos[0].partition(",")[2]}],
+        },
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": "and these?"},
+    ]
+    answer = rig.ask("/generate-codex", messages=messages, images=photos[1:])
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert all(each.partition(",")[2] in everything(sent) for each in photos)
+
+
+def test_a_photo_that_anthropic_would_not_take_is_made_smaller_by_claude(rig: Rig) -> None:
+    large = photo(4.5)
+    answer = rig.ask("/generate", prompt="look", images=[large, PNG])
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert large.partition(",")[2] not in everything(sent)
+    assert "/9j/" in everything(sent)
+
+
+def test_a_hostile_answer_of_twenty_megabytes_ends_its_run_only(rig: Rig) -> None:
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(rig.ask, "/generate-codex", prompt="[[standin deltas=40 delay=0.1]] other")
+        answer = rig.ask("/generate-codex", prompt="[[standin size=20000000 deltas=1]]")
+        assert answer.status == 502
+        assert other.result().status == 200
 
 
 @pytest.mark.parametrize(("path", "model"), [("/generate", "claude-haiku-5-5"), ("/generate-codex", "gpt-5.5")])

@@ -1,0 +1,51 @@
+"""Stand-ins for the images of a run: what its CLI is given, and the gate replaces. Pure."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Callable
+
+import msgspec
+
+from bridge.types import GenerationRequest, Image, Message, Part, Text, ToolResult
+
+
+def with_stand_ins(
+    request: GenerationRequest, wanted: Callable[[Image], bool] = lambda image: True
+) -> tuple[GenerationRequest, dict[str, Image]]:
+    """The request with a picture of one pixel in the place of each image that is `wanted` so; and the images, by the
+    data of those. The gate puts them in.
+
+    The CLIs decode a large image and make it smaller, which costs them time and memory; one of this size they pass on
+    as it is (seen in tests/real_cli).
+    """
+    images: dict[str, Image] = {}
+
+    def stand_in(part: Part) -> Part:
+        if isinstance(part, ToolResult):
+            inner = tuple(each for each in map(stand_in, part.content) if isinstance(each, Text | Image))
+            return msgspec.structs.replace(part, content=inner)
+        if not isinstance(part, Image) or not wanted(part):
+            return part
+        data = _pixel(len(images))
+        images[data] = part
+        return Image("image/png", data, 1)
+
+    messages = tuple(
+        Message(message.role, tuple(map(stand_in, message.content))) if message.images else message
+        for message in request.messages
+    )
+    return msgspec.structs.replace(request, messages=messages), images
+
+
+def _pixel(number: int) -> str:
+    """A PNG of one pixel whose colour is a number, in base64."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" + number.to_bytes(3, "big")))
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")).decode()
