@@ -6,6 +6,7 @@ import math
 import re
 import zoneinfo
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge.types import MODEL_PATTERN
@@ -91,6 +92,11 @@ def program(value: str) -> str:
 def file(value: str) -> str:
     """The path of a file."""
     return _as_it_stands(value, "the path of a file")
+
+
+def folder(value: str) -> Path:
+    """The path of a folder."""
+    return Path(_as_it_stands(value, "the path of a folder"))
 
 
 def socket(value: str) -> str:

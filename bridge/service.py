@@ -35,6 +35,7 @@ from bridge.settings import Settings
 from bridge.store.archive import BackupNotes
 from bridge.store.document import Document
 from bridge.store.folder import Store
+from bridge.store.trace import TraceFolder
 from bridge.types import RunRecord
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Service:
         except BaseException:
             self.store.close()
             raise
+        #: what is said in each run, while the setting asks for it
+        self.traces: TraceFolder | None = None
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
         self.local_token = secrets.token_urlsafe(32)
         self._make_providers = make_providers or real_providers
@@ -109,6 +112,8 @@ class Service:
         host.give_back_what_is_freed()
         scratch = Scratch(self.settings.data_dir, host.find_user(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
+        if self.settings.trace_dir is not None:
+            self.traces = TraceFolder(self.settings.trace_dir, self.clock, self.settings.secrets)
         self.gate.open()
         self.engine = Engine(
             self.settings,
@@ -122,6 +127,7 @@ class Service:
             admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several),
             keys=self.keys,
             observers=self.observers,
+            traces=self.traces,
         )
         self._scratch = scratch
         self.engine.open()
@@ -130,8 +136,10 @@ class Service:
         return self.engine
 
     def _keep_house(self) -> None:
-        """Once at the start and then every hour: remove logs and answers that are past their time."""
+        """Once at the start and then every hour: remove logs and answers that are past their time, and end traces."""
         while True:
+            if self.traces is not None:
+                self.traces.look_at_bounds()
             try:
                 self.log.prune(self.settings.log_retention_days, self.tallies.oldest_file)
                 self.jobs.prune()

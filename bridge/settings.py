@@ -230,6 +230,13 @@ class Settings:
     alert_cost_per_month: float = _setting(
         "BRIDGE_ALERT_COST_PER_MONTH", parsers.dollars, "0", "the same for a month; 0 = never"
     )
+    trace_dir: Path | None = _setting(
+        "BRIDGE_TRACE_DIR",
+        parsers.folder,
+        "",
+        "folder for traces: a file for each run with all that CLI and model said, secrets masked; ends by itself after "
+        "24 hours or 1 GB; unset: none",
+    )
     metrics: str = _setting(
         "BRIDGE_METRICS",
         parsers.choice("admin", "loopback", "off"),
@@ -240,6 +247,12 @@ class Settings:
         default_factory=lambda: {name: _provider(row, {}) for name, row in PROVIDERS.items()}
     )
     default_limits: Mapping[str, float] = field(default_factory=lambda: DEFAULTS)
+
+    @property
+    def secrets(self) -> tuple[str | None, ...]:
+        """All that nobody should read, as it was given."""
+        of_providers = (each for own in self.providers.values() for each in (own.api_key, own.token))
+        return (self.admin_key, self.alert_webhook, *of_providers)
 
     @classmethod
     def load(cls, env: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:

@@ -6,13 +6,16 @@ Units: money is integer micro-dollars (`_micro`), durations carry `_s`, times ar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import astuple, replace
 
 from bridge.errors import Problem
+
+#: Takes down what was said in a run: who, to whom, what. Must not raise or wait.
+Tap = Callable[[str, str, bytes], None]
 
 #: `GenerationRequest.api` of the bridge's own API
 NATIVE = "native"

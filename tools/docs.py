@@ -53,7 +53,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "BRIDGE_MAX_CONCURRENT",
         "BRIDGE_QUEUE_",
     ),
-    "Log and clock": ("BRIDGE_LOG_", "BRIDGE_TIMEZONE"),
+    "Log and clock": ("BRIDGE_LOG_", "BRIDGE_TRACE_", "BRIDGE_TIMEZONE"),
     "Dashboard": ("BRIDGE_ACCESS_",),
     "Alerts and metrics": ("BRIDGE_ALERT_", "BRIDGE_METRICS"),
     "Guards": ("BRIDGE_LOOP_", "BRIDGE_RATE_", "BRIDGE_MAX_BODY_"),

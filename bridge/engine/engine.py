@@ -27,6 +27,7 @@ from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat, owner_of
 from bridge.settings import Settings
+from bridge.store.trace import TraceFolder
 from bridge.types import Completed, Failed, Finished, GenerationRequest, RunRecord, without_prompts
 
 #: Seconds between two looks at what a run may have used whose CLI keeps no maximum of output tokens.
@@ -56,6 +57,7 @@ class Engine:
         jobs: JobBook,
         audit: Audit,
         observers: Sequence[Callable[[RunRecord], None]] = (),
+        traces: TraceFolder | None = None,
     ) -> None:
         """`observers` are called with each line of the request log once it is written; they must not block or raise."""
         self.providers = providers
@@ -70,6 +72,7 @@ class Engine:
         self._charges = Charges(prices, ledger, settings)
         self._jobs = jobs
         self._audit = audit
+        self._traces = traces
         self._observers = observers
         self._loops = LoopGuard(clock, settings.loop_window_s)
 
@@ -159,6 +162,9 @@ class Engine:
             repeat=repeat,
         )
         self.runs[run.id] = run
+        if self._traces is not None:
+            about = {"key": key.name, "provider": request.provider, "model": request.model, "api": request.api}
+            run.trace = self._traces.begin(run.id, about)
         gevent.spawn(self._live, run, provider)
         return run
 
@@ -240,13 +246,16 @@ class Engine:
             end = Failed(error.problem)
         finally:
             run.give_up_slot()
+            if run.trace is not None:
+                run.trace.close()
             finished = self._close_run(run, end)
             del self.runs[run.id]
             run.end(finished)
 
     def _attempt(self, run: Run, provider: Provider) -> Completed | Failed:
         """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
-        conversation = provider.start(run.attempt.request, run.inbox.put, owner_of(run.key))
+        tap = None if run.trace is None else run.trace.note
+        conversation = provider.start(run.attempt.request, run.inbox.put, owner_of(run.key), tap)
         try:
             end = self._await_end(run)
             schema = run.request.schema

@@ -17,6 +17,7 @@ from bridge.keys.keys import Key
 from bridge.ledger.tallies import Reservation
 from bridge.providers.tokens import estimate
 from bridge.records.jobs import Job, Repeat, owner_of
+from bridge.store.trace import Trace
 from bridge.types import (
     Activity,
     Answer,
@@ -94,6 +95,8 @@ class Run:
         self.repairs = 0
         #: what the provider said, over all attempts
         self.receipt: Receipt | None = None
+        #: where all that is said in it is written, while that is asked for
+        self.trace: Trace | None = None
         self.finished: Finished | None = None
         #: the provider's events, the slot, and every wish to stop
         self.inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()

@@ -61,20 +61,21 @@ class Reader:
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding in ("gzip", "deflate") else None
         self._readable = coding in ("", "identity", "gzip", "deflate")
 
-    def feed(self, data: bytes) -> None:
-        """Some more bytes, as they came."""
+    def feed(self, data: bytes) -> bytes:
+        """Some more bytes, as they came; what they are without their coding, nothing where that is not known."""
         if not self._readable:
-            return
+            return b""
         if self._inflate is not None:
             try:
                 data = self._inflate.decompress(data, MOST_LINE_BYTES)
             except zlib.error:
                 self._readable = False
-                return
+                return b""
         if self._stream:
             self._lines(data)
         elif len(self._buffer) < (MOST_LINE_BYTES if self._call.status == 200 else MOST_ERROR_BYTES):
             self._buffer += data
+        return data
 
     def end(self) -> None:
         """All bytes have come."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import gevent
@@ -22,6 +22,7 @@ from bridge.gate.answer import Reader, note_headers
 from bridge.gate.body import Refused, check, illustrate, put
 from bridge.gate.ticket import Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
+from bridge.types import Tap
 
 #: The largest body of a call, in bytes: more than any request may have, and what a CLI makes of it.
 MOST_BODY_BYTES = 96 * 2**20
@@ -46,6 +47,11 @@ _OWN_HEADERS = frozenset(
 _NOT_PASSED = frozenset(
     {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "set-cookie"}
 )
+
+#: Headers that a trace shows without their values.
+_CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie", "set-cookie", "proxy-authorization"})
+#: A line of an answer that grows longer than this, in bytes, is heard in pieces.
+MOST_REST_BYTES = 2**20
 
 _encode = msgspec.json.Encoder().encode
 
@@ -124,19 +130,24 @@ class Gate:
             return self._turn_away(start, "unknown token", 401, wire)
         if wire is None or environ["REQUEST_METHOD"] != "POST":
             # What a CLI asks for besides: lists of models, counts of tokens, telemetry.
-            return self._turn_away(start, "side call", 404, wire)
+            return self._turn_away(start, "side call", 404, wire, ticket)
         if ticket.used:
-            return self._turn_away(start, "second call", 401, wire)
+            return self._turn_away(start, "second call", 401, wire, ticket)
         ticket.used = True
         body = _body(environ)
         if body is None:
-            return self._turn_away(start, "body", 400, wire)
+            return self._turn_away(start, "body", 400, wire, ticket)
         if ticket.upstream is None:
             return _warm_up(start)
         return self._pass_on(environ, start, ticket, ticket.upstream, wire, body)
 
-    def _turn_away(self, start: StartResponse, why: str, status: int, wire: Wire | None) -> list[bytes]:
+    def _turn_away(
+        self, start: StartResponse, why: str, status: int, wire: Wire | None, ticket: Ticket | None = None
+    ) -> list[bytes]:
         self.refused[why] += 1
+        if ticket is not None and ticket.tap is not None:
+            what = ticket.call.refused
+            ticket.tap("gate", "cli", f"{status}: {why}{f', {what} differs' if what else ''}".encode())
         log.info("the gate refused a request: %s", why)
         return _error(start, status, wire, "invalid_request_error", f"cli-bridge: {why}")
 
@@ -150,6 +161,8 @@ class Gate:
         body: bytes,
     ) -> Iterable[bytes]:
         call = ticket.call
+        if ticket.tap is not None:
+            ticket.tap("cli", "gate", body)
         try:
             if upstream.wire != wire:
                 raise Refused("the API")
@@ -162,20 +175,26 @@ class Gate:
                 body = _encode(put(wanted, ticket.put_in))
         except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"
-            return self._turn_away(start, "not the run's body", 400, wire)
+            return self._turn_away(start, "not the run's body", 400, wire, ticket)
+        url, headers = _url(environ, upstream), _headers(environ, upstream)
+        if ticket.tap is not None:
+            put_in = _encode({**ticket.put_in, "pictures": len(ticket.pictures)})
+            ticket.tap("gate", "provider", _head(f"POST {url}", headers) + b"\nput in: " + put_in)
         call.sent_at = self._clock.monotonic()
         ticket.abort = _killer(gevent.getcurrent())
         try:
-            answer = self._connections.post(
-                _url(environ, upstream), body, _headers(environ, upstream), ticket.silence_s
-            )
+            answer = self._connections.post(url, body, headers, ticket.silence_s)
         except UpstreamError as error:
             ticket.abort = None
             call.ended_at = self._clock.monotonic()
             call.error_message, call.unreachable = str(error), error.unreachable
+            if ticket.tap is not None:
+                ticket.tap("provider", "gate", str(error).encode())
             return _error(start, 502, wire, "api_error", "cli-bridge: the provider cannot be reached")
         call.first_byte_at = self._clock.monotonic()
         note_headers(call, answer.status, answer.headers)
+        if ticket.tap is not None:
+            ticket.tap("provider", "gate", _head(str(answer.status), answer.headers))
         ticket.on_bytes()
         shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
         start(f"{answer.status} .", shown)
@@ -183,12 +202,15 @@ class Gate:
 
     def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
         left = MOST_ANSWER_BYTES
+        rest = b""
         try:
             for chunk in answer.chunks():
                 left -= len(chunk)
                 if left < 0:
                     raise UpstreamError("the answer does not end")
-                reader.feed(chunk)
+                plain = reader.feed(chunk)
+                if ticket.tap is not None:
+                    rest = _tap_lines(ticket.tap, rest + plain)
                 ticket.on_bytes()
                 yield chunk
             reader.end()
@@ -198,6 +220,8 @@ class Gate:
             # The CLI has to see that it broke off, and not an end.
             raise
         finally:
+            if ticket.tap is not None and rest:
+                ticket.tap("provider", "cli", rest)
             ticket.abort = None
             ticket.call.ended_at = self._clock.monotonic()
             answer.close()
@@ -259,6 +283,22 @@ def _headers(environ: dict[str, Any], upstream: Upstream) -> dict[str, str]:
     else:
         headers["authorization"] = f"Bearer {upstream.secret}"
     return headers
+
+
+def _head(first: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a message, for a trace."""
+    shown = [f"{name}: {'***' if name in _CREDENTIALS else value}" for name, value in headers.items()]
+    return "\n".join([first, *shown]).encode("utf-8", "replace")
+
+
+def _tap_lines(tap: Tap, data: bytes) -> bytes:
+    """Let the whole lines of an answer be heard, so that no secret comes in two halves; the rest of it."""
+    end = data.rfind(b"\n") + 1
+    if not end and len(data) > MOST_REST_BYTES:
+        end = len(data)
+    if end:
+        tap("provider", "cli", data[:end])
+    return data[end:]
 
 
 def _error(start: StartResponse, status: int, wire: Wire | None, kind: str, message: str) -> list[bytes]:

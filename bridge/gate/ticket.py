@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bridge.types import Image, Usage
+from bridge.types import Image, Tap, Usage
 
 Wire = Literal["messages", "responses"]
 """The API that a CLI speaks to its model: Anthropic's Messages, or OpenAI's Responses."""
@@ -102,11 +102,12 @@ class Ticket:
         pictures: Mapping[str, Image] | None = None,
         on_bytes: Callable[[], None] = lambda: None,
         silence_s: float = 90.0,
+        tap: Tap | None = None,
     ) -> None:
         """`upstream` None: the gate answers by itself, as a warm-up. `put_in`: fields of the body that the CLI
         cannot carry. `pictures`: the images that belong in the place of those, by their data, that the CLI was given.
         `on_bytes` is called when the provider sends something; it must not block or raise.
-        `silence_s`: the longest time that the provider may send nothing."""
+        `silence_s`: the longest time that the provider may send nothing. `tap` hears what passes."""
         self.token = "cbt_" + secrets.token_urlsafe(24)
         self.upstream = upstream
         self.vouched = vouched
@@ -114,6 +115,7 @@ class Ticket:
         self.pictures = pictures or {}
         self.on_bytes = on_bytes
         self.silence_s = silence_s
+        self.tap = tap
         self.call = Call()
         self.used = False
         self.closed = False

@@ -94,6 +94,8 @@ def daily_usage() -> DailyUsage:
 def overview() -> Overview:
     """Totals, providers, queue, latency and warnings at one glance."""
     service, engine = service_of(), engine_of()
+    traces = None if service.traces is None else service.traces.state
+    problems = (service.prices.problem, service.models.problem, traces, *service.why_not_reread())
     return Overview(
         totals=service.ledger.totals(),
         providers=_providers(),
@@ -109,7 +111,7 @@ def overview() -> Overview:
         resets_at=Resets(**service.ledger.resets_at()),
         alerts=msgspec.convert(service.recent_alerts(), list[AlertView]),
         backup=service.backups.notes(),
-        problems=[p for p in (service.prices.problem, service.models.problem, *service.why_not_reread()) if p],
+        problems=list(filter(None, problems)),
     )
 
 

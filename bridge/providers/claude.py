@@ -44,6 +44,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
+    Tap,
     Text,
 )
 
@@ -112,9 +113,9 @@ class ClaudeProvider(CliProvider):
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> _Conversation:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> _Conversation:
         self._refuse_if_unavailable()
-        return _Conversation(self, request, emit, owner)
+        return _Conversation(self, request, emit, owner, tap)
 
     def _begin(self) -> None:
         self._pool.open()
@@ -211,7 +212,9 @@ class ClaudeProvider(CliProvider):
 class _Conversation:
     """One run on one process."""
 
-    def __init__(self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str) -> None:
+    def __init__(
+        self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None
+    ) -> None:
         self._provider = provider
         self._request, in_words = adapt(request, protocol.for_claude)
         pictures: dict[str, Image] = {}
@@ -219,6 +222,7 @@ class _Conversation:
             self._request, pictures = with_stand_ins(self._request, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
         self._emit = emit
         self._owner = owner
+        self._tap = tap
         gated = not provider._login
         self._parser = protocol.AnswerParser(request, provider._clock.now, in_words=in_words, gated=gated)
         self._passage: Passage | None = None
@@ -234,6 +238,7 @@ class _Conversation:
                 tools=tools,
                 pictures=pictures,
                 silence_s=provider._settings.idle_timeout_s,
+                tap=tap,
             )
         self._child: Child | None = None
         self._warm = False
@@ -259,6 +264,7 @@ class _Conversation:
         clean = False
         try:
             self._child, self._warm = self._provider._pool.take(lambda: not self._cancelled, self._owner)
+            self._child.tap = self._tap
             if not self._cancelled:
                 clean = self._take_turn(self._child)
         except ChildError as error:
@@ -269,6 +275,8 @@ class _Conversation:
             self._provider._starting.discard(self)
             if self._passage is not None:
                 self._passage.close()
+            if self._child is not None:
+                self._child.tap = None
             if self._child is not None and clean:
                 self._provider._give_back(self._child, self._owner)
             elif self._child is not None:

@@ -33,7 +33,7 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image
+from bridge.types import GenerationRequest, Image, Tap
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -88,15 +88,15 @@ class CodexProvider(CliProvider):
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> CodexTurn:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> CodexTurn:
         self._refuse_if_unavailable()
         if self._login:
             large = request.pixels > LARGE_PIXELS or request.size > LARGE_BYTES
             connect = partial(self._connect_alone, request) if large else self._connect
-            return CodexTurn(connect, str(self._scratch.empty), request, emit, None)
+            return CodexTurn(connect, str(self._scratch.empty), request, emit, None, tap)
         request, pictures = with_stand_ins(request)
-        make = partial(self._passage, owner=owner, pictures=pictures)
-        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, make)
+        make = partial(self._passage, owner=owner, pictures=pictures, tap=tap)
+        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, make, tap)
 
     def _passage(
         self,
@@ -105,6 +105,7 @@ class CodexProvider(CliProvider):
         *,
         owner: str,
         pictures: Mapping[str, Image],
+        tap: Tap | None,
     ) -> Passage:
         """The way of a run through the gate; `request` is as the CLI is told it."""
         put_in: dict[str, Any] = {
@@ -125,6 +126,7 @@ class CodexProvider(CliProvider):
             put_in=put_in,
             pictures=pictures,
             silence_s=silence_s,
+            tap=tap,
         )
 
     def _begin(self) -> None:

@@ -30,6 +30,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
+    Tap,
     Text,
     Usage,
     content_of,
@@ -175,13 +176,16 @@ class CodexTurn:
         request: GenerationRequest,
         emit: Emit,
         make_passage: Callable[[GenerationRequest, Callable[[], None]], Passage] | None,
+        tap: Tap | None,
     ) -> None:
-        """`make_passage(told, alive)` is the run's way through the gate; None with a log-in."""
+        """`make_passage(told, alive)` is the run's way through the gate; None with a log-in. `tap` hears what the
+        process is told and says of this thread."""
         self._connect = connect
         self._cwd = cwd
         self._request = request
         self._told, _ = adapt(request, protocol.for_openai)
         self._emit = emit
+        self._tap = tap
         alive = Activity()
         self._passage = None if make_passage is None else make_passage(self._told, lambda: emit(alive))
         self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
@@ -205,7 +209,7 @@ class CodexTurn:
     def _converse(self) -> None:
         try:
             server = self._connect()
-            thread = server.call("thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
+            thread = self._call(server, "thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
         except BridgeError as error:
             self._emit(Failed(error.problem))
             return
@@ -214,7 +218,7 @@ class CodexTurn:
             if isinstance(error, ChildError):
                 gevent.sleep(0)
             return
-        server.listen(thread, lambda method, params: self._inbox.put((method, params)))
+        server.listen(thread, self._hear)
         try:
             self._take_turn(server, thread)
         except (ChildError, RpcError, KeyError, TypeError):
@@ -229,17 +233,34 @@ class CodexTurn:
                 except ChildError:
                     pass
 
+    def _call(self, server: AppServer, method: str, params: dict[str, Any], timeout_s: float = RPC_TIMEOUT_S) -> Any:
+        if self._tap is None:
+            return server.call(method, params, timeout_s)
+        self._tap("bridge", "cli", _encode({"method": method, "params": params}))
+        try:
+            result = server.call(method, params, timeout_s)
+        except RpcError as error:
+            self._tap("cli", "bridge", _encode({"error": str(error)}))
+            raise
+        self._tap("cli", "bridge", _encode({"result": result}))
+        return result
+
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        if self._tap is not None:
+            self._tap("cli", "bridge", _encode({"method": method, "params": params}))
+        self._inbox.put((method, params))
+
     def _take_turn(self, server: AppServer, thread: str) -> None:
         timeout_s = RPC_TIMEOUT_S + self._request.pixels / PIXELS_PER_SECOND
         items = protocol.history(self._told, thread)
         if items is not None:
-            server.call("thread/inject_items", items, timeout_s)
+            self._call(server, "thread/inject_items", items, timeout_s)
         if self._cancelled:
             return
         if self._passage is not None:
             self._passage.open(thread)
         self._emit(Submitted())
-        turn = server.call("turn/start", protocol.turn_start(self._told, thread), timeout_s)["turn"]["id"]
+        turn = self._call(server, "turn/start", protocol.turn_start(self._told, thread), timeout_s)["turn"]["id"]
         while True:
             method, params = self._inbox.get()
             if method == "cancel":

@@ -34,6 +34,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
+    Tap,
     Text,
     Usage,
     content_of,
@@ -80,8 +81,8 @@ class DemoProvider(CliProvider):
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> _Conversation:
-        return _Conversation(self._pool.take, request, emit, self._pace_s)
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> _Conversation:
+        return _Conversation(self._pool.take, request, emit, self._pace_s, tap)
 
     def _begin(self) -> None:
         self._pool.open()
@@ -104,11 +105,13 @@ class _Conversation:
         request: GenerationRequest,
         emit: Emit,
         pace_s: float,
+        tap: Tap | None,
     ) -> None:
         self._take = take
         self._request = request
         self._emit = emit
         self._pace_s = pace_s
+        self._tap = tap
         self._child: Child | None = None
         self._warm = False
         self._cancelled = False
@@ -124,6 +127,7 @@ class _Conversation:
     def _converse(self) -> None:
         try:
             self._child, self._warm = self._take()
+            self._child.tap = self._tap
             if not self._cancelled:
                 self._emit_until_end(self._child)
         except ChildError as error:

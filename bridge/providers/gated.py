@@ -18,7 +18,7 @@ from bridge.errors import Problem
 from bridge.gate.body import marks
 from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Upstream, Vouched
 from bridge.registry import ProviderRow
-from bridge.types import Completed, Failed, GenerationRequest, Image, Receipt, Usage
+from bridge.types import Completed, Failed, GenerationRequest, Image, Receipt, Tap, Usage
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -60,8 +60,10 @@ class Passage:
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
         silence_s: float,
+        tap: Tap | None = None,
     ) -> None:
-        """`request` is as the CLI is told it; `alive` is called when the provider sends something."""
+        """`request` is as the CLI is told it; `alive` is called when the provider sends something; `tap` hears what
+        passes."""
         self._gate = gate
         self._clock = clock
         self._alive = alive
@@ -72,7 +74,13 @@ class Passage:
         exact = marks(request.messages, pictures or ())
         vouched = Vouched(request.model, request.system, exact, request.max_output_tokens, tools)
         self.ticket = Ticket(
-            upstream, vouched, put_in=put_in, pictures=pictures, on_bytes=self._note_sign, silence_s=silence_s
+            upstream,
+            vouched,
+            put_in=put_in,
+            pictures=pictures,
+            on_bytes=self._note_sign,
+            silence_s=silence_s,
+            tap=tap,
         )
 
     @property

@@ -9,7 +9,7 @@ import msgspec
 
 from bridge.errors import BridgeError
 from bridge.providers.pool import Breaker
-from bridge.types import Event, GenerationRequest, Receipt
+from bridge.types import Event, GenerationRequest, Receipt, Tap
 
 Emit = Callable[[Event], None]
 """Where a conversation puts its events; never blocks."""
@@ -90,7 +90,7 @@ class Provider(Protocol):
     def input_ceiling(self, request: GenerationRequest) -> int:
         """The most input tokens that this request can be billed for."""
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> Conversation:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> Conversation:
         """Begin a generation for `owner`, whose words no process ever shows to another; returns at once. Events go to
         `emit`: Submitted before the CLI may spend anything, at the end exactly one Completed or Failed (none after
-        a cancel)."""
+        a cancel). `tap` hears all that is said."""

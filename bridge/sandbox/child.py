@@ -31,6 +31,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.sandbox import host, keeper
 from bridge.sandbox.host import User
+from bridge.types import Tap
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
@@ -138,6 +139,8 @@ class Child:
         #: whether it has printed something
         self.printed = False
         self._hear = hear
+        #: hears all that it is told and says, while somebody wants that
+        self.tap: Tap | None = None
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._stopped = False
         self._write_turn = BoundedSemaphore(1)
@@ -175,6 +178,8 @@ class Child:
     def write(self, data: bytes) -> None:
         """Write all of `data` in one piece, whatever else is written; waits (this greenlet only) while the
         pipe is full. Raises ChildError."""
+        if self.tap is not None:
+            self.tap("bridge", "cli", data)
         view = memoryview(data)
         try:
             with self._write_turn:
@@ -207,7 +212,10 @@ class Child:
                 if head and self.pass_over is not None:
                     self.pass_over(head, (tail + buffer[:end])[-LINE_ENDS_BYTES:])
                 else:
-                    yield bytes(buffer[start:end])
+                    line = bytes(buffer[start:end])
+                    if self.tap is not None:
+                        self.tap("cli", "bridge", line)
+                    yield line
                 head = b""
                 start = end + 1
             del buffer[:start]
@@ -321,6 +329,8 @@ class Child:
         if text.strip():
             self._stderr.append(text.strip())
             self._hear(text.strip())
+            if self.tap is not None:
+                self.tap("cli", "stderr", line)
 
 
 def _guarded(argv: Sequence[str], cwd: Path, user: User | None) -> list[str]:

@@ -30,6 +30,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
+    Tap,
     Text,
     ToolCall,
     ToolResult,
@@ -69,7 +70,7 @@ class Scripted:
     def input_ceiling(self, request: GenerationRequest) -> int:
         return 100
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str) -> Scripted:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None) -> Scripted:
         self.requests.append(request)
         self.emits.append(emit)
         for event in self.scripts.pop(0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 from collections.abc import Callable
 
@@ -341,3 +342,34 @@ def test_huge_headers_and_odd_requests_do_no_harm(gate: Gate, ticket: Ticket) ->
 
         gevent.get_hub().threadpool.apply(talk)
     assert ask(gate, ticket.token, messages_body()).status == 200
+
+
+def test_a_tap_hears_the_way_to_the_provider_and_back_with_whole_lines(
+    gate: Gate, upstream_that_says: Callable[..., str]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=b\r\n\r\n"
+    url = upstream_that_says(head, b"data: on", b"e\ndata: two\nda", b"ta: three", pause_s=0.05)
+    heard: list[tuple[str, str, bytes]] = []
+    ticket = Ticket(Upstream("messages", url, SECRET), vouched(), tap=lambda *said: heard.append(said))
+    gate.tickets.add(ticket)
+    ask(gate, ticket.token, messages_body())
+    ask(gate, ticket.token, messages_body())
+    ways = [(source, target) for source, target, _ in heard]
+    assert ways[:3] == [("cli", "gate"), ("gate", "provider"), ("provider", "gate")]
+    assert json.loads(heard[0][2]) == messages_body()
+    assert b"x-api-key: ***" in heard[1][2]
+    assert b"set-cookie: ***" in heard[2][2]
+    assert SECRET.encode() not in b"".join(said for _, _, said in heard)
+    lines = [said for source, target, said in heard if (source, target) == ("provider", "cli")]
+    assert all(said.endswith(b"\n") for said in lines[:-1])
+    assert b"".join(lines) == b"data: one\ndata: two\ndata: three"
+    assert heard[-1] == ("gate", "cli", b"401: second call")
+
+
+def test_a_tap_hears_why_nothing_left(gate: Gate, standin: StandIn) -> None:
+    heard: list[tuple[str, str, bytes]] = []
+    ticket = Ticket(Upstream("messages", standin.url, SECRET), vouched(), tap=lambda *said: heard.append(said))
+    gate.tickets.add(ticket)
+    ask(gate, ticket.token, messages_body(model="claude-opus-5-5"))
+    assert heard[-1] == ("gate", "cli", b"400: not the run's body, the model differs")
+    assert len(heard) == 2

@@ -19,6 +19,7 @@ from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.folder import RESTORING, Store, older_documents
+from bridge.store.trace import trace_files
 
 _OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
 
@@ -45,6 +46,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _space(folder)
     yield from _keys(settings)
     yield from _backups(folder)
+    if settings.trace_dir is not None:
+        yield _traces(settings.trace_dir)
 
 
 def _rights(folder: Path) -> Iterator[Finding]:
@@ -78,6 +81,17 @@ def _files(folder: Path) -> Iterator[Finding]:
         yield Finding("fail" if each.blocks else "warn", each.file, each.problem, todo)
     if not found:
         yield ok("files", "every file is whole")
+
+
+def _traces(folder: Path) -> Finding:
+    """Tracing is for a while: whoever has forgotten it is reminded."""
+    try:
+        files = trace_files(folder)
+        held = sum(path.stat().st_size for path in files) / 2**20
+    except OSError as error:
+        return fail("traces", f"{folder} cannot be read ({error.strerror})", "Correct or unset BRIDGE_TRACE_DIR.")
+    todo = "When you have seen enough: unset BRIDGE_TRACE_DIR, reload, and remove the files."
+    return warn("traces", f"BRIDGE_TRACE_DIR is set; {folder} has {len(files)} runs in full, {held:.0f} MB", todo)
 
 
 def _space(folder: Path) -> Iterator[Finding]:
