@@ -39,6 +39,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     #: environment variable of a token that takes the place of the CLI's log-in, and the command that makes it
     token_variable: str | None = None
     token_command: str = ""
+    #: whether its models can be told how many words to make
+    verbosity: bool = False
     #: whose words its usage has in native answers
     usage_words: Literal["anthropic", "openai"]
 
@@ -83,6 +85,7 @@ _ROWS = (
         key_prefix="sk-",
         url_variable="OPENAI_BASE_URL",
         url="https://api.openai.com/v1",
+        verbosity=True,
         usage_words="openai",
     ),
 )

@@ -146,6 +146,10 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     alias: str | None = None
     #: texts at the first of which the answer ends, without it
     stop: tuple[str, ...] = ()
+    #: how many words to make: low, medium or high; None for what the model does by itself
+    verbosity: str | None = None
+    #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
+    ignored: tuple[str, ...] = ()
     #: X-Request-Id of the HTTP answer, by which the admin finds it
     request_id: str | None = None
 

@@ -101,12 +101,13 @@ _COMPATIBILITY_HEAD = """\
 What becomes of each parameter of the three APIs. How to use them: [clients.md](clients.md).
 
 - **supported**: does what it does elsewhere, as far as the remark says.
-- **ignored**: may be sent and changes nothing.
-- **refused**: the CLIs cannot do it. Any value is a 400 in the API's own shape, but for those that ask for what happens
-  anyway; they are taken and change nothing.
+- **ignored**: may be sent and asks for nothing that an answer shows.
+- **passed over**: may be sent, but the answer is made without it; the header `X-Bridge-Ignored` names it.
+- **refused**: the CLIs cannot do it, and without it the answer would mean something else. A 400 in the API's own shape.
 
-`null` counts as not given. A parameter that is not listed is a 400 that names it. Inside messages and options, fields
-that are not known are passed over.
+Values that ask for what happens anyway ("but") are always taken, and change nothing. `null` counts as not given. A
+parameter that is not listed is passed over and named. Inside messages and options, fields that are not known are
+passed over.
 """
 
 _COMPATIBILITY_FOOT = """\
@@ -114,11 +115,17 @@ _COMPATIBILITY_FOOT = """\
 
 - **No tools.** The CLIs are started without any, so that nothing that a model writes can touch the host. Tool calls and
   tool results in a conversation are a 400.
-- **Images** come as data (data URLs, base64). The bridge fetches nothing, and keeps no files.
+- **Images** come as data (data URLs in any spelling, base64). Their bytes say of which kind they are. The bridge
+  fetches nothing, and keeps no files.
 - **No state.** Nothing is kept between requests: no stored answers, conversations, files or batches.
-- **The last message is from the user.** An answer cannot be begun for the model (prefill).
-- **System messages** anywhere in a conversation are put together into one system prompt. Messages of one role that
-  follow each other become one.
+- **The last message is from the user.** In `/v1/messages` an answer cannot be begun for the model (prefill): the CLIs
+  answer a user, and the newer models refuse it, too. In OpenAI's APIs a conversation may end with the model's own
+  words: they stay a turn of their own, and the model is told "Continue."
+- **System messages** anywhere in a conversation, also in `/v1/messages`, are put together into one system prompt. Where
+  nothing else was said, that is the prompt. Messages of one role that follow each other become one, and empty ones of
+  the assistant are left out.
+- **References** (`item_reference` of `/v1/responses`): items that were sent along stand in the input already; the
+  bridge keeps no others, and goes on without them. `X-Bridge-Ignored` says `item_reference` then.
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
   has been checked. After the second miss: a 400 `output_mismatch`.

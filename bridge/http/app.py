@@ -8,9 +8,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, jsonify, request
 from flask_cors import CORS
@@ -38,9 +38,18 @@ from bridge.http.context import Edge, service_of, sessions_of
 from bridge.http.session import Sessions
 from bridge.limits import DEFAULTS, summed
 from bridge.service import Service
-from bridge.wire.apis import APIS, api_at
+from bridge.wire.apis import APIS, api_at, respelled
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger("bridge")
+
+#: What a client of an SDK needs to know whose path is wrong.
+_BASE_URL = (
+    "Set the base URL to this bridge's address: with /v1 at its end for OpenAI's SDKs (http://127.0.0.1:3456/v1), "
+    "without it for Anthropic's (http://127.0.0.1:3456). docs/api.md lists every endpoint."
+)
 
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,17 +59,6 @@ _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-#: Headers that a web page may send: our own, and those of the SDKs in a browser.
-_OWN_HEADERS = ("Authorization", "Content-Type", "X-Api-Key", "Idempotency-Key", "Prefer")
-_SDK_HEADERS = (
-    "Anthropic-Version",
-    "Anthropic-Beta",
-    "Anthropic-Dangerous-Direct-Browser-Access",
-    "OpenAI-Organization",
-    "OpenAI-Project",
-    "User-Agent",
-    r"x-stainless-.*",
-)
 #: Headers of answers that a web page may read.
 _SHOWN_HEADERS = (
     "X-Request-Id",
@@ -71,6 +69,7 @@ _SHOWN_HEADERS = (
     "Preference-Applied",
     "Idempotent-Replayed",
     "X-Bridge-Cost-Usd",
+    "X-Bridge-Ignored",
     *(limit.header for limit, _, _ in summed(dict.fromkeys(DEFAULTS, 1))),
 )
 #: Paths that a web page may ask where something is generated.
@@ -86,6 +85,10 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     settings = service.settings
     app = Flask("bridge", static_folder=None, template_folder="http/templates")
     app.request_class = Request
+    # A redirect would lose the body of a POST, in most clients without a word.
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    app.wsgi_app = _Respelled(app.wsgi_app)  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
@@ -119,6 +122,8 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         response.headers["X-Request-Id"] = g.request_id
         if g.api.request_id_header is not None:
             response.headers[g.api.request_id_header] = g.request_id
+        if "ignored" in g and g.ignored:
+            response.headers["X-Bridge-Ignored"] = ", ".join(g.ignored)
         key = g.get("key")
         if key is not None:
             response.headers.update(respond.remaining_headers(service.ledger, key))
@@ -137,11 +142,26 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
             app,
             # Exactly these: a text with brackets, such as an IPv6 address, would be read as a pattern.
             origins=[each if each == "*" else re.compile(rf"{re.escape(each)}\Z") for each in settings.cors_origins],
-            allow_headers=[*_OWN_HEADERS, *_SDK_HEADERS],
+            # Whatever a page of these origins asks for: each SDK has headers of its own, and more come.
+            allow_headers="*",
             expose_headers=_SHOWN_HEADERS,
             resources=[*_GENERATING, r"/jobs/.*", r"/me(/.*)?", r"/v1/.*", r"/capacity"],
         )
     return app
+
+
+class _Respelled:
+    """Lets paths of other people's APIs be spelled as their clients do where a base URL has one part too many or too
+    few, so that they are served instead of redirected."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = respelled(environ.get("PATH_INFO", ""))
+        if path is not None:
+            environ["PATH_INFO"] = path
+        return self._app(environ, start_response)
 
 
 @functools.cache
@@ -189,7 +209,8 @@ def _http_error(error: Exception) -> Response:
     """What Flask itself refuses: unknown paths, wrong methods, bodies that are too large."""
     assert isinstance(error, HTTPException)
     if error.code == 404:
-        return error_response(Problem("not_found", "There is nothing at this path."))
+        hint = _BASE_URL if g.api.sdk else ""
+        return error_response(Problem("not_found", "There is nothing at this path.", hint))
     if error.code == 405:
         response = error_response(Problem("method_not_allowed", f"{request.method} is not possible at this path."))
         response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

@@ -22,6 +22,7 @@ from gunicorn.http.errors import ParseException
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.http.coding import as_utf8, inflated
 
 #: Time for any body, in seconds, and the slowest pace of a long one: 32 MiB may take five minutes.
 BODY_S, BYTES_PER_SECOND = 30.0, 128 * 1024
@@ -104,15 +105,17 @@ class Request(flask.Request):
     """A request whose body is read by these rules, whoever asks for it."""
 
     def get_data(self, cache: bool = False, as_text: bool = False, parse_form_data: bool = False) -> Any:
-        """The whole body, as bytes, read once. Raises BridgeError invalid_request where it breaks off, is not
-        what its headers say, or comes too slowly, and overloaded; and HTTPException for one that is too large."""
+        """The whole body, read once: inflated, and as UTF-8 where it is a text. Raises BridgeError invalid_request
+        where it breaks off, is not what its headers say, or comes too slowly, payload_too_large, and overloaded; and
+        HTTPException for one that is too large."""
         try:
             body = self._read()
         except ParseException:
             raise _broken("The body cannot be read; its chunks are not as HTTP says.") from None
         if self.content_length is not None and len(body) < self.content_length:
             raise _broken("The body broke off.")
-        return body
+        coding = self.headers.get("Content-Encoding", "")
+        return as_utf8(inflated(body, coding, self.max_content_length or 0, lambda: gevent.sleep(0)))
 
     def _read(self) -> bytes:
         intake: Intake = current_app.extensions[EXTENSION].intake

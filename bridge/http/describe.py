@@ -239,15 +239,15 @@ def _parameter(query: Query) -> dict[str, Any]:
 
 
 def _with_table(schema: dict[str, Any], table: Iterable[Parameter]) -> dict[str, Any]:
-    """The schema of a body with all parameters of its API: null counts as not given, nothing else is known."""
+    """The schema of a body with all parameters of its API. null counts as not given; others are passed over."""
     properties = {}
     for parameter in table:
         given = schema["properties"].get(parameter.name)
         if given is None:
-            given = {} if parameter.what == "ignored" else {"anyOf": [*map(_value, parameter.only), {"type": "null"}]}
+            given = {} if parameter.what != "refused" else {"anyOf": [*map(_value, parameter.only), {"type": "null"}]}
         note = f"{parameter.what}: {parameter.note}" if parameter.what != "supported" else parameter.note
         properties[parameter.name] = {**given, "description": note}
-    return {**schema, "properties": properties, "additionalProperties": False}
+    return {**schema, "properties": properties, "additionalProperties": True}
 
 
 def _value(value: Any) -> dict[str, Any]:

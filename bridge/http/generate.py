@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Response, request
+from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import service_of
@@ -37,6 +37,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
     wanted, events = api.parse(body, settings=service.settings, resolve=resolve)
     if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
         events = api.events
+    g.ignored = wanted.ignored
     repeat = repeat_of(body)
     # With images it is large, and nothing needs it while the run goes on.
     del body
@@ -47,7 +48,7 @@ def _model_of(provider: str, name: str) -> ModelChoice:
     """The model behind a name at the endpoint of one provider. Raises BridgeError."""
     service = service_of()
     name = name or service.settings.providers[provider].default_model
-    choice = service.models.aliases.get(name) or ModelChoice(provider, name)
+    choice = service.models.aliases.get(name) or ModelChoice(provider, service.models.known(provider, name))
     if choice.provider != provider:
         raise BridgeError("invalid_request", f"The model {name} is one of {choice.provider}; use its endpoint.")
     return choice

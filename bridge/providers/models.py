@@ -45,11 +45,14 @@ class ModelBook:
         return self._file.value
 
     def resolve(self, name: str) -> ModelChoice:
-        """What a name stands for. Raises BridgeError not_found."""
-        choice = self.aliases.get(name)
+        """What a name stands for, also with a provider before it (openai/gpt-6-sol). Raises BridgeError not_found."""
+        bare = name.rpartition("/")[2]
+        choice = self.aliases.get(name) or self.aliases.get(bare)
         if choice is not None:
             return choice
         provider = self._provider_of(name)
+        if provider is None and bare != name:
+            provider, name = self._provider_of(bare), bare
         if provider is None:
             raise BridgeError(
                 "not_found",
@@ -57,6 +60,12 @@ class ModelBook:
                 "Choose one of the models that GET /v1/models lists.",
             )
         return ModelChoice(provider, name)
+
+    def known(self, provider: str, name: str) -> str:
+        """A name without what stands before it (anthropic/claude-sonnet-5-5), where only then it is one of the
+        provider's known models."""
+        names, bare = self.names(provider), name.rpartition("/")[2]
+        return bare if bare in names and name not in names else name
 
     def names(self, provider: str) -> list[str]:
         """The models of a provider that can be named: its allow-list, or those with a known price."""

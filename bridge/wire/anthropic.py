@@ -21,7 +21,7 @@ from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
 from bridge.wire.content import invalid
 from bridge.wire.conversation import PlainText, Turns, generation, run_number
-from bridge.wire.parameters import NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
+from bridge.wire.parameters import NO_TOOLS, SAMPLING, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "anthropic"
@@ -30,7 +30,7 @@ _THINKING = "the model decides, and effort says how much"
 
 PARAMETERS = table(
     supported("max_tokens", "more than the bridge allows counts as what it allows"),
-    supported("messages", "user, assistant; text and base64 images; the last from the user"),
+    supported("messages", "user, assistant, system; text and base64 images; the last from the user"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("output_config", "effort; format: json_schema, any JSON Schema"),
     supported("output_format", "the older name of output_config.format"),
@@ -41,7 +41,7 @@ PARAMETERS = table(
     ignored("cache_control", "the CLIs decide what is cached, also where a block has it"),
     refused("compaction", "the bridge changes no prompts"),
     refused("container", "there are none here"),
-    refused("context_management", "the bridge changes no prompts"),
+    passed_over("context_management", "the bridge changes no prompts"),
     ignored("diagnostics", "there are none"),
     refused("fallback_credit_token", "there are none here"),
     refused("fallbacks", "one model for each request", []),
@@ -50,13 +50,13 @@ PARAMETERS = table(
     ignored("metadata", "the key says who asks"),
     refused("service_tier", "only the ordinary one", "auto", "standard_only"),
     refused("speed", "only the ordinary one", "standard"),
-    refused("temperature", SAMPLING, 1),
+    passed_over("temperature", SAMPLING, 1),
     refused("thinking", _THINKING, {"type": "adaptive"}, {"type": "disabled"}, {"type": "between_tools"}),
     refused("thread", "the bridge keeps no conversations; send the earlier messages in messages"),
     refused("tool_choice", NO_TOOLS, {"type": "auto"}, {"type": "none"}),
     refused("tools", NO_TOOLS, []),
-    refused("top_k", "the CLIs cannot set it"),
-    refused("top_p", SAMPLING, 1),
+    passed_over("top_k", SAMPLING),
+    passed_over("top_p", SAMPLING, 1),
     ignored("user_profile_id", "the key says who asks"),
 )
 #: what `count_tokens` does not need
@@ -90,7 +90,7 @@ class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
         """See WirePart."""
         if isinstance(self.source, UrlSource):
             raise invalid(f"{at}.source: images must be sent as base64; the bridge fetches nothing.", "messages")
-        return content.image(self.source.media_type, self.source.data, f"{at}.source.data")
+        return content.image(self.source.data, f"{at}.source.data")
 
 
 class _Thought(msgspec.Struct):
@@ -116,10 +116,10 @@ Block = TextBlock | ImageBlock | ThinkingBlock | RedactedThinkingBlock
 
 
 class AnthropicMessage(msgspec.Struct):
-    """A turn of the conversation."""
+    """A turn of the conversation. A system turn adds to the system prompt, wherever it stands."""
 
-    role: Literal["user", "assistant"]
-    content: str | list[Block]
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block] | None = None
 
 
 class SystemBlock(PlainText, kw_only=True):
@@ -162,18 +162,24 @@ class MessagesBody(CountBody, kw_only=True):
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
     """The request, and how its stream is told where it asks for one. Raises BridgeError."""
-    wire = read(body, PARAMETERS, MessagesBody)
-    request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], settings, resolve)
+    wire, ignored = read(body, PARAMETERS, MessagesBody)
+    request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], ignored, settings, resolve)
     return request, render_events if wire.stream else None
 
 
 def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> GenerationRequest:
     """The request whose tokens are to be counted. Raises like `parse`."""
-    return _generation(read(body, COUNT_PARAMETERS, CountBody), None, [], settings, resolve)
+    wire, ignored = read(body, COUNT_PARAMETERS, CountBody)
+    return _generation(wire, None, [], ignored, settings, resolve)
 
 
 def _generation(
-    wire: CountBody, max_tokens: int | None, stop: list[str], settings: Settings, resolve: Resolve
+    wire: CountBody,
+    max_tokens: int | None,
+    stop: list[str],
+    ignored: list[str],
+    settings: Settings,
+    resolve: Resolve,
 ) -> GenerationRequest:
     config = wire.output_config or OutputConfig()
     form = config.format or wire.output_format
@@ -186,6 +192,7 @@ def _generation(
         effort=config.effort,
         schema=None if form is None else form.schema,
         stop=stop,
+        ignored=ignored,
     )
 
 
@@ -193,7 +200,7 @@ def _turns(wire: CountBody) -> Turns:
     turns = Turns("messages")
     turns.add("system", wire.system or "", "system")
     for number, message in enumerate(wire.messages):
-        turns.add(message.role, message.content, f"messages[{number}].content")
+        turns.add(message.role, message.content or "", f"messages[{number}].content")
     return turns
 
 

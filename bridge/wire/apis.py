@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from bridge.wire import anthropic, native, openai_chat, openai_responses
@@ -13,6 +14,23 @@ APIS: Mapping[str, Api] = {api.name: api for api in (native.API, openai_chat.API
 
 #: a path under which the SDKs of several APIs ask
 _SHARED = "/v1/models"
+#: what stands behind /v1 in the paths of SDKs
+_ENDS = "|".join(
+    re.escape(path.removeprefix("/v1/")).replace("/", "/+") for api in APIS.values() if api.sdk for path in api.paths
+)
+#: The same in the spellings that come of a base URL with /v1 twice or not at all, or with slashes too many.
+_RESPELLED = re.compile(rf"/+(?:v1/+)*({_ENDS}|messages/+count_tokens|models(?:/+[^/]+)*)/*")
+#: what OpenAI's SDKs ask for besides, and those of Anthropic
+_OPENAI_WORDS = re.compile(r"(?:^|/)(?:v1|completions|embeddings|responses|models)(?:/|$)")
+_ANTHROPIC_WORDS = re.compile(r"(?:^|/)(?:messages|complete)(?:/|$)")
+
+
+def respelled(path: str) -> str | None:
+    """The path that somebody means who asks an SDK's API with a base URL that is not quite right; None for a path
+    that is right, or that no SDK asks for."""
+    found = _RESPELLED.fullmatch(path)
+    right = None if found is None else "/v1/" + re.sub("/+", "/", found[1])
+    return None if right == path else right
 
 
 def api_at(path: str, header: Callable[[str], str | None]) -> Api:
@@ -21,4 +39,7 @@ def api_at(path: str, header: Callable[[str], str | None]) -> Api:
         own = any(path == each or path.startswith(f"{each}/") for each in api.paths)
         if own or (path.startswith(_SHARED) and api.header is not None and header(api.header) is not None):
             return api
-    return openai_chat.API if path.startswith("/v1/") else native.API
+    theirs = anthropic.API.header is not None and header(anthropic.API.header) is not None
+    if _ANTHROPIC_WORDS.search(path) or (theirs and _OPENAI_WORDS.search(path)):
+        return anthropic.API
+    return openai_chat.API if _OPENAI_WORDS.search(path) else native.API

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
@@ -34,19 +35,22 @@ NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/p
 ModelName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{MODEL_PATTERN}$"})]
 Prompt = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_PROMPT_CHARACTERS, "pattern": r"\S"})]
 #: No data URL of an image is shorter than 24: said here, so that millions of short texts end the decoding at once.
-ImageUrl = Annotated[
-    str, Meta(min_length=24, extra_json_schema={"pattern": "^data:image/(png|jpe?g|gif|webp);base64,"})
-]
-MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+ImageUrl = Annotated[str, Meta(min_length=24, extra_json_schema={"pattern": "^[dD][aA][tT][aA]:[^,]*;base64,"})]
+MediaType = Annotated[str, Meta(extra_json_schema={"examples": ["image/png", "image/jpeg", "image/gif", "image/webp"]})]
 Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"description": "a JSON Schema"})]
 
-_DATA_URL = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,([A-Za-z0-9+/=\s]+)\Z")
+_DATA_URL = re.compile(r"data:[^,]{0,200};\s*base64\s*", re.IGNORECASE)
+#: base64's alphabet for URLs -> the plain one
+_PLAIN = bytes.maketrans(b"-_", b"+/")
+#: how the files of each type begin
 _MAGIC = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/gif": (b"GIF87a", b"GIF89a"),
-    "image/webp": (b"RIFF",),
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
+#: The escape of half a character, in JSON: one without its other half cannot be read.
+_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 
 
 def invalid(message: str, param: str | None = None) -> BridgeError:
@@ -64,7 +68,18 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise invalid(sentence(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid("The body is not valid JSON.") from None
+        raise invalid(_why_no_json(body)) from None
+
+
+def _why_no_json(body: bytes) -> str:
+    """What is wrong with a body that cannot be read."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"The body is not UTF-8, from byte {error.start} on; send it as UTF-8."
+    if _HALF.search(body):
+        return "The body has half a character (an escape such as \\ud83d without its other half)."
+    return "The body is not valid JSON."
 
 
 def prompt(field: str, text: str) -> str:
@@ -81,27 +96,28 @@ def prompt(field: str, text: str) -> str:
 
 
 def image_of_url(url: str, where: str) -> Image:
-    """The image of a data URL. The bridge fetches nothing."""
-    match = _DATA_URL.match(url)
-    if match is None:
+    """The image of a data URL, however that is spelled. The bridge fetches nothing."""
+    head, comma, data = url.partition(",")
+    if not comma or not _DATA_URL.fullmatch(head):
         raise invalid(f"{where} {NO_DATA_URL}")
-    return image(match.group(1), match.group(2), where)
+    return image(unquote(data) if "%" in data else data, where)
 
 
-def image(media_type: str, data: str, where: str) -> Image:
-    """An image of base64, if it is what it says it is."""
-    # Not a registered type, but what many send.
-    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+def image(data: str, where: str) -> Image:
+    """An image of base64: in either alphabet, with padding or without. The bytes say of which kind it is, since what
+    clients call it is often wrong."""
     try:
         # Not by a regular expression: a body of nothing but blanks would take seconds.
-        raw = base64.b64decode(data.encode("ascii").translate(None, b" \t\r\n\f\v"), validate=True)
+        plain = data.encode("ascii").translate(_PLAIN, b" \t\r\n\f\v").rstrip(b"=")
+        raw = base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid(f"{where} is not valid base64.") from None
-    if not raw.startswith(_MAGIC[media_type]) or (media_type == "image/webp" and raw[8:12] != b"WEBP"):
-        raise invalid(f"{where} is not a {media_type} image.")
+    media_type = next((name for name, magic in _MAGIC.items() if magic.match(raw)), None)
+    if media_type is None:
+        raise invalid(f"{where} is no png, jpeg, gif or webp image.")
     size = pixels.size_of(media_type, raw)
     if size is None:
-        raise invalid(f"{where} is not a {media_type} image that can be read: its header does not say its size.")
+        raise invalid(f"{where} is no {media_type} image that can be read: its header does not say its size.")
     width, height = size
     if width * height > MAX_PIXELS:
         raise invalid(f"{where} has {width} x {height} pixels; an image may have {MAX_PIXELS // 10**6} million.")

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, Image, Message, ModelChoice, Text
 from bridge.wire import content
@@ -24,6 +25,11 @@ MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
 
 #: effort as the APIs say it -> effort of a request
 EFFORTS = {"none": "minimal", **{name: name for name in ("minimal", "low", "medium", "high", "xhigh", "max")}}
+
+#: What the CLIs, which only answer a user, are told where a conversation ends with the model's own words.
+_GO_ON = "Continue."
+
+Verbosity = Literal["low", "medium", "high"]
 
 #: What is asked for where only "some JSON" is: the APIs promise an object.
 ANY_OBJECT = {"type": "object"}
@@ -48,13 +54,13 @@ class PlainText(msgspec.Struct):
 
 class Turns:
     """Collects a conversation and its system prompt. Empty texts are refused upstream and carry nothing, so they are
-    left out."""
+    left out. Turns of one role that follow each other become one, as OpenAI and Anthropic do it."""
 
-    def __init__(self, field: str, *, joined: bool = True) -> None:
-        """`field` is the conversation's name in the body. `joined`: turns of one role that follow each other become
-        one, as OpenAI and Anthropic do it."""
+    def __init__(self, field: str, *, goes_on: bool = False) -> None:
+        """`field` is the conversation's name in the body. `goes_on`: the model goes on where the last turn is its
+        own, as with OpenAI."""
         self._field = field
-        self._joined = joined
+        self._goes_on = goes_on
         self._system: list[str] = []
         #: role and parts; made into messages only at the end, so that many small turns cost no more than few
         self._turns: list[tuple[Literal["user", "assistant"], list[Text | Image]]] = []
@@ -68,13 +74,16 @@ class Turns:
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
             return
+        if not parts and role == "assistant":
+            # An answer that was stopped, or that was empty.
+            return
         if not parts:
             raise invalid(f"{where} is empty.", self._field)
         self._parts += len(parts)
         if self._parts > MAX_PARTS:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", self._field)
         speaker: Literal["user", "assistant"] = "assistant" if role == "assistant" else "user"
-        if not self._joined or not self._turns or self._turns[-1][0] != speaker:
+        if not self._turns or self._turns[-1][0] != speaker:
             self._turns.append((speaker, []))
         self._turns[-1][1].extend(parts)
 
@@ -86,18 +95,28 @@ class Turns:
 
     @property
     def system(self) -> str:
-        """The whole system prompt."""
+        """The whole system prompt; empty where it is all that was said, since it is the prompt then."""
+        return self._instructions if self._turns else ""
+
+    @property
+    def _instructions(self) -> str:
         return content.prompt("The system prompt", "\n\n".join(self._system))
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation, if it is one and not too large."""
         field = self._field
+        if not self._turns and self._system:
+            return (Message("user", (Text(self._instructions),)),)
         if not self._turns:
             raise invalid(f"{field} has no message of a user.", field)
         if len(self._turns) > MAX_MESSAGES:
             raise invalid(f"{field} has more than {MAX_MESSAGES} entries.", field)
         if self._turns[-1][0] != "user":
-            raise invalid(f"The last of {field} must be from the user; an answer cannot be begun for the model.", field)
+            if not self._goes_on:
+                raise invalid(
+                    f"The last of {field} must be from the user: the CLIs cannot begin an answer for the model.", field
+                )
+            self.add("user", _GO_ON, field)
         messages = tuple(Message(role, tuple(parts)) for role, parts in self._turns)
         if self._parts > MAX_PARTS:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", field)
@@ -135,6 +154,8 @@ def generation(
     schema: dict[str, Any] | None,
     stop: Sequence[str] = (),
     timeout_s: float | None = None,
+    verbosity: Verbosity | None = None,
+    ignored: Sequence[str] = (),
 ) -> GenerationRequest:
     """The request. More output tokens than the bridge allows are no error here: SDKs send the most that a
     model can write where the caller asks for no number."""
@@ -144,6 +165,9 @@ def generation(
         )
     if stop and schema is not None:
         raise invalid("Stop sequences cannot be used where the answer must be JSON: they would cut it.")
+    if verbosity is not None and not PROVIDERS[choice.provider].verbosity:
+        ignored = [*ignored, "verbosity"] if verbosity != "medium" else ignored
+        verbosity = None
     most = settings.max_output_tokens_limit
     return GenerationRequest(
         provider=choice.provider,
@@ -157,6 +181,8 @@ def generation(
         api=api,
         alias=choice.alias,
         stop=tuple(stop),
+        verbosity=verbosity,
+        ignored=tuple(ignored),
     )
 
 

@@ -35,14 +35,14 @@ class NativeImage(msgspec.Struct, tag="image", tag_field="type", rename="camel",
 
     def part(self, at: str, role: str) -> Image:
         """See WirePart."""
-        return content.image(self.media_type, self.data, at)
+        return content.image(self.data, at)
 
 
 class NativeTurn(msgspec.Struct, forbid_unknown_fields=True):
-    """A turn of the conversation."""
+    """A turn of the conversation. A system turn adds to the system prompt, wherever it stands."""
 
-    role: Literal["user", "assistant"]
-    content: str | list[NativeText | NativeImage]
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[NativeText | NativeImage] | None = None
 
 
 class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -95,10 +95,10 @@ def _turns(wire: GenerateBody) -> Turns:
         raise invalid("Give userPrompt or messages, not both.")
     if wire.messages is not None and not wire.messages:
         raise invalid("messages is empty.")
-    turns = Turns("messages", joined=False)
+    turns = Turns("messages")
     turns.add("system", wire.system_prompt or "", "systemPrompt")
     for number, message in enumerate(wire.messages or ()):
-        turns.add(message.role, message.content, f"messages[{number}].content")
+        turns.add(message.role, message.content or "", f"messages[{number}].content")
     if wire.messages is None:
         if wire.user_prompt is None:
             raise invalid("userPrompt is missing.")

@@ -24,6 +24,13 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 _QUOTA = {limit.code for limit in LIMITS if not limit.again}
 
 
+class ImageUrl(msgspec.Struct):
+    """Where an image is: always a data URL. `detail` is not passed on."""
+
+    url: str
+    detail: str | None = None
+
+
 class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type"):
     """What was said instead of an answer, by a model that declined: now, or earlier in the conversation."""
 

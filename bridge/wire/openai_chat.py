@@ -19,10 +19,11 @@ from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_data, texts
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number
 from bridge.wire.openai import (
     ChatUsage,
     FinishReason,
+    ImageUrl,
     JsonObjectFormat,
     NamedSchema,
     OpenAIEffort,
@@ -32,16 +33,15 @@ from bridge.wire.openai import (
     finish_reason,
     render_error,
 )
-from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
+from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-chat"
 
 _NOT_KEPT = "nothing is kept to be fetched later"
-_PENALTY = "the CLIs cannot set it; only 0, the default, is taken"
 
 PARAMETERS = table(
-    supported("messages", "system, developer, user, assistant; text and images as data URLs; the last from the user"),
+    supported("messages", "system, developer, user, assistant; text and images as data URLs"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("max_completion_tokens", "more than the bridge allows counts as what it allows"),
     supported("max_tokens", "the same, older name"),
@@ -50,33 +50,33 @@ PARAMETERS = table(
     supported("stop", "a text or a list; applied by the bridge; not together with a JSON format"),
     supported("stream", "server-sent events"),
     supported("stream_options", "include_usage"),
+    supported("verbosity", "low, medium, high; claude passes it over"),
     refused("audio", "the CLIs have no audio"),
-    refused("frequency_penalty", _PENALTY, 0),
+    passed_over("frequency_penalty", SAMPLING, 0),
     refused("function_call", NO_TOOLS, "none", "auto"),
     refused("functions", NO_TOOLS, []),
-    refused("logit_bias", "the CLIs cannot set it", {}),
-    refused("logprobs", "the CLIs do not tell them", False),
+    passed_over("logit_bias", SAMPLING, {}),
+    passed_over("logprobs", "the CLIs do not tell them", False),
     ignored("metadata", "not kept"),
     refused("modalities", "only text", ["text"]),
     refused("moderation", "there is none here"),
     refused("n", "one answer for each request; only 1 is taken", 1),
     ignored("parallel_tool_calls", NO_TOOLS),
     ignored("prediction", "the answer is the same, not quicker"),
-    refused("presence_penalty", _PENALTY, 0),
+    passed_over("presence_penalty", SAMPLING, 0),
     ignored("prompt_cache_key", CACHED),
     ignored("prompt_cache_options", CACHED),
     ignored("prompt_cache_retention", CACHED),
     ignored("safety_identifier", "the key says who asks"),
-    ignored("seed", "it never promised the same answer; here it does nothing"),
+    passed_over("seed", "it never promised the same answer; here it does nothing"),
     refused("service_tier", "only the ordinary one", "auto", "default"),
     ignored("store", _NOT_KEPT),
-    refused("temperature", SAMPLING, 1),
+    passed_over("temperature", SAMPLING, 1),
     refused("tool_choice", NO_TOOLS, "none", "auto"),
     refused("tools", NO_TOOLS, []),
-    refused("top_logprobs", "the CLIs do not tell them", 0),
-    refused("top_p", SAMPLING, 1),
+    passed_over("top_logprobs", "the CLIs do not tell them", 0),
+    passed_over("top_p", SAMPLING, 1),
     ignored("user", "the key says who asks"),
-    refused("verbosity", "the CLIs cannot set it; only medium, the default, is taken", "medium"),
     refused("web_search_options", NO_TOOLS),
 )
 
@@ -85,20 +85,15 @@ class ChatText(PlainText, tag="text", tag_field="type"):
     """A piece of text of a message."""
 
 
-class ImageUrl(msgspec.Struct):
-    """Where an image is: always a data URL. `detail` is not passed on."""
-
-    url: str
-    detail: str | None = None
-
-
 class ChatImage(msgspec.Struct, tag="image_url", tag_field="type"):
     """An image of a user's message."""
 
-    image_url: ImageUrl
+    image_url: ImageUrl | str
 
     def part(self, at: str, role: str) -> Image:
         """See WirePart."""
+        if isinstance(self.image_url, str):
+            return content.image_of_url(self.image_url, f"{at}.image_url")
         return content.image_of_url(self.image_url.url, f"{at}.image_url.url")
 
 
@@ -137,11 +132,12 @@ class ChatBody(msgspec.Struct):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    verbosity: Verbosity | None = None
 
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
     """The request, and how its stream is told where it asks for one. Raises BridgeError."""
-    wire = read(body, PARAMETERS, ChatBody)
+    wire, ignored = read(body, PARAMETERS, ChatBody)
     stop = [wire.stop] if isinstance(wire.stop, str) else wire.stop or []
     request = generation(
         settings,
@@ -152,6 +148,8 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         effort=wire.reasoning_effort,
         schema=_schema(wire),
         stop=stop,
+        verbosity=wire.verbosity,
+        ignored=ignored,
     )
     if not wire.stream:
         return request, None
@@ -168,7 +166,7 @@ def _schema(wire: ChatBody) -> dict[str, Any] | None:
 
 
 def _turns(messages: list[ChatMessage]) -> Turns:
-    turns = Turns("messages")
+    turns = Turns("messages", goes_on=True)
     for number, message in enumerate(messages):
         if message.tool_calls or message.function_call:
             raise invalid(f"messages[{number}].tool_calls: {NO_TOOLS}.", "messages")

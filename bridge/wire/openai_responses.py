@@ -20,8 +20,9 @@ from bridge.types import Answer, Finished, GenerationRequest, Image
 from bridge.wire import content
 from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number
 from bridge.wire.openai import (
+    ImageUrl,
     JsonObjectFormat,
     NamedSchema,
     OpenAIEffort,
@@ -34,7 +35,7 @@ from bridge.wire.openai import (
     json_format,
     render_error,
 )
-from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, read, refused, supported, table
+from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-responses"
@@ -42,16 +43,16 @@ API_NAME = "openai-responses"
 _NO_STATE = "the bridge keeps no conversations; send the earlier messages in input"
 
 PARAMETERS = table(
-    supported("input", "a text, or messages with text and images as data URLs; reasoning items are skipped"),
+    supported("input", "a text, or messages with text and images as data URLs; reasoning and references are skipped"),
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
-    supported("reasoning", "effort; none counts as minimal; there are no summaries"),
+    supported("reasoning", "effort; none counts as minimal; a summary is passed over"),
     supported("stream", "server-sent events"),
-    supported("text", "format: text, json_object, json_schema (any JSON Schema, strict or not); verbosity: medium"),
+    supported("text", "format: text, json_object, json_schema (any JSON Schema, strict or not); verbosity (codex)"),
     refused("access_programs", "there are none here"),
     refused("background", "send the header Prefer: respond-async instead", False),
-    refused("context_management", "the bridge changes no prompts", []),
+    passed_over("context_management", "the bridge changes no prompts", []),
     refused("conversation", _NO_STATE),
     ignored("image", "images are passed on as they are"),
     ignored("include", "there is nothing to include; no log probabilities, no encrypted reasoning"),
@@ -68,11 +69,11 @@ PARAMETERS = table(
     refused("service_tier", "only the ordinary one", "auto", "default"),
     ignored("store", "nothing is kept to be fetched later"),
     ignored("stream_options", "nothing is obfuscated"),
-    refused("temperature", SAMPLING, 1),
+    passed_over("temperature", SAMPLING, 1),
     refused("tool_choice", NO_TOOLS, "none", "auto"),
     refused("tools", NO_TOOLS, []),
-    refused("top_logprobs", "the CLIs do not tell them", 0),
-    refused("top_p", SAMPLING, 1),
+    passed_over("top_logprobs", "the CLIs do not tell them", 0),
+    passed_over("top_p", SAMPLING, 1),
     ignored("truncation", "a prompt that is too long is an error"),
     ignored("user", "the key says who asks"),
 )
@@ -89,7 +90,7 @@ class OutputText(PlainText, tag="output_text", tag_field="type"):
 class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
     """An image: always a data URL. `detail` is not passed on."""
 
-    image_url: str | None = None
+    image_url: str | ImageUrl | None = None
     file_id: str | None = None
     detail: str | None = None
 
@@ -97,13 +98,16 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
         """See WirePart."""
         if self.image_url is None:
             raise invalid(f"{at} has no image_url; the bridge keeps no files.", "input")
-        return content.image_of_url(self.image_url, f"{at}.image_url")
+        url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
+        return content.image_of_url(url, f"{at}.image_url")
 
 
 class InputItem(msgspec.Struct):
-    """A message, with or without its type; or a reasoning item of an earlier answer, which is skipped."""
+    """A message, with or without its type; or a reasoning item of an earlier answer, or a reference to an item, which
+    are skipped: the bridge keeps no items, and those that were sent along stand in the input already."""
 
-    type: Literal["message", "reasoning"] = "message"
+    type: Literal["message", "reasoning", "item_reference"] | None = None
+    id: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[InputText | OutputText | RefusalPart | InputImage] | None = None
 
@@ -116,14 +120,15 @@ class TextOptions(msgspec.Struct):
     """What the answer shall look like."""
 
     format: TextFormat | JsonObjectFormat | ResponsesSchemaFormat | None = None
-    verbosity: Literal["medium"] | None = None
+    verbosity: Verbosity | None = None
 
 
 class Reasoning(msgspec.Struct):
-    """How much to think. `summary` is not passed on: the CLIs give none."""
+    """How much to think. A summary is passed over: the CLIs give none. `generate_summary` is its older name."""
 
     effort: OpenAIEffort | None = None
     summary: str | None = None
+    generate_summary: str | None = None
 
 
 class ResponsesBody(msgspec.Struct):
@@ -140,15 +145,20 @@ class ResponsesBody(msgspec.Struct):
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
     """The request, and how its stream is told where it asks for one. Raises BridgeError."""
-    wire = read(body, PARAMETERS, ResponsesBody)
+    wire, ignored = read(body, PARAMETERS, ResponsesBody)
+    reasoning = wire.reasoning or Reasoning()
+    if reasoning.summary or reasoning.generate_summary:
+        ignored.append("reasoning.summary")
     request = generation(
         settings,
         resolve(content.model_name(wire.model)),
-        _turns(wire),
+        _turns(wire, ignored),
         api=API_NAME,
         max_output_tokens=wire.max_output_tokens,
-        effort=wire.reasoning.effort if wire.reasoning is not None else None,
+        effort=reasoning.effort,
         schema=_schema(wire.text),
+        verbosity=wire.text.verbosity if wire.text is not None else None,
+        ignored=ignored,
     )
     return request, render_events if wire.stream else None
 
@@ -159,19 +169,31 @@ def _schema(text: TextOptions | None) -> dict[str, Any] | None:
     return (text.format.schema if isinstance(text.format, ResponsesSchemaFormat) else None) or ANY_OBJECT
 
 
-def _turns(wire: ResponsesBody) -> Turns:
-    turns = Turns("input")
+def _turns(wire: ResponsesBody, ignored: list[str]) -> Turns:
+    """The conversation. References to what was not sent along are added to `ignored`."""
+    turns = Turns("input", goes_on=True)
     turns.add("system", wire.instructions or "", "instructions")
     if isinstance(wire.input, str):
         turns.add("user", wire.input, "input")
         return turns
+    sent = {item.id for item in wire.input if not _is_reference(item)}
     for number, item in enumerate(wire.input):
+        if _is_reference(item):
+            if item.id not in sent and "item_reference" not in ignored:
+                ignored.append("item_reference")
+            continue
         if item.type == "reasoning":
             continue
-        if item.role is None or item.content is None:
-            raise invalid(f"input[{number}] has no {'role' if item.role is None else 'content'}.", "input")
-        turns.add(item.role, item.content, f"input[{number}].content")
+        if item.role is None:
+            raise invalid(f"input[{number}] has no role.", "input")
+        turns.add(item.role, item.content or "", f"input[{number}].content")
     return turns
+
+
+def _is_reference(item: InputItem) -> bool:
+    """Whether an item only names another one; then its type may be missing."""
+    bare = item.type is None and item.role is None and item.content is None and item.id is not None
+    return bare or item.type == "item_reference"
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -310,7 +332,7 @@ def _begun(generation: Generation) -> Response:
         model=request.model,
         status="in_progress",
         output=[],
-        text={"format": json_format(request), "verbosity": "medium"},
+        text={"format": json_format(request), "verbosity": request.verbosity or "medium"},
         reasoning=ReasoningShown(request.effort),
         max_output_tokens=request.max_output_tokens,
     )

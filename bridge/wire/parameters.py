@@ -1,12 +1,14 @@
 """Parameters of other people's APIs: what becomes of each, and reading a body by that. Pure.
 
-Every API that is spoken here besides the native one has a table of all its parameters. What the CLIs
-cannot do is refused, but not where a client asks for what happens anyway: the API's own default. The
-tables are also docs/compatibility.md and a part of /openapi.json, so that neither can say anything else.
+Every API that is spoken here besides the native one has a table of all its parameters. What would change what an
+answer means, and cannot be done, is refused, but not where a client asks for what happens anyway: the API's own
+default. What only colours an answer is passed over, and named to the client, and so is what no table knows: APIs grow.
+The tables are also docs/compatibility.md and a part of /openapi.json, so that neither can say anything else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +22,11 @@ T = TypeVar("T")
 #: why, of parameters that several APIs have
 NO_TOOLS = "the CLIs are given no tools"
 CACHED = "the CLIs decide what is cached"
-SAMPLING = "the CLIs cannot set it; only 1, the default, is taken"
+SAMPLING = "the CLIs cannot set it"
+
+#: Names that a header can carry, and the most of them.
+_SHOWN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MOST_NAMES = 20
 
 _anything = msgspec.json.Decoder()
 
@@ -29,9 +35,9 @@ class Parameter(msgspec.Struct, frozen=True):
     """One parameter. `note` says what it does, or why it does not; it follows the name and a colon."""
 
     name: str
-    what: Literal["supported", "ignored", "refused"]
+    what: Literal["supported", "ignored", "passed over", "refused"]
     note: str
-    #: values of a refused one that are taken all the same; of objects, the fields that they must have
+    #: values that ask for what happens anyway; of objects, the fields that they must have
     only: tuple[Any, ...] = ()
 
 
@@ -41,8 +47,14 @@ def supported(name: str, note: str) -> Parameter:
 
 
 def ignored(name: str, note: str) -> Parameter:
-    """A parameter that may be sent and changes nothing."""
+    """A parameter that may be sent and asks for nothing that an answer shows."""
     return Parameter(name, "ignored", note)
+
+
+def passed_over(name: str, note: str, *only: Any) -> Parameter:
+    """A parameter that may be sent, and is named in the header of what was passed over, with any value but `only`
+    those."""
+    return Parameter(name, "passed over", note, only)
 
 
 def refused(name: str, note: str, *only: Any) -> Parameter:
@@ -55,24 +67,27 @@ def table(*parameters: Parameter) -> Mapping[str, Parameter]:
     return {parameter.name: parameter for parameter in parameters}
 
 
-def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> T:
-    """The supported part of a body. null counts as not given. Raises BridgeError (invalid_request)."""
+def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> tuple[T, list[str]]:
+    """The supported part of a body, and the names of what is passed over. null counts as not given. Raises
+    BridgeError (invalid_request)."""
     given = content.decode(body, _anything)
     if not isinstance(given, dict):
         raise invalid("The body must be a JSON object.")
-    wanted = {}
+    wanted, over = {}, []
     for name, value in given.items():
         parameter = parameters.get(name)
-        if parameter is None:
-            raise invalid(f"Unknown parameter {name[:100]!r}.", name[:100])
-        if value is None or parameter.what == "ignored":
+        if value is None:
             continue
-        if parameter.what == "supported":
+        if parameter is None:
+            over.append(name)
+        elif parameter.what == "supported":
             wanted[name] = value
-        elif not _is_one_of(value, parameter.only):
-            raise invalid(f"{name}: {parameter.note}.", name)
+        elif parameter.what != "ignored" and not _is_one_of(value, parameter.only):
+            if parameter.what == "refused":
+                raise invalid(f"{name}: {parameter.note}.", name)
+            over.append(name)
     try:
-        return msgspec.convert(wanted, into)
+        return msgspec.convert(wanted, into), [name for name in over if _SHOWN_NAME.fullmatch(name)][:MOST_NAMES]
     except msgspec.ValidationError as error:
         told = sentence(str(error))
         raise invalid(told, _first_field(told, parameters)) from None

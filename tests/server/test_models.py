@@ -62,6 +62,7 @@ def test_the_command_that_shows_the_log_says_which_api_a_request_came_by(server:
 def test_a_web_page_may_use_an_sdk_where_its_origin_is_allowed(tmp_path: Path) -> None:
     page = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
     sdk = "authorization, content-type, x-stainless-lang, anthropic-version, anthropic-dangerous-direct-browser-access"
+    sdk += ", openai-beta, openai-organization, x-title, http-referer, x-client-request-id"
     with servers.running(tmp_path, {"BRIDGE_CORS_ORIGINS": page["Origin"]}, demo=True) as server:
         asked = {**page, "Access-Control-Request-Headers": sdk}
         answer = server.call("OPTIONS", "/v1/messages", headers=asked)

@@ -102,7 +102,7 @@ def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict
     ("api", "field", "part", "says"),
     [
         ("chat", "messages", {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}, "data URL"),
-        ("chat", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "image/png"),
+        ("chat", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "no png"),
         ("chat", "messages", {"type": "input_audio", "input_audio": {}}, "input_audio"),
         ("chat", "messages", {"type": "file", "file": {}}, "file"),
         ("chat", "messages", {"text": "x"}, "type"),
@@ -137,8 +137,9 @@ CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{
     [
         ("chat", {"messages": [*HELLO, {"role": "assistant", "tool_calls": [CALL]}, *HELLO]}, "tools"),
         ("chat", {"messages": [*HELLO, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "tool"),
-        ("chat", {"messages": [*HELLO, {"role": "assistant", "content": "It is"}]}, "from the user"),
-        ("chat", {"messages": [{"role": "system", "content": "x"}]}, "no message of a user"),
+        ("chat", {"messages": [{"role": "assistant", "content": ""}]}, "no message of a user"),
+        ("chat", {"verbosity": "loud"}, "verbosity"),
+        ("chat", {"n": 2}, "n: "),
         ("chat", {"messages": [{"role": "user", "content": None}]}, "empty"),
         ("chat", {"messages": "hello"}, "messages"),
         ("chat", {"max_tokens": 0}, "max_tokens"),
@@ -154,13 +155,13 @@ CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{
         ("responses", {"input": ""}, "empty"),
         ("responses", {"input": []}, "no message of a user"),
         ("responses", {"input": [{"type": "function_call", "name": "f"}]}, "function_call"),
-        ("responses", {"input": [{"type": "item_reference", "id": "x"}]}, "item_reference"),
+        ("responses", {"input": [{"type": "item_reference", "id": "x"}]}, "no message of a user"),
         ("responses", {"input": [{"content": "x"}]}, "role"),
         ("responses", {"input": [{"role": "user"}]}, "content"),
-        ("responses", {"text": {"verbosity": "high"}}, "verbosity"),
+        ("responses", {"text": {"verbosity": "loud"}}, "verbosity"),
         ("responses", {"previous_response_id": "resp_1"}, "earlier messages in input"),
         ("messages", {"max_tokens": 0}, "max_tokens"),
-        ("messages", {"messages": [{"role": "system", "content": "x"}]}, "role"),
+        ("messages", {"messages": [{"role": "developer", "content": "x"}]}, "role"),
         ("messages", {"messages": [{"role": "user", "content": []}]}, "empty"),
         ("messages", {"messages": [*HELLO, {"role": "assistant", "content": "The best answer is ("}]}, "from the user"),
         ("messages", {"output_config": {"format": {"type": "json_schema"}}}, "schema"),
@@ -183,6 +184,89 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(api: str, body: dict[str
 def test_text_that_no_cli_can_be_given_is_refused(api: str, text: str) -> None:
     field = "input" if api == "responses" else "messages"
     refusal(api, **{field: [{"role": "user", "content": text}]})
+
+
+FIELDS = {"chat": "messages", "responses": "input", "messages": "messages"}
+EVERY_API = pytest.mark.parametrize("api", APIS)
+
+
+def one(text: str) -> tuple[Message, ...]:
+    return (Message("user", (Text(text),)),)
+
+
+@EVERY_API
+def test_a_system_message_adds_to_the_system_prompt_wherever_it_stands(api: str) -> None:
+    turns = [*HELLO, {"role": "assistant", "content": "Hi."}, *HELLO, {"role": "system", "content": "In French."}]
+    request = parse(api, **{FIELDS[api]: turns})
+    assert request.system == "In French."
+    assert [message.role for message in request.messages] == ["user", "assistant", "user"]
+
+
+@EVERY_API
+@pytest.mark.parametrize("empty", ["", None, " \n", []])
+def test_an_empty_turn_of_the_assistant_is_left_out(api: str, empty: Any) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": empty}]
+    assert parse(api, **{FIELDS[api]: [*turns, {"role": "user", "content": "b"}]}).messages == (
+        Message("user", (Text("a"), Text("b"))),
+    )
+    assert parse(api, **{FIELDS[api]: turns}).messages == one("a")
+
+
+@EVERY_API
+def test_a_system_message_alone_is_the_prompt_and_is_said_once(api: str) -> None:
+    request = parse(
+        api, **{FIELDS[api]: [{"role": "system", "content": "A haiku"}, {"role": "system", "content": "!"}]}
+    )
+    assert (request.system, request.messages) == ("", one("A haiku\n\n!"))
+
+
+def test_instructions_alone_are_the_prompt() -> None:
+    assert parse("responses", input=[], instructions="A haiku").messages == one("A haiku")
+    assert parse("messages", messages=[], system="A haiku").messages == one("A haiku")
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_a_conversation_that_ends_with_the_model_goes_on(api: str) -> None:
+    request = parse(api, **{FIELDS[api]: [*HELLO, {"role": "assistant", "content": "It is"}]})
+    assert [(message.role, message.text) for message in request.messages] == [
+        ("user", "hello"),
+        ("assistant", "It is"),
+        ("user", "Continue."),
+    ]
+
+
+def test_references_to_items_are_passed_over_and_those_that_were_not_sent_are_named() -> None:
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "I am Ada"}, {"role": "user", "content": "Who am I?"}]
+    answer = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
+    request = parse("responses", input=[turns[0], {"type": "item_reference", "id": "msg_9"}, turns[1]])
+    assert (request.messages[0].text, request.ignored) == ("I am Ada\n\nWho am I?", ("item_reference",))
+    bare = parse("responses", input=[turns[0], {"id": "msg_9"}, turns[1]])
+    assert bare == request
+    known = parse("responses", input=[turns[0], answer, {"type": "item_reference", "id": "msg_1"}, turns[1]])
+    assert ([message.text for message in known.messages], known.ignored) == (["I am Ada", "Hi", "Who am I?"], ())
+
+
+@pytest.mark.parametrize("verbosity", ["low", "medium", "high"])
+def test_verbosity_reaches_codex_and_is_passed_over_by_claude(verbosity: str) -> None:
+    for api, fields in (("chat", {"verbosity": verbosity}), ("responses", {"text": {"verbosity": verbosity}})):
+        request = parse(api, **fields)
+        assert (request.verbosity, request.ignored) == (verbosity, ())
+        other = parse(api, model="claude-sonnet-5-5", **fields)
+        assert (other.verbosity, other.ignored) == (None, () if verbosity == "medium" else ("verbosity",))
+    told = body_of("openai-responses", ended("openai-responses", answer(), text={"verbosity": verbosity}))
+    assert told["text"]["verbosity"] == verbosity
+
+
+def test_the_answer_says_what_was_asked_of_the_model_and_no_more() -> None:
+    asked = {"text": {"verbosity": "low"}, "reasoning": {"summary": "auto"}, "model": "claude-sonnet-5-5"}
+    told = body_of("openai-responses", ended("openai-responses", answer(), **asked))
+    assert (told["text"]["verbosity"], told["reasoning"]) == ("medium", {"effort": None, "summary": None})
+
+
+@pytest.mark.parametrize("name", ["summary", "generate_summary"])
+def test_a_summary_of_the_reasoning_is_passed_over(name: str) -> None:
+    request = parse("responses", reasoning={name: "auto", "effort": "low"})
+    assert (request.effort, request.ignored) == ("low", ("reasoning.summary",))
 
 
 def test_efforts_and_maxima_arrive() -> None:

@@ -55,6 +55,32 @@ def test_a_name_that_no_cli_has_is_not_found(tmp_path: Path, name: str) -> None:
     assert (caught.value.code, name in caught.value.message) == ("not_found", True)
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "provider"),
+    [
+        ("openai/gpt-6-sol", "gpt-6-sol", "codex"),
+        ("anthropic/claude-sonnet-5-5", "claude-sonnet-5-5", "claude"),
+        ("models/gpt-6-sol", "gpt-6-sol", "codex"),
+        ("azure/gpt-6-sol-2026-04-14", "gpt-6-sol-2026-04-14", "codex"),
+        ("openai/claude-sonnet-5-5", "claude-sonnet-5-5", "claude"),
+        ("openrouter/anthropic/claude-sonnet-5-5-20260115", "claude-sonnet-5-5-20260115", "claude"),
+    ],
+)
+def test_a_provider_before_the_name_is_taken_off(tmp_path: Path, name: str, model: str, provider: str) -> None:
+    assert book(tmp_path).resolve(name) == ModelChoice(provider, model)
+
+
+def test_a_name_with_a_slash_that_is_on_a_list_is_that_model(tmp_path: Path) -> None:
+    write(tmp_path, {"aliases": {"fast": "gpt-6-luna", "our/fast": "claude-haiku-5-5"}})
+    models = book(tmp_path, codex=("openai/gpt-6-sol",))
+    assert models.resolve("openai/gpt-6-sol") == ModelChoice("codex", "openai/gpt-6-sol")
+    assert models.resolve("our/fast") == ModelChoice("claude", "claude-haiku-5-5", "our/fast")
+    assert models.resolve("openai/fast") == ModelChoice("codex", "gpt-6-luna", "fast")
+    assert models.known("codex", "openai/gpt-6-sol") == "openai/gpt-6-sol"
+    assert models.known("claude", "anthropic/claude-sonnet-5-5") == "claude-sonnet-5-5"
+    assert models.known("claude", "house/unknown") == "house/unknown"
+
+
 def test_a_model_of_the_operators_lists_is_known_whatever_its_name(tmp_path: Path) -> None:
     prices = {"input": 1, "cached": 1, "cacheWrite": 1, "output": 1}
     (tmp_path / "prices.json").write_text(json.dumps({"providers": {"codex": {"models": {"house": prices}}}}))

@@ -1,4 +1,4 @@
-"""Images of the native API: four kinds, as what they say they are, and nothing else."""
+"""Images of the native API: four kinds, told by their bytes, in every spelling of a data URL, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,6 +38,38 @@ def test_the_images_of_a_request_have_a_bound_together_wherever_they_stand() -> 
     assert said == "The images have 225.0 million pixels together; they may have 200."
 
 
+#: A PNG with all the letters of base64 that differ between its alphabets, and with padding.
+PICTURE = picture("png") + b"\xfb\xef\xbe\xff" * 3
+PICTURE += b"\xff" * (1 - len(PICTURE) % 3 or 3)
+DATA = base64.b64encode(PICTURE).decode()
+SPELLINGS = [
+    f"data:image/jpeg;base64,{DATA}",
+    f"data:image/jpg;base64,{DATA}",
+    f"data:application/octet-stream;base64,{DATA}",
+    f"data:;base64,{DATA}",
+    f"data:image/png;charset=utf-8;base64,{DATA}",
+    f"DATA:IMAGE/PNG;BASE64,{DATA}",
+    f"data:image/png;base64, {DATA[:20]}\r\n {DATA[20:]}",
+    f"data:image/png;base64,{DATA.rstrip('=')}",
+    f"data:image/png;base64,{base64.urlsafe_b64encode(PICTURE).decode()}",
+    f"data:image/png;base64,{DATA.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}",
+]
+
+
+@pytest.mark.parametrize("url", SPELLINGS, ids=range(len(SPELLINGS)))
+def test_the_bytes_say_what_an_image_is_however_its_data_url_is_spelled(url: str) -> None:
+    assert {"+", "/", "="} <= set(DATA)
+    (image, _) = parse(userPrompt="x", images=[url]).messages[0].content
+    assert image == Image("image/png", DATA, SIZE[0] * SIZE[1])
+
+
+@pytest.mark.parametrize("label", ["image/jpeg", "image/jpg", "application/octet-stream", "IMAGE/PNG", ""])
+def test_the_bytes_say_what_an_image_part_is(label: str) -> None:
+    part = {"type": "image", "mediaType": label, "data": DATA}
+    (image,) = parse(messages=[{"role": "user", "content": [part]}]).messages[0].content
+    assert image == Image("image/png", DATA, SIZE[0] * SIZE[1])
+
+
 BAD_IMAGES = [
     "",
     "x",
@@ -50,12 +82,10 @@ BAD_IMAGES = [
     "data:image/png;base64,A",
     "data:image/svg+xml;base64,PHN2Zy8+",
     "data:text/html;base64,PGI+",
-    data_url("png", b"\xff\xd8\xff"),
     data_url("png", b"<svg/>"),
     data_url("png", b"\x89PNG\r\n\x1a\n"),
     data_url("gif", b"GIF89a"),
     data_url("png", png_head(0, 7)),
-    data_url("jpeg", b"\x89PNG\r\n\x1a\n"),
     data_url("webp", b"RIFF\0\0\0\0WAVEfmt "),
     PNG_URL + "\n\0",
 ]
@@ -67,7 +97,7 @@ def test_what_is_no_image_is_refused(url: str) -> None:
 
 
 def test_an_image_part_of_another_kind_or_content_is_refused() -> None:
-    for kind, data in (("image/svg+xml", PNG), ("image/gif", PNG), ("image/png", "%%%")):
+    for kind, data in (("image/svg+xml", "PHN2Zy8+"), ("image/png", "%%%"), ("image/png", "PHN2Zy8+")):
         part = {"type": "image", "mediaType": kind, "data": data}
         assert "messages[" in refusal(messages=[{"role": "user", "content": [part]}])
 

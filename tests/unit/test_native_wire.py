@@ -137,17 +137,39 @@ NO_JSON = [
     b"{",
     b"hello",
     b'{"userPrompt":}',
-    b"\xff\xfe",
-    b'{"userPrompt":"\xff"}',
     b"\xef\xbb\xbf{}",
     b"{}{}",
 ]
-NO_JSON += [b'{"userPrompt":"x","schema":' + b'{"a":' * 50_000, b'{"userPrompt":"\\ud800"}', b'{"schema":{"a":NaN}}']
+NO_JSON += [b'{"userPrompt":"x","schema":' + b'{"a":' * 50_000, b'{"schema":{"a":NaN}}']
 
 
 @pytest.mark.parametrize("body", NO_JSON, ids=range(len(NO_JSON)))
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     assert refusal(body) == "The body is not valid JSON."
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"\xff\xfe", "not UTF-8, from byte 0 on"),
+        (b'{"userPrompt":"\xff"}', "not UTF-8, from byte 15 on"),
+        (b'{"userPrompt":"Gr\xfc\xdfe"}', "not UTF-8, from byte 17 on"),
+        (b'{"userPrompt":"a \\ud83d b"}', "half a character"),
+        (b'{"userPrompt":"a \\uDE00"}', "half a character"),
+        (b'{"userPrompt":"\\ud83d\\ud83d\\ude00"}', "half a character"),
+        (b'{"userPrompt":"\\ud83d\\ude00"', "not valid JSON"),
+    ],
+)
+def test_what_is_wrong_with_the_text_of_a_body_is_named(body: bytes, says: str) -> None:
+    assert says in refusal(body)
+
+
+def test_what_was_said_around_an_empty_answer_is_one_turn_and_a_system_message_stands_anywhere() -> None:
+    turns = [("user", "a"), ("assistant", ""), ("system", "S"), ("user", "b"), ("developer", "D")]
+    request = parse(messages=[{"role": role, "content": text} for role, text in turns], systemPrompt="P")
+    assert (request.system, [message.text for message in request.messages]) == ("P\n\nS\n\nD", ["a\n\nb"])
+    alone = parse(messages=[{"role": "system", "content": "A haiku"}])
+    assert (alone.system, [message.text for message in alone.messages]) == ("", ["A haiku"])
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"3", b"true", b"[" * 100_000])
@@ -158,7 +180,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
 WRONG = [
     ("userPrompt", [1, True, [], {}]),
     ("systemPrompt", [1, True, []]),
-    ("messages", [1, "x", {}, [1], ["x"], [{}], [{"role": "user"}], [{"role": "system", "content": "x"}]]),
+    ("messages", [1, "x", {}, [1], ["x"], [{}], [{"role": "tool", "content": "x"}]]),
     ("messages", [[{"role": "user", "content": 1}], [{"role": "user", "content": [{"type": "video"}]}]]),
     ("messages", [[{"role": "user", "content": "x", "name": "bob"}], [{"role": "user", "content": [{}]}]]),
     ("images", [1, "x", {}, [1], [None]]),
@@ -211,7 +233,7 @@ def test_an_unknown_field_deeper_inside_is_named_with_its_place() -> None:
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content is empty"),
         ({"messages": [{"role": "user", "content": "a\0"}]}, "messages[0].content contains a NUL"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "last of messages must be from the user"),
-        ({"messages": [{"role": "user", "content": "x"}] * 1001}, "more than 1000"),
+        ({"messages": [{"role": role, "content": "x"} for role in ("user", "assistant")] * 501}, "more than 1000"),
     ],
 )
 def test_a_conversation_that_cannot_be_answered_is_refused(fields: dict[str, Any], words: str) -> None:

@@ -1,4 +1,5 @@
-"""The tables of parameters do what they say: what is ignored passes, what is refused says so by name."""
+"""The tables of parameters do what they say: what is ignored passes, what is passed over is named, and so is what is
+refused."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.errors import BridgeError
@@ -66,7 +68,15 @@ def test_what_is_refused_says_so_by_name(api: str, parameter: Parameter) -> None
             assert error.problem.facts["param"] == parameter.name
 
 
-@of_kind("refused")
+@of_kind("passed over")
+def test_what_is_passed_over_is_named_and_changes_nothing_else(api: str, parameter: Parameter) -> None:
+    named = msgspec.structs.replace(parse(api), ignored=(parameter.name,))
+    for value in VALUES:
+        if value not in parameter.only:
+            assert parse(api, **{parameter.name: value}) == named
+
+
+@of_kind("refused", "passed over")
 def test_what_asks_for_what_happens_anyway_is_taken(api: str, parameter: Parameter) -> None:
     for value in parameter.only:
         assert parse(api, **{parameter.name: value}) == parse(api)
@@ -87,7 +97,7 @@ def test_every_field_of_the_body_is_supported(api: str) -> None:
     assert set(getattr(module, body).__struct_encode_fields__) == wanted
 
 
-@of_kind("supported", "ignored", "refused")
+@of_kind("supported", "ignored", "passed over", "refused")
 def test_null_counts_as_not_given(api: str, parameter: Parameter) -> None:
     required = parameter.name in APIS[api][1]
     if required:
@@ -97,10 +107,12 @@ def test_null_counts_as_not_given(api: str, parameter: Parameter) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_what_nobody_knows_is_refused_by_name(api: str) -> None:
-    error = refusal(api, nonsense=None)
-    assert error.message == "Unknown parameter 'nonsense'."
-    assert error.problem.facts["param"] == "nonsense"
+def test_what_nobody_knows_is_passed_over_and_named(api: str) -> None:
+    assert parse(api, nonsense={"a": 1}).ignored == ("nonsense",)
+    assert parse(api, nonsense=None) == parse(api)
+    # A header carries what clients write: no line breaks, no end.
+    assert parse(api, **{"a\r\nSet-Cookie: x": 1, "ü": 1, "x" * 65: 1}).ignored == ()
+    assert len(parse(api, **{f"new_{number}": 1 for number in range(1000)}).ignored) == 20
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -113,8 +125,9 @@ def test_what_is_no_json_object_is_refused(api: str, body: bytes) -> None:
 
 def test_true_is_not_the_number_one_but_one_point_zero_is() -> None:
     assert parse("chat", temperature=1.0) == parse("chat")
-    assert "temperature" in refusal("chat", temperature=True).message
-    assert "logprobs" in refusal("chat", logprobs=0).message
+    assert parse("chat", temperature=True).ignored == ("temperature",)
+    assert parse("chat", logprobs=0).ignored == ("logprobs",)
+    assert "n: " in refusal("chat", n=True).message
 
 
 def test_an_object_that_is_taken_may_say_more() -> None:

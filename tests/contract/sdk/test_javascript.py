@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_openai_raises_its_own_errors_and_pays_once(openai_seen: Seen) -> None:
         "server": ("BadRequestError", 400),
     }
     assert errors["server"]["code"] == "output_mismatch"
-    assert "temperature" in errors["badRequest"]["message"]
+    assert "n: one answer" in errors["badRequest"]["message"]
     assert [row["code"] for row in clients.log()].count("output_mismatch") == 1
     assert errors["timeout"]["name"] == "APIConnectionTimeoutError"
 
@@ -117,9 +118,21 @@ def test_anthropic_stops_the_run_when_it_gives_up_or_closes_the_stream(anthropic
     assert [row["code"] for row in slow.log()] == ["cancelled", "cancelled"]
 
 
-def test_vercels_ai_sdk_works_with_every_api(server: Server, slow_server: Server) -> None:
+@pytest.fixture(scope="module")
+def vercel_seen(server: Server, slow_server: Server) -> tuple[dict[str, Any], Clients]:
     clients = clients_of(server)
-    seen = run("vercel.mjs", clients, clients_of(slow_server))
+    return run("vercel.mjs", clients, clients_of(slow_server)), clients
+
+
+def test_a_second_turn_of_vercels_ai_sdk_works(vercel_seen: tuple[dict[str, Any], Clients]) -> None:
+    seen, _ = vercel_seen
+    assert "item_reference" in json.dumps(seen["responsesAgain"]["sent"])
+    for name in ("responsesAgain", "chatAgain"):
+        assert "hello again" in seen[name]["text"]
+
+
+def test_vercels_ai_sdk_works_with_every_api(vercel_seen: tuple[dict[str, Any], Clients]) -> None:
+    seen, clients = vercel_seen
     for api in ("responses", "chat", "messages"):
         assert "hello" in seen[api]["text"], api
         assert "hello" in seen[api]["streamed"], api

@@ -50,7 +50,7 @@ seen.models = (await client.models.list()).data.map((model) => model.id);
 seen.errors = {
   authentication: await caught(() =>
     new Anthropic({ baseURL: BASE, apiKey: "wrong", maxRetries: 0 }).messages.create(ask)),
-  badRequest: await caught(() => client.messages.create({ ...ask, top_k: 3 })),
+  badRequest: await caught(() => client.messages.create({ ...ask, speed: "fast" })),
   notFound: await caught(() => client.messages.create({ ...ask, model: "gemini-9" })),
   server: await caught(() => client.messages.create({
     ...ask,

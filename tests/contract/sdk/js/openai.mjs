@@ -64,7 +64,7 @@ seen.models = (await client.models.list()).data.map((model) => model.id);
 seen.errors = {
   authentication: await caught(() =>
     new OpenAI({ baseURL: `${BASE}/v1`, apiKey: "wrong", maxRetries: 0 }).models.list()),
-  badRequest: await caught(() => client.chat.completions.create({ model: "gpt-6-sol", messages, temperature: 0.2 })),
+  badRequest: await caught(() => client.chat.completions.create({ model: "gpt-6-sol", messages, n: 2 })),
   notFound: await caught(() => client.chat.completions.create({ model: "gemini-9", messages })),
   server: await caught(() => client.chat.completions.create({
     model: "gpt-6-sol", messages,

@@ -25,6 +25,14 @@ for (const [name, model] of Object.entries({
     warnings: plain.warnings,
   };
 }
+// Earlier answers are named instead of sent, where the provider is thought to keep them.
+for (const [name, model] of Object.entries({ responses: openai("claude-sonnet-5-5"), chat: openai.chat("gpt-6-sol") })) {
+  const messages = [{ role: "user", content: "My name is Ada" }];
+  const first = await generateText({ model, messages, maxRetries: 0 });
+  messages.push(...first.response.messages, { role: "user", content: "hello again" });
+  const second = await generateText({ model, messages, maxRetries: 0 });
+  seen[`${name}Again`] = { text: second.text, sent: second.request.body };
+}
 try {
   await generateText({ model: openai("gemini-9"), prompt: "hello", maxRetries: 3 });
 } catch (error) {
