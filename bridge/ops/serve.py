@@ -35,6 +35,7 @@ from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
 from bridge.ops import connections, rehearsal
 from bridge.ops.alerts import Alerts
+from bridge.providers.machine_files import machine_files
 from bridge.sandbox import host
 from bridge.service import MakeProviders, Service, announcement
 from bridge.settings import Settings
@@ -395,6 +396,8 @@ def run(
     warning = host.user_warning(host.find_user(settings.cli_user))
     if warning and make_providers is None:
         say(warning)
+    for found in machine_files() if make_providers is None else ():
+        say(f"Warning: {found.does}")
     if "*" in settings.cors_origins:
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
     _try_to_listen(settings)

@@ -72,6 +72,7 @@ class CodexProvider(CliProvider):
         #: the CLI itself knows no maximum; the gate puts it in
         self.enforces_output_limit = not self._login
         self._catalog = self._certificate = ""
+        self._machine_servers: list[str] = []
         self._server: AppServer | None = None
         #: what each process shows to the gate
         self._tokens: dict[Child, str] = {}
@@ -244,6 +245,7 @@ class CodexProvider(CliProvider):
             idle_timeout_s=self._settings.idle_timeout_s if self._login else self._settings.timeout_s,
             catalog=self._catalog,
             sqlite_home=str(home),
+            machine_servers=self._machine_servers,
         )
 
     def _environment(self, home: Path) -> dict[str, str]:
@@ -259,13 +261,15 @@ class CodexProvider(CliProvider):
         return self._run(home, "login", "status").status == 0
 
     def _prepare(self, home: Path) -> None:
-        """Write its catalog of models, without their tools, for its processes to read."""
+        """Write its catalog of models, without their tools, for its processes to read; and find out what the machine
+        has for everybody."""
         done = self._run(home, "debug", "models")
         if done.status != 0:
             said = self._stderr.summary(done.last_words)
             raise Unfit("The codex CLI cannot be run: it does not list its models.", None, said)
         catalog = json.dumps(protocol.catalog_without_tools(json.loads(done.output))).encode()
         self._catalog = str(self._scratch.shared_file("codex-models.json", catalog))
+        self._machine_servers = protocol.server_names(self._run(home, "mcp", "list", "--json").output)
         self._certificate = str(self._scratch.shared_file("codex-certificate.pem", protocol.ONE_CERTIFICATE))
 
 

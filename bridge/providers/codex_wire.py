@@ -9,6 +9,8 @@ value or a path here, only text, image data, a model name, and a schema.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from bridge.errors import Problem
@@ -80,6 +82,7 @@ _LEAN = {
     "skills.bundled.enabled": False,
     "feedback.enabled": False,
     "otel.exporter": "none",
+    "notify": [],
     "agents.enabled": False,
     # Threads without a listener leave memory at once instead of piling up.
     "thread_unload_delay_secs": 0,
@@ -102,15 +105,19 @@ BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiAaRXkksteY5brl8U8jMv7HoX6OYKNk
 """
 
 
-def arguments(*, base_url: str | None, idle_timeout_s: float, catalog: str, sqlite_home: str) -> list[str]:
+def arguments(
+    *, base_url: str | None, idle_timeout_s: float, catalog: str, sqlite_home: str, machine_servers: Sequence[str] = ()
+) -> list[str]:
     """The command line of an app-server that generates text and can do nothing else.
 
-    `base_url` None means the CLI's own log-in (auth.json). A custom provider, since the built-in one
-    ignores the base URL and cannot be bounded in retries.
+    `machine_servers` are the MCP servers that the machine's configuration has for everybody: each is switched off by
+    its name, since nothing takes all of them away. `base_url` None means the CLI's own log-in (auth.json). A custom
+    provider, since the built-in one ignores the base URL and cannot be bounded in retries.
     """
     config: dict[str, Any] = {
         **_LEAN,
         **{f"features.{name}": False for name in _FEATURES_OFF},
+        **{f"mcp_servers.{name}.enabled": False for name in machine_servers},
         "model_catalog_json": catalog,
         "sqlite_home": sqlite_home,
         "model_provider": "bridge",
@@ -130,6 +137,15 @@ def arguments(*, base_url: str | None, idle_timeout_s: float, catalog: str, sqli
         # TOML takes JSON's strings, numbers and booleans as they are.
         argv += ["-c", f"{name}={json.dumps(value)}"]
     return argv
+
+
+def server_names(listed: str) -> list[str]:
+    """The names in the answer of `codex mcp list --json`; none where it is not such an answer."""
+    try:
+        names = [server["name"] for server in json.loads(listed)]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if re.fullmatch(r"[\w-]+", name, re.ASCII)]
 
 
 def catalog_without_tools(catalog: dict[str, Any]) -> dict[str, Any]:

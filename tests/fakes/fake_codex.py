@@ -39,6 +39,9 @@ def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None, miss
     if arguments == ["debug", "models"]:
         print(json.dumps({"models": [{"slug": "gpt-6-sol", **TOOLS}]}) if models is None else models)
         return 0
+    if arguments == ["mcp", "list", "--json"]:
+        print("[]")
+        return 0
     if not arguments or arguments[0] != "app-server":
         sys.exit("error: unrecognized subcommand")
     misdeeds.at_the_start(boot)

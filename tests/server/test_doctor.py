@@ -13,6 +13,7 @@ import pytest
 
 from bridge.cli.doctor import examine
 from bridge.ops.doctor import Finding, clis, data, host, network
+from bridge.providers import machine_files
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from tests.engine.harness import install_fake, until
@@ -218,6 +219,14 @@ def test_a_cli_is_judged_without_spending_and_probed_when_asked(tmp_path: Path) 
     probed = one(clis.check(ours, probe=True), "claude probe")
     assert probed.level == "ok", probed
     assert "cost $" in probed.found
+
+
+def test_what_the_machine_has_for_everybody_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_files, "FOLDERS", {"claude": tmp_path / "etc"})
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "managed-settings.json").write_text('{"hooks": {}}')
+    found = one(clis.check(settings(tmp_path), probe=False), "claude on this machine")
+    assert (found.level, "hooks" in found.found) == ("warn", True)
 
 
 def test_odd_keys_and_subscriptions_are_pointed_out(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ CLOSED = {
     "skills.bundled.enabled": False,
     "feedback.enabled": False,
     "otel.exporter": "none",
+    "notify": [],
     "agents.enabled": False,
     "tools.experimental_request_user_input": {"enabled": False},
     "thread_unload_delay_secs": 0,
@@ -325,3 +326,13 @@ def test_an_error_of_any_shape_is_a_failure_of_the_cli(error: Any) -> None:
 )
 def test_a_stream_that_broke_was_not_turned_away(info: Any, free: bool) -> None:
     assert protocol.costs_nothing({"message": "", "codexErrorInfo": info}) is free
+
+
+def test_servers_that_the_machine_has_for_everybody_are_switched_off_by_their_names() -> None:
+    names = protocol.server_names('[{"name": "files"}, {"name": "a.b=1"}, {"name": "web_2"}]')
+    assert names == ["files", "web_2"]
+    closed = config(machine_servers=names)
+    assert closed["mcp_servers.files.enabled"] is False
+    assert closed["mcp_servers.web_2.enabled"] is False
+    for broken in ("", "[1]", "{}", "Error: no such command", "[{}]"):
+        assert protocol.server_names(broken) == []

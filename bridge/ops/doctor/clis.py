@@ -17,6 +17,7 @@ from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.ops.local import admin_client
+from bridge.providers.machine_files import machine_files
 from bridge.providers.provider import Provider, ProviderStatus
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
@@ -49,6 +50,9 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
                     yield _probe(provider, settings)
             if not usable:
                 yield fail("CLIs", "neither can be used", "Install one (deploy/clis/README.md) and set its API key.")
+            for found in machine_files():
+                todo = "Remove it, or run the bridge in a container or on another machine: docs/security.md."
+                yield warn(f"{found.provider} on this machine", found.does, todo)
             yield from _in_the_server(settings, usable)
         finally:
             scratch.clear()
