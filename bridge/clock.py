@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, date, datetime, tzinfo
 
@@ -22,6 +23,31 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds from an arbitrary start; never goes back. For durations and deadlines."""
         return time.monotonic()
+
+
+#: A wall clock that goes further ahead than this, in seconds, without so much time having passed, is not believed for
+#: as long.
+JUMP_S = 86400.0
+
+
+class JumpGuard:
+    """Whether the wall clock may have been set ahead: then nothing should be removed because it is old."""
+
+    def __init__(self, clock: Clock, last_sign: float | None = None) -> None:
+        """`last_sign`: wall time of the last thing that is known to have happened, before this process."""
+        self._clock = clock
+        self._seen = (clock.now(), clock.monotonic())
+        late = last_sign is not None and self._seen[0] - last_sign > JUMP_S
+        #: until when (monotonic) the clock is not believed
+        self._until = self._seen[1] + JUMP_S if late else -math.inf
+
+    def in_doubt(self) -> bool:
+        """To be asked before each round of removing."""
+        wall, counter = self._seen
+        self._seen = now, elapsed = self._clock.now(), self._clock.monotonic()
+        if (now - wall) - (elapsed - counter) > JUMP_S:
+            self._until = elapsed + JUMP_S
+        return elapsed < self._until
 
 
 def day_of(at: float, zone: tzinfo) -> str:

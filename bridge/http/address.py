@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
-
+from bridge.clock import Clock
 from bridge.errors import BridgeError
 
 #: Wrong admin keys that an address may send in a minute.
 GUESSES_PER_MINUTE = 10
+MINUTE_S = 60.0
 
 
 def client_address(environ: dict[str, Any], trusted_proxy: str) -> str:
@@ -67,22 +65,31 @@ def _group(address: str) -> str:
 
 
 class AddressLimiter:
-    """Counts requests, and wrong admin keys, by address. In memory; forgotten at a restart."""
+    """Counts requests, and wrong admin keys, by address. In memory; forgotten at a restart.
 
-    def __init__(self, per_minute: int) -> None:
+    A minute begins with the first that is counted, and goes by the monotonic clock: one that is set back locks nobody
+    out.
+    """
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
         """`per_minute` requests of one address; 0 for no limit."""
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self._requests = RateLimitItemPerMinute(per_minute) if per_minute else None
-        self._guesses = RateLimitItemPerMinute(GUESSES_PER_MINUTE)
+        self._per_minute = per_minute
+        self._clock = clock
+        #: (what is counted, group of addresses) -> when its minute ends, and what came in it
+        self._minutes: dict[tuple[str, str], tuple[float, int]] = {}
+        self._sweep_at = clock.monotonic() + MINUTE_S
         #: keys of an address that are being looked at
         self._looking: Counter[str] = Counter()
 
     def hit(self, address: str, *, foreign: bool = False) -> None:
         """Count a request. `foreign`: a page of another site had a browser send it; such are counted apart, so that no
         page can use up what its reader may send. Raises BridgeError (too_many_requests)."""
-        kind = "foreign" if foreign else "request"
-        if self._requests is not None and not self._limiter.hit(self._requests, kind, _group(address)):
-            raise self._refusal(self._requests, kind, address, "This address sends too many requests.")
+        if not self._per_minute:
+            return
+        what = ("foreign" if foreign else "request", _group(address))
+        if self._count(what) >= self._per_minute:
+            raise self._refusal(what, "This address sends too many requests.")
+        self._add(what)
 
     @contextmanager
     def guess(self, address: str) -> Iterator[Callable[[], None]]:
@@ -92,9 +99,9 @@ class AddressLimiter:
         BridgeError (too_many_requests) where an address has guessed too often already.
         """
         group, was_right = _group(address), []
-        looks = self._looking[group]
-        if not self._limiter.test(self._guesses, "guess", group, cost=looks + 1):
-            raise self._refusal(self._guesses, "guess", address, "Too many wrong admin keys came from this address.")
+        what = ("guess", group)
+        if self._count(what) + self._looking[group] >= GUESSES_PER_MINUTE:
+            raise self._refusal(what, "Too many wrong admin keys came from this address.")
         self._looking[group] += 1
         try:
             yield lambda: was_right.append(True)
@@ -103,10 +110,20 @@ class AddressLimiter:
             if not self._looking[group]:
                 del self._looking[group]
             if not was_right:
-                self._limiter.hit(self._guesses, "guess", group)
+                self._add(what)
 
-    def _refusal(self, item: Any, kind: str, address: str, message: str) -> BridgeError:
-        import time
+    def _count(self, what: tuple[str, str]) -> int:
+        ends_at, count = self._minutes.get(what, (0.0, 0))
+        return count if self._clock.monotonic() < ends_at else 0
 
-        reset = self._limiter.get_window_stats(item, kind, _group(address)).reset_time
-        return BridgeError("too_many_requests", message, retry_after=max(1.0, reset - time.time()))
+    def _add(self, what: tuple[str, str]) -> None:
+        now, count = self._clock.monotonic(), self._count(what)
+        self._minutes[what] = (self._minutes[what][0] if count else now + MINUTE_S, count + 1)
+        if now >= self._sweep_at:
+            self._sweep_at = now + MINUTE_S
+            self._minutes = {each: minute for each, minute in self._minutes.items() if now < minute[0]}
+
+    def _refusal(self, what: tuple[str, str], message: str) -> BridgeError:
+        ends_at, _ = self._minutes.get(what, (0.0, 0))
+        wait_s = ends_at - self._clock.monotonic()
+        return BridgeError("too_many_requests", message, retry_after=max(1.0, wait_s))

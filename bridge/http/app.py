@@ -96,7 +96,7 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
     shared = app.extensions[EXTENSION] = Edge(
         service=service,
         sessions=Sessions(service.admin, service.clock, settings),
-        limiter=AddressLimiter(settings.rate_limit_per_minute),
+        limiter=AddressLimiter(settings.rate_limit_per_minute, service.clock),
         intake=Intake(settings.max_body_bytes, service.clock, waiting),
         access=_access(service),
         metrics=counted.registry,

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from gevent.lock import BoundedSemaphore
 
-from bridge.clock import Clock
+from bridge.clock import Clock, JumpGuard
 from bridge.errors import BridgeError, Problem, StoreError
 from bridge.keys.keys import Key
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
@@ -103,6 +103,8 @@ class JobBook:
                 self._remember(read(path), path.stat().st_size)
         except OSError as error:
             raise StoreError(f"The job folder cannot be used ({error.strerror}).", "Check the data folder.") from None
+        last = max((entry.started_at for entry in self._entries.values()), default=None)
+        self._jump_guard = JumpGuard(clock, last)
 
     def earlier(self, owner: str, repeat: Repeat) -> Job | None:
         """The job of the same Idempotency-Key that has ended.
@@ -178,7 +180,9 @@ class JobBook:
         self._forget(job_id)
 
     def prune(self) -> None:
-        """Remove what has been kept long enough."""
+        """Remove what has been kept long enough; nothing for a day after the clock has jumped ahead."""
+        if self._jump_guard.in_doubt():
+            return
         too_old = self._clock.now() - KEPT_S
         for job_id in [each for each, entry in self._entries.items() if entry.ended and entry.started_at < too_old]:
             self._forget(job_id)

@@ -7,7 +7,6 @@ log wants, such as reservations. Lines of another program lie beside the journal
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta, tzinfo
@@ -17,7 +16,7 @@ from typing import Any
 import gevent
 import msgspec
 
-from bridge.clock import Clock, day_of, iso, parse_iso
+from bridge.clock import Clock, JumpGuard, day_of, first_moment, iso, parse_iso
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.tallies import void
 from bridge.limits import spans_of
@@ -29,8 +28,6 @@ _FILE = re.compile(r"\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
 _LINES = (b',"kind":"settle"', b',"kind":"void"')
 #: Fields of a record that are none of its line.
 _NOT_SHOWN = ("seq", "crc", "kind", "day")
-#: A clock that jumps further ahead than this between two rounds of pruning is not believed for as long.
-_JUMP_S = 86400.0
 
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
@@ -82,9 +79,10 @@ class RunLog:
         self._folder = journal.folder
         self._clock = clock
         self._zone = zone
-        #: wall time and monotonic time at the last round of pruning, and until when (monotonic) none is believed
-        self._pruned_at = (clock.now(), clock.monotonic())
-        self._doubtful_until = -math.inf
+        days = [path.name[:10] for path in self._folder.iterdir() if _FILE.fullmatch(path.name)]
+        # The last moment of the newest file is not known: that of its day is late enough.
+        last = first_moment(date.fromisoformat(max(days)) + timedelta(days=1), zone) if days else None
+        self._jump_guard = JumpGuard(clock, last)
 
     def add_old(self, records: Iterable[RunRecord]) -> int:
         """Add lines of earlier days, from another program, each to the file of its own day; how many were added.
@@ -173,9 +171,9 @@ class RunLog:
         """Remove the files of days that are more than `retention_days` ago; the names of those removed.
 
         What the caps of this day and month can be counted from stays, and the files from `oldest_needed` on, which
-        a replay may need. After a clock has jumped ahead, nothing is removed for a day.
+        a replay may need. After a clock has jumped ahead, here or before the start, nothing is removed for a day.
         """
-        if self._clock_jumped():
+        if self._jump_guard.in_doubt():
             return []
         today = date.fromisoformat(day_of(self._clock.now(), self._zone))
         first = today - timedelta(days=min(retention_days, today.toordinal() - 1))
@@ -185,13 +183,6 @@ class RunLog:
         for path in gone:
             path.unlink(missing_ok=True)
         return [path.name for path in gone]
-
-    def _clock_jumped(self) -> bool:
-        wall, counter = self._pruned_at
-        self._pruned_at = now, elapsed = self._clock.now(), self._clock.monotonic()
-        if (now - wall) - (elapsed - counter) > _JUMP_S:
-            self._doubtful_until = elapsed + _JUMP_S
-        return elapsed < self._doubtful_until
 
     def _files(self, wanted: Filter | None = None) -> list[Path]:
         """The files that can have what is wanted, oldest first; all that was noted is in them."""

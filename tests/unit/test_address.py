@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.http.address import client_address, is_secure
+from bridge.errors import BridgeError
+from bridge.http.address import GUESSES_PER_MINUTE, AddressLimiter, client_address, is_secure
+from tests.support.ledger import FrozenClock
 
 CF, FORWARDED = "HTTP_CF_CONNECTING_IP", "HTTP_X_FORWARDED_FOR"
 
@@ -42,3 +44,58 @@ def test_the_address_of_a_client(trusted: str, environ: dict[str, str], address:
 def test_whether_its_connection_is_encrypted(trusted: str, peer: str, proto: str, secure: bool) -> None:
     environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_PROTO": proto, "wsgi.url_scheme": "http"}
     assert is_secure(environ, trusted) is secure
+
+
+def test_a_minute_begins_with_the_first_request_and_each_address_has_its_own() -> None:
+    clock = FrozenClock()
+    limiter = AddressLimiter(2, clock)
+    for address in ("1.2.3.4", "1.2.3.4", "5.6.7.8"):
+        limiter.hit(address)
+        clock.pass_s(10)
+    with pytest.raises(BridgeError) as refused:
+        limiter.hit("1.2.3.4")
+    assert (refused.value.code, refused.value.problem.retry_after) == ("too_many_requests", 30.0)
+    limiter.hit("5.6.7.8")
+    limiter.hit("1.2.3.4", foreign=True)
+    clock.pass_s(30)
+    limiter.hit("1.2.3.4")
+
+
+@pytest.mark.parametrize("jump", ["2026-11-20T10:00:00Z", "2086-11-20T12:00:00Z"])
+def test_a_clock_that_is_set_locks_no_address_out(jump: str) -> None:
+    clock = FrozenClock()
+    limiter = AddressLimiter(1, clock)
+    limiter.hit("1.2.3.4")
+    for _ in range(GUESSES_PER_MINUTE):
+        with limiter.guess("1.2.3.4"):
+            pass
+    clock.set(jump)
+    for ask in (limiter.hit, lambda address: limiter.guess(address).__enter__()):
+        with pytest.raises(BridgeError) as refused:
+            ask("1.2.3.4")
+        assert refused.value.problem.retry_after == 60.0
+    clock.pass_s(60)
+    limiter.hit("1.2.3.4")
+    with limiter.guess("1.2.3.4"):
+        pass
+
+
+def test_looks_at_keys_that_are_under_way_count_as_guesses_and_right_ones_do_not() -> None:
+    limiter = AddressLimiter(0, FrozenClock())
+    for _ in range(3 * GUESSES_PER_MINUTE):
+        with limiter.guess("1.2.3.4") as was_right:
+            was_right()
+    looks = [limiter.guess("1.2.3.4") for _ in range(GUESSES_PER_MINUTE + 1)]
+    for look in looks[:-1]:
+        look.__enter__()
+    with pytest.raises(BridgeError):
+        looks[-1].__enter__()
+
+
+def test_addresses_that_asked_once_are_forgotten() -> None:
+    clock = FrozenClock()
+    limiter = AddressLimiter(1, clock)
+    for number in range(1000):
+        limiter.hit(f"10.0.{number // 250}.{number % 250}")
+        clock.pass_s(1)
+    assert len(limiter._minutes) < 130

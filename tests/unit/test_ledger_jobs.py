@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.clock import Clock
+from bridge.clock import JUMP_S
 from bridge.errors import BridgeError, Problem, StoreError
 from bridge.records import jobs as module
 from bridge.records.jobs import Job, JobBook, Repeat, read
@@ -21,20 +21,15 @@ from bridge.types import (
     Usage,
     content_of,
 )
+from tests.support.ledger import FrozenClock
 
-
-class FrozenClock(Clock):
-    """A clock that stands still until it is moved."""
-
-    at = 1_795_000_000.0
-
-    def now(self) -> float:
-        return self.at
+#: When the book is opened, in UTC seconds.
+START = 1_795_000_000.0
 
 
 @pytest.fixture
 def clock() -> FrozenClock:
-    return FrozenClock()
+    return FrozenClock(START)
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def book(tmp_path: Path, clock: FrozenClock) -> JobBook:
 REQUEST = GenerationRequest("claude", "claude-sonnet-5-5", (), schema={"type": "object"})
 
 
-def begun(number: int, owner: str = "ada 1", repeat: Repeat | None = None, at: float = FrozenClock.at) -> Job:
+def begun(number: int, owner: str = "ada 1", repeat: Repeat | None = None, at: float = START) -> Job:
     return Job(f"run_{number:05}", owner, at, REQUEST, repeat)
 
 
@@ -126,10 +121,23 @@ def test_what_ran_when_the_server_ended_is_no_longer_running(book: JobBook, tmp_
 def test_answers_are_kept_for_a_day(book: JobBook, clock: FrozenClock, tmp_path: Path) -> None:
     keep(book, finished(begun(1)))
     book.add(begun(2))
-    clock.at += module.KEPT_S + 1
+    clock.pass_s(module.KEPT_S + 1)
     book.prune()
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["run_00002.json"]
     assert book.get("run_00001", "ada 1") is None
+
+
+def test_no_answer_is_removed_because_a_clock_jumped_ahead(book: JobBook, clock: FrozenClock, tmp_path: Path) -> None:
+    keep(book, finished(begun(1)))
+    clock.wall += 60 * 365 * 86400
+    book.prune()
+    assert book.get("run_00001", "ada 1") is not None
+    again = JobBook(tmp_path / "jobs", clock)
+    again.prune()
+    assert again.get("run_00001", "ada 1") is not None, "nor where it had jumped before the start"
+    clock.pass_s(JUMP_S + 1)
+    again.prune()
+    assert again.get("run_00001", "ada 1") is None, "so it was no mistake"
 
 
 def test_a_keys_answers_push_out_its_own_and_nobody_elses(

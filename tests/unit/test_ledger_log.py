@@ -149,6 +149,15 @@ def test_nothing_is_removed_because_a_clock_jumped_ahead(log, clock):
     assert len(log.prune(2, "2099-01-01.jsonl")) == 3  # so it was no mistake
 
 
+def test_nothing_is_removed_because_a_clock_had_jumped_ahead_before_the_start(log, clock, tmp_path):
+    fill(log, clock)
+    clock.set("2086-01-01T00:00:00Z")
+    again = open_log(tmp_path, clock)
+    assert again.prune(2, "2086-01-01.jsonl") == []
+    clock.pass_s(86_400)
+    assert len(again.prune(2, "2086-01-01.jsonl")) == 3  # so it was no mistake
+
+
 def test_a_clock_that_is_set_back_writes_into_no_earlier_file(log, clock, tmp_path):
     fill(log, clock, days=2, runs=1)
     clock.set(NOON)
