@@ -71,7 +71,9 @@ class Service:
             self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
-            self.models = ModelBook(folder / "models.json", self.clock, self.prices.models, allowed)
+            self.models = ModelBook(
+                folder / "models.json", self.clock, self.prices.models, self.prices.stands_for, allowed
+            )
             self.jobs = JobBook(folder / "jobs", self.clock)
             self.audit = Audit(folder / "audit.jsonl", self.clock)
             self.backups = BackupNotes(Document(folder / "backup.json"), self.clock)

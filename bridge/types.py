@@ -25,6 +25,9 @@ DECLINED = "The model declined to answer."
 #: What a name of a model may look like; it is data for the CLIs, never a flag or a path.
 MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 
+#: The end of a model's name that asks the claude CLI for a long context; the provider never sees it.
+LONG_CONTEXT = "[1m]"
+
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
     """A text, or a piece of one."""
@@ -320,6 +323,8 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     user_prompt: str | None = None
     #: further attempts after an answer that missed its schema
     repairs: int = 0
+    #: the name that was asked for, where it stands for `model`; None where they are the same
+    alias: str | None = None
     #: X-Request-Id of the answer; None for a run that ended with the server
     request_id: str | None = None
     #: what the provider said, and the time that it took; None where the gate saw no call

@@ -209,6 +209,7 @@ def log_line(
         key_name=key_name,
         provider=request.provider,
         model=request.model,
+        alias=request.alias,
         api=request.api,
         status=status,
         code=problem.code if problem else None,

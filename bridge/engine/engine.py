@@ -190,7 +190,8 @@ class Engine:
         if key.providers is not None and request.provider not in key.providers:
             raise BridgeError("provider_not_allowed", f"This key may not use {request.provider}.")
         allowed = self._settings.providers[request.provider].models
-        if (allowed and request.model not in allowed) or not may_use(key, request.model, request.alias):
+        listed = not allowed or request.model in allowed or request.alias in allowed
+        if not listed or not may_use(key, request.model, request.alias):
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
         status = provider.status()
         if not status.available:

@@ -29,6 +29,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
+    Text,
     Usage,
     joined,
     whole,
@@ -108,7 +109,7 @@ class Run:
         self._heard_at = self._began
         self._deltas: list[PartDelta] = []
         self._pieces = self._bytes = 0
-        self._stops = StopFilter(request.stop)
+        self._stops = StopFilter(request.stop) if request.stop else None
         self._changed = gevent.event.Event()
         self._ended = gevent.event.Event()
         # Nothing here refers back to the run: with its prompt, and images, it is to be gone as soon as it has
@@ -219,7 +220,8 @@ class Run:
                 message = None
             now = self._clock.monotonic()
             if isinstance(message, Completed | Failed):
-                self.show(self._stops.rest())
+                if self._stops is not None:
+                    self.show(self._stops.rest())
                 return message
             if now >= deadline:
                 # A CLI that never falls silent has no more time than another.
@@ -228,7 +230,7 @@ class Run:
             if message is not None:
                 self._heard_at = now
                 self._note(message)
-                if self._stops.found is not None:
+                if self._stops is not None and self._stops.found is not None:
                     return self._stopped(self._stops.found)
             elif now >= self._heard_at + idle_s:
                 raise BridgeError("timeout", f"The CLI was silent for {idle_s:g} seconds.")
@@ -289,11 +291,15 @@ class Run:
         if self.first_token_ms is None:
             self.first_token_ms = round(1000 * self.age_s)
         self._pieces += 1
-        self._bytes += len(words(delta.part).encode("utf-8", "replace"))
+        said = delta.part.text if isinstance(delta.part, Text) else words(delta.part)
+        self._bytes += len(said.encode("utf-8", "replace"))
         if self._bytes > MAX_ANSWER_BYTES:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
         if self.request.schema is None:
-            self.show(self._stops.feed(delta))
+            if self._stops is not None:
+                self.show(self._stops.feed(delta))
+            elif said:
+                self.show([delta])
 
     def _stopped(self, sequence: str) -> Completed:
         """An answer that is complete because a stop sequence came. What it used is only estimated: its CLI is stopped

@@ -49,7 +49,8 @@ def check(wire: Wire, body: Any, vouched: Vouched) -> None:
         system, turns, limit, tools = read(body)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Refused(f"the body has a shape that is not known ({type(error).__name__})") from None
-    if body.get("model") != vouched.model:
+    # The CLIs write names that they know in lower case.
+    if str(body.get("model")).lower() != vouched.model.lower():
         raise Refused("the model")
     if limit is not None and limit > vouched.output_tokens:
         raise Refused("the output limit")

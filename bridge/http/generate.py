@@ -48,7 +48,7 @@ def _model_of(provider: str, name: str) -> ModelChoice:
     """The model behind a name at the endpoint of one provider. Raises BridgeError."""
     service = service_of()
     name = name or service.settings.providers[provider].default_model
-    choice = service.models.aliases.get(name) or ModelChoice(provider, service.models.known(provider, name))
+    choice = service.models.of_provider(provider, name)
     if choice.provider != provider:
         raise BridgeError("invalid_request", f"The model {name} is one of {choice.provider}; use its endpoint.")
     return choice

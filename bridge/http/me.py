@@ -122,7 +122,9 @@ def usable(key: Key, providers: Collection[str]) -> list[ModelChoice]:
         names = models.names(provider)
         # Those that only the key names count, too, where any well-formed name is allowed.
         own = [] if _server_list(provider) else [name for name in key.models or () if name not in names]
-        listed += [ModelChoice(provider, name) for name in names]
+        # A short name of the CLI's own is listed where a key names no models, or that one.
+        choices = [models.of_provider(provider, name) for name in names]
+        listed += [each for each in choices if each.alias is None or key.models is None or each.alias in key.models]
         listed += [choice for choice in map(_resolved, own) if choice is not None and choice.provider == provider]
     found: dict[str, ModelChoice] = {}
     for choice in listed:
@@ -147,7 +149,7 @@ def allowed(key: Key, provider: str) -> list[str] | Literal["any"]:
 def usual(key: Key, provider: str) -> str | None:
     """The model to name where nothing speaks for another: the server's default, or the first that the key may use."""
     default = service_of().settings.providers[provider].default_model
-    choice = service_of().models.aliases.get(default, ModelChoice(provider, default))
+    choice = service_of().models.of_provider(provider, default)
     if choice.provider == provider and _may_use(key, choice):
         return default
     names = allowed(key, provider)
@@ -166,7 +168,8 @@ def example(key: Key) -> Example | None:
 
 def _may_use(key: Key, choice: ModelChoice) -> bool:
     server_list = _server_list(choice.provider)
-    return (not server_list or choice.model in server_list) and may_use(key, choice.model, choice.alias)
+    listed = not server_list or choice.model in server_list or choice.alias in server_list
+    return listed and may_use(key, choice.model, choice.alias)
 
 
 def _server_list(provider: str) -> tuple[str, ...]:

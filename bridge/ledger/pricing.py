@@ -16,7 +16,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.store.operatorfile import OperatorFile
-from bridge.types import Usage
+from bridge.types import LONG_CONTEXT, Usage
 
 PICO = 1_000_000
 """Pico-dollars in a micro-dollar."""
@@ -90,6 +90,22 @@ def affordable_output(price: Price, input_tokens: int, budget_micro: int) -> int
     return left // dearest_output if dearest_output else (_NO_END if left >= 0 else -1)
 
 
+class _Prices(msgspec.Struct, frozen=True):
+    """What is known of a provider: model -> price, and alias -> model; all in lower case."""
+
+    models: Mapping[str, Price] = {}
+    aliases: Mapping[str, str] = {}
+
+    def of(self, name: str) -> Price | None:
+        """The price of a model or an alias."""
+        return self.models.get(self.aliases.get(name, name))
+
+    def with_own(self, own: _Prices) -> _Prices:
+        """These prices with an operator's over them, whose models are no aliases."""
+        aliases = {alias: name for alias, name in self.aliases.items() if alias not in own.models}
+        return _Prices({**self.models, **own.models}, {**aliases, **own.aliases})
+
+
 class PriceTable:
     """The prices in force. An operator's prices.json adds models to the package's, or replaces their prices.
 
@@ -100,9 +116,12 @@ class PriceTable:
         """Raises StoreError where the operator's file cannot be used at start."""
         packaged = _parse(resources.files("bridge.ledger").joinpath("prices.json").read_bytes())
 
-        def merged(data: bytes) -> dict[str, dict[str, Price]]:
+        def merged(data: bytes) -> dict[str, _Prices]:
             own = _parse(data)
-            return {name: {**packaged.get(name, {}), **own.get(name, {})} for name in packaged.keys() | own.keys()}
+            return {
+                name: packaged.get(name, _Prices()).with_own(own.get(name, _Prices()))
+                for name in packaged.keys() | own.keys()
+            }
 
         self._file = OperatorFile(override, clock, merged, packaged, _HINT)
 
@@ -113,16 +132,27 @@ class PriceTable:
 
     def price_of(self, provider: str, model: str) -> Price:
         """The price of a model: by its name, without its date, by its family, else the provider's dearest."""
-        every, name = self._file.value, model.lower().removesuffix("[1m]")
-        prices = every.get(provider, {})
-        price = prices.get(name) or prices.get(_DATE.sub("", name))
+        every, name = self._file.value, model.lower().removesuffix(LONG_CONTEXT)
+        table = every.get(provider, _Prices())
+        price = table.of(name) or table.of(_DATE.sub("", name))
         if price is not None:
             return price
-        return _dearest(model, list(prices.values()) or _every(every))
+        return _dearest(
+            model, list(table.models.values()) or [one for each in every.values() for one in each.models.values()]
+        )
+
+    def stands_for(self, provider: str, model: str) -> str:
+        """The model that an alias, or the name of a retired model, stands for: what the CLI really asks for, and what
+        is paid. Any other name is its own."""
+        plain = model.lower().removesuffix(LONG_CONTEXT)
+        aliases = self._file.value.get(provider, _Prices()).aliases
+        real = aliases.get(plain) or aliases.get(_DATE.sub("", plain))
+        return model if real is None else real + model[len(plain) :].lower()
 
     def models(self, provider: str) -> list[str]:
         """The names that a provider's prices are known for."""
-        return sorted(self._file.value.get(provider, {}))
+        table = self._file.value.get(provider, _Prices())
+        return sorted({*table.models, *table.aliases})
 
 
 def _dearest(model: str, prices: list[Price]) -> Price:
@@ -139,10 +169,6 @@ def _dearest(model: str, prices: list[Price]) -> Price:
 
 def _highest(rates: list[Rates]) -> Rates:
     return Rates(*(max(kind) for kind in zip(*map(msgspec.structs.astuple, rates), strict=True)))
-
-
-def _every(prices: Mapping[str, Mapping[str, Price]]) -> list[Price]:
-    return [price for models in prices.values() for price in models.values()]
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -172,20 +198,19 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str = ""
 
 
-def _parse(data: bytes) -> dict[str, dict[str, Price]]:
-    """Provider -> model -> price. Raises ValueError that says what is wrong."""
+def _parse(data: bytes) -> dict[str, _Prices]:
+    """Provider -> its prices. Raises ValueError that says what is wrong."""
     # Numbers stay text until they are decimals: as a float, 0.1 would already be another price.
     file = msgspec.json.decode(data, type=_File)
     if file.schema != 1:
         raise ValueError(f"it has schema {file.schema}, not 1")
-    prices: dict[str, dict[str, Price]] = {}
+    prices: dict[str, _Prices] = {}
     for provider, table in file.providers.items():
         models = {name.lower(): _price(name, row) for name, row in table.models.items()}
         for alias, name in table.aliases.items():
             if name.lower() not in models:
                 raise ValueError(f"the alias {alias} stands for {name}, which has no price there")
-            models[alias.lower()] = models[name.lower()]
-        prices[provider] = models
+        prices[provider] = _Prices(models, {alias.lower(): name.lower() for alias, name in table.aliases.items()})
     return prices
 
 

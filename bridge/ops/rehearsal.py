@@ -56,7 +56,7 @@ def operator_files(settings: Settings) -> list[StoreError]:
     try:
         prices = PriceTable(folder / "prices.json", clock)
         # It takes a model with a price for one that is known.
-        ModelBook(folder / "models.json", clock, prices.models, allowed)
+        ModelBook(folder / "models.json", clock, prices.models, prices.stands_for, allowed)
     except StoreError as error:
         return [error]
     return []

@@ -18,7 +18,7 @@ from bridge.errors import Problem
 from bridge.gate.body import marks
 from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Upstream, Vouched
 from bridge.registry import ProviderRow
-from bridge.types import Completed, Failed, GenerationRequest, Image, Receipt, Tap, Usage
+from bridge.types import LONG_CONTEXT, Completed, Failed, GenerationRequest, Image, Receipt, Tap, Usage
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -72,7 +72,9 @@ class Passage:
         self._closed = False
         self._row = row
         exact = marks(request.messages, pictures or ())
-        vouched = Vouched(request.model, request.system, exact, request.max_output_tokens, tools)
+        vouched = Vouched(
+            request.model.removesuffix(LONG_CONTEXT), request.system, exact, request.max_output_tokens, tools
+        )
         self.ticket = Ticket(
             upstream,
             vouched,

@@ -25,11 +25,14 @@ class ModelBook:
         path: Path,
         clock: Clock,
         priced: Callable[[str], Sequence[str]],
+        stands_for: Callable[[str, str], str],
         allowed: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """`priced`: provider -> the models that it has known prices for; `allowed`: provider -> its allow-list, empty
+        """`priced`: provider -> the models that it has known prices for; `stands_for`: provider, name -> the model that
+        its CLI really asks for; `allowed`: provider -> its allow-list, empty
         for any. Raises StoreError where the file cannot be used."""
         self._priced = priced
+        self._stands_for = stands_for
         self._allowed = allowed
         none: Mapping[str, ModelChoice] = {}
         self._file = OperatorFile(path, clock, self._parse, none, _HINT)
@@ -59,13 +62,18 @@ class ModelBook:
                 f"No CLI is known for the model {name}.",
                 "Choose one of the models that GET /v1/models lists.",
             )
-        return ModelChoice(provider, name)
+        return self.of_provider(provider, name)
 
-    def known(self, provider: str, name: str) -> str:
-        """A name without what stands before it (anthropic/claude-sonnet-5-5), where only then it is one of the
-        provider's known models."""
+    def of_provider(self, provider: str, name: str) -> ModelChoice:
+        """What a name stands for where its CLI is known: the operator's alias, else the CLI's own, else itself, without
+        what stands before it (anthropic/claude-sonnet-5-5) where only then it is a known model."""
+        choice = self.aliases.get(name)
+        if choice is not None:
+            return choice
         names, bare = self.names(provider), name.rpartition("/")[2]
-        return bare if bare in names and name not in names else name
+        name = bare if bare in names and name not in names else name
+        real = self._stands_for(provider, name)
+        return ModelChoice(provider, real, None if real == name else name)
 
     def names(self, provider: str) -> list[str]:
         """The models of a provider that can be named: its allow-list, or those with a known price."""
@@ -96,7 +104,7 @@ class ModelBook:
             provider = target.provider or self._provider_of(target.model)
             if provider not in PROVIDERS:
                 raise ValueError(f"the alias {alias} needs a provider: one of {', '.join(PROVIDERS)}")
-            aliases[alias] = ModelChoice(provider, target.model, alias)
+            aliases[alias] = ModelChoice(provider, self._stands_for(provider, target.model), alias)
         return aliases
 
 

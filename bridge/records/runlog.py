@@ -32,7 +32,7 @@ _NOT_SHOWN = ("seq", "crc", "kind", "day")
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
 _SEARCHED = (
-    *("id", "requestId", "upstreamRequestId", "keyName", "model", "code", "error", "upstreamMessage"),
+    *("id", "requestId", "upstreamRequestId", "keyName", "model", "alias", "code", "error", "upstreamMessage"),
     *("userPrompt", "systemPrompt", "output"),
 )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.real_cli.conftest import HOST_FILE, Rig, everything, system_texts, texts
+from tests.real_cli.conftest import FAKE_KEYS, HOST_FILE, Rig, everything, system_texts, texts
+from tests.real_cli.install import binaries
 from tests.server.test_generate import PNG
 
 BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
@@ -198,3 +202,26 @@ def test_a_stream_brings_the_text_as_it_is_made(rig: Rig, path: str) -> None:
     deltas = [data["text"] for name, data in answer.events if name == "delta"]
     assert len(deltas) > 5
     assert "".join(deltas) == answer.events[-1][1]["content"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    "name", ["opus", "sonnet", "haiku", "fable", "best", "Opus[1m]", "claude-opus-4-1", "claude-opus-4-20250514"]
+)
+def test_a_short_or_retired_name_is_what_the_cli_itself_takes_it_for(rig: Rig, tmp_path: Path, name: str) -> None:
+    answer = rig.ask("/generate", prompt="hi", model=name)
+    assert answer.status == 200, answer.body
+    command = [str(binaries().claude), "-p", "--bare", "--tools", "", f"--model={name}", "hi"]
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "ANTHROPIC_API_KEY": FAKE_KEYS["ANTHROPIC_API_KEY"],
+        "ANTHROPIC_BASE_URL": rig.standin.url,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    subprocess.run(
+        command, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
+    )
+    ours, own = (sent.body["model"] for sent in rig.standin.generations)
+    assert ours == own == answer.json["model"]
+    line = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
+    assert (line["model"].removesuffix("[1m]"), line["alias"]) == (own, name)

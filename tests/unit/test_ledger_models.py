@@ -17,7 +17,8 @@ from tests.support.ledger import FrozenClock
 
 def book(folder: Path, clock: FrozenClock | None = None, **allowed: tuple[str, ...]) -> ModelBook:
     clock = clock or FrozenClock()
-    return ModelBook(folder / "models.json", clock, PriceTable(folder / "prices.json", clock).models, allowed)
+    prices = PriceTable(folder / "prices.json", clock)
+    return ModelBook(folder / "models.json", clock, prices.models, prices.stands_for, allowed)
 
 
 def write(folder: Path, content: Any) -> None:
@@ -30,10 +31,6 @@ def write(folder: Path, content: Any) -> None:
         ("claude-sonnet-5-5", "claude"),
         ("claude-something-new", "claude"),
         ("claude-opus-5-5[1m]", "claude"),
-        ("sonnet", "claude"),
-        ("opus", "claude"),
-        ("opusplan", "claude"),
-        ("haiku", "claude"),
         ("Claude-Haiku-5-5", "claude"),
         ("gpt-6-sol", "codex"),
         ("gpt-9", "codex"),
@@ -46,6 +43,24 @@ def write(folder: Path, content: Any) -> None:
 )
 def test_the_name_picks_the_cli(tmp_path: Path, name: str, provider: str) -> None:
     assert book(tmp_path).resolve(name) == ModelChoice(provider, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("sonnet", "claude-sonnet-5-5"),
+        ("opus", "claude-opus-5-5"),
+        ("best", "claude-opus-5-5"),
+        ("opusplan", "claude-sonnet-5-5"),
+        ("haiku[1m]", "claude-haiku-5-5[1m]"),
+        ("claude-opus-4-20250514", "claude-opus-5-5"),
+    ],
+)
+def test_the_clis_own_alias_stands_for_what_it_asks_for(tmp_path: Path, name: str, model: str) -> None:
+    assert book(tmp_path).resolve(name) == ModelChoice("claude", model, name)
+    assert book(tmp_path).of_provider("claude", name) == ModelChoice("claude", model, name)
+    write(tmp_path, {"aliases": {"house": {"provider": "claude", "model": name}}})
+    assert book(tmp_path).resolve("house") == ModelChoice("claude", model, "house")
 
 
 @pytest.mark.parametrize("name", ["gemini-3", "llama", "model", "x-gpt", "demo"])
@@ -76,9 +91,9 @@ def test_a_name_with_a_slash_that_is_on_a_list_is_that_model(tmp_path: Path) -> 
     assert models.resolve("openai/gpt-6-sol") == ModelChoice("codex", "openai/gpt-6-sol")
     assert models.resolve("our/fast") == ModelChoice("claude", "claude-haiku-5-5", "our/fast")
     assert models.resolve("openai/fast") == ModelChoice("codex", "gpt-6-luna", "fast")
-    assert models.known("codex", "openai/gpt-6-sol") == "openai/gpt-6-sol"
-    assert models.known("claude", "anthropic/claude-sonnet-5-5") == "claude-sonnet-5-5"
-    assert models.known("claude", "house/unknown") == "house/unknown"
+    assert models.of_provider("codex", "openai/gpt-6-sol").model == "openai/gpt-6-sol"
+    assert models.of_provider("claude", "anthropic/claude-sonnet-5-5").model == "claude-sonnet-5-5"
+    assert models.of_provider("claude", "house/unknown").model == "house/unknown"
 
 
 def test_a_model_of_the_operators_lists_is_known_whatever_its_name(tmp_path: Path) -> None:

@@ -50,11 +50,12 @@ def test_every_provider_has_prices_and_no_row_is_free(table):
         ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
         ("claude-opus-4-6[1m]", "claude-opus-4-6"),
         ("Claude-Opus-5", "claude-opus-5"),
-        ("sonnet", "claude-sonnet-4-6"),
-        ("opus[1m]", "claude-opus-4-1"),
+        ("sonnet", "claude-sonnet-5-5"),
+        ("opus[1m]", "claude-opus-5-5"),
+        ("claude-opus-4-1-20250805", "claude-opus-5-5"),
     ],
 )
-def test_a_model_is_found_by_name_date_variant_and_family(table, asked, found):
+def test_a_model_is_found_by_name_date_variant_and_alias(table, asked, found):
     assert table.price_of("claude", asked).model == found
 
 
@@ -62,12 +63,31 @@ def test_dates_are_dropped_for_codex_too(table):
     assert table.price_of("codex", "gpt-5.4-2026-03-05").model == "gpt-5.4"
 
 
-@pytest.mark.parametrize("family", ["sonnet", "opus", "haiku", "fable"])
-def test_a_family_costs_as_much_as_its_dearest_model(table, family):
-    alias = table.price_of("claude", family).rates
-    members = [table.price_of("claude", m).rates for m in table.models("claude") if family in m]
-    assert alias.output == max(rates.output for rates in members)
-    assert alias.dearest_input == max(rates.dearest_input for rates in members)
+@pytest.mark.parametrize(
+    ("asked", "real"),
+    [
+        ("opus", "claude-opus-5-5"),
+        ("OPUS[1M]", "claude-opus-5-5[1m]"),
+        ("haiku", "claude-haiku-5-5"),
+        ("fable", "claude-fable-5-2"),
+        ("claude-opus-4-1-20250805", "claude-opus-5-5"),
+        ("claude-opus-4-0[1m]", "claude-opus-5-5[1m]"),
+        ("claude-opus-4-5-20251101", "claude-opus-4-5-20251101"),
+        ("My-Model[1m]", "My-Model[1m]"),
+    ],
+)
+def test_an_alias_or_a_retired_name_stands_for_what_the_cli_asks_for(table, asked, real):
+    assert table.stands_for("claude", asked) == real
+    assert table.price_of("claude", asked) == table.price_of("claude", real)
+
+
+def test_an_operators_price_of_a_retired_name_makes_it_a_model_again(override, clock):
+    model = {"claude": {"models": {"claude-opus-4-1": ROW}}}
+    override.write_text(json.dumps({"providers": model}))
+    table = PriceTable(override, clock)
+    assert table.stands_for("claude", "claude-opus-4-1") == "claude-opus-4-1"
+    assert table.price_of("claude", "claude-opus-4-1").rates.output == 4_000_000
+    assert table.stands_for("claude", "opus") == "claude-opus-5-5"
 
 
 @pytest.mark.parametrize("provider", ["claude", "codex", "demo"])

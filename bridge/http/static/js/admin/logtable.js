@@ -142,7 +142,10 @@ function details(line) {
             h("bdi", {}, visible(line.keyName)),
           ),
         ],
-        ["Model", `${visible(line.model)} (${visible(line.provider)})`],
+        [
+          "Model",
+          `${visible(line.model)} (${visible(line.provider)})${line.alias ? `, asked for as ${visible(line.alias)}` : ""}`,
+        ],
         ["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
         ["Status", statusBadge(line)],
         ...(line.stopReason ? [["Ended with", visible(line.stopReason)]] : []),
