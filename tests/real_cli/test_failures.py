@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
     [
         ("status=401", 503, {"cli_unavailable"}),
         ("status=403", 503, {"cli_unavailable"}),
-        ("status=404", 502, {"cli_failed"}),
+        ("status=404", 404, {"model_not_found"}),
         ("status=429", 503, {"provider_rate_limited"}),
         ("status=500", 0, {"cli_failed", "provider_overloaded"}),
         ("status=503", 503, {"provider_overloaded"}),
@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
         ("mode=cut_early", 502, {"cli_failed"}),
         ("mode=garbage", 0, {"cli_failed", "cli_bad_output"}),
         ("mode=stream_error", 0, {"cli_failed", "provider_overloaded"}),
-        ("mode=context", 502, {"cli_failed"}),
+        ("mode=context", 413, {"prompt_too_long"}),
     ],
 )
 def test_an_error_upstream_is_one_clear_error_here(

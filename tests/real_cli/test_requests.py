@@ -151,7 +151,7 @@ def test_a_hostile_answer_of_twenty_megabytes_ends_its_run_only(rig: Rig) -> Non
     with ThreadPoolExecutor() as pool:
         other = pool.submit(rig.ask, "/generate-codex", prompt="[[standin deltas=40 delay=0.1]] other")
         answer = rig.ask("/generate-codex", prompt="[[standin size=20000000 deltas=1]]")
-        assert answer.status == 502
+        assert answer.status == 422
         assert other.result().status == 200
 
 

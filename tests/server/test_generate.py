@@ -115,7 +115,7 @@ REFUSED = [
     (b'{"userPrompt": "x", "images": ["data:image/png;base64,AAAA"]}', "images[0]"),
     (b'{"messages": []}', "messages"),
     (b'{"messages": [{"role": "assistant", "content": "x"}]}', "messages"),
-    (b'{"messages": [{"role": "system", "content": "x"}]}', "role"),
+    (b'{"messages": [{"role": "tool", "content": "x"}]}', "role"),
     (b'{"messages": [{"role": "user", "content": []}]}', "content"),
     (b'{"messages": [{"role": "user", "content": "x"}], "userPrompt": "y"}', "not both"),
 ]
