@@ -86,7 +86,9 @@ def _fits(got: tuple[str, tuple[Mark, ...]], expected: tuple[str, tuple[Mark, ..
 def put(body: dict[str, Any], put_in: Mapping[str, Any]) -> dict[str, Any]:
     """A Responses body with what its CLI cannot carry. Objects of `_MERGED` are completed, everything else is
     replaced; None takes a field away."""
-    merged = {name: _without_none({**(body.get(name) or {}), **put_in[name]}) for name in _MERGED if name in put_in}
+    merged = {
+        name: _without_none({**(body.get(name) or {}), **put_in[name]}) or None for name in _MERGED if name in put_in
+    }
     return _without_none({**body, **put_in, **merged})
 
 

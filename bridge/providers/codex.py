@@ -114,6 +114,8 @@ class CodexProvider(CliProvider):
             "prompt_cache_key": hashlib.sha256(f"{owner}\n{request.system}".encode()).hexdigest()[:32],
             # For models that are not in its catalog the CLI asks for a summary by itself, which some refuse.
             "reasoning": {"summary": None},
+            # Where nobody asks for one, the provider's own.
+            "text": {"verbosity": request.verbosity},
         }
         upstream = Upstream("responses", self._own.base_url or "", self._own.api_key or "")
         silence_s = self._settings.idle_timeout_s

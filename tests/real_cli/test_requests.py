@@ -225,3 +225,58 @@ def test_a_short_or_retired_name_is_what_the_cli_itself_takes_it_for(rig: Rig, t
     assert ours == own == answer.json["model"]
     line = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
     assert (line["model"].removesuffix("[1m]"), line["alias"]) == (own, name)
+
+
+#: A generation that thinks by a budget, which must lie below the longest answer, and the one after it.
+MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5-20250929", "claude-opus-4-5", "claude-sonnet-4-6", "claude-sonnet-5-5")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("limit", [1, 300, 1023, 1024, 1025, 8000])
+def test_no_model_thinks_unasked_and_every_one_takes_a_short_answer(rig: Rig, model: str, limit: int) -> None:
+    answer = rig.ask("/generate", prompt="hi", model=model, maxOutputTokens=limit)
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert sent.body["max_tokens"] == limit
+    kind = (sent.body.get("thinking") or {"type": "disabled"})["type"]
+    # The models of the 5.5 generation always think as much as they see fit: it cannot be switched off.
+    assert kind == ("adaptive" if model.endswith("5-5") else "disabled")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("effort", ["low", "high"])
+@pytest.mark.parametrize("limit", [300, 1024, 1025, 2000, 8000])
+def test_an_effort_is_always_one_that_the_api_takes(rig: Rig, model: str, effort: str, limit: int) -> None:
+    answer = rig.ask("/generate", prompt="hi", model=model, maxOutputTokens=limit, effort=effort)
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert sent.body["max_tokens"] == limit
+
+
+@pytest.mark.parametrize("limit", [1, 15, 16, 17])
+def test_codex_asks_for_no_less_than_its_api_takes(rig: Rig, limit: int) -> None:
+    answer = rig.ask("/generate-codex", prompt="hi", maxOutputTokens=limit)
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert sent.body["max_output_tokens"] == max(16, limit)
+
+
+@pytest.mark.parametrize("model", ["gpt-6-sol", "gpt-5.4", "gpt-made-up"])
+def test_nothing_goes_up_unasked_that_changes_an_answer_of_codex(rig: Rig, model: str) -> None:
+    answer = rig.ask("/generate-codex", prompt="hi", model=model)
+    assert answer.status == 200, answer.body
+    (sent,) = rig.standin.generations
+    assert "verbosity" not in (sent.body.get("text") or {})
+    assert "summary" not in (sent.body.get("reasoning") or {})
+
+
+@pytest.mark.parametrize("verbosity", ["low", "medium", "high"])
+def test_a_verbosity_that_is_asked_for_goes_up_to_codex(rig: Rig, verbosity: str) -> None:
+    body = {"model": "gpt-6-sol", "messages": [{"role": "user", "content": "hi"}], "verbosity": verbosity}
+    answer = rig.server.call("POST", "/v1/chat/completions", body, key=rig.key, timeout_s=120)
+    assert answer.status == 200, answer.body
+    body = {"model": "gpt-6-sol", "input": "hi", "text": {"verbosity": verbosity}}
+    answer = rig.server.call("POST", "/v1/responses", body, key=rig.key, timeout_s=120)
+    assert answer.status == 200, answer.body
+    assert answer.json["text"]["verbosity"] == verbosity
+    assert [sent.body["text"]["verbosity"] for sent in rig.standin.generations] == [verbosity] * 2

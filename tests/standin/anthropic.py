@@ -10,6 +10,7 @@ tool of the name StructuredOutput; it sends `POST /v1/messages?beta=true`.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
@@ -69,11 +70,37 @@ def read(body: Json) -> Prompt:
     )
 
 
+_NO_ADAPTIVE = re.compile(r"-(?:3|4|4-0|4-1|4-5)(?:-\d{8})?$|claude-3")
+
+
 def objection(body: Json) -> Json | None:
-    """The body of a 400, where the schema of a tool is not taken."""
+    """The body of a 400, where the API does not take the limits, the thinking, or the schema of a tool.
+
+    Sources: the reference of the Messages API, and its page on extended thinking.
+    """
+    why = _limits_objection(body) if "max_tokens" in body or "thinking" in body else None
+    if why is not None:
+        return _error_body("invalid_request_error", why)
     schemas = [tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool]
     why = next((why for schema in schemas if (why := anthropic_objection(schema))), None)
     return None if why is None else _error_body("invalid_request_error", why)
+
+
+def _limits_objection(body: Json) -> str | None:
+    limit, thinking = body.get("max_tokens"), body.get("thinking") or {}
+    if type(limit) is not int or limit < 1:
+        return "max_tokens: must be at least 1"
+    if thinking.get("type") == "adaptive" and _NO_ADAPTIVE.search(str(body.get("model"))):
+        return "adaptive thinking is not supported on this model"
+    if thinking.get("type") == "enabled":
+        budget = thinking.get("budget_tokens")
+        if type(budget) is not int or budget < 1024:
+            return "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024"
+        if budget >= limit:
+            return "`max_tokens` must be greater than `thinking.budget_tokens`"
+        if body.get("temperature", 1) != 1:
+            return "`temperature` may only be set to 1 when thinking is enabled"
+    return None
 
 
 def _text(content: Any) -> str:

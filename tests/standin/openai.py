@@ -51,6 +51,8 @@ _STREAM_ERRORS = {
         "Your input exceeds the context window of this model.",
     ),
 }
+#: The API takes no smaller max_output_tokens.
+LEAST_OUTPUT_TOKENS = 16
 _REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -73,7 +75,12 @@ def read(body: Json) -> Prompt:
 
 
 def objection(body: Json) -> Json | None:
-    """The body of a 400, where strict mode does not take the schema of a request."""
+    """The body of a 400, where the API does not take the limit, or strict mode the schema, of a request."""
+    limit = body.get("max_output_tokens", LEAST_OUTPUT_TOKENS)
+    if type(limit) is not int or limit < LEAST_OUTPUT_TOKENS:
+        message = f"Invalid 'max_output_tokens': expected a value >= {LEAST_OUTPUT_TOKENS}, but got {limit!r} instead."
+        refused = {"message": message, "type": "invalid_request_error", "param": "max_output_tokens"}
+        return {"error": {**refused, "code": "integer_below_min_value"}}
     form = (body.get("text") or {}).get("format") or {}
     if form.get("type") != "json_schema" or not form.get("strict"):
         return None

@@ -292,3 +292,32 @@ def test_a_tool_whose_input_is_no_object_is_refused_as_anthropic_does(standin: S
     refused = ask_anthropic(standin, "hello", tools=tools)
     assert refused.status == 400
     assert "Input should be 'object'" in refused.data.decode()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1024, "thinking": {"type": "enabled", "budget_tokens": 1024}}, "must be greater than"),
+        ({"max_tokens": 5000, "thinking": {"type": "enabled", "budget_tokens": 1023}}, "1024"),
+        ({"max_tokens": 5000, "model": "claude-haiku-4-5", "thinking": {"type": "adaptive"}}, "adaptive"),
+        (
+            {"max_tokens": 5000, "thinking": {"type": "enabled", "budget_tokens": 2000}, "temperature": 0},
+            "temperature",
+        ),
+    ],
+)
+def test_anthropics_rules_of_limits_and_thinking_are_kept(standin: StandIn, more: dict[str, Any], why: str) -> None:
+    reply = ask_anthropic(standin, "hi", **more)
+    assert (reply.status, why in reply.data.decode()) == (400, True)
+
+
+def test_what_keeps_anthropics_rules_is_taken(standin: StandIn) -> None:
+    budget = {"type": "enabled", "budget_tokens": 1024}
+    assert ask_anthropic(standin, "hi", max_tokens=1025, thinking=budget).status == 200
+    assert ask_anthropic(standin, "hi", model="claude-sonnet-4-6", thinking={"type": "adaptive"}).status == 200
+
+
+@pytest.mark.parametrize(("limit", "status"), [(0, 400), (15, 400), (16, 200)])
+def test_openais_least_output_is_kept(standin: StandIn, limit: int, status: int) -> None:
+    assert ask_openai(standin, "hi", max_output_tokens=limit).status == status
