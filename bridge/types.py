@@ -325,6 +325,8 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     repairs: int = 0
     #: the name that was asked for, where it stands for `model`; None where they are the same
     alias: str | None = None
+    #: refused requests that this line stands for
+    times: int = 1
     #: X-Request-Id of the answer; None for a run that ended with the server
     request_id: str | None = None
     #: what the provider said, and the time that it took; None where the gate saw no call

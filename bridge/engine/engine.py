@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -26,6 +27,7 @@ from bridge.limits import effective
 from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat, owner_of
+from bridge.records.refusals import Refusals
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
 from bridge.types import Completed, Failed, Finished, GenerationRequest, RunRecord, without_prompts
@@ -75,6 +77,7 @@ class Engine:
         self._traces = traces
         self._observers = observers
         self._loops = LoopGuard(clock, settings.loop_window_s)
+        self._refusals = Refusals(clock, ledger.note)
 
     # --- its own life ------------------------------------------------------------------------------
 
@@ -87,6 +90,7 @@ class Engine:
         """A CLI that was missing, or not logged in, may have come meanwhile."""
         while True:
             gevent.sleep(RECHECK_S)
+            self._refusals.flush()
             for provider in self.providers.values():
                 if not provider.status().available:
                     _open(provider)
@@ -103,6 +107,7 @@ class Engine:
         for provider in self.providers.values():
             provider.close()
         self._schemas.close()
+        self._refusals.flush(all=True)
 
     def statuses(self) -> list[ProviderStatus]:
         """What is known of each provider."""
@@ -147,7 +152,7 @@ class Engine:
                 raise
         except BridgeError as error:
             line = line_of_refusal(self._clock, key.name, request, error.problem, stream, self._settings.log_prompts)
-            self._ledger.note(line)
+            self._refusals.note(line)
             self._announce(line)
             raise
         run = Run(
@@ -263,7 +268,8 @@ class Engine:
             if schema is None or isinstance(end, Failed):
                 return end
             # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
-            gevent.spawn(_read, end, schema, self._schemas.mismatch, run.inbox.put)
+            mismatch = partial(self._schemas.mismatch, owner=run.key.name)
+            gevent.spawn(_read, end, schema, mismatch, run.inbox.put)
             end = self._await_end(run)
             if isinstance(end, Completed):
                 # What was streamed cannot be taken back: only an answer that fits its schema is shown.

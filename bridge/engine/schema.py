@@ -1,8 +1,9 @@
 """JSON Schemas of clients: checked in processes of their own.
 
 A schema is a program in disguise: `pattern` can backtrack for hours and `$ref` can multiply. So it is
-looked at by a small child process (schema_child.py) that is killed when it takes too long; the server
-never runs it, and the validator's memory is not the server's.
+looked at by a small child process (schema_child.py) that gives up after some time, and is killed where it does not;
+the server never runs it, and the validator's memory is not the server's. The child has the least rights that there
+are: the CLIs' user where there is one, no capabilities, no files and no network.
 """
 
 from __future__ import annotations
@@ -24,32 +25,40 @@ from gevent.lock import BoundedSemaphore
 from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.sandbox.child import Child, ChildError
+from bridge.sandbox.host import User
 from bridge.sandbox.scratch import Scratch
 
 #: Largest schema, in bytes of JSON.
 MAX_SCHEMA_BYTES = 100_000
-#: Longest check of an answer, and of a schema alone, which costs its sender nothing, in seconds; a sane one takes
-#: a few milliseconds.
-CHECK_TIMEOUT_S, SCHEMA_TIMEOUT_S = 3.0, 1.0
-#: Longest start of the child, in seconds.
-START_TIMEOUT_S = 20.0
+#: Longest check of a schema alone, which costs its sender nothing, and of an answer: at first, and where it is tried
+#: again behind all others, in seconds of processor time. A sane one takes a few milliseconds.
+SCHEMA_TIMEOUT_S, QUICK_S, CHECK_TIMEOUT_S = 1.0, 0.25, 2.0
+#: Longest start of the child, in seconds; and what it may take by the clock: for each second of processor time, and
+#: besides.
+START_TIMEOUT_S, PATIENCE, PATIENCE_S = 20.0, 3.0, 1.0
 #: Schemas whose verdict is remembered: programs send the same one again and again. But that one took too long may
 #: have been the host's fault, which passes; that is remembered for so many seconds only.
 REMEMBERED, TOO_LONG_S = 500, 60.0
+#: How long a schema is remembered whose answers took too long at first, in seconds.
+SLOW_S = 600.0
+_PROGRAM = Path(__file__).resolve().with_name("schema_child.py")
 _TOO_LONG = "it takes too long to check"
 
 
 class SchemaChecker:
     """Checks schemas, and answers against them: each in a process of its own, so that new schemas do not hold up
-    answers."""
+    answers. An answer that takes long is looked at in a third one, so that it holds up none but such."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._schemas = _Process(scratch)
         self._answers = _Process(scratch)
+        self._slow_answers = _Process(scratch)
         self._clock = Clock()
         #: by digest: what is wrong, and until when that counts
         self._verdicts: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
-        self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
+        #: by digest: until when answers are looked at behind all others
+        self._slow: OrderedDict[bytes, float] = OrderedDict()
+        self._turns: WeakValueDictionary[tuple[str, str], BoundedSemaphore] = WeakValueDictionary()
 
     def check(self, schema: dict[str, Any], owner: str = "") -> None:
         """Raise BridgeError (invalid_request) where `schema` is not a JSON Schema that can be used.
@@ -66,17 +75,32 @@ class SchemaChecker:
         if problem is not None:
             raise BridgeError("invalid_request", f"schema cannot be used: {problem}.")
 
-    def mismatch(self, schema: dict[str, Any], output: Any) -> str | None:
-        """Why `output` does not fit `schema`, in words; None where it does."""
-        return self._answers.ask({"schema": schema, "output": output}, CHECK_TIMEOUT_S)
+    def mismatch(self, schema: dict[str, Any], output: Any, owner: str = "") -> str | None:
+        """Why `output` does not fit `schema`, in words; None where it does.
+
+        One answer of each `owner` is looked at, at a time. One that takes long goes behind those of others, and so do
+        the next ones of its schema.
+        """
+        question = {"schema": schema, "output": output}
+        digest = hashlib.sha256(msgspec.json.encode(schema)).digest()
+        turn = self._turns.setdefault(("answer", owner), BoundedSemaphore(1))
+        with turn:
+            if self._clock.monotonic() >= self._slow.get(digest, -math.inf):
+                problem = self._answers.ask(question, QUICK_S)
+                if problem != _TOO_LONG:
+                    return problem
+                self._slow[digest] = self._clock.monotonic() + SLOW_S
+                if len(self._slow) > REMEMBERED:
+                    self._slow.popitem(last=False)
+            return self._slow_answers.ask(question, CHECK_TIMEOUT_S)
 
     def close(self) -> None:
         """Stop the processes."""
-        self._schemas.close()
-        self._answers.close()
+        for process in (self._schemas, self._answers, self._slow_answers):
+            process.close()
 
     def _verdict(self, digest: bytes, schema: dict[str, Any], owner: str) -> str | None:
-        turn = self._turns.setdefault(owner, BoundedSemaphore(1))
+        turn = self._turns.setdefault(("schema", owner), BoundedSemaphore(1))
         if not self._knows(digest):
             with turn:
                 if not self._knows(digest):
@@ -93,7 +117,7 @@ class SchemaChecker:
 
 
 class _Process:
-    """The child that looks at one question at a time, replaced when it takes too long."""
+    """The child that looks at one question at a time, replaced when it does not give up in time."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -108,16 +132,16 @@ class _Process:
             child.stop()
 
     def ask(self, question: dict[str, Any], timeout_s: float) -> str | None:
-        """The problem that it finds, or None."""
+        """The problem that it finds, or None. `timeout_s`: of processor time."""
         try:
-            line = msgspec.json.encode(question) + b"\n"
+            line = msgspec.json.encode({**question, "seconds": timeout_s}) + b"\n"
         except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
             return "it is no text that can be checked"
         with self._turn:
             try:
                 child = self._ready()
                 child.write(line)
-                answer = self._next_line(timeout_s)
+                answer = self._next_line(PATIENCE * timeout_s + PATIENCE_S)
             except ChildError:
                 answer = None
             except BaseException:
@@ -135,15 +159,23 @@ class _Process:
         if self._child is None or not self._child.alive:
             self.close()
             self._scratch.make()
-            self._child = Child(
-                [sys.executable, "-I", "-c", _START, str(Path(__file__).resolve().parents[2])],
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                cwd=self._scratch.empty,
-            )
-            self._lines = self._child.lines()
-            if self._next_line(START_TIMEOUT_S) is None:
+            user = self._scratch.user
+            if not self._start(user) and (user is None or not self._start(None)):
                 raise ChildError("the checker does not start")
+        assert self._child is not None
         return self._child
+
+    def _start(self, user: User | None) -> bool:
+        """Start the child; whether it listens. The CLIs' user may not be able to read the program."""
+        self._child = Child(
+            [sys.executable, "-I", str(_PROGRAM)],
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            cwd=self._scratch.empty,
+            user=user,
+            powerless=True,
+        )
+        self._lines = self._child.lines()
+        return self._next_line(START_TIMEOUT_S) is not None
 
     def _next_line(self, timeout_s: float) -> bytes | None:
         """What the child says next; None where it ends, or says nothing in time."""
@@ -154,7 +186,3 @@ class _Process:
                 if expired is not timeout:
                     raise
                 return None
-
-
-# The package may not be installed where a checkout is run in place; its folder goes in by hand.
-_START = "import sys; sys.path.append(sys.argv[1]); import bridge.engine.schema_child as child; child.main()"

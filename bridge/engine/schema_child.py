@@ -1,13 +1,15 @@
-"""The process that looks at clients' schemas. See schema.py for why it is one of its own.
+"""The process that looks at clients' schemas. See schema.py for why it is one of its own. It needs
+nothing of the bridge, and is run as a file.
 
-Each line of standard input is `{"schema": …, "output"?: …}`; each line of standard output is a
-sentence that says what is wrong, or null.
+Each line of standard input is `{"schema": …, "output"?: …, "seconds": …}`; each line of standard output is a
+sentence that says what is wrong, or null. A question that takes more `seconds` of processor time is given up.
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,17 @@ from urllib.parse import unquote
 
 #: Memory that a check may use, in bytes.
 MAX_MEMORY = 512 * 2**20
+
+
+#: Dialects whose rules are loaded before the first question: afterwards no file can be opened.
+_DIALECTS = (
+    *("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2019-09/schema"),
+    *(f"http://json-schema.org/draft-0{number}/schema#" for number in (3, 4, 6, 7)),
+)
+
+
+class _TooLong(BaseException):
+    """The time for a question is over. Not an Exception, so that nothing on the way takes it for an answer."""
 
 
 def problem(question: dict[str, Any]) -> str | None:
@@ -85,16 +98,40 @@ def _shortened(message: str) -> str:
     return message if len(message) <= 200 else message[:197] + "..."
 
 
+def _give_up(number: int, frame: Any) -> None:
+    raise _TooLong
+
+
+def timed(question: dict[str, Any]) -> str | None:
+    """The same as `problem`, within the question's time. `re` lets signals in, too."""
+    try:
+        signal.setitimer(signal.ITIMER_PROF, max(0.001, question["seconds"]))
+        try:
+            return problem(question)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    except _TooLong:
+        return "it takes too long to check"
+    except MemoryError:
+        return "it needs too much memory"
+
+
 def main() -> None:
     """Answer until standard input ends."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    import jsonschema  # noqa: F401  (before the first question, so that its check is not the slow one)
-
+    signal.signal(signal.SIGPROF, _give_up)
+    for dialect in _DIALECTS:
+        # All that is loaded at first use, so that the first question is not the slow one.
+        for pattern in ("^a$", 1):
+            problem({"schema": {"$schema": dialect, "properties": {"a": {"pattern": pattern}}}, "output": {"a": "b"}})
+    # What is open stays open; but no file, no socket and no process can be added.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     print("ready", flush=True)
     for line in sys.stdin.buffer:
-        try:
-            answer = problem(json.loads(line))
-        except MemoryError:
-            answer = "it needs too much memory"
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(timed(json.loads(line))) + "\n")
         sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

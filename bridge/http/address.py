@@ -65,14 +65,14 @@ def _group(address: str) -> str:
 
 
 class AddressLimiter:
-    """Counts requests, and wrong admin keys, by address. In memory; forgotten at a restart.
+    """Counts requests, and wrong admin keys, by address, and wrong requests by key. In memory; forgotten at a restart.
 
     A minute begins with the first that is counted, and goes by the monotonic clock: one that is set back locks nobody
     out.
     """
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
-        """`per_minute` requests of one address; 0 for no limit."""
+        """`per_minute` requests of one address, and half as many wrong ones of a key; 0 for no limit."""
         self._per_minute = per_minute
         self._clock = clock
         #: (what is counted, group of addresses) -> when its minute ends, and what came in it
@@ -90,6 +90,20 @@ class AddressLimiter:
         if self._count(what) >= self._per_minute:
             raise self._refusal(what, "This address sends too many requests.")
         self._add(what)
+
+    @contextmanager
+    def work(self, key_name: str) -> Iterator[None]:
+        """Around a look at what a key asks for: no cap of a key counts what is wrong with it, but looking at it takes
+        time, too. Raises BridgeError (too_many_requests) where too much of it was wrong lately."""
+        what = ("refused", key_name)
+        if self._per_minute and self._count(what) >= max(1, self._per_minute // 2):
+            raise self._refusal(what, "This key sends too many requests that cannot be taken.")
+        try:
+            yield
+        except BridgeError as error:
+            if self._per_minute and error.code == "invalid_request":
+                self._add(what)
+            raise
 
     @contextmanager
     def guess(self, address: str) -> Iterator[Callable[[], None]]:

@@ -7,7 +7,7 @@ from functools import partial
 from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
-from bridge.http.context import service_of
+from bridge.http.context import edge, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.respond import repeat_of, respond
 from bridge.http.views import Accepted
@@ -32,16 +32,17 @@ _STREAM = {"text/event-stream": "With `stream`: server-sent events; see docs/api
 
 def _generate(api: Api, provider: str | None, key: Key) -> Response:
     service = service_of()
-    body = request.get_data(cache=False)
-    resolve = service.models.resolve if provider is None else partial(_model_of, provider)
-    wanted, events = api.parse(body, settings=service.settings, resolve=resolve)
-    if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
-        events = api.events
-    g.ignored = wanted.ignored
-    repeat = repeat_of(body)
-    # With images it is large, and nothing needs it while the run goes on.
-    del body
-    return respond(key, wanted, api, repeat, events)
+    with edge().limiter.work(key.name):
+        body = request.get_data(cache=False)
+        resolve = service.models.resolve if provider is None else partial(_model_of, provider)
+        wanted, events = api.parse(body, settings=service.settings, resolve=resolve)
+        if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
+            events = api.events
+        g.ignored = wanted.ignored
+        repeat = repeat_of(body)
+        # With images it is large, and nothing needs it while the run goes on.
+        del body
+        return respond(key, wanted, api, repeat, events)
 
 
 def _model_of(provider: str, name: str) -> ModelChoice:

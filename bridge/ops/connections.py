@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 
 from bridge.errors import Problem
@@ -27,6 +28,10 @@ STALLED_S = 60.0
 #: Grace, and bytes, for the rest of what is no request to arrive, so that its sender can read the answer.
 LINGER_S, LINGER_BYTES = 1.0, 2**20
 
+#: Requests of a connection after which it is closed where the next one has come before its answer: no client and no
+#: proxy that is known does that.
+MOST_PIPELINED = 20
+
 _MOST_DESCRIPTORS = 65536
 
 log = logging.getLogger("bridge")
@@ -39,6 +44,12 @@ def limit() -> int:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(SPARE, min(MOST, max(soft, wanted) - DESCRIPTORS_FOR_OTHERS))
+
+
+def is_pipelined(request: Any) -> bool:
+    """Whether more has come of a connection than this request of it, as gunicorn has read it, can be."""
+    reader = request.body.reader
+    return isinstance(reader, LengthReader) and request.unreader.buf.getbuffer().nbytes > reader.length
 
 
 def expect_a_reader(connection: socket.socket) -> None:

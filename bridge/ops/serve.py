@@ -160,8 +160,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: str, req: Any, sock: Any, addr: Any) -> Any:
         """As gunicorn does; but at the end no connection is kept: the client's next one reaches the next server."""
-        if self.ending:
+        if self.ending or (req.req_number > connections.MOST_PIPELINED and connections.is_pipelined(req)):
             req.force_close()
+        # Everybody's turn between two requests of one client, who may have sent thousands at once.
+        gevent.sleep(0)
         self.answering += 1
         self.quiet.clear()
         try:

@@ -324,7 +324,8 @@ class _Conversation:
                     if not _settled(child.lines()):
                         raise ChildError("it did not take its settings")
         except ChildError as error:
-            if self._cancelled:
+            if self._cancelled or (request.schema is not None and child.alive):
+                # A schema that keeps it busy is its client's, and no sign of a broken CLI.
                 raise
             raise provider._failed_start(child, error) from None
         provider._breaker.succeeded()

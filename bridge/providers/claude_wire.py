@@ -256,12 +256,22 @@ def _line(value: dict[str, Any]) -> bytes:
     return _encode(value) + b"\n"
 
 
+#: Most values of all `enum`s together, of which the CLI compares each with all others before it starts (20 s for 9,400
+#: objects), and most schemas within a schema, which it compiles (3 ms each on a busy host).
+_MOST_CHOICES, _MOST_PARTS = 500, 1000
+
+
 def for_claude(schema: dict[str, Any]) -> dict[str, Any] | None:
     """The schema as the claude CLI and Anthropic's tools take it, or None where they do not."""
     plain = without_dialect(schema)
     if plain.get("type") != "object" or not plain.get("properties") or plain.keys() & {*MANY, "$ref"}:
         return None
-    return plain if all(_claude_takes(part) for part, _ in parts_of(plain)) else None
+    choices = 0
+    for number, (part, _) in enumerate(parts_of(plain)):
+        choices += len(part.get("enum", ()))
+        if number >= _MOST_PARTS or choices > _MOST_CHOICES or not _claude_takes(part):
+            return None
+    return plain
 
 
 def _claude_takes(part: dict[str, Any]) -> bool:

@@ -24,8 +24,17 @@ SHARED_KEYWORDS = frozenset(
         *("minItems", "maxItems"),
     }
 )
-#: Regular expressions that JavaScript has no other idea of.
-PLAIN_PATTERN = re.compile(r"(?:[^(]|\((?!\?)|\(\?(?:[:=!]|<[=!]))*")
+_ESCAPE = r"\\(?:[dDwWsSnrtfv]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\^$\\.*+?()\[\]{}|/])"
+#: Regular expressions that JavaScript, with its flag `u`, takes and understands as Python does. One that it does not
+#: take would be found out only after the answer was paid.
+PLAIN_PATTERN = re.compile(
+    rf"""(?: (?: [^\\\[\](){{}}*+?|^$] | {_ESCAPE} | \\[bB1-9] | \[\^?(?:[^\\\[\]]|{_ESCAPE}|\\-)+\] | \) )
+             (?: (?:[*+?]|\{{\d+(?:,\d*)?\}}) \?? )?
+           | \( (?: \?(?:[:=!]|<[=!]) )?
+           | [|^$]
+         )*""",
+    re.VERBOSE,
+)
 #: Dialects in which what is known here means the same.
 _DIALECT = re.compile(r"draft-0[67]|draft/2019-09|draft/2020-12")
 

@@ -79,7 +79,7 @@ class Hour:
         elif line.code == "cancelled":
             self.stopped += 1
         elif line.status < 500 and line.code not in _NO_USE:
-            self.refused += 1
+            self.refused += line.times
         else:
             self.failed += 1
 

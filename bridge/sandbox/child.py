@@ -56,6 +56,7 @@ _CHUNKS_AHEAD = 16
 _YIELD_BYTES = 4 * _CHUNK
 _LOWEST = 19
 _CAP_SYS_NICE = 1 << 23
+_CAP_SETPCAP = 1 << 8
 #: The processes that were started here and not reaped yet.
 _started: dict[int, Child] = {}
 
@@ -83,9 +84,11 @@ class Child:
         env: Mapping[str, str],
         cwd: Path,
         user: User | None = None,
+        powerless: bool = False,
         hear: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Start `argv[0]` (a name on PATH or a path), as `user` if one is given. `hear` gets each line of its
+        """Start `argv[0]` (a name on PATH or a path), as `user` if one is given; `powerless`: without any
+        capabilities, whoever that is. `hear` gets each line of its
         stderr as it comes, bounded, and must not block. Raises ChildError."""
         try:
             outside, inside = _pipes()
@@ -96,7 +99,7 @@ class Child:
             _keep_watch()
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
-            command = _guarded(argv, cwd, user)
+            command = _guarded(argv, cwd, user, powerless=powerless)
             self.pid = os.posix_spawn(
                 command[0],
                 command,
@@ -333,7 +336,7 @@ class Child:
                 self.tap("cli", "stderr", line)
 
 
-def _guarded(argv: Sequence[str], cwd: Path, user: User | None) -> list[str]:
+def _guarded(argv: Sequence[str], cwd: Path, user: User | None, *, powerless: bool = False) -> list[str]:
     """`argv` with everything that is set up before it, in the folder `cwd`: who it runs as, what it may use, and
     that it dies with the bridge.
 
@@ -346,19 +349,20 @@ def _guarded(argv: Sequence[str], cwd: Path, user: User | None) -> list[str]:
     return [
         *_if_there("choom", "-n", str(OOM_SCORE), "--"),
         *_if_there("prlimit", *limits, "--"),
-        *_if_there("setpriv", *_identity(user), "--no-new-privs", "--pdeathsig", "KILL", "--"),
+        *_if_there("setpriv", *_identity(user, powerless), "--no-new-privs", "--pdeathsig", "KILL", "--"),
         *("/usr/bin/env", "-C", os.fspath(cwd)),
         *argv,
     ]
 
 
-def _identity(user: User | None) -> list[str]:
-    if user is None:
-        return []
-    return [
-        *("--reuid", str(user.uid), "--regid", str(user.gid), "--clear-groups"),
-        *("--inh-caps=-all", "--ambient-caps=-all"),
-    ]
+def _identity(user: User | None, powerless: bool) -> list[str]:
+    options = ["--inh-caps=-all", "--ambient-caps=-all"] if powerless or user is not None else []
+    if powerless and host.capabilities() & _CAP_SETPCAP:
+        # Root gets back at each exec what is in its bounding set.
+        options.append("--bounding-set=-all")
+    if user is not None:
+        options += ["--reuid", str(user.uid), "--regid", str(user.gid), "--clear-groups"]
+    return options
 
 
 @functools.cache

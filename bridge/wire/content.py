@@ -25,9 +25,9 @@ T = TypeVar("T")
 MAX_PROMPT_CHARACTERS = 500_000
 #: Most pixels of one image, and of all images of a request together: what a CLI decodes lies in memory.
 MAX_PIXELS, MAX_PIXELS_TOGETHER = 50_000_000, 200_000_000
-#: Most commas and opening brackets of a body, those in its texts included. Each may be a value of its own: `[],`
-#: takes three bytes in a body and sixty-four in memory.
-MAX_MARKS = 1_200_000
+#: Most values of a body. `[],` takes three bytes in a body, and sixty-four in memory; all other requests stand still
+#: while a body is decoded.
+MAX_VALUES = 50_000
 
 NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...)."
 
@@ -60,9 +60,9 @@ def invalid(message: str, param: str | None = None) -> BridgeError:
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The value of a body. One that would be many times as large in memory is refused before it is decoded."""
-    if len(body) > MAX_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
-        raise invalid("The body has too many values.")
+    """The value of a body. One with more values than anybody means is refused before it is decoded."""
+    if len(body) > MAX_VALUES and _marks(body) > MAX_VALUES and _has_too_many_values(body):
+        raise invalid(f"The body has more than {MAX_VALUES} values.")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -80,6 +80,19 @@ def _why_no_json(body: bytes) -> str:
     if _HALF.search(body):
         return "The body has half a character (an escape such as \\ud83d without its other half)."
     return "The body is not valid JSON."
+
+
+def _marks(body: bytes) -> int:
+    return sum(map(body.count, (b",", b"[", b"{")))
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    """Whether there are too many, by the marks between texts: those within one count nothing."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if body.count(b'"') > 4 * MAX_VALUES:
+        return True
+    return sum(map(_marks, body.split(b'"')[::2])) > MAX_VALUES
 
 
 def prompt(field: str, text: str) -> str:

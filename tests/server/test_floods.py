@@ -4,11 +4,13 @@ afterwards nothing is left of it."""
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,7 @@ import psutil
 import pytest
 
 from bridge.errors import CODES
+from bridge.ops import connections
 from tests.server.test_leaving import eventually, runs
 from tests.support import server as servers
 from tests.support.server import ADMIN_KEY, Server
@@ -122,6 +125,35 @@ def test_requests_that_come_all_at_once_are_answered_one_after_the_other(server:
             head("GET", "/me", key=key),
         )
         assert [wire.answer().status for _ in range(4)] == [200, 200, 404, 200]
+
+
+@pytest.mark.parametrize("path", ["/health", "/static/app.css", "/me"])
+def test_thousands_of_requests_at_once_hold_up_nobody_and_are_not_all_answered(intact: Server, path: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(4):
+            wire = stack.enter_context(Wire(intact))
+            with contextlib.suppress(OSError):
+                wire.send(head("GET", path) * 3000)
+        waits = []
+        for _ in range(10):
+            began = time.monotonic()
+            assert intact.call("GET", "/ready").status == 200
+            waits.append(time.monotonic() - began)
+        assert sorted(waits)[5] < 0.5
+    with Wire(intact) as wire:
+        wire.send(head("GET", "/health") * 200)
+        answered = 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while wire.answer().status == 200:
+                answered += 1
+        assert connections.MOST_PIPELINED <= answered <= connections.MOST_PIPELINED + 1
+
+
+def test_a_connection_whose_client_waits_for_each_answer_is_kept(server: Server, key: str) -> None:
+    with Wire(server) as wire:
+        for _ in range(2 * connections.MOST_PIPELINED):
+            wire.send(head("GET", "/health"))
+            assert wire.answer().status == 200
 
 
 def test_a_request_behind_one_that_runs_does_not_stop_it(intact: Server, key: str) -> None:

@@ -99,3 +99,32 @@ def test_addresses_that_asked_once_are_forgotten() -> None:
         limiter.hit(f"10.0.{number // 250}.{number % 250}")
         clock.pass_s(1)
     assert len(limiter._minutes) < 130
+
+
+def ask(limiter: AddressLimiter, key: str, code: str | None = None) -> str | None:
+    """What becomes of a request of a key in which `code` is wrong."""
+    try:
+        with limiter.work(key):
+            if code is not None:
+                raise BridgeError(code, "No.")
+    except BridgeError as error:
+        return error.code
+    return None
+
+
+def test_who_sends_too_much_that_is_wrong_is_not_looked_at_for_a_while() -> None:
+    limiter = AddressLimiter(20, FrozenClock())
+    assert [ask(limiter, "a key", "invalid_request") for _ in range(10)] == ["invalid_request"] * 10
+    assert ask(limiter, "a key") == "too_many_requests"
+    assert ask(limiter, "another") is None
+
+
+@pytest.mark.parametrize("code", ["requests_per_minute", "cost_per_day", None])
+def test_only_what_is_wrong_counts(code: str | None) -> None:
+    limiter = AddressLimiter(20, FrozenClock())
+    assert [ask(limiter, "a key", code) for _ in range(50)] == [code] * 50
+
+
+def test_without_a_limit_nothing_is_counted() -> None:
+    limiter = AddressLimiter(0, FrozenClock())
+    assert {ask(limiter, "a key", "invalid_request") for _ in range(50)} == {"invalid_request"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -408,3 +409,21 @@ def test_a_keep_alive_is_a_comment() -> None:
 def test_a_keep_alive_says_where_in_the_queue_one_is() -> None:
     assert keep_alive(0) == KEEP_ALIVE
     assert keep_alive(3) == b": queued, place 3\n\n"
+
+
+@pytest.mark.parametrize("piece", ["[]", "{}", "1", '"a"', '"\\\\"', "[1,2]"])
+def test_a_body_of_nothing_but_values_is_refused_before_it_is_decoded(piece: str) -> None:
+    body = b'{"x":[' + ",".join([piece] * 590_000).encode() + b"]}"
+    began = time.process_time()
+    with pytest.raises(BridgeError) as refused:
+        API.parse(body, settings=SETTINGS, resolve=lambda name: ModelChoice("claude", "m"))
+    assert refused.value.message == "The body has more than 50000 values."
+    assert time.process_time() - began < 0.25
+
+
+TEXTS = {"csv": "1," * 240_000, "json": '{"a": [1, "b"]}, ' * 29_000, "backslashes": '\\,\\"' * 100_000}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_what_stands_within_a_text_is_no_value(text: str) -> None:
+    assert parse(userPrompt=text).messages[0].text == text

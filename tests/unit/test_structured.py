@@ -59,6 +59,44 @@ SCHEMAS: list[tuple[dict[str, Any], bool, bool]] = [
     (with_property({"type": "string", "format": "uri"}), False, True),
     (with_property({"type": "string", "pattern": "(?P<x>a)"}), False, False),
     (with_property({"type": "string", "pattern": "^(?:a|(?=b)c)$"}), True, True),
+    *(
+        (with_property({"type": "string", "pattern": pattern}), True, True)
+        for pattern in (
+            r"^[a-z0-9_.+\-]+@[^\s@]{2,5}?\.\w*$",
+            r"^\d{4}-\d{2}$",
+            r"(a|b)\1",
+            "é+",
+            r"^\$\{x\}$",
+            r"\/",
+            "[(*?]",
+        )
+    ),
+    # What Python takes, and JavaScript refuses or understands otherwise.
+    *(
+        (with_property({"type": "string", "pattern": pattern}), False, False)
+        for pattern in (
+            *(
+                r"\Aa\Z",
+                "a++",
+                "a*+",
+                "a{2}+",
+                "a{,5}",
+                "[[:alpha:]]",
+                "[]a]",
+                "(?i)a",
+                "(?>a)",
+                r"\N{BULLET}",
+                r"\a",
+                "a{",
+                "a}",
+            ),
+            *("(?#x)a", "(?(1)a|b)", r"\-", r"\U0001F600", r"\0"),
+        )
+    ),
+    # What the claude CLI would work on for long before it starts.
+    (with_property({"enum": [{"": n} for n in range(501)]}), True, False),
+    (with_property({"type": "string", "enum": [str(n) for n in range(490)]}), True, True),
+    (with_property({"anyOf": [{"type": "string", "pattern": f"^{n}$"} for n in range(1001)]}), True, False),
     (with_property({"$ref": "#/$defs/kid", "description": "x"}), False, True),
     (with_property({"oneOf": [{"type": "string"}]}), False, True),
     (with_property({}), False, True),
