@@ -102,6 +102,12 @@ def real_clis(url: str, **settings: str) -> dict[str, str]:
     }
 
 
+def worker_pid(server: Server) -> int:
+    """The process id of the process that serves."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    return int(worker.pid)
+
+
 def wait_until_warm(server: Server, wanted: int) -> None:
     """Until so many claude processes stand ready."""
     began = time.monotonic()

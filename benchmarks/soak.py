@@ -1,6 +1,6 @@
 """A mixed load of all that can happen, and whether everything that must hold did. Both real CLIs, a real server.
 
-    ./run bench soak [--seconds 60] [--clients 8] [--interval SECONDS] [--json FILE]
+    ./run bench soak [--seconds 60] [--clients 8] [--interval SECONDS] [--json FILE] [--hostile]
 
 The models are a loopback stand-in, which hangs, fails and breaks off where it is told to. Ends with status 1 if
 a client got something wrong, if anything was left running, or if the ledger and the stand-in disagree.
@@ -16,13 +16,13 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks import lab, soak_books
+from benchmarks import lab, soak_books, soak_hostile
 from benchmarks.soak_load import BUSY, Client, Done, under_load
 from tests.support import server as servers
 
@@ -230,8 +230,15 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--interval", type=float, help="between two rows, in seconds; default: a twelfth of the load")
     parser.add_argument("--json", metavar="FILE", help="write everything there, too")
+    parser.add_argument("--hostile", action="store_true", help="instead: a hostile key beside three honest ones")
     options = parser.parse_args()
     facts = lab.machine()
+    if options.hostile:
+        found = soak_hostile.run(options.seconds)
+        soak_hostile.show(found)
+        print("machine:", json.dumps(facts))
+        lab.write_json(options.json, {"machine": facts, **asdict(found), "slower": found.slower})
+        sys.exit(1 if found.wrong else 0)
     result = soak(options.seconds, options.clients, options.interval or options.seconds / 12)
     show(result)
     print("machine:", json.dumps(facts))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, show_json
+from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, say, show_json
 
 
 @click.command(
@@ -40,9 +40,9 @@ def backup(file: Path, keep: int | None, raw: bool) -> None:
     if raw:
         show_json(made)
         return
-    click.echo(f"{made['files']} files in {made['file']} ({made['bytes']:,} bytes), read back and checked.")
+    say(f"{made['files']} files in {made['file']} ({made['bytes']:,} bytes), read back and checked.")
     for name in made["removed"]:
-        click.echo(f"Removed {name}.")
+        say(f"Removed {name}.")
 
 
 @click.command(
@@ -65,9 +65,9 @@ def restore(file: Path, check: bool, raw: bool) -> None:
     if raw:
         show_json(done)
         return
-    click.echo(f"The backup of {done['madeAt']} (cli-bridge {done['version']}) is whole: {done['files']} files.")
+    say(f"The backup of {done['madeAt']} (cli-bridge {done['version']}) is whole: {done['files']} files.")
     if not check:
-        click.echo(
+        say(
             "It is in place now."
             if done["aside"] is None
             else f"It is in place now. What was there before: {done['aside']}"

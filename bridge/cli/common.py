@@ -29,6 +29,13 @@ def environment() -> dict[str, str]:
     try:
         if named:
             path.open("rb").close()
+        elif path.exists() and path.stat().st_uid not in (os.geteuid(), 0):
+            raise SettingsError(
+                [
+                    "the file .env in this folder belongs to another user, and could name programs of theirs: go to "
+                    f"another folder, or set {ENV_FILE}=.env where you trust it"
+                ]
+            )
         file = {name: value for name, value in dotenv_values(path).items() if value is not None}
     except OSError as error:
         raise SettingsError([f"the settings file {path} cannot be read ({error.strerror})"]) from None
@@ -53,10 +60,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except SettingsError as error:
         for problem in error.problems:
-            click.echo(f"cli-bridge: {problem}", err=True)
+            say(f"cli-bridge: {problem}", err=True)
         raise SystemExit(WRONG_USE) from None
     except (BridgeError, StoreError) as error:
-        click.echo(f"cli-bridge: {error.message}\n  {error.hint}", err=True)
+        say(f"cli-bridge: {error.message}\n  {error.hint}", err=True)
         raise SystemExit(FAILED) from None
 
 
@@ -68,9 +75,21 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         return client.call(method, path, body)
 
 
-def show_json(value: Any) -> None:
-    """Print a value as JSON for programs."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print a text for people, on stderr with `err`. All that commands print goes through here, or is JSON."""
+    click.echo("\n".join(map(plain, text.split("\n"))), err=err)
+
+
+def plain(text: str) -> str:
+    """A line without anything that would move the cursor, colour the terminal or turn the text round: names, notes
+    and prompts come from outside. C0, DEL, C1, and the marks for the direction of a text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON for programs: what `plain` would take away is written as \\uXXXX."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +114,7 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
 
     def show(what: str) -> None:
         if shown:
-            click.echo(f"\r\x1b[K{text}: {what}"[:200], err=True, nl=False)
+            click.echo(f"\r\x1b[K{plain(f'{text}: {what}')}"[:200], err=True, nl=False)
 
     try:
         yield show
@@ -119,24 +138,19 @@ def print_table(
     `colour(cell)` names the colour of a cell; colours are left out where the output is no terminal.
     """
     if not rows and empty:
-        click.echo(empty)
+        say(empty)
         return
     lines = [row for row in (head, *rows) if row is not None]
     least = widths or [0] * len(lines[0])
-    wide = [max(least[i], *(len(_plain(line[i])) for line in lines)) for i in range(len(lines[0]))]
+    wide = [max(least[i], *(len(plain(line[i])) for line in lines)) for i in range(len(lines[0]))]
     for line in lines:
-        cells = [_plain(cell) for cell in line]
+        cells = [plain(cell) for cell in line]
         padded = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, wide, strict=True))]
         if line is head:
             click.secho("  ".join(padded).rstrip(), bold=True)
             continue
         styled = [click.style(p, fg=found) if (found := colour(c)) else p for c, p in zip(cells, padded, strict=True)]
         click.echo("  ".join(styled).rstrip())
-
-
-def _plain(cell: str) -> str:
-    """A cell without anything that would move the cursor or colour the terminal: names come from outside."""
-    return "".join(character if character.isprintable() else "?" for character in cell)
 
 
 @click.command(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from bridge.cli.common import FAILED, as_json, environment, examples, plain_errors, show_json
+from bridge.cli.common import FAILED, as_json, environment, examples, plain, plain_errors, say, show_json
 from bridge.errors import SettingsError, StoreError
 from bridge.ops.doctor import Finding, fail
 from bridge.settings import Settings
@@ -36,16 +36,15 @@ def doctor(probe: bool, repair: bool, raw: bool) -> None:
             findings.append(finding)
             if raw:
                 continue
-            click.echo(
-                f"{click.style(finding.level.ljust(5), fg=_COLOURS[finding.level])} {finding.what}: {finding.found}"
-            )
+            level = click.style(finding.level.ljust(5), fg=_COLOURS[finding.level])
+            click.echo(f"{level} {plain(f'{finding.what}: {finding.found}')}")
             if finding.todo:
-                click.echo(f"      {finding.todo}")
+                say(f"      {finding.todo}")
     count = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
     if raw:
         show_json([vars(finding) for finding in findings])
     else:
-        click.echo(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed.")
+        say(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed.")
     raise SystemExit(FAILED if count["fail"] else 0)
 
 
@@ -58,7 +57,7 @@ def _check(*, probe: bool, repair: bool, raw: bool) -> Iterator[Finding]:
             yield fail("settings", problem, "Correct it; docs/configuration.md has them all.")
         return
     for sentence in _repair(settings) if repair else ():
-        click.echo(sentence, err=raw)
+        say(sentence, err=raw)
     yield from examine(settings, probe=probe)
 
 

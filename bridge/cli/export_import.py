@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, show_json
+from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, say, show_json
 from bridge.errors import StoreError
 from bridge.ledger.tallies import KEPT_DAYS
 from bridge.ops.local import admin_client
@@ -110,7 +110,7 @@ def import_ai_cli_bridge(folder: Path, raw: bool) -> None:
         show_json(report)
         return
     for line in importer.sentences(report):
-        click.echo(line)
+        say(line)
 
 
 COMMANDS = (export, import_ai_cli_bridge)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, show_json
+from bridge.cli.common import as_json, ask, environment, examples, path_of, print_table, say, show_json
 from bridge.errors import SettingsError
 from bridge.limits import LIMITS, WINDOWS, money
 from bridge.registry import PROVIDERS
@@ -101,9 +101,9 @@ def _show_secret(answer: dict[str, Any], raw: bool) -> None:
     if raw:
         show_json(answer)
         return
-    click.echo(answer["message"])
-    click.echo(f"\n    {answer['key']}\n")
-    click.echo(answer["note"])
+    say(answer["message"])
+    say(f"\n    {answer['key']}\n")
+    say(answer["note"])
 
 
 @keys.command(
@@ -169,18 +169,18 @@ def show_key(name: str, raw: bool) -> None:
         show_json(key)
         return
     for label in ("name", "status", "createdAt", "lastUsedAt"):
-        click.echo(f"{label:<12} {key[label] or '-'}")
+        say(f"{label:<12} {key[label] or '-'}")
     for label, _, _, _, null in _DETAILS:
         value = null if key[label] is None else key[label]
-        click.echo(f"{label:<12} {', '.join(value) if isinstance(value, list) else '-' if value == '' else value}")
+        say(f"{label:<12} {', '.join(value) if isinstance(value, list) else '-' if value == '' else value}")
     rows = []
     for limit in LIMITS:
         value = key["limits"][limit.name]
         shown = "no limit" if not value else money(value) if limit.is_cost else str(value)
         rows.append([limit.name, shown, "own" if limit.name in key["ownLimits"] else "default", limit.text])
-    click.echo()
+    say()
     print_table(["LIMIT", "VALUE", "FROM", "WHAT"], rows, right={1})
-    click.echo()
+    say()
     usage = key["usage"]
     rows = [
         [label, str(part["requests"]), str(part["tokens"]), money(part["costUsd"])]
@@ -208,7 +208,7 @@ def set_key(name: str, raw: bool, **given: Any) -> None:
     if not body:
         raise click.UsageError("Name at least one thing to change.")
     answer = ask("PATCH", f"/admin/keys/{path_of(name)}", body)
-    show_json(answer) if raw else click.echo(answer["message"])
+    show_json(answer) if raw else say(answer["message"])
 
 
 @keys.command(
@@ -228,7 +228,7 @@ def _simple(command: str, method: str, path: str, text: str) -> None:
     @as_json
     def act(name: str, raw: bool) -> None:
         answer = ask(method, path.format(path_of(name)))
-        show_json(answer) if raw else click.echo(answer["message"])
+        show_json(answer) if raw else say(answer["message"])
 
 
 _simple("disable", "POST", "/admin/keys/{}/disable", "Refuse a key until it is enabled again.")

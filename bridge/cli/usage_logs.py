@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import urlencode
 
 import click
 
-from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, print_table, show_json
+from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, print_table, say, show_json
 from bridge.errors import BridgeError
 from bridge.limits import money
 from bridge.ops.local import admin_client
@@ -87,11 +86,11 @@ def _follow(query: str, limit: int, raw: bool) -> None:
     try:
         for line in _new_lines(query, limit):
             if raw:
-                click.echo(json.dumps(line, ensure_ascii=False))
+                show_json(line, indent=None)
             else:
                 print_table(None, [_row(line)], right=_RIGHT, widths=_WIDTHS, colour=_colour)
     except KeyboardInterrupt:
-        click.echo()
+        say()
 
 
 def _new_lines(query: str, limit: int) -> Iterator[dict[str, Any]]:
@@ -103,7 +102,7 @@ def _new_lines(query: str, limit: int) -> Iterator[dict[str, Any]]:
         # Never through the data folder itself: that would keep a server from starting.
         if Store.holder(settings.data_dir) is None:
             if first:
-                click.echo("cli-bridge: The server does not run, so there is nothing to follow.", err=True)
+                say("cli-bridge: The server does not run, so there is nothing to follow.", err=True)
                 raise SystemExit(FAILED)
         else:
             try:
@@ -114,7 +113,7 @@ def _new_lines(query: str, limit: int) -> Iterator[dict[str, Any]]:
                     with plain_errors():
                         raise
                 page = []  # it is just starting again
-                click.echo(f"cli-bridge: {error.message}", err=True)
+                say(f"cli-bridge: {error.message}", err=True)
             ids = [line["id"] for line in page]
             fresh = page[: ids.index(seen)] if seen in ids else page
             yield from reversed(fresh)
@@ -157,7 +156,7 @@ def capacity(raw: bool) -> None:
     """
     settings = load_settings()
     if Store.holder(settings.data_dir) is None:
-        click.echo("cli-bridge: The server does not run.\n  Start it: cli-bridge serve", err=True)
+        say("cli-bridge: The server does not run.\n  Start it: cli-bridge serve", err=True)
         raise SystemExit(FAILED)
     answer = ask("GET", "/capacity")
     if raw:
@@ -165,7 +164,7 @@ def capacity(raw: bool) -> None:
     else:
         verdict = click.style(answer["verdict"], fg=answer["verdict"])
         later = f", try again in {answer['retry_after_seconds']} s" if answer["retry_after_seconds"] else ""
-        click.echo(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}")
+        say(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}")
     raise SystemExit(VERDICTS[answer["verdict"]])
 
 

@@ -30,10 +30,12 @@ from bridge.records.jobs import Job, JobBook, Repeat, owner_of
 from bridge.records.refusals import Refusals
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
-from bridge.types import Completed, Failed, Finished, GenerationRequest, RunRecord, without_prompts
+from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, RunRecord, without_prompts
 
 #: Seconds between two looks at what a run may have used whose CLI keeps no maximum of output tokens.
 WATCH_S = 0.5
+#: Characters of both ends of an image by which the loop guard knows it again.
+ENDS = 4096
 #: Seconds between two checks of a CLI that is not available.
 RECHECK_S = 60.0
 #: Grace for runs that are stopped at the end to be settled, in seconds.
@@ -208,9 +210,12 @@ class Engine:
             raise BridgeError("draining", "The bridge is about to restart.", retry_after=10)
 
     def _guard_against_loops(self, key: Key, request: GenerationRequest) -> None:
-        digest = hashlib.sha256(repr((request.provider, request.model, request.system)).encode())
+        digest = hashlib.sha256(repr((request.provider, request.model, request.system)).encode("utf-8", "replace"))
         for message in request.messages:
-            digest.update(repr(message).encode("utf-8", "replace"))
+            texts = [part for part in message.content if not isinstance(part, Image)]
+            # Of an image both ends: all of a large one would take as long as everything else here together.
+            images = [(len(image.data), image.data[:ENDS], image.data[-ENDS:]) for image in message.images]
+            digest.update(repr((message.role, texts, images)).encode("utf-8", "replace"))
         repeats = self._settings.loop_repeats if key.loop_repeats is None else key.loop_repeats
         per_minute = effective(key.limits, self._settings.default_limits)["maxRequestsPerMinute"]
         verdict = self._loops.check(key.name, digest.hexdigest(), repeats=repeats, per_minute=per_minute)

@@ -120,7 +120,7 @@ def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     writer: csv.DictWriter[str] | None = None
     for row in rows:
         if writer is None:
-            writer = csv.DictWriter(buffer, list(row), extrasaction="ignore")
+            writer = csv.DictWriter(buffer, list(row), extrasaction="ignore", quoting=csv.QUOTE_ALL)
             writer.writeheader()
         writer.writerow({name: _cell(value) for name, value in row.items()})
         yield buffer.getvalue().encode()
@@ -129,4 +129,7 @@ def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
 
 
 def _cell(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A value as a cell that no spreadsheet takes for a formula: see OWASP, CSV Injection. Every cell is quoted, so
+    that one does not end at a semicolon either."""
+    begins = isinstance(value, str) and (value[:1] in "\t\r\n" or value.lstrip()[:1] in "=+-@＝＋－＠")
+    return "'" + value if value and begins else value

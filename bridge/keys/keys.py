@@ -173,6 +173,9 @@ def from_disk(rows: Any) -> list[Key]:
         keys = [Key(**{**msgspec.structs.asdict(s), "limits": Limits.parse(s.limits)}) for s in stored]
     except (msgspec.ValidationError, WrongLimit) as error:
         raise ValueError(str(error)) from None
+    wrong = next((key.name for key in keys if not re.fullmatch(NAME_PATTERN, key.name)), None)
+    if wrong is not None:
+        raise ValueError(f"no key can have the name {wrong[:60]!a}")
     for names, what in (
         ([key.name for key in keys], "name"),
         ([each.sha256 for key in keys for each in key.hashes], "hash"),

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import tzinfo
 from errno import ESTALE
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
+from msgspec import Meta
 
 from bridge.clock import Clock, day_of, iso
 from bridge.errors import BridgeError, StoreError
@@ -67,18 +68,22 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
         return self.input_tokens + self.output_tokens
 
 
+#: A figure as it may be on the disk.
+Count = Annotated[int, Meta(ge=0)]
+
+
 class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
     """What was used. `assumed_micro` is the part of the cost that no CLI confirmed."""
 
-    requests: int = 0
-    errors: int = 0
-    input_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_micro: int = 0
-    assumed_micro: int = 0
+    requests: Count = 0
+    errors: Count = 0
+    input_tokens: Count = 0
+    cache_read_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    output_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost_micro: Count = 0
+    assumed_micro: Count = 0
 
     def of(self, what: str) -> int:
         """The figure that a limit on `what` bounds: requests, tokens, or cost in micro-dollars."""

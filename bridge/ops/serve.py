@@ -309,6 +309,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             # The bridge reports its own errors; gunicorn would only repeat them.
             "loglevel": "critical",
             "control_socket_disable": True,
+            # Of what gunicorn makes: a unix socket is for the service's user and its group, whatever the umask.
+            "umask": 0o117,
             # gunicorn believes no header of a proxy; http/address.py decides.
             "forwarded_allow_ips": "",
             # Nor on a unix socket: a client could change the path after a proxy has checked it.

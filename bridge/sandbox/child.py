@@ -35,6 +35,8 @@ from bridge.types import Tap
 
 #: Longest line that a CLI may print, in bytes; an answer with its bookkeeping is far below.
 MAX_LINE_BYTES = 16 * 2**20
+#: The most that a short command may print, in bytes: codex' list of its models has half a megabyte.
+MOST_CAPTURED_BYTES = 8 * 2**20
 #: How much is kept of the beginning and of the end of a line that is passed over, in bytes.
 LINE_ENDS_BYTES = 2048
 #: How many lines of stderr are kept, and the longest that one may be, in bytes.
@@ -448,14 +450,29 @@ def capture(
 ) -> Captured:
     """Run a short command to its end, at most `timeout_s`. For version and log-in checks only.
 
-    Raises ChildError where it cannot be started.
+    Raises ChildError where it cannot be started, or prints more than anything that is asked for.
     """
     child = Child(argv, env=env, cwd=cwd, user=user)
     output: list[bytes] = []
-    reader = gevent.spawn(lambda: output.extend(child.lines()))
+
+    def read() -> None:
+        left = MOST_CAPTURED_BYTES
+        try:
+            for line in child.lines():
+                left -= len(line) + 1
+                if left < 0:
+                    raise ChildError("it printed too much")
+                output.append(line)
+        except ChildError as error:
+            child.trouble = str(error)
+            child.stop()
+
+    reader = gevent.spawn(read)
     try:
         status = child.wait(timeout_s)
         reader.join(1)
+        if child.trouble is not None:
+            raise ChildError(child.trouble)
         return Captured(status, b"\n".join(output).decode("utf-8", "replace"), child.last_words())
     finally:
         reader.kill()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -15,6 +17,8 @@ from pathlib import Path
 from bridge.sandbox import keeper
 from bridge.sandbox.child import ChildError
 from bridge.sandbox.host import User
+
+log = logging.getLogger("bridge")
 
 
 class Scratch:
@@ -30,8 +34,14 @@ class Scratch:
         base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
         mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
         self.path = base / f"cli-bridge-{os.getuid()}-{mark}"
-        keeper.end_leavings(self.path)
-        self.clear()
+        # Its name can be computed: where somebody else was here first, it gets another.
+        for path in base.glob(f"{self.path.name}*"):
+            if path.lstat().st_uid == os.geteuid():
+                keeper.end_leavings(path)
+                _remove(path)
+        if os.path.lexists(self.path):
+            log.warning("what lies in the place of the CLIs' files is not the service's; they get another")
+            self.path = base / f"{self.path.name}-{secrets.token_hex(8)}"
         #: An empty folder: the working directory of every CLI. Nobody writes into it.
         self.empty = self.path / "empty"
         #: name -> content of files that every CLI can read
@@ -122,10 +132,14 @@ class Scratch:
         shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove everything; at start (leavings of a crash) and at the end."""
-        if self.path.is_symlink():
-            self.path.unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove everything, at the end."""
+        _remove(self.path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _no_place(error: OSError) -> ChildError:

@@ -34,6 +34,9 @@ NAME = re.compile(r"[a-z]+\.jsonl?|logs/\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
 
 _CHUNK = 1 << 20
 _MOST_MANIFEST_BYTES = 16 * 2**20
+#: Most bytes of a header that goes before a file's own, and most that the file may become: for each byte of the backup
+#: (lines of a log that are all alike are packed to less than a hundredth), and besides.
+_MOST_HEADER_BYTES, _MOST_GROWTH, _MOST_BESIDES = 65536, 500, 16 * 2**20
 _HINT = "Take another backup file; this one was not written to its end, or was changed since."
 
 
@@ -42,6 +45,16 @@ class Entry(msgspec.Struct, frozen=True):
 
     bytes: int
     sha256: str
+
+
+class _Member(tarfile.TarInfo):
+    """A file of an archive. tarfile itself would take any header into memory, and write holes of any size."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        header = self.type == tarfile.XHDTYPE and self.size <= _MOST_HEADER_BYTES
+        if not header and self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise StoreError("The backup holds things that no backup has.", _HINT)
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):
@@ -110,10 +123,19 @@ def read(source: IO[bytes], target: Path | None = None) -> Manifest:
     """
     found: dict[str, Entry] = {}
     manifest: Manifest | None = None
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
     try:
         # gzip itself, and not tarfile's way with it, so that its own sum is checked at the end.
-        with gzip.GzipFile(fileobj=source, mode="rb") as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+        with (
+            gzip.GzipFile(fileobj=source, mode="rb") as packed,
+            tarfile.open(fileobj=packed, mode="r|", tarinfo=_Member) as tar,
+        ):
+            left = _MOST_BESIDES + _MOST_GROWTH * size
             for member in tar:
+                left -= member.size
+                if member.issparse() or left < 0:
+                    raise StoreError("The backup holds things that no backup has.", _HINT)
                 content = tar.extractfile(member) if member.isreg() else None
                 if manifest is not None or content is None or member.name in found:
                     raise StoreError("The backup holds things that no backup has.", _HINT)
@@ -125,7 +147,7 @@ def read(source: IO[bytes], target: Path | None = None) -> Manifest:
                     raise StoreError("The backup holds things that no backup has.", _HINT)
             while packed.read(_CHUNK):
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise StoreError(f"The backup cannot be read ({error}).", _HINT) from None
     if manifest is None:
         raise StoreError("The backup has no end.", _HINT)
@@ -148,7 +170,7 @@ def _manifest(data: bytes) -> Manifest:
                 "Restore it with the version of cli-bridge that made it, or a newer one.",
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError):
         raise StoreError("The backup is damaged: its manifest cannot be read.", _HINT) from None
 
 

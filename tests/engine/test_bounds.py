@@ -213,3 +213,33 @@ def test_what_a_killed_server_left_running_is_ended_by_the_next(tmp_path: Path) 
         for process in (left, other):
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_what_somebody_else_put_in_its_place_does_not_keep_the_service_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    mine = Scratch(tmp_path).path
+    Scratch(tmp_path).clear()
+    if kind == "folder":
+        mine.mkdir()
+    elif kind == "link":
+        mine.symlink_to("/etc")
+    else:
+        mine.touch()
+    if os.geteuid() == 0:
+        os.chown(mine, 54321, 54321, follow_symlinks=False)
+    else:
+        pytest.fail("the tests of other users' files are run as root")
+    try:
+        other = Scratch(tmp_path)
+        assert other.path != mine
+        assert other.path.name.startswith(mine.name)
+        assert other.path.stat().st_mode & 0o777 == 0o700
+        assert other.folder("claude").is_dir()
+        again = Scratch(tmp_path)
+        assert not other.path.exists(), "and the next server clears it away"
+        again.clear()
+        assert os.path.lexists(mine), "what is not ours is left alone"
+    finally:
+        mine.rmdir() if kind == "folder" else mine.unlink()

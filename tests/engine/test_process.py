@@ -322,3 +322,16 @@ def test_without_descriptors_it_is_an_error_like_any_other_and_none_is_lost(monk
         with pytest.raises(ChildError, match="Too many open files"):
             start("true")
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("newline", ["", "\\n"], ids=["one line", "many lines"])
+def test_a_short_command_that_floods_is_ended_and_memory_stays_bounded(newline: str) -> None:
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(ChildError, match=r"too much|without end"):
+        capture(
+            [sys.executable, "-IS", "-c", f"import sys\nwhile True: sys.stdout.write('x' * 65536 + '{newline}')"],
+            env=ENV,
+            cwd=Path("/"),
+            timeout_s=30,
+        )
+    assert psutil.Process().memory_info().rss - before < 8 * process.MAX_LINE_BYTES

@@ -166,8 +166,32 @@ def _link(kind: bytes) -> tarfile.TarInfo:
     return member
 
 
+def _sparse() -> tarfile.TarInfo:
+    """A member of no bytes that says that it is two gigabytes of holes."""
+    member = tarfile.TarInfo("logs/2026-11-19.jsonl")
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**31)}
+    return member
+
+
+def _with_header(size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("prices.json")
+    member.pax_headers = {"comment": "x" * size}
+    return member
+
+
+def _old_sparse() -> tarfile.TarInfo:
+    member = tarfile.TarInfo("prices.json")
+    member.type = tarfile.GNUTYPE_SPARSE
+    return member
+
+
 def _swap(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
     return lambda found: found.update({name: content})
+
+
+def _keys(name: str) -> bytes:
+    row = {"name": name, "hashes": [{"sha256": "0" * 64}], "limits": {}, "createdAt": 1.0}
+    return json.dumps({"schema": 1, "keys": [row]}).encode()
 
 
 TRICKS = {
@@ -181,6 +205,13 @@ TRICKS = {
     "a symbolic link": (lambda found: None, {"link": _link(tarfile.SYMTYPE)}),
     "a hard link": (lambda found: None, {"link": _link(tarfile.LNKTYPE)}),
     "a device": (lambda found: None, {"device": _link(tarfile.CHRTYPE)}),
+    "holes": (lambda found: None, {"sparse": _sparse()}),
+    "holes of the old kind": (lambda found: None, {"sparse": _old_sparse()}),
+    "a large header": (lambda found: None, {"header": _with_header(100_000)}),
+    "a large file of nothing": (_swap("prices.json", b" " * 60_000_000), {}),
+    "a key with a path for a name": (_swap("keys.json", _keys("../../x")), {}),
+    "a key with a colour for a name": (_swap("keys.json", _keys("x\x1b[31m")), {}),
+    "a manifest that is nested": (_swap("manifest.json", b"[" * 200_000), {}),
     "no manifest": (lambda found: found.pop("manifest.json"), {}),
     "a manifest that is none": (_swap("manifest.json", b"[]"), {}),
     "another format": (_swap("manifest.json", b'{"format": 2}'), {}),

@@ -141,7 +141,7 @@ NO_JSON = [
     b"\xef\xbb\xbf{}",
     b"{}{}",
 ]
-NO_JSON += [b'{"userPrompt":"x","schema":' + b'{"a":' * 50_000, b'{"schema":{"a":NaN}}']
+NO_JSON += [b'{"userPrompt":"x","schema":' + b'{"a":' * 40_000, b'{"schema":{"a":NaN}}']
 
 
 @pytest.mark.parametrize("body", NO_JSON, ids=range(len(NO_JSON)))
@@ -173,7 +173,7 @@ def test_what_was_said_around_an_empty_answer_is_one_turn_and_a_system_message_s
     assert (alone.system, [message.text for message in alone.messages]) == ("", ["A haiku"])
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"3", b"true", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"3", b"true", b"[" * 40_000])
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     assert "object" in refusal(body)
 
