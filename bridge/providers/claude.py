@@ -132,6 +132,8 @@ class ClaudeProvider(CliProvider):
         env = {
             **super()._environment(home),
             "CLAUDE_CONFIG_DIR": str(home),
+            # With a log-in it leaves a folder there for each run, and a socket: they go with its home.
+            "TMPDIR": str(home),
             **protocol.environment(
                 timeout_s=settings.timeout_s,
                 # The gate listens for the provider's silence; a CLI behind it is never quicker.
@@ -140,12 +142,13 @@ class ClaudeProvider(CliProvider):
             ),
         }
         if self._login:
-            # A token made for this, or the operator's log-in; only that one file of their config, so
-            # that their own instructions stay out and parallel processes do not write into it.
+            # A token made for this, or the operator's log-in: only the place where the CLI keeps secrets, so that their
+            # own instructions stay out. There it writes what it renews, in turns with the operator's own claude.
             if own.token:
                 env["CLAUDE_CODE_OAUTH_TOKEN"] = own.token
-            config = self._scratch.login_folder("CLAUDE_CONFIG_DIR", ".claude")
-            self._scratch.link(config / ".credentials.json", home)
+            else:
+                config = self._scratch.login_folder("CLAUDE_CONFIG_DIR", ".claude")
+                env["CLAUDE_SECURESTORAGE_CONFIG_DIR"] = str(config)
             if own.base_url:
                 env["ANTHROPIC_BASE_URL"] = own.base_url
         return env

@@ -130,10 +130,8 @@ class CliProvider:
         return 0
 
     def _environment(self, home: Path) -> dict[str, str]:
-        """All that the CLI gets to know of the host; nothing of the bridge's own environment. What it puts into the
-        folder for passing files goes with its home."""
-        own = str(home)
-        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": own, "TMPDIR": own}
+        """All that the CLI gets to know of the host; nothing of the bridge's own environment."""
+        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(home)}
 
     def _is_logged_in(self, home: Path) -> bool:
         """Whether the CLI has credentials of its own. Raises ChildError."""

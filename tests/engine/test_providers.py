@@ -273,8 +273,13 @@ def test_close_stops_what_is_warm_and_what_runs_and_waits_for_it(make: Make, nam
 # --- what it gets to see ------------------------------------------------------------------------
 
 SEES = {
-    "claude": ({"CLAUDE_CONFIG_DIR"}, [".claude.json"], ".credentials.json", {"ANTHROPIC_API_KEY": "sk-ant-made-up"}),
-    "codex": ({"CODEX_HOME"}, [], "auth.json", {"OPENAI_API_KEY": "sk-made-up"}),
+    "claude": (
+        ("CLAUDE_CONFIG_DIR", "TMPDIR"),
+        [".claude.json"],
+        ".credentials.json",
+        {"ANTHROPIC_API_KEY": "sk-ant-made-up"},
+    ),
+    "codex": (("CODEX_HOME",), [], "auth.json", {"OPENAI_API_KEY": "sk-made-up"}),
 }
 
 
@@ -305,7 +310,7 @@ def test_the_cli_sees_nothing_of_the_host_but_what_it_needs(
 def test_with_a_login_the_cli_gets_the_login_and_not_the_key(
     make: Make, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (home,), files, login, credentials = SEES[name]
+    (home, *_), files, login, credentials = SEES[name]
     config = tmp_path / "operator"
     config.mkdir()
     (config / login).write_text("{}")
@@ -314,8 +319,20 @@ def test_with_a_login_the_cli_gets_the_login_and_not_the_key(
     monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN", raising=False)
     variable = PROVIDERS[name].variable("CREDENTIALS")
     seen = told(complete(make({variable: "login"}), "[[fake report]]"))
-    assert seen["home_files"] == [*files, login]
     assert not set(credentials) & set(seen["env"])
+    if name == "claude":
+        # It replaces the file when it renews the log-in, and so has to find it in its own place.
+        assert seen["env"]["CLAUDE_SECURESTORAGE_CONFIG_DIR"] == str(config)
+        assert seen["home_files"] == files
+    else:
+        assert seen["home_files"] == [*files, login]
+
+
+def test_a_token_of_its_own_leaves_the_operators_login_alone(make_provider: Make) -> None:
+    token = {"BRIDGE_CLAUDE_CREDENTIALS": "login", "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-made-up"}
+    seen = told(complete(make_provider("claude", token), "[[fake report]]"))
+    assert seen["env"]["CLAUDE_CODE_OAUTH_TOKEN"] == "sk-ant-oat01-made-up"
+    assert "CLAUDE_SECURESTORAGE_CONFIG_DIR" not in seen["env"]
 
 
 # --- whether it can serve -----------------------------------------------------------------------
