@@ -164,7 +164,7 @@ def capacity(raw: bool) -> None:
     else:
         verdict = click.style(answer["verdict"], fg=answer["verdict"])
         later = f", try again in {answer['retry_after_seconds']} s" if answer["retry_after_seconds"] else ""
-        say(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}")
+        click.echo(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}")
     raise SystemExit(VERDICTS[answer["verdict"]])
 
 
