@@ -84,8 +84,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
     env = {
         "BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude")),
         "BRIDGE_CODEX_COMMAND": str(install_fake(tmp_path, "fake_codex")),
-        "ANTHROPIC_API_KEY": "sk-ant-made-up",
-        "OPENAI_API_KEY": "sk-made-up",
+        # The CLIs are simulated, and ask no model: the gate would not believe a word of theirs.
+        "BRIDGE_CLAUDE_CREDENTIALS": "login",
+        "BRIDGE_CODEX_CREDENTIALS": "login",
         "BRIDGE_WARM_PROCESSES": str(WARM),
         "BRIDGE_MAX_CONCURRENT": str(CLIENTS),
     }

@@ -116,6 +116,7 @@ class Printer:
 
     def __init__(self, lines: list[bytes]) -> None:
         self.alive = True
+        self.trouble: str | None = None
         self._lines = lines
         self._asked: gevent.queue.Queue[Any] = gevent.queue.Queue()
 
@@ -171,7 +172,7 @@ def test_codex_may_print_anything(unhandled: list[Any], recording: Path, chance:
         if isinstance(event, Completed | Failed):
             ended.set()
 
-    CodexTurn(lambda: server, "/nowhere", request("codex", schema), emit, None)
+    CodexTurn(lambda: server, "/nowhere", request("codex", schema), emit, None, None)
     assert ended.wait(5), "a run that never ends"
     gevent.sleep(0)
     check(events)
