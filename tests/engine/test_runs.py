@@ -193,7 +193,7 @@ def test_a_run_is_stopped_also_while_its_answer_is_held_against_the_schema(
 ) -> None:
     checking = gevent.event.Event()
 
-    def mismatch(schema: Any, output: Any) -> None:
+    def mismatch(schema: Any, output: Any, *, owner: str) -> None:
         checking.set()
         gevent.sleep(30)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.real_cli.conftest import Rig
+from bridge.ops.doctor import clis
+from bridge.settings import Settings
+from tests.real_cli.conftest import Rig, environment
 
 BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
 
@@ -66,3 +69,14 @@ def test_a_second_attempt_adds_its_time(rig: Rig, path: str) -> None:
     row = newest(rig)
     assert row["repairs"] == 1
     assert 600 <= row["modelMs"] <= row["durationMs"]
+
+
+def test_the_probe_of_doctor_asks_each_model_once_through_the_gate(rig: Rig, tmp_path: Path) -> None:
+    env = {name: value for name, value in environment(rig.standin).items() if name != "BRIDGE_WARM_PROCESSES"}
+    found = list(clis.check(Settings.load({**env, "BRIDGE_DATA_DIR": str(tmp_path / "data")}), probe=True))
+    probes = {each.what: each for each in found if each.what.endswith(" probe")}
+    assert probes.keys() == {"claude probe", "codex probe"}
+    assert all(
+        each.level == "ok" and "cost " in each.found and "unknown" not in each.found for each in probes.values()
+    ), probes
+    assert len(rig.standin.generations) == 2

@@ -208,17 +208,18 @@ def test_a_clock_that_must_be_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cli_is_judged_without_spending_and_probed_when_asked(tmp_path: Path) -> None:
-    env = {"BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude")), "ANTHROPIC_API_KEY": "sk-ant-made-up"}
-    ours = settings(tmp_path, **env)
-    found = list(clis.check(ours, probe=False))
+    command = {"BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude"))}
+    found = list(clis.check(settings(tmp_path, **command, ANTHROPIC_API_KEY="sk-ant-made-up"), probe=False))
     assert one(found, "claude").level == "ok"
     assert one(found, "claude credentials").level == "ok"
     assert not [finding for finding in found if "probe" in finding.what]
     assert one(found, "codex").level == "warn"
     assert "CLIs" not in {finding.what for finding in found}, "one of the two is enough"
-    probed = one(clis.check(ours, probe=True), "claude probe")
+    # The simulated CLI asks no model; a real one is probed through the gate in tests/real_cli.
+    logged_in = settings(tmp_path, **command, BRIDGE_CLAUDE_CREDENTIALS="login")
+    probed = one(clis.check(logged_in, probe=True), "claude probe")
     assert probed.level == "ok", probed
-    assert "cost $" in probed.found
+    assert "cost <$0.0001" in probed.found
 
 
 def test_what_the_machine_has_for_everybody_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +267,7 @@ def test_a_cli_that_breaks_is_told_to_the_admin_and_not_to_a_client_and_serves_a
     command = install_fake(tmp_path, "fake_claude")
     env = {
         "BRIDGE_CLAUDE_COMMAND": str(command),
-        "ANTHROPIC_API_KEY": "sk-ant-made-up",
+        "BRIDGE_CLAUDE_CREDENTIALS": "login",
         "BRIDGE_WARM_PROCESSES": "0",
     }
     with servers.running(tmp_path, env) as server:

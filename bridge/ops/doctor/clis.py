@@ -39,9 +39,11 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
         scratch = Scratch(Path(temporary))
         # A check needs no process in reserve.
         lean = dataclasses.replace(settings, warm_processes=0)
+        gate = Gate(Clock())
         try:
+            gate.open()
             usable = set()
-            for provider in real_providers(lean, scratch, Clock(), Gate(Clock())).values():
+            for provider in real_providers(lean, scratch, Clock(), gate).values():
                 status = provider.check()
                 if status.available:
                     usable.add(provider.name)
@@ -55,6 +57,7 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
                 yield warn(f"{found.provider} on this machine", found.does, todo)
             yield from _in_the_server(settings, usable)
         finally:
+            gate.close()
             scratch.clear()
 
 
