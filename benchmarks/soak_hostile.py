@@ -2,7 +2,8 @@
 
 The hostile one does at once what an attack found to hold others up: pictures of a billion pixels and large photos,
 answers without end, thousands of requests on a connection, bodies of nothing but values, schemas that keep a CLI busy,
-answers whose check takes long, and runs that hang in every slot. Each client comes from an address of its own.
+answers whose check takes long, and runs that hang in every slot. It is a process of its own, at the lowest priority:
+its machine would be another. Each client comes from an address of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import socket
 import statistics
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -81,19 +85,12 @@ def run(seconds: float) -> Result:
             keys = [server.new_key(f"honest-{number}", loopRepeats=0) for number in range(HONEST)]
             worker = lab.worker_pid(server)
             _honest(server, keys, seconds / 3, result.quiet)
-            over = threading.Event()
-            attacks = _attacks(server, server.new_key("hostile", maxConcurrent=SLOTS, loopRepeats=0))
-            told: dict[str, Counter[str]] = {name: Counter() for name in attacks}
-            threads = [
-                threading.Thread(target=_repeat, args=(attack, over, told[name])) for name, attack in attacks.items()
-            ]
-            for thread in threads:
-                thread.start()
-            _honest(server, keys, seconds * 2 / 3, result.hostile)
-            over.set()
-            for thread in threads:
-                thread.join()
-            result.told = {name: dict(counter) for name, counter in told.items()}
+            hostile = server.new_key("hostile", maxConcurrent=SLOTS, loopRepeats=0)
+            command = [sys.executable, "-m", "benchmarks.soak_hostile", str(server.port), hostile, str(seconds * 2 / 3)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attacker:
+                _honest(server, keys, seconds * 2 / 3, result.hostile)
+                out, _ = attacker.communicate(timeout=120)
+            result.told = json.loads(out)
             if lab.worker_pid(server) != worker:
                 result.wrong.append("the worker was started again")
         finally:
@@ -105,8 +102,8 @@ def run(seconds: float) -> Result:
     return result
 
 
-def _post(server: Server, address: str, path: str, key: str, body: bytes | dict[str, Any]) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120, source_address=(address, 0))
+def _post(port: int, address: str, path: str, key: str, body: bytes | dict[str, Any]) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120, source_address=(address, 0))
     try:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request("POST", path, raw, {"Authorization": f"Bearer {key}"})
@@ -130,7 +127,7 @@ def _honest(server: Server, keys: list[str], seconds: float, phase: Phase) -> No
                 body["schema"] = SCHEMA
             began = time.monotonic()
             try:
-                status, raw = _post(server, f"127.0.1.{number + 1}", path, key, body)
+                status, raw = _post(server.port, f"127.0.1.{number + 1}", path, key, body)
                 code = "ok" if status == 200 else f"{status} {json.loads(raw).get('code')}"
             except (OSError, http.client.HTTPException, ValueError) as error:
                 code = type(error).__name__
@@ -156,36 +153,53 @@ def _repeat(attack: Callable[[], str], over: threading.Event, told: Counter[str]
         over.wait(0.1)
 
 
-def _attacks(server: Server, key: str) -> dict[str, Callable[[], str]]:
+def attack(port: int, key: str, seconds: float) -> dict[str, dict[str, int]]:
+    """Everything at once for so long; what came of each."""
+    os.nice(19)
+    over, attacks = threading.Event(), _attacks(port, key)
+    told: dict[str, Counter[str]] = {name: Counter() for name in attacks}
+    threads = [threading.Thread(target=_repeat, args=(each, over, told[name])) for name, each in attacks.items()]
+    for thread in threads:
+        thread.start()
+    over.wait(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return {name: dict(counter) for name, counter in told.items()}
+
+
+def _attacks(port: int, key: str) -> dict[str, Callable[[], str]]:
     """Name -> one round of it, which returns what came of it."""
     address = "127.0.2.1"
     values = b'{"model":"haiku","x":[' + b",".join([b"[]"] * 590_000) + b"]}"
     wide = {"type": "object", "properties": {"a": {"enum": [{"": number} for number in range(7000)]}}}
     slow = {"type": "string", "pattern": "^(a+)+$"}
     text = base64.b64encode(json.dumps("a" * 60 + "!").encode()).decode()
-    billion, large = _picture(30_000), _picture(7_000)
     photos = [_photo(number) for number in range(4)]
     numbers = iter(range(10**9))
 
-    def ask(path: str, **body: Any) -> Callable[[], str]:
+    def ask(path: str, *, pause_s: float = 0.0, **body: Any) -> Callable[[], str]:
+        # Another prompt, and another schema, each time; encoded once.
+        if "schema" in body:
+            body["schema"] = {**body["schema"], "title": "NUMBER"}
+        raw = json.dumps({**body, "userPrompt": f"{body.get('userPrompt', 'look')} NUMBER"}).encode()
+
         def once() -> str:
-            number = next(numbers)
-            schema = {**body["schema"], "title": str(number)} if "schema" in body else None
-            given = {**body, "userPrompt": f"{body.get('userPrompt', 'look')} {number}"}
-            status, _ = _post(server, address, path, key, given if schema is None else {**given, "schema": schema})
+            time.sleep(pause_s)
+            status, _ = _post(port, address, path, key, raw.replace(b"NUMBER", b"%d" % next(numbers)))
             return str(status)
 
         return once
 
     def refused() -> str:
         time.sleep(0.4)
-        return str(_post(server, address, "/generate", key, values)[0])
+        return str(_post(port, address, "/generate", key, values)[0])
 
     def pipelined() -> str:
         with socket.socket() as connection:
             connection.bind((address, 0))
             connection.settimeout(60)
-            connection.connect(("127.0.0.1", server.port))
+            connection.connect(("127.0.0.1", port))
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
             received = 0
             while chunk := connection.recv(65536):
@@ -194,10 +208,10 @@ def _attacks(server: Server, key: str) -> dict[str, Callable[[], str]]:
 
     hang = ask("/generate-codex", userPrompt="[[standin mode=hang]]", timeoutSeconds=10)
     return {
-        "a billion pixels": ask("/generate-codex", images=[billion]),
-        "49 million pixels": ask("/generate-codex", images=[large]),
-        "photos": ask("/generate-codex", images=photos),
-        "photos, claude": ask("/generate", images=photos),
+        "a billion pixels": ask("/generate-codex", images=[_picture(30_000)]),
+        "49 million pixels": ask("/generate-codex", images=[_picture(7_000)]),
+        "photos": ask("/generate-codex", images=photos, pause_s=1),
+        "photos, claude": ask("/generate", images=photos, pause_s=1),
         "an endless answer": ask("/generate-codex", userPrompt="[[standin size=20000000 deltas=1]]"),
         "pipelined": pipelined,
         "values": refused,
@@ -238,3 +252,7 @@ def show(result: Result) -> None:
     print(f"95% of the honest answers took at most {result.slower:.1f} times as long", end="\n\n")
     print(lab.table(["the hostile key", "was told"], [[k, json.dumps(v)] for k, v in result.told.items()]), end="\n\n")
     print("\n".join(["wrong:", *result.wrong]) if result.wrong else "All that must hold, holds.")
+
+
+if __name__ == "__main__":
+    print(json.dumps(attack(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))))
