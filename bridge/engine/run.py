@@ -15,7 +15,7 @@ from bridge.engine.answer import Attempt, StopFilter
 from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key
 from bridge.ledger.tallies import Reservation
-from bridge.providers.tokens import estimate
+from bridge.providers.provider import estimate
 from bridge.records.jobs import Job, Repeat, owner_of
 from bridge.store.trace import Trace
 from bridge.types import (

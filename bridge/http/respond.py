@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import gevent
+import gevent.socket
 import msgspec
 from flask import Response, g, jsonify, request
+from gevent.monkey import get_original
 
 from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
 from bridge.http.context import engine_of
-from bridge.http.disconnect import watch
 from bridge.keys.keys import Key
 from bridge.ledger.ledger import Ledger
 from bridge.limits import dollars
@@ -26,6 +32,8 @@ from bridge.wire.api import Api, Events, Generation
 #: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
 CLOUDFLARE_PATIENCE_S = 90.0
 _LONGEST_IDEMPOTENCY_KEY = 255
+#: Seconds between looks at a connection that has unread data on it.
+RECHECK_S = 0.5
 
 
 class _Preference(msgspec.Struct, frozen=True):
@@ -49,7 +57,7 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
     run = engine_of().submit(key, wanted, stream=events is not None, keep=prefer.job_after_s == 0, repeat=repeat)
     if events:
         return _streamed(run, events)
-    with watch(request.environ, run.leave):
+    with _watch(request.environ, run.leave):
         finished = run.wait(prefer.job_after_s)
         if finished is None:
             engine_of().keep(run)
@@ -98,7 +106,7 @@ def _streamed(generation: Generation, events: Events) -> Response:
 
 
 def _watched(run: Run, events: Iterator[bytes], environ: dict[str, object]) -> Iterator[bytes]:
-    with watch(environ, run.leave):
+    with _watch(environ, run.leave):
         yield from events
 
 
@@ -136,3 +144,37 @@ def remaining_headers(ledger: Ledger, key: Key) -> dict[str, str]:
     for limit, _, left in ledger.remaining(key.name, key.limits):
         headers[limit.header] = f"{dollars(left):.6f}" if limit.is_cost else str(left)
     return headers
+
+
+@contextmanager
+def _watch(environ: dict[str, Any], gone: Callable[[], None]) -> Iterator[None]:
+    """Call `gone()` once if the client closes its connection within the block.
+
+    A WSGI server sees that only when it writes, and a silent answer never writes; so a greenlet waits
+    for the socket to become readable, which it does at once when the other side hangs up.
+    """
+    connection = environ.get("gunicorn.socket")
+    if connection is None:
+        yield
+        return
+    watcher = gevent.spawn(_wait_until_gone, connection, gone)
+    try:
+        yield
+    finally:
+        watcher.kill(block=False)
+
+
+def _wait_until_gone(connection: socket.socket, gone: Callable[[], None]) -> None:
+    try:
+        fd = connection.fileno()
+        poller = get_original("select", "poll")()
+        poller.register(fd, select.POLLRDHUP)
+        while True:
+            gevent.socket.wait_read(fd)
+            if poller.poll(0) or not connection.recv(1, socket.MSG_PEEK):
+                break
+            # The next request of an impatient client lies there: the end may come behind it.
+            gevent.sleep(RECHECK_S)
+    except OSError:
+        pass
+    gone()

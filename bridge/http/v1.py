@@ -10,7 +10,7 @@ from bridge.http.describe import Query, Routes
 from bridge.http.me import usable
 from bridge.keys.keys import Key
 from bridge.ledger.pricing import PICO, Rates
-from bridge.providers.tokens import prompt_estimate
+from bridge.providers.provider import prompt_estimate
 from bridge.types import ModelChoice
 from bridge.wire import anthropic, models, openai_chat
 

@@ -25,9 +25,8 @@ from bridge.providers import claude_wire as protocol
 from bridge.providers.cli import CliProvider
 from bridge.providers.gated import Passage
 from bridge.providers.pool import Pool, slots, warm_processes
-from bridge.providers.provider import Emit
+from bridge.providers.provider import Emit, text_ceiling
 from bridge.providers.structured import adapt
-from bridge.providers.tokens import text_ceiling
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError

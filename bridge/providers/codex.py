@@ -26,8 +26,7 @@ from bridge.providers import codex_wire as protocol
 from bridge.providers.cli import CliProvider, Unfit
 from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
-from bridge.providers.provider import Emit
-from bridge.providers.tokens import text_ceiling
+from bridge.providers.provider import Emit, text_ceiling
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError

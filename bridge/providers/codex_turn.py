@@ -15,9 +15,8 @@ import msgspec
 from bridge.errors import BridgeError, Problem
 from bridge.providers import codex_wire as protocol
 from bridge.providers.gated import Passage
-from bridge.providers.provider import Emit
+from bridge.providers.provider import Emit, estimate
 from bridge.providers.structured import adapt
-from bridge.providers.tokens import estimate
 from bridge.sandbox.child import Child, ChildError
 from bridge.types import (
     DECLINED,

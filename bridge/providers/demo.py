@@ -19,8 +19,7 @@ from bridge.clock import Clock
 from bridge.errors import Problem
 from bridge.providers.cli import CliProvider
 from bridge.providers.pool import Pool
-from bridge.providers.provider import Emit, ProviderStatus
-from bridge.providers.tokens import text_ceiling
+from bridge.providers.provider import Emit, ProviderStatus, text_ceiling
 from bridge.registry import ProviderRow
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import Scratch

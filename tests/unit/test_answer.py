@@ -13,7 +13,7 @@ from bridge.engine.answer import MAX_DEPTH, Attempt, StopFilter, parse, read, re
 from bridge.errors import Problem
 from bridge.ledger.pricing import Price, Rates, ceiling_cost
 from bridge.ledger.tallies import Reservation
-from bridge.providers.tokens import text_ceiling
+from bridge.providers.provider import text_ceiling
 from bridge.types import (
     Answer,
     Charge,

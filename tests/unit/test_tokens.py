@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.providers.tokens import MESSAGE_OVERHEAD_TOKENS, estimate, text_ceiling
+from bridge.providers.provider import MESSAGE_OVERHEAD_TOKENS, estimate, text_ceiling
 from bridge.types import GenerationRequest, Image, Message, Text
 
 
