@@ -17,7 +17,7 @@ from bridge.providers import codex_wire as protocol
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, estimate
 from bridge.providers.structured import adapt
-from bridge.sandbox.child import Child, ChildError
+from bridge.sandbox.child import LAST_WORDS_S, Child, ChildError
 from bridge.types import (
     DECLINED,
     Activity,
@@ -123,6 +123,8 @@ class AppServer:
         except ChildError:
             pass
         finally:
+            # One that ends by itself is seen to end so: what it printed last says why.
+            self.child.wait(LAST_WORDS_S)
             self.child.stop()
             for answer in list(self._answers.values()):
                 answer.set_exception(ChildError("the process ended"))

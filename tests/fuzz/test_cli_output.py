@@ -138,6 +138,10 @@ class Printer:
     def stop(self) -> None:
         self.alive = False
 
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """It is gone at once."""
+        return None
+
 
 def renumbered(line: bytes, number: Any) -> bytes:
     try:

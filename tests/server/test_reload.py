@@ -40,9 +40,20 @@ def server(module_server: Server) -> Iterator[Server]:
         path.write_bytes(content)
 
 
+def workers(server: Server) -> list[int]:
+    return [worker.pid for worker in psutil.Process(server.process.pid).children()]
+
+
 def worker_of(server: Server) -> int:
-    (worker,) = psutil.Process(server.process.pid).children()
-    return worker.pid
+    """The worker, once the one before it has left."""
+    assert until(lambda: len(workers(server)) == 1, 30)
+    return workers(server)[0]
+
+
+def handed_over(server: Server, before: int) -> bool:
+    """Whether another worker has taken over from that one."""
+    now = workers(server)
+    return len(now) == 1 and now != [before]
 
 
 def problems(server: Server) -> list[str]:
@@ -82,7 +93,7 @@ def test_a_mistake_leaves_the_service_as_it_is_and_is_shown(server: Server, mist
     make(server)
     try:
         hang_up(server)
-        assert until(lambda: any(words in each for each in problems(server)), 10), problems(server)
+        assert until(lambda: any(words in each for each in problems(server)), 30), problems(server)
         assert any(each.startswith("SIGHUP changed nothing: ") for each in problems(server))
         assert worker_of(server) == before
         assert server.call("GET", "/ready").status in (200, 503)
@@ -96,18 +107,18 @@ def test_when_the_mistake_is_corrected_the_next_sighup_hands_over(server: Server
     before = worker_of(server)
     write("models.json", b"{")(server)
     hang_up(server)
-    assert until(lambda: bool(problems(server)), 10)
+    assert until(lambda: bool(problems(server)), 30)
     (server.data_dir / "models.json").unlink()
     hang_up(server)
-    assert until(lambda: len(psutil.Process(server.process.pid).children()) == 1 and worker_of(server) != before, 20)
-    assert until(lambda: problems(server) == [], 10)
+    assert until(lambda: handed_over(server, before), 30)
+    assert until(lambda: problems(server) == [], 30)
 
 
 def test_what_belongs_to_the_start_stays_and_a_port_that_is_taken_ends_nothing(server: Server) -> None:
     before = worker_of(server)
     write_settings(f"BRIDGE_PORT={server.port}\nBRIDGE_SOCKET=/nowhere/at/all.sock\n".encode())(server)
     hang_up(server)
-    assert until(lambda: len(psutil.Process(server.process.pid).children()) == 1 and worker_of(server) != before, 20)
+    assert until(lambda: handed_over(server, before), 30)
     assert server.call("GET", "/health").status == 200
 
 
@@ -121,7 +132,7 @@ def test_no_other_signal_ends_or_stops_the_service(server: Server) -> None:
     # The arbiter takes its signals in turn, and this one last.
     write("models.json", b"{")(server)
     hang_up(server)
-    assert until(lambda: bool(problems(server)), 10)
+    assert until(lambda: bool(problems(server)), 30)
     assert psutil.Process(server.process.pid).children() == [psutil.Process(before)]
     assert server.call("GET", "/health").status == 200
 
