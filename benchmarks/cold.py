@@ -59,11 +59,9 @@ class Colds:
         return run_cold(argv, self._env("claude-default"), self._work)
 
     def claude_lean(self) -> float:
-        # As a one-off: the prompt as an argument, text out, and no budget (it ends with an error code).
+        # As a one-off: the prompt as an argument, and text out.
         dropped = {"--input-format", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
-        flags = [f for f in claude_wire.arguments(CLAUDE_MODEL, bare=True) if f not in dropped]
-        budget = flags.index("--max-budget-usd")
-        del flags[budget : budget + 2]
+        flags = [f for f in claude_wire.arguments(CLAUDE_MODEL, gated=True) if f not in dropped]
         env = {
             **self._env("claude-lean"),
             **claude_wire.environment(timeout_s=60, idle_timeout_s=60, max_output_tokens=8192),
