@@ -36,8 +36,8 @@ from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, 
 WATCH_S = 0.5
 #: Characters of both ends of an image by which the loop guard knows it again.
 ENDS = 4096
-#: Seconds between two checks of a CLI that is not available.
-RECHECK_S = 60.0
+#: Seconds between two notes of the requests that were refused.
+FLUSH_S = 60.0
 #: Grace for runs that are stopped at the end to be settled, in seconds.
 LAST_SECONDS = 5.0
 
@@ -85,22 +85,18 @@ class Engine:
 
     def open(self) -> None:
         """Get the providers ready, at the same time; returns when each is ready or known not to be."""
-        gevent.joinall([gevent.spawn(_open, provider) for provider in self.providers.values()])
-        self._recheck = gevent.spawn(self._look_again)
+        gevent.joinall([gevent.spawn(provider.open) for provider in self.providers.values()])
+        self._flusher = gevent.spawn(self._flush_refusals)
 
-    def _look_again(self) -> None:
-        """A CLI that was missing, or not logged in, may have come meanwhile."""
+    def _flush_refusals(self) -> None:
         while True:
-            gevent.sleep(RECHECK_S)
+            gevent.sleep(FLUSH_S)
             self._refusals.flush()
-            for provider in self.providers.values():
-                if not provider.status().available:
-                    _open(provider)
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing on any more, give running ones `drain_s` to end, end the rest, stop the CLIs."""
         self.draining = True
-        self._recheck.kill()
+        self._flusher.kill()
         waiting = list(self.runs.values())
         _wait_for(waiting, drain_s)
         for run in waiting:
@@ -354,14 +350,6 @@ class Engine:
 
 def _read(end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Emit) -> None:
     tell(with_output(end, schema, mismatch))
-
-
-def _open(provider: Provider) -> None:
-    """Get a provider ready. Whatever happens there, it will be looked at again, and so will the others."""
-    try:
-        provider.open()
-    except Exception:
-        log.exception("%s could not be looked at", provider.name)
 
 
 def _wait_for(runs: list[Run], seconds: float) -> None:

@@ -131,7 +131,7 @@ class PriceTable:
         return self._file.problem
 
     def price_of(self, provider: str, model: str) -> Price:
-        """The price of a model: by its name, without its date, by its family, else the provider's dearest."""
+        """The price of a model: by its name, as an alias, without its date, else the provider's dearest."""
         every, name = self._file.value, model.lower().removesuffix(LONG_CONTEXT)
         table = every.get(provider, _Prices())
         price = table.of(name) or table.of(_DATE.sub("", name))

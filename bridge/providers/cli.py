@@ -143,6 +143,18 @@ class CliProvider:
     # --- life ------------------------------------------------------------------------------------
 
     def open(self) -> None:
+        if not self._is_well():
+            self._look_again()
+
+    def _is_well(self) -> bool:
+        """Look at it now."""
+        try:
+            self._look()
+        except Exception:
+            log.exception("%s could not be looked at", self.name)
+        return self._status.available
+
+    def _look(self) -> None:
         before, status = self._status, self.check()
         if status.available and not before.available:
             # Whatever was wrong with it is mended.
@@ -308,18 +320,13 @@ class CliProvider:
         return BridgeError("cli_unavailable", message, retry_after=self._breaker.pause_s)
 
     def _look_again(self) -> None:
-        """Its program may have been replaced, or removed for a moment: look until it is well."""
+        """It may be missing, not logged in, replaced, or the host too busy just now: look until it is well."""
         if not self._closed and (self._recovery is None or self._recovery.dead):
             self._recovery = gevent.spawn(self._recover)
 
     def _recover(self) -> None:
         pause_s = LOOK_AGAIN_S
-        while True:
-            try:
-                self.open()
-            except Exception:
-                log.exception("%s could not be looked at", self.name)
-            if self._status.available:
-                return
+        gevent.sleep(pause_s)
+        while not self._is_well():
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_LOOK_AGAIN_S)

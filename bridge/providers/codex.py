@@ -55,6 +55,8 @@ OWN_BYTES, BYTES_PER_PIXEL, BYTES_PER_BYTE = 100 * 2**20, 18, 6
 ROOM_WAIT_S, ROOM_LOOK_S = 20.0, 0.2
 #: The API takes no smaller max_output_tokens.
 LEAST_OUTPUT_TOKENS = 16
+#: Longest that its start may take, in seconds.
+START_S = 30.0
 
 
 class CodexProvider(CliProvider):
@@ -134,8 +136,10 @@ class CodexProvider(CliProvider):
     def _begin(self) -> None:
         try:
             self._connect()
-        except (ChildError, RpcError, BridgeError):
-            raise Unfit("The codex CLI does not start.", "Install the tested version from deploy/clis.") from None
+        except (ChildError, RpcError, BridgeError) as error:
+            problem, hint = "The codex CLI does not start.", "Install the tested version from deploy/clis."
+            said = self._stderr.mask(str(error)) if isinstance(error, (ChildError, RpcError)) else None
+            raise Unfit(problem, hint, said) from None
         if self._fresh is None:
             self._fresh = gevent.spawn(self._keep_fresh)
 
@@ -223,7 +227,7 @@ class CodexProvider(CliProvider):
         self._tokens[child] = token
         server = AppServer(child)
         try:
-            server.call("initialize", protocol.initialize(__version__))
+            server.call("initialize", protocol.initialize(__version__), START_S)
             server.notify("initialized")
         except RpcError:
             child.stop()

@@ -193,6 +193,8 @@ class CodexTurn:
         self._text: list[str] = []
         self._text_bytes = 0
         self._usage: Usage | None = None
+        #: of the model, as far as the CLI has told their usage
+        self._calls = 0
         self._full = False
         self._cancelled = False
         gevent.spawn(self._converse)
@@ -279,6 +281,11 @@ class CodexTurn:
                 self._emit(self._end(_mapping(params.get("turn"))))
                 return
             self._note(method, params)
+            if self._calls > 1 and self._passage is None:
+                # Only one call was reserved; the gate lets no other pass.
+                self._interrupt(server, thread, turn)
+                self._emit(Failed(Problem("cli_bad_output", "The CLI asked the model a second time."), self._usage))
+                return
             if self._full and self._passage is None:
                 # The CLI knows no maximum of output tokens: the stream is watched and stopped instead.
                 self._interrupt(server, thread, turn)
@@ -300,8 +307,11 @@ class CodexTurn:
                 self._text.append(str(item["text"]))
                 event = PartDelta(0, Text(str(item["text"])))
         elif method == "thread/tokenUsage/updated":
-            usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("last"))
-            self._usage = usage or self._usage
+            # The thread is this run's alone, so its total is what the run has used, over all calls of the model.
+            usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("total"))
+            if usage is not None and usage != self._usage:
+                self._calls += 1
+                self._usage = usage
             event = Activity(self._usage)
         self._emit(event)
 

@@ -82,8 +82,8 @@ class Provider(Protocol):
     least_output_tokens: int
 
     def open(self) -> None:
-        """Get ready: look at the CLI, start what is kept warm. Problems go into `status`; called again
-        now and then while there are any."""
+        """Get ready: look at the CLI, start what is kept warm. Problems go into `status`, and are looked at again
+        until there are none. Raises nothing."""
 
     def check(self) -> ProviderStatus:
         """Look at the CLI: is it there, new enough, logged in. Starts short commands only; spends nothing."""

@@ -134,7 +134,7 @@ def test_the_error_rate_is_that_of_the_day_and_of_the_month(
     month = server.admin("GET", "/overview").json["totals"]["thisMonth"]
     assert month["errors"] > 0
     tile = page.locator(".tile").filter(has_text="Error rate")
-    expect(tile).to_contain_text(re.compile(r"failed in 24 h, \d+ more were refused"))
+    expect(tile).to_contain_text(re.compile(r"failed in 24 h, and \d+ refused"))
     expect(tile).to_contain_text(re.compile(r"[\d.]+% this month, stopped ones included"))
 
 

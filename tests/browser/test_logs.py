@@ -160,6 +160,38 @@ def test_a_line_says_that_its_answer_had_to_be_asked_for_again(visit: Visit) -> 
         expect(dialog).to_have_count(0)
 
 
+def test_a_line_says_what_was_asked_for_and_what_the_provider_said(visit: Visit) -> None:
+    # The simulated CLI has no provider, so the line is made here.
+    seen = {
+        "alias": "quick\u202eone",
+        "upstreamStatus": 429,
+        "upstreamMessage": "<b>Slow down</b>, please.",
+        "upstreamRequestId": "req_up_4711",
+        "modelMs": 120,
+        "overheadMs": 34,
+    }
+
+    def completed(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), **seen})
+
+    page = visit.admin("logs?key=bob")
+    dialog = page.get_by_role("dialog")
+    page.locator("tbody tr").nth(1).get_by_role("button").click()
+    expect(dialog).to_contain_text("gpt-6-sol (codex)")
+    expect(dialog).not_to_contain_text("asked for as")
+    expect(dialog).not_to_contain_text("Provider's")
+    page.keyboard.press("Escape")
+    page.route("**/admin/logs/run_*", completed)
+    page.locator("tbody tr").nth(1).get_by_role("button").click()
+    expect(dialog).to_contain_text("gpt-6-sol (codex), asked for as quick")
+    expect(dialog).not_to_contain_text("\u202e")
+    expect(dialog).to_contain_text("Provider's status429")
+    expect(dialog).to_contain_text("Provider said<b>Slow down</b>, please.")
+    expect(dialog).to_contain_text("Provider's idreq_up_4711")
+    expect(dialog).to_contain_text("The model 120 ms, Added by CLI and bridge 34 ms")
+
+
 def test_exports_hold_what_the_filters_leave(visit: Visit, tmp_path: Path) -> None:
     page = visit.admin("logs?key=bob")
     expect(page.locator("tbody tr")).to_have_count(2)

@@ -14,6 +14,7 @@ import pytest
 from bridge.errors import BridgeError, Problem
 from bridge.providers import claude as claude_module
 from bridge.providers import cli, pool
+from bridge.providers import codex as codex_module
 from bridge.providers.cli import LINE_CHARACTERS, LINES_PER_MINUTE, Stderr
 from bridge.registry import PROVIDERS
 from tests.engine import harness
@@ -198,6 +199,34 @@ def test_a_claude_that_hangs_while_it_starts_is_given_up(make_provider: Make, mo
     monkeypatch.setattr(claude_module, "BOOT_TIMEOUT_S", 0.5)
     error = fail(make_provider("claude", boot="hang"), "hello").problem
     assert (error.code, "did not start in time" in error.message) == ("cli_failed", True)
+
+
+@pytest.mark.parametrize("boot", ["hang", "refuse"])
+def test_a_codex_that_does_not_get_ready_says_why_and_is_found_again_when_it_does(
+    make_provider: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, boot: str
+) -> None:
+    monkeypatch.setattr(codex_module, "START_S", 1.0)
+    provider = make_provider("codex", boot=boot)
+    why = {"hang": "the process does not answer", "refuse": "the state database is locked"}[boot]
+    assert (provider.status().problem, provider.status().said) == ("The codex CLI does not start.", why)
+    assert why in logged(caplog)
+    assert why not in public(refusal(provider))
+    monkeypatch.setattr(codex_module, "START_S", 30.0)
+    install_fake(tmp_path, "fake_codex")
+    assert until(lambda: provider.status().available)
+    assert complete(provider, "hello").answer.text == "echo: hello"
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_look_that_raises_what_nobody_expects_is_followed_by_another(
+    make_provider: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(cli.CliProvider, "check", lambda provider: {}["nobody expects this"])
+        provider = make_provider(name)
+        assert not provider.status().available
+    assert until(lambda: provider.status().available)
+    assert complete(provider, "hello").answer.text == "echo: hello"
 
 
 # --- lines --------------------------------------------------------------------------------------

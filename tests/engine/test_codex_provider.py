@@ -16,7 +16,7 @@ from bridge.providers.codex import CodexProvider
 from bridge.sandbox import keeper
 from bridge.sandbox.child import MAX_LINE_BYTES
 from bridge.sandbox.scratch import Scratch
-from bridge.types import Completed, Failed, Image, Message, PartDelta, Submitted, Text
+from bridge.types import Completed, Failed, Image, Message, PartDelta, Submitted, Text, Usage
 from tests.engine.harness import Running, ask, children, complete, fail, talking, told, until
 
 Make = Callable[..., CodexProvider]
@@ -225,6 +225,13 @@ def test_a_process_that_ignores_sigterm_is_ended_all_the_same(make_codex: Make) 
     complete(codex, "hello")
     codex.close()
     assert children() == []
+
+
+def test_a_second_call_of_the_model_ends_the_run_and_both_are_known(codex: CodexProvider) -> None:
+    end = fail(codex, "[[fake twice]] hi")
+    assert end.problem.code == "cli_bad_output"
+    assert end.usage == Usage(800, 1200, 0, 4)
+    assert complete(codex, "hi").answer.usage == Usage(400, 600, 0, 2)
 
 
 def test_a_first_run_does_not_wait_for_another_that_hangs(codex: CodexProvider) -> None:

@@ -165,6 +165,7 @@ NASTY_OF = {
         "fail how=404": "model_not_found",
         "fail how=other": "cli_failed",
         "odd_shapes": None,
+        "twice": "cli_bad_output",
     },
 }
 MISDEEDS = [(name, *misdeed) for name in CLIS for misdeed in {**NASTY, **NASTY_OF[name]}.items()]

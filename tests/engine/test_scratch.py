@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 
-from bridge.engine import engine as engine_module
-from bridge.providers.provider import ProviderStatus
 from bridge.registry import PROVIDERS
 from bridge.sandbox.child import ChildError
 from bridge.sandbox.scratch import Scratch
-from bridge.service import Service
-from bridge.settings import Settings
 from tests.engine.harness import complete, until
 
 Make = Callable[..., Any]
@@ -67,35 +63,6 @@ def test_what_lies_in_its_place_and_is_not_ours_is_not_used(tmp_path: Path, scra
     with pytest.raises(ChildError):
         scratch.folder("claude")
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_one_that_cannot_be_looked_at_keeps_nobody_from_being_looked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "RECHECK_S", 0.01)
-    providers = [_Broken("claude"), _Broken("codex")]
-    settings = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data")})
-    service = Service(settings, make_providers=lambda *_: {each.name: each for each in providers})  # type: ignore[misc]
-    service.open()
-    assert until(lambda: all(each.looks > 3 for each in providers))
-    service.close()
-
-
-class _Broken:
-    """A provider that raises what nobody expects."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.looks = 0
-
-    def open(self) -> None:
-        self.looks += 1
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def close(self) -> None: ...
-
-    def status(self) -> ProviderStatus:
-        return ProviderStatus(self.name, False)
 
 
 def _no_room(*parts: object, **names: object) -> None:

@@ -45,7 +45,7 @@ def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None, miss
     if not arguments or arguments[0] != "app-server":
         sys.exit("error: unrecognized subcommand")
     misdeeds.at_the_start(boot)
-    Server().run()
+    Server(boot).run()
     return 0
 
 
@@ -56,7 +56,8 @@ class Refused(Exception):
 class Server:
     """The app-server: one greeting, any number of threads."""
 
-    def __init__(self):
+    def __init__(self, boot=""):
+        self.boot = boot
         self.greeted = False
         self.threads = {}
         self.speaking = threading.Lock()
@@ -86,6 +87,8 @@ class Server:
     def call(self, method, params):
         """The result of a request. Raises Refused."""
         if method == "initialize":
+            if self.boot == "refuse":
+                raise Refused("the state database is locked")
             self.greeted = True
             return {"userAgent": "bridge/0.169.0", "codexHome": os.environ["CODEX_HOME"]}
         if not self.greeted:
@@ -184,10 +187,17 @@ class Thread:
         if not self.stream(text, orders):
             self.end("interrupted")
             return
+        usage = {"inputTokens": 1000, "cachedInputTokens": 600, "cacheWriteInputTokens": 0}
+        usage.update(outputTokens=len(text.split()), reasoningOutputTokens=0)
         if "no_usage" not in orders:
-            usage = {"inputTokens": 1000, "cachedInputTokens": 600, "cacheWriteInputTokens": 0}
-            usage.update(outputTokens=len(text.split()), reasoningOutputTokens=0)
             self.tell("thread/tokenUsage/updated", tokenUsage={"total": usage, "last": usage})
+        if "twice" in orders:
+            # As the real one does when a model asks for a tool that nobody gave it.
+            total = {name: 2 * count for name, count in usage.items()}
+            self.tell("thread/tokenUsage/updated", tokenUsage={"total": total, "last": usage})
+            self.stop.wait(misdeeds.FOREVER_S)
+            self.end("interrupted")
+            return
         self.end("completed")
 
     def said(self, orders, prompt, params):

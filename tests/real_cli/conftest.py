@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,18 @@ def module_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(trap)
     with StandIn() as standin, servers.running(folder, environment(standin)) as server:
+        _await_both(server)
         yield Rig(server, standin, server.new_key())
+
+
+def _await_both(server: Server) -> None:
+    """On a busy machine whose disk is cold a first start may fail; the bridge tries again by itself."""
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        if all(each["available"] for each in server.admin("GET", "/overview").json["providers"]):
+            return
+        time.sleep(0.2)
+    raise AssertionError(server.admin("GET", "/overview").body)
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ function renderTiles(tiles, { totals, activity, running, queued, resetsAt, timez
   const { ok, failed, refused } = activity.lastDay;
   tiles.errors.set(
     ok + failed ? percent(failed / (ok + failed)) : "–",
-    `${count(failed)} of ${count(ok + failed)} failed in 24 h, ${count(refused)} more were refused`,
+    `${count(failed)} of ${count(ok + failed)} failed in 24 h, and ${count(refused)} refused`,
     // The ledger counts what was stopped as an error, too; the statistics of the day do not.
     thisMonth.requests ? `${percent(thisMonth.errors / thisMonth.requests)} this month, stopped ones included` : "",
   );
