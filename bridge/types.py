@@ -29,6 +29,33 @@ MODEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]{0,99}"
 LONG_CONTEXT = "[1m]"
 
 
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the client offers to the model, and runs itself. `schema` is the JSON Schema of its arguments as
+    the client wrote it; `strict` None where the client said nothing of it."""
+
+    name: str
+    description: str = ""
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """Whether the model may, must not, or must call a tool; `name` is the one that it must call ("required")."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+    #: whether one answer may have several calls
+    parallel: bool = True
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How the model picks its words; None for what the model does by itself."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+
+
 class Text(msgspec.Struct, frozen=True, tag="text"):
     """A text, or a piece of one."""
 
@@ -151,6 +178,9 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     #: how many words to make: low, medium or high; None for what the model does by itself
     verbosity: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    sampling: Sampling = Sampling()
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
     #: X-Request-Id of the HTTP answer, by which the admin finds it
