@@ -16,13 +16,10 @@ class Clock:
     Everything that needs the time is handed one of these, so that tests can freeze it.
     """
 
-    def now(self) -> float:
-        """Seconds since the epoch, UTC. May jump when the host's clock is set."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back. For durations and deadlines."""
-        return time.monotonic()
+    #: seconds since the epoch, UTC; may jump when the host's clock is set
+    now = staticmethod(time.time)
+    #: seconds from an arbitrary start, which never go back; for durations and deadlines
+    monotonic = staticmethod(time.monotonic)
 
 
 #: A wall clock that goes further ahead than this, in seconds, without so much time having passed, is not believed for

@@ -268,13 +268,15 @@ class Caps(Limits):
     """What holds for a key: all limits, each resolved; 0 means none."""
 
 
+def _default(limit: Limit, defaults: Mapping[str, float]) -> int:
+    value = defaults.get(limit.name)
+    return limit.amount(value) if value else 0
+
+
 def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
     """What holds for a key with `limits` on a server with `defaults` (dollars)."""
     return Caps(
-        {
-            limit.name: limits[limit.name] if limit.name in limits else limit.amount(defaults.get(limit.name, 0))
-            for limit in LIMITS
-        }
+        {limit.name: limits[limit.name] if limit.name in limits else _default(limit, defaults) for limit in LIMITS}
     )
 
 

@@ -26,7 +26,7 @@ from bridge.ledger.tallies import Reservation
 from bridge.limits import effective
 from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
-from bridge.records.jobs import Job, JobBook, Repeat, owner_of
+from bridge.records.jobs import Job, JobBook, Repeat
 from bridge.records.refusals import Refusals
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
@@ -139,7 +139,7 @@ class Engine:
             try:
                 if kept:
                     begun = without_prompts(request)
-                    self._jobs.add(Job(reservation.id, owner_of(key), reservation.at, begun, repeat))
+                    self._jobs.add(Job(reservation.id, key.owner, reservation.at, begun, repeat))
                 # All of it may have changed while the disk was waited for.
                 self._check_draining()
                 self.admission.check_room()
@@ -262,7 +262,7 @@ class Engine:
     def _attempt(self, run: Run, provider: Provider) -> Completed | Failed:
         """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
         tap = None if run.trace is None else run.trace.note
-        conversation = provider.start(run.attempt.request, run.inbox.put, owner_of(run.key), tap)
+        conversation = provider.start(run.attempt.request, run.inbox.put, run.key.owner, tap)
         try:
             end = self._await_end(run)
             schema = run.request.schema
@@ -317,9 +317,9 @@ class Engine:
     def find(self, key: Key, run_id: str) -> Run | Job:
         """A live run of this key, or the job that it left behind. Raises BridgeError not_found, storage_failed."""
         run = self.runs.get(run_id)
-        if run is not None and owner_of(run.key) == owner_of(key):
+        if run is not None and run.key.owner == key.owner:
             return run
-        job = self._jobs.get(run_id, owner_of(key))
+        job = self._jobs.get(run_id, key.owner)
         if job is None:
             raise BridgeError(
                 "not_found", "You have no such job.", "Answers are kept for 24 hours, and only for the key that asked."
@@ -329,7 +329,7 @@ class Engine:
 
     def earlier(self, key: Key, repeat: Repeat) -> Job | None:
         """The answer that the first request with an Idempotency-Key got. Raises BridgeError conflict."""
-        return self._jobs.earlier(owner_of(key), repeat)
+        return self._jobs.earlier(key.owner, repeat)
 
     def keep(self, run: Run) -> None:
         """Make a run a job: it goes on when its client leaves, and its end is kept. Raises BridgeError."""

@@ -16,7 +16,7 @@ from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key
 from bridge.ledger.tallies import Reservation
 from bridge.providers.provider import estimate
-from bridge.records.jobs import Job, Repeat, owner_of
+from bridge.records.jobs import Job, Repeat
 from bridge.store.trace import Trace
 from bridge.types import (
     Activity,
@@ -155,7 +155,7 @@ class Run:
     def job(self) -> Job:
         """What is kept of it as a job: without prompts, and with its end once that is there."""
         request = without_prompts(self.request)
-        return Job(self.id, owner_of(self.key), self.started_at, request, self.repeat, self.finished)
+        return Job(self.id, self.key.owner, self.started_at, request, self.repeat, self.finished)
 
     def follow(self, heartbeat_s: float) -> Iterator[PartDelta | None]:
         """The answer as it comes, in pieces; None after each `heartbeat_s` of silence. Ends when the run has ended.

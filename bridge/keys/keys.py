@@ -56,6 +56,11 @@ class Key(msgspec.Struct, frozen=True):
     #: the end of the secret, to recognise it by; empty where it was never seen
     last4: str = ""
 
+    @property
+    def owner(self) -> str:
+        """Whose runs and jobs are: a name may be used again after its key was revoked, but not this."""
+        return f"{self.name} {self.created_at}"
+
     def status(self, now: float) -> str:
         """`active`, `disabled`, `expired` or `revoked` at `now` (UTC seconds)."""
         if self.revoked_at is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.clock import Clock, iso
 from bridge.ledger import report
-from bridge.ledger.caps import Ask, fit
+from bridge.ledger.caps import Ask, bounds_of, fit
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Counts, Reservation, Tallies, Tally
 from bridge.limits import Caps, Limit, Limits, Moment, Window, effective
@@ -119,8 +119,9 @@ class Ledger:
         return report.usage(self._tallies.tally(key_name), self._now())
 
     def remaining(self, key_name: str, limits: Limits) -> list[tuple[Limit, Window, int]]:
-        """What is left of each cap that adds up in a window and holds for the key."""
-        return report.remaining(self._caps(limits), self._tallies.tally(key_name), self._now())
+        """What is left of each cap that adds up in a window and holds for the key: a count, or micro-dollars."""
+        bounds = bounds_of(self._caps(limits), self._tallies.tally(key_name), self._now())
+        return [(bound.limit, bound.window, bound.left) for bound in bounds if bound.window]
 
     def history(self, days: int) -> list[dict[str, Any]]:
         """One row per day and key, of the last `days` days on which anything was used; oldest first."""

@@ -9,7 +9,7 @@ from typing import Any
 from bridge.clock import iso
 from bridge.ledger.caps import bounds_of
 from bridge.ledger.tallies import Counts, Tally, sum_of
-from bridge.limits import Caps, Limit, Moment, Window, dollars
+from bridge.limits import Caps, Moment, dollars
 
 _NOTHING = Counts()
 
@@ -21,11 +21,6 @@ def usage(tally: Tally, now: Moment) -> dict[str, Any]:
         "reserved": _three(tally.held()),
         "lastUsedAt": iso(tally.last_used_at) if tally.last_used_at else None,
     }
-
-
-def remaining(caps: Caps, tally: Tally, now: Moment) -> list[tuple[Limit, Window, int]]:
-    """What is left of each cap that adds up in a window: a count, or micro-dollars; never below 0."""
-    return [(bound.limit, bound.window, bound.left) for bound in bounds_of(caps, tally, now) if bound.window]
 
 
 def history(tallies: Mapping[str, Tally], days: int) -> list[dict[str, Any]]:

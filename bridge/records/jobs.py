@@ -16,7 +16,6 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock, JumpGuard
 from bridge.errors import BridgeError, Problem, StoreError
-from bridge.keys.keys import Key
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
 from bridge.types import Answer, Charge, Finished, GenerationRequest, PartDelta, Usage
 
@@ -75,11 +74,6 @@ class _Entry(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(Job).decode
-
-
-def owner_of(key: Key) -> str:
-    """Whose a job is: a name may be used again after its key was revoked, but not this."""
-    return f"{key.name} {key.created_at}"
 
 
 class JobBook:
