@@ -56,6 +56,14 @@ class Sampling(msgspec.Struct, frozen=True):
     top_k: int | None = None
 
 
+class Thinking(msgspec.Struct, frozen=True):
+    """Whether the model thinks before it answers, in the words of Anthropic's Messages API; `budget` is the most
+    tokens of it ("enabled")."""
+
+    mode: Literal["enabled", "adaptive", "between_tools", "disabled"]
+    budget: int | None = None
+
+
 class Text(msgspec.Struct, frozen=True, tag="text"):
     """A text, or a piece of one."""
 
@@ -181,6 +189,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
+    #: None where nobody said; `effort` may say more then
+    thinking: Thinking | None = None
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
     #: X-Request-Id of the HTTP answer, by which the admin finds it

@@ -1,10 +1,12 @@
-"""Which CLI a model's name stands for, and names of the operator's own: models.json in the data folder."""
+"""Which CLI a model's name stands for, and names of the operator's own: models.json in the data folder; and what the
+API of a model takes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -12,7 +14,13 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.store.operatorfile import OperatorFile
-from bridge.types import MODEL_PATTERN, ModelChoice
+from bridge.types import LONG_CONTEXT, MODEL_PATTERN, ModelChoice
+
+What = Literal["temperature", "top_p", "top_k", "stop", "forced_tool", "output_format", "adaptive_thinking"]
+"""Things that not every model's API takes."""
+
+#: of a model whose name has none: above all others
+_UNKNOWN = (99, 0)
 
 _HINT = "Correct or remove models.json in the data folder; docs/limits.md shows what it may hold."
 
@@ -117,3 +125,30 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: dict[str, str | _Target] = {}
     schema: int = 1
     note: str = ""
+
+
+def takes(provider: str, model: str, what: What) -> bool:
+    """Whether what a request says of `what` can go to the API of a model.
+
+    Source: Anthropic's pages on its models, on tool use, structured outputs and thinking. A name without a version is
+    taken for one of the newest. codex has no way for any of it but forced tools.
+    """
+    if provider != "claude":
+        return what == "forced_tool"
+    version = _version(model)
+    match what:
+        case "temperature" | "top_p" | "top_k":
+            return version < (4, 7)
+        case "forced_tool":
+            return version < ((5, 1) if re.search("fable|mythos", model) else (5, 5)) or version == _UNKNOWN
+        case "output_format":
+            return (4, 5) <= version < _UNKNOWN
+        case "adaptive_thinking":
+            return version >= (4, 6)
+    return True
+
+
+def _version(model: str) -> tuple[int, int]:
+    """The two numbers of claude-opus-4-7, claude-3-5-haiku-20241022, claude-fable-5."""
+    numbers = re.findall(r"(?<!\d)\d{1,2}(?!\d)", model.removesuffix(LONG_CONTEXT))
+    return (int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0) if numbers else _UNKNOWN
