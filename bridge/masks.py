@@ -7,7 +7,7 @@ import re
 
 #: API keys, keys of this bridge and tokens of its gate, signed tokens, passwords in URLs, what authorizes a request.
 _SECRET = re.compile(
-    r"\b(?:sk-|cb_|cbt_|cbp_)[\w-]+|\beyJ[\w-]+\.[\w.-]+|(?<=://)[^/\s@]+(?=@)|(?<=bearer )[^\s\"]+", re.IGNORECASE
+    r"\b(?:sk-|cb[alpt]?_)[\w-]+|\beyJ[\w-]+\.[\w.-]+|(?<=://)[^/\s@]+(?=@)|(?<=bearer )[^\s\"]+", re.IGNORECASE
 )
 
 

@@ -17,6 +17,7 @@ from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, StoreError
 from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
+from bridge.keys.link import LogInLink
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import FileTallies
@@ -92,6 +93,7 @@ class Service:
         self.traces: TraceFolder | None = None
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
         self.local_token = secrets.token_urlsafe(32)
+        self.link = LogInLink(self.clock)
         self._make_providers = make_providers or real_providers
         self.statistics = Statistics(self.clock)
         #: called with each line of the request log, once it is written; must not block or raise
@@ -108,6 +110,11 @@ class Service:
         #: between the CLIs and their models
         self.gate: Gate = Gate(self.clock)
         self.engine: Engine | None = None
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether any provider has something to pay with."""
+        return any(own.api_key or own.credentials == "login" for own in self.settings.providers.values())
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""

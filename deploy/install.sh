@@ -259,7 +259,7 @@ else
         echo "BRIDGE_DATA_DIR=$DATA"
         echo "BRIDGE_ADMIN_KEY=$admin_key"
         echo
-        echo "# At least one of the two. Set a spending limit in the provider's console as well."
+        echo "# API keys, if you do not add them in the browser. Set a spending limit in the provider's console as well."
         echo "ANTHROPIC_API_KEY="
         echo "OPENAI_API_KEY="
         echo
@@ -348,8 +348,14 @@ if systemd_runs && [ -n "$start" ]; then
 fi
 
 step "Done. What is left for you"
-say "   1. API keys:        sudo nano $SETTINGS"
-say "   2. start with them: sudo systemctl restart cli-bridge"
-say "   3. check:           sudo cli-bridge doctor"
-say "   4. a key:           sudo cli-bridge keys create NAME --max-cost-per-day 2"
+say "   Check:                      sudo cli-bridge doctor"
+say "   Without a browser, API keys: sudo nano $SETTINGS, then: sudo systemctl restart cli-bridge"
+say "   and a first key:            sudo cli-bridge keys create NAME --max-cost-per-day 2"
 say "   The admin key is in $SETTINGS. More: $PROGRAM/docs/install.md, operations.md"
+if systemd_runs && [ -n "$start" ]; then
+    say "   In a browser, this link leads through an API key, the first key and the first answer. It logs the admin in,"
+    say "   once, within ten minutes. Another one: sudo cli-bridge link"
+    [ -n "$tunnel" ] || say "   Where the browser is on another machine, first there: ssh -L 3456:127.0.0.1:3456 THIS-HOST"
+    say
+    run "$COMMAND" link ${tunnel:+--url "https://$tunnel"}
+fi

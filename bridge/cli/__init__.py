@@ -7,7 +7,7 @@ import os
 import click
 
 from bridge import __version__
-from bridge.cli import backup, export_import, keys, serve, usage_logs
+from bridge.cli import backup, export_import, keys, link, serve, usage_logs
 from bridge.cli.common import completion, examples
 from bridge.cli.doctor import doctor
 
@@ -42,6 +42,7 @@ for command in (
     keys.keys,
     *usage_logs.COMMANDS,
     doctor,
+    link.link,
     *backup.COMMANDS,
     *export_import.COMMANDS,
     completion,

@@ -131,6 +131,13 @@ def admin_by_secret(secret: str) -> str:
     raise BridgeError("unauthorized", "This is not the admin key.", _HOW_TO_BE_ADMIN)
 
 
+def admin_by_link(token: str) -> None:
+    """Use up the link that this is the token of. Raises BridgeError (401, 429); a wrong one counts as a wrong key."""
+    with edge().limiter.guess(g.address) as was_right:
+        service_of().link.use(token)
+        was_right()
+
+
 def current_session() -> Session | None:
     """The dashboard's session that the request brings; one that Cloudflare Access has opened counts only
     while it vouches for every request. Raises BridgeError (401, 503)."""

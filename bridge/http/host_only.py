@@ -1,4 +1,4 @@
-"""`/admin/…` for the commands on this host that look after the data: backup and import.
+"""`/admin/…` for the commands on this host: backup, import, and the link that logs the admin in.
 
 Only with the token of the lock file, which nobody has who comes through the network.
 """
@@ -13,8 +13,9 @@ from flask import Response, g, request
 
 from bridge.clock import iso
 from bridge.errors import BridgeError
-from bridge.http.context import service_of
+from bridge.http.context import audit, service_of
 from bridge.http.describe import Routes
+from bridge.keys.link import LASTS_S
 from bridge.records import takeover
 
 routes = Routes("Admin", who="host")
@@ -42,6 +43,18 @@ def note_backup() -> dict[str, Any]:
         case _:
             raise BridgeError("invalid_request", "This needs bytes or error.")
     return {"message": "Noted.", **backups.notes()}
+
+
+@routes.add("POST", "/admin/link")
+def make_link() -> dict[str, Any]:
+    """The token of a link that logs the admin in once, for the running bridge; an older one ends."""
+    if service_of().engine is None:
+        raise BridgeError(
+            "draining", "The bridge is not running, so no link leads to it.", "Start it: cli-bridge serve"
+        )
+    token = service_of().link.make()
+    audit("link_made", "dashboard")
+    return {"token": token, "lastsSeconds": LASTS_S}
 
 
 @routes.add("POST", "/admin/import")

@@ -9,6 +9,7 @@ from bridge.clock import iso
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import (
     access_identity,
+    admin_by_link,
     admin_by_secret,
     audit,
     current_session,
@@ -20,12 +21,19 @@ from bridge.http.context import (
 from bridge.http.describe import Routes
 from bridge.http.session import Session
 from bridge.http.views import DefaultLimit, Done, ErrorCode, LoggedIn, LogInState, SessionView
+from bridge.keys import link
 from bridge.limits import LIMITS
 
 routes = Routes("Admin", who="admin")
 
 #: What the audit calls whoever has logged in with the admin key.
 ACTOR = "dashboard"
+
+
+def link_address(base: str, token: str) -> str:
+    """The link with that token, for a browser that finds the bridge at `base`. What stands behind the # is sent to no
+    server and in no Referer; the page takes it out of the address before anything else."""
+    return f"{base.rstrip('/')}/admin/#/link/{token}"
 
 
 @routes.add("GET", "/admin/session", who="anybody")
@@ -40,12 +48,16 @@ def show_session() -> LogInState:
 
 @routes.add("POST", "/admin/session", guarded=False, answer=LoggedIn)
 def log_in() -> Response:
-    """Open a session: for the admin key, or for whom Cloudflare Access vouches."""
-    identity = None if presented_secret() else access_identity()
-    if identity is None:
-        admin_by_secret(presented_secret())
+    """Open a session: for the admin key, the token of a link, or for whom Cloudflare Access vouches."""
+    secret = presented_secret()
+    identity = None if secret else access_identity()
+    by_link = secret.startswith(link.PREFIX)
+    if by_link:
+        admin_by_link(secret)
+    elif identity is None:
+        admin_by_secret(secret)
     g.actor = identity or ACTOR
-    audit("logged_in", g.actor)
+    audit("logged_in", g.actor, after={"by": "link"} if by_link else None)
     response = Response(mimetype="application/json")
     session = sessions_of().open(request, response, g.actor, by_access=identity is not None)
     response.data = msgspec.json.encode(LoggedIn(_view(session)))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import gunicorn
@@ -33,6 +34,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from bridge.clock import Clock
 from bridge.errors import SettingsError, StoreError, StoreLocked
 from bridge.http.app import create_app
+from bridge.http.login import link_address
 from bridge.ops import connections, rehearsal
 from bridge.ops.alerts import Alerts
 from bridge.providers.machine_files import machine_files
@@ -440,10 +442,39 @@ def _try_to_listen(settings: Settings) -> None:
 def announce(service: Service, address: str) -> None:
     """Say where the service listens, and what to do first."""
     say(f"cli-bridge listens on {address}")
+    base = browser_address(address)
     if address.startswith("http"):
-        say(f"In a browser: {address}/admin/ for the admin, {address}/ for everybody with a key.")
-    if not service.keys.list():
+        say(f"In a browser: {base}/admin/ for the admin, {base}/ for everybody with a key.")
+    if not service.has_credentials:
+        say(_SET_UP.format(link=link_address(base, service.link.make()), there=_way_there(base)))
+    elif not service.keys.list():
         say("There are no keys yet, so no one can use it. Make one: cli-bridge keys create NAME")
+
+
+_SET_UP = """
+There is no API key of a provider yet. Open this link to set everything up:
+
+    {link}
+
+It logs the admin in, once, within ten minutes. Another one: cli-bridge link (in a checkout: ./run link).
+{there}"""
+
+
+def _way_there(base: str) -> str:
+    """How the browser of somebody who is here by ssh gets to a service that only this host can reach; a line."""
+    _, _, host, _ = (os.environ.get("SSH_CONNECTION", "").split() + [""] * 4)[:4]
+    where = urlsplit(base)
+    if not host or where.hostname not in ("127.0.0.1", "::1", "localhost"):
+        return ""
+    return f"Your browser is on another machine? First, there: ssh -L {where.port}:{where.netloc} {host}\n"
+
+
+def browser_address(address: str) -> str:
+    """Where a browser finds the service that listens on `address`: one that listens on every address is here, too,
+    and of a unix socket only the operator knows the name that leads to it."""
+    if address.startswith("unix:"):
+        return "https://YOUR-HOST"
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def say(text: str) -> None:

@@ -14,6 +14,8 @@ from bridge.masks import masked
         "cb_AbCdEf012345",
         "cbt_AbCd-Ef_0",
         "cbp_AbCd-Ef_0",
+        "cba_AbCd-Ef_0",
+        "cbl_AbCd-Ef_0",
         "eyJhbGciOi.eyJzdWIi.c2ln",
     ],
 )

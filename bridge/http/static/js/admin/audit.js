@@ -17,11 +17,12 @@ const ACTIONS = {
   run_stopped: "stopped the request",
   logs_exported: "exported the log as",
   loop_suspected: "paused, for a suspected loop, the key",
+  link_made: "made a link that logs in once",
   logged_in: "logged in",
   logged_out: "logged out",
   sessions_ended: "ended all sessions",
 };
-const ALONE = new Set(["logged_in", "logged_out", "sessions_ended"]);
+const ALONE = new Set(["link_made", "logged_in", "logged_out", "sessions_ended"]);
 
 export const title = () => "Audit";
 

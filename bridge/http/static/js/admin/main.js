@@ -41,7 +41,18 @@ function decode(text) {
   }
 }
 
+/** The token of a link that logs in once. It leaves the address, and with it the history, before anything else. */
+function takeLink() {
+  const [, token] = location.hash.match(/^#\/link\/(.+)$/) ?? [];
+  if (token) history.replaceState(null, "", "#/");
+  return token;
+}
+
 function show() {
+  if (location.hash.startsWith("#/link/")) {
+    begin();
+    return;
+  }
   if (!session.current()) return;
   const { name, detail, query } = place();
   const view = name === "keys" && detail ? key : (VIEWS[name] ?? overview);
@@ -92,7 +103,20 @@ async function logOut(everywhere) {
 }
 
 async function begin() {
+  leave();
+  leave = () => {};
   fill(main, skeleton(6));
+  const token = takeLink();
+  if (token) {
+    try {
+      await session.logIn(token);
+      history.replaceState(null, "", "#/start");
+      start();
+    } catch (error) {
+      askForKey("", error);
+    }
+    return;
+  }
   try {
     const { session: found, error } = await session.resume();
     if (found) start();
