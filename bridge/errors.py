@@ -37,6 +37,7 @@ class Code:
     hint: str
     again: bool = False
     sdk_status: int | None = None
+    unpaid_status: int | None = None
 
 
 CODES: dict[str, Code] = {
@@ -58,7 +59,9 @@ CODES: dict[str, Code] = {
     "loop_suspected": Code(429, "Vary the prompt, or ask your admin to resume the key."),
     "too_many_requests": Code(429, "Slow down; this address sends too many requests.", again=True),
     "cli_failed": Code(502, "Try again; if it happens again, tell your admin the request id."),
-    "cli_bad_output": Code(422, "Try again; if it happens again, tell your admin the request id.", sdk_status=400),
+    "cli_bad_output": Code(
+        422, "Try again; if it happens again, tell your admin the request id.", sdk_status=400, unpaid_status=502
+    ),
     "output_mismatch": Code(422, "Simplify the schema or say in the prompt what each field means.", sdk_status=400),
     "cancelled": Code(403, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
@@ -86,6 +89,8 @@ class Problem(msgspec.Struct, frozen=True, tag="problem"):
     retry_after: float | None = None
     #: further public facts for the body, such as limit, used, resets_at, text
     facts: dict[str, Any] = {}
+    #: whether it is known that nothing was paid, which some codes have a status of their own for
+    unpaid: bool = False
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
@@ -96,12 +101,13 @@ class Problem(msgspec.Struct, frozen=True, tag="problem"):
     @property
     def status(self) -> int:
         """The HTTP status of this code in the bridge's own API."""
-        return CODES[self.code].status
+        row = CODES[self.code]
+        return row.unpaid_status if self.unpaid and row.unpaid_status else row.status
 
     @property
     def sdk_status(self) -> int:
         """Its status in the APIs that are other people's, whose SDKs repeat requests."""
-        return CODES[self.code].sdk_status or self.status
+        return self.status if self.unpaid else CODES[self.code].sdk_status or self.status
 
     @property
     def again(self) -> bool:

@@ -124,6 +124,8 @@ class Passage:
         if call.complete:
             return call.usage
         turned_away = call.sent_at is None or (call.status is not None and call.status != 200)
+        # OpenAI says of a prompt that is too long in a stream, before anything else in it.
+        turned_away = turned_away or (call.usage is None and _is_too_long(call))
         return Usage() if turned_away or (call.status is None and call.unreachable) else None
 
     def correct(self, end: Completed | Failed) -> Completed | Failed:
@@ -161,7 +163,8 @@ def problem_of(call: Call, vendor: str) -> Problem:
     """What a call that brought no whole answer means for the client."""
     text, kind = (call.error_message or "").lower(), call.error_type or ""
     if call.refused is not None:
-        return Problem("cli_failed", "The CLI asked for something else than this request, and was stopped.")
+        message = "The CLI asked for something else than this request, and was stopped."
+        return Problem("cli_bad_output", message, unpaid=True)
     if call.sent_at is None:
         return Problem("cli_failed", "The CLI answered by itself instead of asking the model.")
     if call.status is None or (call.status == 200 and not kind):
@@ -176,7 +179,7 @@ def problem_of(call: Call, vendor: str) -> Problem:
         return Problem(
             "provider_rate_limited", f"{vendor} limits the rate of this account now.", retry_after=call.retry_after_s
         )
-    if call.status == 413 or any(words in text or words in kind for words in _TOO_LONG):
+    if _is_too_long(call):
         return Problem("prompt_too_long", "The prompt is too long for this model.")
     if call.status == 404:
         return Problem("model_not_found", f"{vendor} does not know this model.")
@@ -186,6 +189,12 @@ def problem_of(call: Call, vendor: str) -> Problem:
     return Problem(
         "provider_overloaded", f"{vendor} is overloaded or in trouble at the moment.", retry_after=call.retry_after_s
     )
+
+
+def _is_too_long(call: Call) -> bool:
+    """Whether the model takes no prompt of this length."""
+    said = ((call.error_message or "").lower(), call.error_type or "")
+    return call.status == 413 or any(words in each for words in _TOO_LONG for each in said)
 
 
 def _about_request(message: str | None) -> str | None:

@@ -34,6 +34,7 @@ def call(status: int | None, kind: str | None = None, message: str | None = None
         (call(529, "overloaded_error", "Overloaded"), "provider_overloaded", 503),
         (call(500, "api_error", "Internal server error"), "provider_overloaded", 503),
         (call(None, unreachable=True), "cli_failed", 502),
+        (Call(refused="the model"), "cli_bad_output", 502),
     ],
 )
 def test_a_provider_s_no_is_the_client_s_to_act_on_or_not(seen: Call, code: str, status: int) -> None:

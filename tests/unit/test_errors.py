@@ -34,3 +34,9 @@ def test_only_what_passes_soon_by_itself_is_worth_trying_again(
     code: str, retry_after: float | None, again: bool
 ) -> None:
     assert Problem(code, "A sentence.", retry_after=retry_after).again is again
+
+
+def test_what_was_stopped_before_it_cost_anything_is_the_bridges_fault_in_every_api() -> None:
+    paid, unpaid = Problem("cli_bad_output", "A sentence."), Problem("cli_bad_output", "A sentence.", unpaid=True)
+    assert (paid.status, paid.sdk_status) == (422, 400)
+    assert (unpaid.status, unpaid.sdk_status) == (502, 502)
