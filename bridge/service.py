@@ -26,7 +26,9 @@ from bridge.providers.models import ModelBook
 from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
+from bridge.records.closest import Closest
 from bridge.records.jobs import JobBook
+from bridge.records.lately import Lately
 from bridge.records.runlog import RunLog
 from bridge.records.statistics import Statistics
 from bridge.registry import PROVIDERS
@@ -96,8 +98,10 @@ class Service:
         self.link = LogInLink(self.clock)
         self._make_providers = make_providers or real_providers
         self.statistics = Statistics(self.clock)
+        self.lately = Lately(self.clock)
+        self.closest = Closest(self.keys, self.ledger, self.clock)
         #: called with each line of the request log, once it is written; must not block or raise
-        self.observers: list[Callable[[RunRecord], None]] = [self.statistics.observe]
+        self.observers: list[Callable[[RunRecord], None]] = [self.statistics.observe, self.lately.observe]
         #: called when all runs have ended, before the files are closed
         self.closers: list[Callable[[], None]] = []
         #: the latest alerts, newest first (kind, subject, message, at); of the server, which watches
@@ -141,8 +145,13 @@ class Service:
         self._scratch = scratch
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
-        self._rememberer = gevent.spawn(self.statistics.fill, self.log)
+        self._rememberer = gevent.spawn(self._remember)
         return self.engine
+
+    def _remember(self) -> None:
+        """Count what the log has from before this start."""
+        self.lately.fill(self.log)
+        self.statistics.fill(self.log)
 
     def _keep_house(self) -> None:
         """Once at the start and then every hour: remove logs and answers that are past their time, and end traces."""

@@ -115,6 +115,10 @@ class Engine:
         """Let a key go on that was paused as a suspected loop."""
         self._loops.clear(key_name)
 
+    def paused(self) -> dict[str, float]:
+        """The keys that are paused as suspected loops, and for how many seconds more."""
+        return self._loops.paused()
+
     # --- a request becomes a run -------------------------------------------------------------------
 
     def submit(

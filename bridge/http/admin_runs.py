@@ -8,6 +8,7 @@ import msgspec
 from flask import request
 
 from bridge.clock import iso
+from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
 from bridge.http.context import audit, engine_of, number, service_of
 from bridge.http.describe import Query, Routes
@@ -42,27 +43,27 @@ _DAYS = Query("days", "How many days.", {"type": "integer", "minimum": 1, "maxim
 @routes.add("GET", "/admin/runs", errors=("draining",))
 def list_runs() -> Runs:
     """What is queued or runs now, oldest first."""
-    prices = service_of().prices
-    return Runs(
-        [
-            LiveRun(
-                id=run.id,
-                key_name=run.key.name,
-                provider=run.request.provider,
-                model=run.request.model,
-                api=run.request.api,
-                state=run.state,
-                stream=run.stream,
-                queue_position=run.queue_position,
-                age_ms=round(1000 * run.age_s),
-                output_tokens_so_far=run.usage_so_far.output_tokens,
-                started_at=iso(run.started_at),
-                cost_usd_so_far=dollars(
-                    cost_of(prices.price_of(run.request.provider, run.request.model), run.usage_so_far)
-                ),
-            )
-            for run in sorted(engine_of().runs.values(), key=lambda run: run.id)
-        ]
+    return Runs([live_run(run) for run in sorted(engine_of().runs.values(), key=lambda run: run.id)])
+
+
+def live_run(run: Run) -> LiveRun:
+    """A run as the admin sees it while it lives."""
+    price = service_of().prices.price_of(run.request.provider, run.request.model)
+    return LiveRun(
+        id=run.id,
+        key_name=run.key.name,
+        provider=run.request.provider,
+        model=run.request.model,
+        api=run.request.api,
+        state=run.state,
+        stream=run.stream,
+        queue_position=run.queue_position,
+        age_ms=round(1000 * run.age_s),
+        output_tokens_so_far=run.usage_so_far.output_tokens,
+        started_at=iso(run.started_at),
+        cost_usd_so_far=dollars(cost_of(price, run.usage_so_far)),
+        reserved_usd=dollars(run.reservation.cost_micro),
+        repairs=run.repairs,
     )
 
 
@@ -94,8 +95,6 @@ def daily_usage() -> DailyUsage:
 def overview() -> Overview:
     """Totals, providers, queue, latency and warnings at one glance."""
     service, engine = service_of(), engine_of()
-    traces = None if service.traces is None else service.traces.state
-    problems = (service.prices.problem, service.models.problem, traces, *service.why_not_reread())
     return Overview(
         totals=service.ledger.totals(),
         providers=_providers(),
@@ -111,8 +110,16 @@ def overview() -> Overview:
         resets_at=Resets(**service.ledger.resets_at()),
         alerts=msgspec.convert(service.recent_alerts(), list[AlertView]),
         backup=service.backups.notes(),
-        problems=list(filter(None, problems)),
+        problems=problems(),
     )
+
+
+def problems() -> list[str]:
+    """What the operator should mend, as sentences."""
+    service = service_of()
+    traces = None if service.traces is None else service.traces.state
+    found = (service.prices.problem, service.models.problem, traces, *service.why_not_reread())
+    return list(filter(None, found))
 
 
 def _providers() -> list[ProviderView]:
@@ -123,13 +130,13 @@ def _providers() -> list[ProviderView]:
             **msgspec.structs.asdict(status),
             busy=runs[status.name, "running"],
             queued=runs[status.name, "queued"],
-            rate_limits=_rate_limits(status.name),
+            rate_limits=rate_limits(status.name),
         )
         for status in engine_of().statuses()
     ]
 
 
-def _rate_limits(provider: str) -> RateLimitsView | None:
+def rate_limits(provider: str) -> RateLimitsView | None:
     """What a provider last said of the limits of its account."""
     found = service_of().gate.rate_limits.get(provider)
     return None if found is None else RateLimitsView(dict(found.limits), iso(found.at))

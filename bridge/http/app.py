@@ -21,6 +21,7 @@ from bridge.http import (
     admin_keys,
     admin_logs,
     admin_runs,
+    admin_top,
     describe,
     generate,
     host_only,
@@ -75,7 +76,21 @@ _SHOWN_HEADERS = (
 #: Paths that a web page may ask where something is generated.
 _GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.paths)
 
-PARTS = (generate, jobs, v1, me, describe, admin_keys, admin_runs, admin_logs, login, host_only, metrics, pages)
+PARTS = (
+    generate,
+    jobs,
+    v1,
+    me,
+    describe,
+    admin_keys,
+    admin_runs,
+    admin_top,
+    admin_logs,
+    login,
+    host_only,
+    metrics,
+    pages,
+)
 ROUTES = tuple(route for part in PARTS for route in part.routes)
 _UNCOUNTED = {route.id for route in ROUTES if not route.counted}
 

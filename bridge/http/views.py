@@ -16,6 +16,7 @@ from bridge.clock import iso, parse_iso
 from bridge.keys.keys import invalid
 from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
+from bridge.records.lately import LatelyLine
 from bridge.records.statistics import OwnRequest
 from bridge.registry import PROVIDERS
 from bridge.types import MODEL_PATTERN, RunRecord
@@ -311,6 +312,8 @@ class LiveRun(msgspec.Struct, rename="camel"):
     output_tokens_so_far: int
     started_at: Time
     cost_usd_so_far: float
+    reserved_usd: float
+    repairs: int
 
 
 class Runs(msgspec.Struct):
@@ -446,6 +449,77 @@ class Overview(msgspec.Struct, rename="camel"):
     alerts: list[AlertView]
     backup: dict[str, Any]
     problems: list[str]
+
+
+class TopProvider(msgspec.Struct, rename="camel"):
+    """A CLI, what runs on it, and how it did in the last quarter of an hour. `last`: its last request."""
+
+    name: str
+    available: bool
+    problem: str | None
+    hint: str | None
+    running: int
+    queued: int
+    requests: int
+    limited: int
+    last: LatelyLine | None
+    rate_limits: RateLimitsView | None
+
+
+class TopKey(msgspec.Struct, rename="camel"):
+    """A key that moved lately or is close to a cap. `refused`: requests, in the last quarter of an hour."""
+
+    name: str
+    status: str
+    today: WindowView
+    closest: NearestCap | None
+    running: int
+    refused: int
+    last_used_at: Time | None
+
+
+class TopAction(msgspec.Struct, rename="camel"):
+    """What an admin did."""
+
+    id: str
+    at: Time
+    action: str
+    subject: str
+    actor: str
+
+
+class Attention(msgspec.Struct):
+    """What the operator should look at. `kind` and `subject` stay the same as long as it is the same matter."""
+
+    kind: str
+    subject: str
+    text: str
+
+
+class Top(msgspec.Struct, rename="camel"):
+    """All that `cli-bridge top` shows, in bounded lists. `alerts_at`: spending at which there is an alert, 0 for none;
+    `runs_in_all`, `keys_in_all`: how many there are of which a part is shown."""
+
+    at: Time
+    version: str
+    capacity: Capacity
+    slots: int
+    running: int
+    queued: int
+    draining: bool
+    totals: dict[str, dict[str, float]]
+    alerts_at: dict[str, float]
+    answered: int
+    failed: int
+    tokens_per_minute: list[int]
+    attention: list[Attention]
+    providers: list[TopProvider]
+    runs: list[LiveRun]
+    runs_in_all: int
+    keys: list[TopKey]
+    keys_in_all: int
+    log: list[LatelyLine]
+    audit: list[TopAction]
 
 
 # --- the dashboard's session -------------------------------------------------------------------

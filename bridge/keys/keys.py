@@ -245,6 +245,11 @@ class KeyBook:
         keys = (self._keys[name] for name in sorted(self._keys))
         return [key for key in keys if revoked or key.revoked_at is None]
 
+    @property
+    def count(self) -> int:
+        """How many there are, revoked ones aside."""
+        return self._count
+
     def several(self) -> bool:
         """Whether more than one key may come."""
         return self._usable > 1
@@ -365,6 +370,7 @@ class KeyBook:
     def _use(self, keys: dict[str, Key]) -> None:
         self._by_hash = {h.sha256: (key, h) for key in keys.values() for h in key.hashes}
         self._keys = keys
+        self._count = sum(key.revoked_at is None for key in keys.values())
         self._usable = sum(key.revoked_at is None and not key.disabled for key in keys.values())
 
 

@@ -86,6 +86,11 @@ class LoopGuard:
         """Let a key go on, with nothing counted against it."""
         self._watches.pop(key_name, None)
 
+    def paused(self) -> dict[str, float]:
+        """The keys that are paused now, and for how many seconds more."""
+        now = self._clock.monotonic()
+        return {name: watch.paused_until - now for name, watch in self._watches.items() if watch.paused_until > now}
+
     def _watch(self, key_name: str) -> _Watch:
         watch = self._watches.setdefault(key_name, _Watch())
         self._watches.move_to_end(key_name)

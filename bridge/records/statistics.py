@@ -10,7 +10,8 @@ import logging
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import gevent
 import msgspec
@@ -58,6 +59,15 @@ class OwnRequest(msgspec.Struct, frozen=True, rename="camel"):
 _NO_USE = ("cli_bad_output", "output_mismatch")
 
 
+def kind_of(line: RunRecord) -> Literal["ok", "failed", "refused", "stopped"]:
+    """What became of a request: refused by a cap or for a mistake, stopped by the client or the admin."""
+    if line.status < 400:
+        return "ok"
+    if line.code == "cancelled":
+        return "stopped"
+    return "refused" if line.status < 500 and line.code not in _NO_USE else "failed"
+
+
 class Hour:
     """The runs that began in one hour. `refused`: by a cap or a mistake; `stopped`: by the client or the admin."""
 
@@ -71,14 +81,15 @@ class Hour:
 
     def add(self, line: RunRecord) -> None:
         """Count one run."""
-        if line.status < 400:
+        kind = kind_of(line)
+        if kind == "ok":
             self.ok += 1
             self.total.setdefault(line.provider, Counter())[_class(line.duration_ms)] += 1
             if line.first_token_ms is not None:
                 self.first.setdefault(line.provider, Counter())[_class(line.first_token_ms)] += 1
-        elif line.code == "cancelled":
+        elif kind == "stopped":
             self.stopped += 1
-        elif line.status < 500 and line.code not in _NO_USE:
+        elif kind == "refused":
             self.refused += line.times
         else:
             self.failed += 1
@@ -119,6 +130,10 @@ class Statistics:
     def recent(self, key_name: str) -> list[OwnRequest]:
         """The last requests of a key, newest first."""
         return list(self._recent.get(key_name, ()))
+
+    def moved(self, most: int) -> list[str]:
+        """The keys that asked last, the latest first; at most so many."""
+        return list(islice(reversed(self._recent), most))
 
     def view(self) -> dict[str, Any]:
         """All of it, as the dashboard shows it; times in milliseconds."""

@@ -124,3 +124,13 @@ def test_memory_is_bounded_however_many_keys_and_prompts_there_are(clock):
         guard.ask("key 10049", f"prompt {n}")
     assert len(guard._watches) == 10_000
     assert len(guard._watches["key 10049"].seen) == 256
+
+
+def test_it_says_who_is_paused_and_for_how_long(guard, clock):
+    for _ in range(6):
+        guard.ask("alice", "same")
+    guard.ask("bob", "same")
+    clock.pass_s(100)
+    assert guard.paused() == {"alice": 200}
+    clock.pass_s(200)
+    assert guard.paused() == {}

@@ -1,0 +1,184 @@
+"""`/admin/top`: what `cli-bridge top` shows, in one bounded answer that is cheap to ask for every second."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+from flask import request
+
+from bridge import __version__
+from bridge.clock import iso, parse_iso
+from bridge.errors import BridgeError
+from bridge.http.admin_runs import live_run, problems, rate_limits
+from bridge.http.context import engine_of, service_of
+from bridge.http.describe import Query, Routes
+from bridge.http.me import capacity
+from bridge.http.views import Attention, LiveRun, NearestCap, Top, TopAction, TopKey, TopProvider, WindowView
+from bridge.keys.keys import Key
+from bridge.limits import BY_NAME, money
+
+routes = Routes("Admin", who="admin")
+
+#: The most that each list has.
+MOST_RUNS, MOST_KEYS, MOST_ACTIONS, MOST_MATTERS = 100, 50, 20, 20
+#: Minutes over which requests and refusals are counted, and those of the share of failures.
+QUARTER, FIVE = 15, 5
+#: Share of a cap from which on it is said.
+CLOSE = 0.9
+#: How long an alert is shown, in seconds.
+ALERT_S = 3600.0
+#: Alerts about what is shown anyhow, as it is now.
+_SHOWN_AS_IT_IS = ("key_limit", "provider_down", "loop_suspected")
+
+
+@routes.add(
+    "GET",
+    "/admin/top",
+    query=(
+        Query("since", "Only lines of the log behind the one with this id, while it is still known."),
+        Query("text", "Only runs and keys with this in their key, model, provider or state."),
+    ),
+    errors=("draining",),
+)
+def top() -> Top:
+    """All that `cli-bridge top` shows: head, matters, CLIs, runs, keys, and the newest lines of log and audit."""
+    service, engine = service_of(), engine_of()
+    text = request.args.get("text", "").lower()
+    answered, failed = service.lately.answered_and_failed(FIVE)
+    runs, keys = _runs(text), _keys(text)
+    settings = service.settings
+    return Top(
+        at=iso(service.clock.now()),
+        version=__version__,
+        capacity=capacity(),
+        slots=engine.admission.slots,
+        running=engine.admission.running,
+        queued=engine.admission.queued,
+        draining=engine.draining,
+        totals=service.ledger.totals(),
+        alerts_at={"today": settings.alert_cost_per_day, "thisMonth": settings.alert_cost_per_month},
+        answered=answered,
+        failed=failed,
+        tokens_per_minute=service.lately.tokens(),
+        attention=_matters(keys)[:MOST_MATTERS],
+        providers=_providers(),
+        runs=runs,
+        runs_in_all=len(engine.runs),
+        keys=keys,
+        keys_in_all=service.keys.count,
+        log=service.lately.lines(request.args.get("since")),
+        audit=_actions(),
+    )
+
+
+def _runs(text: str) -> list[LiveRun]:
+    """The runs that match, those that run before those that wait, the oldest first."""
+    found = (
+        run
+        for run in engine_of().runs.values()
+        if _has(text, (run.key.name, run.request.model, run.request.provider, run.state))
+    )
+    return [live_run(run) for run in heapq.nsmallest(MOST_RUNS, found, key=lambda run: (run.state == "queued", run.id))]
+
+
+def _keys(text: str) -> list[TopKey]:
+    """Keys that are closest to a cap, that have something running, and that asked last; or those that match."""
+    service = service_of()
+    running = Counter(run.key.name for run in engine_of().runs.values())
+    found: dict[str, Key] = {}
+    if text:
+        chosen: Iterable[str] = (key.name for key in service.keys.list() if text in key.name.lower())
+    else:
+        half = MOST_KEYS // 2
+        closest = service.closest.names(MOST_KEYS)
+        chosen = (*closest[:half], *running, *service.statistics.moved(MOST_KEYS), *closest[half:])
+    for name in chosen:
+        try:
+            found[name] = service.keys.get(name)
+        except BridgeError:
+            continue  # revoked
+        if len(found) == MOST_KEYS:
+            break
+    refused = service.lately.refused(QUARTER)
+    shown = [_key(key, running[key.name], refused[key.name]) for key in found.values()]
+    return sorted(shown, key=lambda each: -(each.closest.share if each.closest else 0.0))
+
+
+def _key(key: Key, running: int, refused: int) -> TopKey:
+    service = service_of()
+    usage = service.ledger.usage(key.name)
+    status = key.status(service.clock.now())
+    nearest = service.ledger.nearest_cap(key.name, key.limits)
+    return TopKey(
+        name=key.name,
+        status=status,
+        today=msgspec.convert(usage["today"], WindowView),
+        closest=None if nearest is None else NearestCap(name=key.name, status=status, **nearest),
+        running=running,
+        refused=refused,
+        last_used_at=usage["lastUsedAt"],
+    )
+
+
+def _providers() -> list[TopProvider]:
+    service, engine = service_of(), engine_of()
+    runs = Counter((run.request.provider, run.state) for run in engine.runs.values())
+    requests, limited = service.lately.requests(QUARTER), service.lately.limited(QUARTER)
+    return [
+        TopProvider(
+            name=status.name,
+            available=status.available,
+            problem=status.problem,
+            hint=status.hint,
+            running=runs[status.name, "running"],
+            queued=runs[status.name, "queued"],
+            requests=requests[status.name],
+            limited=limited[status.name],
+            last=service.lately.last(status.name),
+            rate_limits=rate_limits(status.name),
+        )
+        for status in engine.statuses()
+    ]
+
+
+def _matters(keys: list[TopKey]) -> list[Attention]:
+    """What the operator should look at, the worst first."""
+    service, engine = service_of(), engine_of()
+    found = []
+    if engine.draining:
+        found.append(Attention("draining", "bridge", "the bridge is stopping, and takes no requests"))
+    if not service.ledger.open_for_business:
+        found.append(Attention("disk", "data folder", "the data folder cannot be written to: no requests are taken"))
+    found += [
+        Attention("provider_down", status.name, f"{status.name}: {status.problem}")
+        for status in engine.statuses()
+        if not status.available
+    ]
+    found += [Attention("problem", text, text) for text in problems()]
+    for name, seconds in sorted(engine.paused().items()):
+        found.append(Attention("loop", name, f"loop paused: {name}, {math.ceil(seconds / 60)} m more"))
+    for key in keys:
+        if key.closest is not None and key.closest.share >= CLOSE:
+            limit = BY_NAME[key.closest.limit]
+            most = money(key.closest.most) if limit.is_cost else f"{key.closest.most:,.0f} {limit.unit}"
+            text = f"{key.name}: {key.closest.share:.0%} of {most} {limit.label}"
+            found.append(Attention("key_limit", f"{key.name} {limit.name}", text))
+    since = service.clock.now() - ALERT_S
+    for alert in service.recent_alerts():
+        if alert["kind"] not in _SHOWN_AS_IT_IS and parse_iso(alert["at"]) >= since:
+            found.append(Attention(alert["kind"], f"{alert['subject']} {alert['at']}", alert["message"]))
+    return found
+
+
+def _actions() -> list[TopAction]:
+    rows, _ = service_of().audit.page(limit=MOST_ACTIONS)
+    names = TopAction.__struct_fields__
+    return [TopAction(**{name: row[name] for name in names}) for row in reversed(rows)]
+
+
+def _has(text: str, where: Iterable[str]) -> bool:
+    return not text or any(text in each.lower() for each in where)

@@ -1,0 +1,181 @@
+"""The last half hour: counts by the minute, and the newest lines of the log. In memory; for those who watch."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from bridge.clock import Clock, parse_iso
+from bridge.records.runlog import RunLog
+from bridge.records.statistics import kind_of
+from bridge.types import RunRecord
+
+#: Minutes that are kept.
+MINUTES = 30
+#: Lines that are kept, and characters of what went wrong in them.
+LINES, ERROR_CHARACTERS = 50, 160
+#: Most that is read of the log at the start.
+MOST_LINES, MOST_BYTES = 2000, 8 * 2**20
+#: Keys that are counted in one minute; those that come after them are not.
+MOST_KEYS = 500
+
+log = logging.getLogger("bridge")
+
+
+class LatelyLine(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of the request log in a few words. `times`: requests that it stands for."""
+
+    id: str
+    timestamp: str
+    key_name: str
+    provider: str
+    model: str
+    status: int
+    code: str | None
+    error: str | None
+    tokens: int
+    cost_usd: float
+    duration_ms: int
+    times: int
+
+
+class Minute:
+    """What ended in one minute. `limited`: by the provider, `refused`: by a cap of the key."""
+
+    __slots__ = ("answered", "failed", "limited", "refused", "requests", "tokens")
+
+    def __init__(self) -> None:
+        self.answered = self.failed = self.tokens = 0
+        #: by the name of the provider
+        self.requests: Counter[str] = Counter()
+        self.limited: Counter[str] = Counter()
+        #: by the name of the key
+        self.refused: Counter[str] = Counter()
+
+    def add(self, line: RunRecord) -> None:
+        """Count one line."""
+        kind = kind_of(line)
+        self.answered += kind == "ok"
+        self.failed += kind == "failed"
+        self.tokens += line.usage.total
+        if kind == "refused":
+            if line.status == 429 and (line.key_name in self.refused or len(self.refused) < MOST_KEYS):
+                self.refused[line.key_name] += line.times
+            return
+        self.requests[line.provider] += 1
+        self.limited[line.provider] += line.code == "provider_rate_limited"
+
+
+class Lately:
+    """Fed with each line of the log as it is written, and at the start with the newest of the files."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._minutes: dict[int, Minute] = {}
+        self._lines: deque[LatelyLine] = deque(maxlen=LINES)
+        #: the last line of each provider that its CLI had a part in
+        self._last: dict[str, LatelyLine] = {}
+        self._since = clock.now()
+
+    def observe(self, record: RunRecord) -> None:
+        """Take note of a line that was just written."""
+        self._count(record)
+        line = _in_few_words(record)
+        self._lines.append(line)
+        if kind_of(record) != "refused":
+            self._last[record.provider] = line
+
+    def fill(self, log_: RunLog) -> None:
+        """Take what the log has from before this start. Never raises."""
+        try:
+            for record in log_.newest(MOST_LINES, MOST_BYTES):
+                at = parse_iso(record.timestamp)
+                if at >= self._since:
+                    continue  # this process has written it
+                self._count(record)
+                line = _in_few_words(record)
+                if len(self._lines) < LINES:
+                    self._lines.appendleft(line)
+                if kind_of(record) != "refused":
+                    self._last.setdefault(record.provider, line)
+                if len(self._lines) == LINES and at < self._since - 60 * MINUTES:
+                    return
+        except OSError as error:
+            log.warning("the last half hour could not be read from the log: %s", error.strerror)
+
+    def lines(self, since: str | None = None) -> list[LatelyLine]:
+        """The newest lines, newest last; only those behind the one with the id `since`, where that is still known."""
+        every = list(self._lines)
+        known = next((place for place, line in enumerate(every) if line.id == since), -1)
+        return every[known + 1 :]
+
+    def last(self, provider: str) -> LatelyLine | None:
+        """The last line of a provider whose request was taken on."""
+        return self._last.get(provider)
+
+    def answered_and_failed(self, minutes: int) -> tuple[int, int]:
+        """How many runs were answered and failed within so many minutes."""
+        last = self._newest(minutes)
+        return sum(each.answered for each in last), sum(each.failed for each in last)
+
+    def requests(self, minutes: int) -> Counter[str]:
+        """Runs of each provider within so many minutes."""
+        return _sum(self._newest(minutes), lambda each: each.requests)
+
+    def limited(self, minutes: int) -> Counter[str]:
+        """Runs of each provider that the provider's rate limit ended, within so many minutes."""
+        return _sum(self._newest(minutes), lambda each: each.limited)
+
+    def refused(self, minutes: int) -> Counter[str]:
+        """Requests of each key that one of its caps refused, within so many minutes."""
+        return _sum(self._newest(minutes), lambda each: each.refused)
+
+    def tokens(self) -> list[int]:
+        """Tokens in each of the minutes, the running one last."""
+        return [each.tokens for each in self._newest(MINUTES)]
+
+    def _newest(self, minutes: int) -> list[Minute]:
+        """Those minutes, the running one last."""
+        now = int(self._clock.now() // 60)
+        return [self._minutes.get(number, _NOTHING) for number in range(now - minutes + 1, now + 1)]
+
+    def _count(self, record: RunRecord) -> None:
+        now = int(self._clock.now() // 60)
+        ended = parse_iso(record.timestamp) + record.duration_ms / 1000
+        number = min(now, int(ended // 60))
+        if number <= now - MINUTES:
+            return
+        if number not in self._minutes:
+            for old in [each for each in self._minutes if each <= now - MINUTES]:
+                del self._minutes[old]
+        self._minutes.setdefault(number, Minute()).add(record)
+
+
+_NOTHING = Minute()
+
+
+def _sum(minutes: Iterable[Minute], part: Callable[[Minute], Counter[str]]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for each in minutes:
+        found.update(part(each))
+    return found
+
+
+def _in_few_words(record: RunRecord) -> LatelyLine:
+    return LatelyLine(
+        id=record.id,
+        timestamp=record.timestamp,
+        key_name=record.key_name,
+        provider=record.provider,
+        model=record.model,
+        status=record.status,
+        code=record.code,
+        error=None if record.error is None else record.error[:ERROR_CHARACTERS],
+        tokens=record.usage.total,
+        cost_usd=record.cost_usd,
+        duration_ms=record.duration_ms,
+        times=record.times,
+    )

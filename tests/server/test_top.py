@@ -1,0 +1,119 @@
+"""`GET /admin/top` and `cli-bridge top` without its screen."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import server as servers
+from tests.support.server import Server
+
+ASK = {"userPrompt": "Hello"}
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with one slot, whose answers take long enough to be watched."""
+    settings = {"BRIDGE_MAX_CONCURRENT": "1", "DEMO_PACE_SECONDS": "0.5", "BRIDGE_ALERT_COST_PER_DAY": "20"}
+    with servers.running(tmp_path_factory.mktemp("top"), settings, demo=True) as server:
+        yield server
+
+
+def top(server: Server, query: str = "") -> Any:
+    answer = server.admin("GET", f"/top{query}")
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def test_all_of_it_is_in_one_answer(server: Server) -> None:
+    key = server.new_key("ada", maxRequestsPerDay=10)
+    for _ in range(9):
+        server.call("POST", "/generate", ASK, key=key)
+    server.call("POST", "/generate-codex", {"nonsense": 1}, key=key)
+    seen = top(server)
+    assert seen["capacity"]["verdict"] == "green"
+    assert (seen["answered"], seen["failed"]) == (9, 0)
+    assert seen["tokensPerMinute"][-1] + seen["tokensPerMinute"][-2] == seen["totals"]["today"]["tokens"] > 0
+    ada = next(row for row in seen["keys"] if row["name"] == "ada")
+    assert (ada["today"]["requests"], ada["closest"]["limit"], ada["closest"]["share"]) == (9, "maxRequestsPerDay", 0.9)
+    assert [matter["text"] for matter in seen["attention"]] == ["ada: 90% of 10 requests per day"]
+    claude, codex = seen["providers"]
+    assert (claude["name"], claude["requests"], claude["last"]["status"]) == ("claude", 9, 200)
+    assert (codex["name"], codex["requests"], codex["last"]) == ("codex", 0, None)
+    assert [line["keyName"] for line in seen["log"]] == ["ada"] * 9
+    assert [each["action"] for each in seen["audit"] if each["subject"] == "ada"] == ["key_created"]
+    assert "userPrompt" not in json.dumps(seen["log"])
+
+
+def test_only_the_admin_sees_it(server: Server, key: str) -> None:
+    assert server.call("GET", "/admin/top").status == 401
+    assert server.call("GET", "/admin/top", key=key).status == 401
+
+
+def test_lines_of_the_log_come_once(server: Server, key: str) -> None:
+    server.call("POST", "/generate", ASK, key=key)
+    last = top(server)["log"][-1]["id"]
+    assert top(server, f"?since={last}")["log"] == []
+    server.call("POST", "/generate", ASK, key=key)
+    assert len(top(server, f"?since={last}")["log"]) == 1
+    assert len(top(server, "?since=run_unknown")["log"]) > 1, "where the id is not known, all"
+
+
+def test_runs_are_seen_while_they_live_and_those_that_run_come_first(slow: Server) -> None:
+    keys = [slow.new_key(name) for name in ("first", "second")]
+    asked = [threading.Thread(target=slow.call, args=("POST", "/generate", ASK), kwargs={"key": key}) for key in keys]
+    for number, thread in enumerate(asked, start=1):
+        thread.start()
+        while len(seen := top(slow)["runs"]) < number:
+            pass
+    assert [(run["keyName"], run["state"], run["queuePosition"]) for run in seen] == [
+        ("first", "running", 0),
+        ("second", "queued", 1),
+    ]
+    assert seen[0]["reservedUsd"] > 0
+    whole = top(slow)
+    assert (whole["running"], whole["queued"], whole["slots"], whole["runsInAll"]) == (1, 1, 1, 2)
+    assert whole["capacity"]["verdict"] == "yellow"
+    assert {row["name"]: row["running"] for row in whole["keys"]} == {"first": 1, "second": 1}
+    found = top(slow, "?text=seco")
+    assert [run["keyName"] for run in found["runs"]] == ["second"]
+    assert [row["name"] for row in found["keys"]] == ["second"]
+    assert top(slow, "?text=queued")["runs"][0]["keyName"] == "second"
+    for run in seen:
+        slow.admin("DELETE", f"/runs/{run['id']}")
+    for thread in asked:
+        thread.join()
+    assert top(slow)["alertsAt"] == {"today": 20, "thisMonth": 0}
+
+
+def test_what_needs_a_look_is_said(tmp_path: Path) -> None:
+    settings = {"BRIDGE_LOOP_REPEATS": "2", "BRIDGE_LOOP_WINDOW_SECONDS": "200"}
+    with servers.running(tmp_path, settings, demo=True) as server:
+        key = server.new_key("ci-bot")
+        for _ in range(3):
+            last = server.call("POST", "/generate", ASK, key=key)
+        assert last.json["code"] == "loop_suspected"
+        assert [each["text"] for each in top(server)["attention"]] == ["loop paused: ci-bot, 4 m more"]
+        (tmp_path / "data" / "prices.json").write_text("nonsense")
+        server.call("POST", "/generate", {"userPrompt": "y"}, key=server.new_key("eve"))
+        assert {each["kind"] for each in top(server)["attention"]} == {"loop", "problem"}
+        server.admin("POST", "/keys/ci-bot/enable")
+        assert {each["kind"] for each in top(server)["attention"]} == {"problem"}
+
+
+def test_after_a_start_the_log_is_there_again(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as server:
+        key = server.new_key("ada")
+        ids = [server.call("POST", "/generate", ASK, key=key).json["id"] for _ in range(3)]
+    with servers.running(tmp_path, demo=True) as server:
+        while len(seen := top(server)["log"]) < 3:
+            pass
+        assert [line["id"] for line in seen] == ids
+        again = top(server)
+        assert (again["answered"], again["providers"][0]["last"]["id"]) == (3, ids[-1])
+        assert [row["name"] for row in again["keys"]] == ["ada"]
