@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from bridge.types import MODEL_PATTERN
 
@@ -156,6 +157,53 @@ def url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc or re.search(r"\s", value):
         raise ValueError("must be a URL that begins with http:// or https://, without spaces")
     return value.rstrip("/")
+
+
+def proxy(value: str) -> str:
+    """The URL of an HTTP proxy, which may lack its scheme (http). User and password come out percent-encoded."""
+    value = value.strip()
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        port = None
+    if port is None or not parts.hostname or re.search(r"\s", value) or parts.path not in ("", "/") or parts.query:
+        raise ValueError(
+            "must be a proxy such as http://proxy.example:3128 or http://user:password@proxy.example:3128; "
+            "in a password, / is written as %2F, : as %3A and @ as %40"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must be an HTTP proxy (http:// or https://): others, such as SOCKS, are not spoken")
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    login = "" if parts.username is None else quote(unquote(parts.username), safe="")
+    if parts.password is not None:
+        login += ":" + quote(unquote(parts.password), safe="")
+    return f"{parts.scheme}://{login + '@' if login else ''}{name}{port}"
+
+
+def hosts(value: str) -> tuple[str, ...]:
+    """Hosts between commas or spaces."""
+    return tuple(value.replace(",", " ").split())
+
+
+def certificates(value: str) -> str:
+    """The path of a file with certificates (PEM)."""
+    path = os.path.abspath(_as_it_stands(value, "the path of a file with certificates"))
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"must be a file with certificates, and cannot be read ({error.strerror})") from None
+    if not re.search(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----", text):
+        raise ValueError("must be a file with certificates in PEM (-----BEGIN CERTIFICATE-----)")
+    return path
+
+
+def certificate_folder(value: str) -> str:
+    """The path of a folder with certificates, named by their hashes as c_rehash does."""
+    path = os.path.abspath(_as_it_stands(value, "the path of a folder with certificates"))
+    if not os.path.isdir(path):
+        raise ValueError("must be a folder with certificates, and is none")
+    return path
 
 
 def team(value: str) -> str:

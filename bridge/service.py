@@ -14,7 +14,7 @@ from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.engine import Engine
 from bridge.engine.schema import SchemaChecker
-from bridge.errors import BridgeError, StoreError
+from bridge.errors import BridgeError, SettingsError, StoreError
 from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
 from bridge.keys.link import LogInLink
@@ -110,9 +110,14 @@ class Service:
         self.why_not_reread: Callable[[], list[str]] = list
         # Imported here: its TLS must not be loaded before the server has made the process a gevent one.
         from bridge.gate.server import Gate
+        from bridge.gate.upstream import Connections
 
-        #: between the CLIs and their models
-        self.gate: Gate = Gate(self.clock)
+        try:
+            #: between the CLIs and their models
+            self.gate: Gate = Gate(self.clock, Connections(settings.network))
+        except SettingsError as error:
+            self.store.close()
+            raise StoreError(f"{error.problems[0]}.", "Correct the setting.") from None
         self.engine: Engine | None = None
 
     @property

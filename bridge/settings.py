@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import zoneinfo
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def default_limit_variable(limit: Limit) -> str:
 
 def _initial(parse: Callable[[str], Any], default: str) -> Any:
     """The value of a setting that is not given. An empty `default` stands for "not set" and gives None or ()."""
-    empty = () if parse in (parsers.names, parsers.models, parsers.origins) else None
+    empty = () if parse in (parsers.names, parsers.models, parsers.origins, parsers.hosts) else None
     return parse(default) if default else empty
 
 
@@ -243,6 +243,37 @@ class Settings:
         "admin",
         "who may read /metrics: admin (with the admin key), loopback (this host without a key, others with it), or off",
     )
+    https_proxy: str | None = _setting(
+        "HTTPS_PROXY",
+        parsers.proxy,
+        "",
+        "HTTP proxy on the way to the models, such as http://user:password@proxy.example:3128; never to this host",
+        secret=True,
+    )
+    http_proxy: str | None = _setting(
+        "HTTP_PROXY", parsers.proxy, "", "the same for endpoints that begin with http://", secret=True
+    )
+    all_proxy: str | None = _setting(
+        "ALL_PROXY", parsers.proxy, "", "the same where neither of these is set", secret=True
+    )
+    no_proxy: tuple[str, ...] = _setting(
+        "NO_PROXY",
+        parsers.hosts,
+        "",
+        "comma-separated hosts that are reached without it: a name with all below it, an address, a network such as "
+        "10.0.0.0/8, any of them with a port, or *",
+    )
+    certificates: str | None = _setting(
+        "SSL_CERT_FILE",
+        parsers.certificates,
+        "",
+        "file with the certificates (PEM) that are believed on the way to the models, in the place of the system's",
+    )
+    certificate_folder: str | None = _setting(
+        "SSL_CERT_DIR", parsers.certificate_folder, "", "the same as a folder, as c_rehash makes it"
+    )
+    #: variables that other programs know and the bridge does not, as sentences
+    unheeded: tuple[str, ...] = ()
     providers: Mapping[str, ProviderSettings] = field(
         default_factory=lambda: {name: _provider(row, {}) for name, row in PROVIDERS.items()}
     )
@@ -253,6 +284,19 @@ class Settings:
         """All that nobody should read, as it was given."""
         of_providers = (each for own in self.providers.values() for each in (own.api_key, own.token))
         return (self.admin_key, self.alert_webhook, *of_providers)
+
+    @property
+    def network(self) -> dict[str, str]:
+        """The way to the models, in the variables that most programs know."""
+        https, http = self.https_proxy or self.all_proxy, self.http_proxy or self.all_proxy
+        found = {
+            "HTTPS_PROXY": https,
+            "HTTP_PROXY": http,
+            "NO_PROXY": ",".join((*self.no_proxy, "localhost", "127.0.0.1", "::1")) if https or http else None,
+            "SSL_CERT_FILE": self.certificates,
+            "SSL_CERT_DIR": self.certificate_folder,
+        }
+        return {name: value for name, value in found.items() if value}
 
     @classmethod
     def load(cls, env: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
@@ -266,6 +310,8 @@ class Settings:
         of_providers: dict[str, dict[str, Any]] = {name: {} for name in PROVIDERS}
         for row in TABLE:
             text = given.get(row["variable"], "")
+            if row["variable"] in _IN_SMALL_LETTERS:
+                text = given.get(row["variable"].lower()) or text
             if not text:
                 continue
             try:
@@ -278,6 +324,7 @@ class Settings:
         limits = {name: values.pop(name, default) for name, default in DEFAULTS.items()}
         problems += _misspelt(given)
         providers = {name: _provider(row, of_providers[name]) for name, row in PROVIDERS.items()}
+        values["unheeded"] = tuple(_unheeded(given, values))
         settings = cls(**values, providers=providers, default_limits=limits)
         problems += settings._contradictions()
         if problems:
@@ -317,6 +364,34 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 TABLE: list[dict[str, Any]] = list(_rows())
 """Every setting: field, provider (None for those of the server), variable, parse, default (as text), text, secret."""
+
+
+#: Variables that many programs know in small letters as well; these win, as for curl.
+_IN_SMALL_LETTERS = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+_CERTIFICATES = "certificates are taken from SSL_CERT_FILE or SSL_CERT_DIR"
+_ANTHROPIC_ALONE = "claude is reached with ANTHROPIC_API_KEY at ANTHROPIC_BASE_URL, or with a log-in"
+_PROJECT_OF_KEY = "calls go to the organization and project that the API key is for"
+#: What the CLIs, their SDKs and other programs know, and the bridge does not: what holds instead.
+_UNHEEDED = {
+    **dict.fromkeys(("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), _CERTIFICATES),
+    "CODEX_CA_CERTIFICATE": _CERTIFICATES,
+    "ANTHROPIC_AUTH_TOKEN": "set ANTHROPIC_API_KEY, which goes up as x-api-key",
+    "ANTHROPIC_CUSTOM_HEADERS": "no headers of the operator's are added",
+    "ANTHROPIC_MODEL": "set BRIDGE_CLAUDE_DEFAULT_MODEL",
+    **dict.fromkeys(("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"), _ANTHROPIC_ALONE),
+    "CODEX_API_KEY": "set OPENAI_API_KEY",
+    "OPENAI_API_BASE": "set OPENAI_BASE_URL",
+    **dict.fromkeys(("OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT", "OPENAI_PROJECT_ID"), _PROJECT_OF_KEY),
+}
+
+
+def _unheeded(given: Mapping[str, str], values: Collection[str]) -> Iterator[str]:
+    """A sentence for each variable that somebody has set in vain. `values`: the fields that are set."""
+    for variable, instead in _UNHEEDED.items():
+        known = instead is _CERTIFICATES and ("certificates" in values or "certificate_folder" in values)
+        if not known and given.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
+            yield f"{variable} is set, and is not heeded: {instead}."
 
 
 def _misspelt(given: Mapping[str, str]) -> list[str]:

@@ -93,7 +93,7 @@ class Gate:
         #: called with each call that was not as it should be; must not block or raise
         self.watchers: list[Callable[[Oddity], None]] = []
         self._clock = clock
-        self._connections = connections or Connections()
+        self._connections = connections or Connections({})
         self._server: WSGIServer | None = None
 
     @property

@@ -284,6 +284,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.board.served:
             self.serves, self._settings_before = True, self._settings
         self._settings = settings
+        warn_of_unheeded(settings)
         return True
 
     def go_back(self) -> None:
@@ -406,6 +407,7 @@ def run(
         say(f"Warning: {found.does}")
     if "*" in settings.cors_origins:
         say("Warning: BRIDGE_CORS_ORIGINS=* lets every web page call this bridge with a key it knows.")
+    warn_of_unheeded(settings)
     _try_to_listen(settings)
     arbiter = os.getpid()
     try:
@@ -475,6 +477,12 @@ def browser_address(address: str) -> str:
     if address.startswith("unix:"):
         return "https://YOUR-HOST"
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def warn_of_unheeded(settings: Settings) -> None:
+    """Say which variables somebody has set in vain."""
+    for sentence in settings.unheeded:
+        say(f"Warning: {sentence}")
 
 
 def say(text: str) -> None:

@@ -141,6 +141,9 @@ class ClaudeProvider(CliProvider):
             ),
         }
         if self._login:
+            env.update(settings.network)
+            if settings.certificates:
+                env["NODE_EXTRA_CA_CERTS"] = settings.certificates
             # A token made for this, or the operator's log-in: only the place where the CLI keeps secrets, so that their
             # own instructions stay out. There it writes what it renews, in turns with the operator's own claude.
             if own.token:

@@ -256,6 +256,7 @@ class CodexProvider(CliProvider):
     def _environment(self, home: Path) -> dict[str, str]:
         env = {**super()._environment(home), "CODEX_HOME": str(home)}
         if self._login:
+            env.update(self._settings.network)
             # Only the log-in: an AGENTS.md or config.toml beside it would be read as well.
             self._scratch.link(self._scratch.login_folder("CODEX_HOME", ".codex") / "auth.json", home)
         elif self._certificate:

@@ -75,6 +75,14 @@ def test_a_sound_bridge_passes_and_scripts_can_tell(tmp_path: Path) -> None:
         ({"BRIDGE_DEFAULT_MAX_COST_PER_DAY": "0"}, "default limits", "warn", "without end"),
         ({"BRIDGE_ALERT_WEBHOOK": "http://chat.example.com/x"}, "alerts", "warn", "TLS"),
         ({"BRIDGE_ALERT_WEBHOOK": "https://hooks.slack.com/x"}, "alerts", "ok", "slack"),
+        ({"ALL_PROXY": "http://proxy:3128"}, "HTTPS_PROXY", "ok", "proxy:3128; reached without it: this host"),
+        (
+            {"https_proxy": "bob:pw@proxy:3128", "no_proxy": "x.test"},
+            "HTTPS_PROXY",
+            "ok",
+            "user; reached without it: x.",
+        ),
+        ({"ANTHROPIC_AUTH_TOKEN": "sk-ant-x"}, "ANTHROPIC_AUTH_TOKEN", "warn", "set ANTHROPIC_API_KEY"),
     ],
 )
 def test_what_the_outside_can_reach(tmp_path: Path, env: dict[str, str], what: str, level: str, word: str) -> None:
@@ -310,3 +318,33 @@ def test_wrong_settings_are_findings_like_others(tmp_path: Path) -> None:
     assert "BRIDGE_PORT" in rows[0]["found"] + rows[1]["found"]
     people = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert people.stdout.splitlines()[-1] == "0 ok, 0 to look at, 2 failed."
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"HTTPS_PROXY": "http://bob:hidden@proxy:port"}, "HTTPS_PROXY must be a proxy such as"),
+        ({"all_proxy": "socks5://bob:hidden@proxy:1080"}, "ALL_PROXY must be an HTTP proxy"),
+        ({"SSL_CERT_FILE": "/nonexistent.pem"}, "SSL_CERT_FILE must be a file with certificates"),
+    ],
+)
+def test_a_way_to_the_models_that_is_none_stops_the_start(tmp_path: Path, env: dict[str, str], said: str) -> None:
+    argv = [sys.executable, "-m", "bridge", "serve", "--port", "0"]
+    made = servers.environment(tmp_path / "data", env)
+    done = subprocess.run(argv, env=made, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(AssertionError, match="SSL_CERT_FILE has certificates that cannot be read"):
+        servers.start(tmp_path, {"SSL_CERT_FILE": str(tmp_path / "ca.pem")})
+
+
+def test_the_start_says_what_is_set_in_vain(tmp_path: Path) -> None:
+    with servers.running(tmp_path, {"NODE_EXTRA_CA_CERTS": "/x.pem", "OPENAI_ORG_ID": "org-hidden"}) as server:
+        said = [line for line in server.output if "not heeded" in line]
+    assert [line.split()[1] for line in said] == ["NODE_EXTRA_CA_CERTS", "OPENAI_ORG_ID"]
+    assert "hidden" not in str(said)

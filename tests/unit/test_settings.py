@@ -132,6 +132,11 @@ WRONG = {
         *("example.com", "https://x/path", "https://*.example.com", "https://*", "https://a.example.com,http://*:3000"),
         *("https://app(1).example.com", "https://app.example.com?", "https://user@example.com"),
     ],
+    "HTTPS_PROXY": ["http://", "http://proxy:port", "http://proxy:3128/path", "ftp://proxy:3128", "two words"],
+    "HTTP_PROXY": ["http://bob:p@ss/word@proxy:3128", "http://proxy:99999"],
+    "ALL_PROXY": ["socks5://proxy:1080", "socks5h://proxy:1080", "socks://proxy:1080"],
+    "SSL_CERT_FILE": ["/nonexistent.pem", "/etc/passwd", "/etc"],
+    "SSL_CERT_DIR": ["/nonexistent", "/etc/passwd"],
     "BRIDGE_LOG_PROMPTS": ["all", "on"],
     "BRIDGE_ALERT_FORMAT": ["teams", "JSON"],
     "BRIDGE_ALERT_COST_PER_DAY": ["-1", "nan", "much"],
@@ -206,7 +211,7 @@ def test_credentials_are_marked_as_secrets() -> None:
 
 @pytest.mark.parametrize("variable", SECRETS)
 def test_a_secret_is_never_shown(variable: str) -> None:
-    value = "https://hooks.example.com/hush-hush-hush"
+    value = "https://hush-hush-hush@hooks.example.com"
     assert "hush-hush" not in repr(Settings.load({variable: value}))
     for wrong in ("hush-hush", "hush"):
         try:
@@ -224,3 +229,57 @@ def test_a_password_in_a_url_is_not_shown_either() -> None:
 def test_every_setting_has_a_text_of_its_own() -> None:
     assert all(row["text"] for row in TABLE)
     assert len({row["variable"] for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("proxy:3128", "http://proxy:3128"),
+        ("proxy", "http://proxy"),
+        (" https://proxy:443/ ", "https://proxy:443"),
+        ("bob:secret@proxy:3128", "http://bob:secret@proxy:3128"),
+        ("http://bob:p@ss@proxy:3128", "http://bob:p%40ss@proxy:3128"),
+        ("http://bob:p%2Fw@[::1]:3128", "http://bob:p%2Fw@[::1]:3128"),
+        ("http://bob@proxy:3128", "http://bob@proxy:3128"),
+    ],
+)
+def test_a_proxy_is_taken_as_people_write_it(value: str, url: str) -> None:
+    assert Settings.load({"HTTPS_PROXY": value}).network["HTTPS_PROXY"] == url
+
+
+def test_the_way_to_the_models_is_that_of_the_nearest_variable() -> None:
+    env = {"HTTPS_PROXY": "a:1", "https_proxy": "b:2", "ALL_PROXY": "c:3", "no_proxy": "x.test"}
+    network = Settings.load(env).network
+    assert (network["HTTPS_PROXY"], network["HTTP_PROXY"]) == ("http://b:2", "http://c:3")
+    assert network["NO_PROXY"].split(",")[0] == "x.test"
+    assert Settings.load({}).network == {}
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_the_password_of_a_proxy_is_in_no_mistake_and_no_description(variable: str) -> None:
+    told = problems(**{variable: "http://bob:hidden@proxy:port"})
+    assert "hidden" not in str(told)
+    assert "hidden" not in repr(Settings.load({variable: "http://bob:hidden@proxy:3128"}))
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "CODEX_CA_CERTIFICATE"),
+        *("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_MODEL", "CODEX_API_KEY", "OPENAI_API_BASE"),
+        *("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
+        *("OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT", "OPENAI_PROJECT_ID"),
+    ],
+)
+def test_a_variable_that_is_set_in_vain_is_named_without_its_value(variable: str) -> None:
+    (sentence,) = Settings.load({variable: "hidden"}).unheeded
+    assert sentence.startswith(f"{variable} is set, and is not heeded: ")
+    assert "hidden" not in sentence
+
+
+def test_what_is_switched_off_or_said_in_another_way_is_not_in_vain(tmp_path: Path) -> None:
+    trusted = tmp_path / "ca.pem"
+    trusted.write_text("-----BEGIN CERTIFICATE-----\n")
+    env = {"CLAUDE_CODE_USE_BEDROCK": "0", "NODE_EXTRA_CA_CERTS": str(trusted), "SSL_CERT_FILE": str(trusted)}
+    assert Settings.load(env).unheeded == ()

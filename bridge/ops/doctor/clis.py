@@ -13,6 +13,7 @@ import gevent.queue
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
 from bridge.gate.server import Gate
+from bridge.gate.upstream import Connections
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
 from bridge.ops.doctor import Finding, fail, ok, warn
@@ -39,7 +40,7 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
         scratch = Scratch(Path(temporary))
         # A check needs no process in reserve.
         lean = dataclasses.replace(settings, warm_processes=0)
-        gate = Gate(Clock())
+        gate = Gate(Clock(), Connections(settings.network))
         try:
             gate.open()
             usable = set()

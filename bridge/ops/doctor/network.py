@@ -1,4 +1,5 @@
-"""Who can reach the bridge, with which secrets, and whom it tells: addresses, tunnel, admin key, webhook."""
+"""Who can reach the bridge, with which secrets, how it reaches the models, and whom it tells: addresses, tunnel, admin
+key, proxy, webhook."""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
     yield from _admin_key(settings)
     yield from _address(settings)
     yield from _tunnel(settings)
+    yield from _way_to_models(settings)
     yield from _webhook(settings, probe)
 
 
@@ -133,6 +135,19 @@ def _read(path: Path) -> str | None:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _way_to_models(settings: Settings) -> Iterator[Finding]:
+    for variable in ("HTTPS_PROXY", "HTTP_PROXY"):
+        if proxy := settings.network.get(variable):
+            login, _, place = urlsplit(proxy).netloc.rpartition("@")
+            without = ", ".join((*settings.no_proxy, "this host"))
+            yield ok(variable, f"{place}{', with a user' if login else ''}; reached without it: {without}")
+    for what in filter(None, (settings.certificates, settings.certificate_folder)):
+        yield ok("certificates", f"those in {what}, in the place of the system's")
+    for sentence in settings.unheeded:
+        variable, _, found = sentence.partition(" ")
+        yield warn(variable, found, "Unset it for the bridge, or set what holds instead: docs/configuration.md.")
 
 
 def _webhook(settings: Settings, probe: bool) -> Iterator[Finding]:
