@@ -272,6 +272,8 @@ class _Conversation:
             self._child.tap = self._tap
             if not self._cancelled:
                 clean = self._take_turn(self._child)
+                # One that asked for something else may hold what belongs to another run.
+                clean = clean and (self._passage is None or self._passage.call.refused is None)
         except ChildError as error:
             self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {error}.")))
         except BridgeError as error:

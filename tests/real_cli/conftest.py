@@ -61,11 +61,11 @@ def module_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(trap)
     with StandIn() as standin, servers.running(folder, environment(standin)) as server:
-        _await_both(server)
+        await_both(server)
         yield Rig(server, standin, server.new_key())
 
 
-def _await_both(server: Server) -> None:
+def await_both(server: Server) -> None:
     """On a busy machine whose disk is cold a first start may fail; the bridge tries again by itself."""
     until = time.monotonic() + 90
     while time.monotonic() < until:

@@ -133,14 +133,17 @@ def environment(data_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def start(folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = False) -> Server:
+def start(
+    folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = False, module: str | None = None
+) -> Server:
     """Start a server with its data in `folder`/data, and wait until it serves.
 
-    `demo` puts the simulated CLIs in the place of both, without their pauses.
+    `demo` puts the simulated CLIs in the place of both, without their pauses; `module` is run in the place of `serve`.
     """
     data_dir = folder / "data"
     env = environment(data_dir, extra or {})
-    argv = [sys.executable, "-m", "tests.support.demo_server"] if demo else [sys.executable, "-m", "bridge", "serve"]
+    module = "tests.support.demo_server" if demo else module
+    argv = [sys.executable, "-m", *([module] if module else ["bridge", "serve"])]
     env.setdefault("BRIDGE_PORT", "0")
     process = subprocess.Popen(argv, env=env, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
     server = Server(process, data_dir, 0, env)
@@ -161,9 +164,11 @@ def start(folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = 
 
 
 @contextmanager
-def running(folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = False) -> Iterator[Server]:
+def running(
+    folder: Path, extra: Mapping[str, str] | None = None, *, demo: bool = False, module: str | None = None
+) -> Iterator[Server]:
     """A server for the length of a block."""
-    server = start(folder, extra, demo=demo)
+    server = start(folder, extra, demo=demo, module=module)
     try:
         yield server
     finally:
