@@ -1,6 +1,6 @@
 """The body of a call, held against what its run vouches for, and what is put into it. Pure.
 
-Shapes: Anthropic's Messages API as claude 2.1.329 sends it, OpenAI's Responses API as codex 0.169.0 sends it; both
+Shapes: Anthropic's Messages API as claude 2.1.332 sends it, OpenAI's Responses API as codex 0.171.0 sends it; both
 seen by tests/real_cli.
 """
 

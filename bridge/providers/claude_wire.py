@@ -1,6 +1,6 @@
 """The conversation with `claude -p`: its command line, what is written to it, and what its lines mean.
 
-Pure: values in, values out. Protocol facts are those of Claude Code 2.1.329, the version pinned in
+Pure: values in, values out. Protocol facts are those of Claude Code 2.1.332, the version pinned in
 deploy/clis and exercised by tests/real_cli; see docs/clis.md for what was measured.
 """
 
@@ -47,7 +47,7 @@ EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 #: What the CLI notes at its first start in a new home. Where it finds it there, it boots with 8% less work (43 of
 #: 536 ms of CPU). Nothing of it is sent anywhere; another version may note more, and then does so again.
 FIRST_START = (
-    b'{"firstStartTime":"2026-01-01T00:00:00.000Z","firstStartVersion":"2.1.329","machineID":"%s",'
+    b'{"firstStartTime":"2026-01-01T00:00:00.000Z","firstStartVersion":"2.1.332","machineID":"%s",'
     b'"opusProMigrationComplete":true,"seenNotifications":{},"hasResetAutoModeOptInForDefaultOffer":true,'
     b'"migrationVersion":15}' % (b"0" * 64)
 )

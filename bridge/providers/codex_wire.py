@@ -1,6 +1,6 @@
 """The conversation with `codex app-server`: configuration, requests, and what its messages mean.
 
-Pure: values in, values out. Protocol facts are those of codex-cli 0.169.0, the version pinned in
+Pure: values in, values out. Protocol facts are those of codex-cli 0.171.0, the version pinned in
 deploy/clis and exercised by tests/real_cli; see docs/clis.md for what was measured. The protocol has
 calls that read files and run commands: nothing of a client's JSON ever becomes a method, a `config`
 value or a path here, only text, image data, a model name, and a schema.

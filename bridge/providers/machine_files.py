@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Where they lie, by the name of the CLI: for claude 2.1.329 and codex 0.169.0.
+#: Where they lie, by the name of the CLI: for claude 2.1.332 and codex 0.171.0.
 FOLDERS = {"claude": Path("/etc/claude-code"), "codex": Path("/etc/codex")}
 _NAMES = {
     "claude": ("managed-settings.json", "managed-settings.d/*.json", "managed-mcp.json"),

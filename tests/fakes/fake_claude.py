@@ -34,7 +34,7 @@ FLAGS = {
 SESSION = str(uuid.UUID(int=0))
 
 
-def main(version="2.1.329 (Claude Code)", logged_in=True, boot="", missing=""):
+def main(version="2.1.332 (Claude Code)", logged_in=True, boot="", missing=""):
     """Run as the CLI. `boot` is what goes wrong before any line is read (misdeeds.py), `missing` a library."""
     if missing:
         return misdeeds.broken(missing)

@@ -25,7 +25,7 @@ FAILURES = {
 TOOLS = {"apply_patch_tool_type": "freeform", "shell_type": "shell_command", "supports_search_tool": True}
 
 
-def main(version="codex-cli 0.169.0", logged_in=True, boot="", models=None, missing=""):
+def main(version="codex-cli 0.171.0", logged_in=True, boot="", models=None, missing=""):
     """Run as the CLI. `boot` is what goes wrong when the app-server starts (misdeeds.py), `missing` a library."""
     if missing:
         return misdeeds.broken(missing)
@@ -90,7 +90,7 @@ class Server:
             if self.boot == "refuse":
                 raise Refused("the state database is locked")
             self.greeted = True
-            return {"userAgent": "bridge/0.169.0", "codexHome": os.environ["CODEX_HOME"]}
+            return {"userAgent": "bridge/0.171.0", "codexHome": os.environ["CODEX_HOME"]}
         if not self.greeted:
             raise Refused("Not initialized")
         if method == "thread/start":

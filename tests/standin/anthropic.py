@@ -3,7 +3,7 @@
 Event order and fields: Anthropic's public streaming documentation (message_start,
 content_block_start, ping, content_block_delta, content_block_stop, message_delta, message_stop)
 and error documentation (`{"type":"error","error":{"type","message"}}`), and what the claude CLI
-2.1.329 reads and sends back, seen with this server. The CLI asks for structured output with a
+2.1.332 reads and sends back, seen with this server. The CLI asks for structured output with a
 tool of the name StructuredOutput; it sends `POST /v1/messages?beta=true`.
 """
 

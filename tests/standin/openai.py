@@ -3,7 +3,7 @@
 Event order and fields: OpenAI's public reference of the Responses streaming events
 (response.created, in_progress, output_item.added, content_part.added, output_text.delta … done,
 completed | incomplete | failed, each with a sequence_number) and of its errors
-(`{"error":{"message","type","param","code"}}`), and what the codex CLI 0.169.0 accepts from a
+(`{"error":{"message","type","param","code"}}`), and what the codex CLI 0.171.0 accepts from a
 custom provider with wire_api=responses, seen with this server. Codex reads cache writes from
 `input_tokens_details.cache_write_tokens`.
 """
