@@ -17,14 +17,14 @@ from bridge.http.admin_runs import live_run, problems, rate_limits
 from bridge.http.context import engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import capacity
-from bridge.http.views import Attention, LiveRun, NearestCap, Top, TopAction, TopKey, TopProvider, WindowView
+from bridge.http.views import Attention, LiveRun, Nearest, Top, TopAction, TopKey, TopProvider, WindowView
 from bridge.keys.keys import Key
 from bridge.limits import BY_NAME, money
 
 routes = Routes("Admin", who="admin")
 
 #: The most that each list has.
-MOST_RUNS, MOST_KEYS, MOST_ACTIONS, MOST_MATTERS = 100, 50, 20, 20
+MOST_RUNS, MOST_KEYS, MOST_ACTIONS, MOST_MATTERS = 60, 50, 20, 20
 #: Minutes over which requests and refusals are counted, and those of the share of failures.
 QUARTER, FIVE = 15, 5
 #: Share of a cap from which on it is said.
@@ -117,7 +117,7 @@ def _key(key: Key, running: int, refused: int) -> TopKey:
         name=key.name,
         status=status,
         today=msgspec.convert(usage["today"], WindowView),
-        closest=None if nearest is None else NearestCap(name=key.name, status=status, **nearest),
+        closest=None if nearest is None else Nearest(**nearest),
         running=running,
         refused=refused,
         last_used_at=usage["lastUsedAt"],

@@ -410,16 +410,21 @@ class ProviderView(ProviderStatus, frozen=True):
     rate_limits: RateLimitsView | None = None
 
 
-class NearestCap(msgspec.Struct):
-    """A key, and of its caps the one of which most is used or held. `share`: 1 is all of it."""
+class Nearest(msgspec.Struct, kw_only=True):
+    """Of the caps of a key, the one of which most is used or held. `share`: 1 is all of it."""
 
-    name: str
-    status: str
     limit: str
     used: float
     reserved: float
     most: float
     share: float
+
+
+class NearestCap(Nearest, kw_only=True):
+    """A key and its nearest cap."""
+
+    name: str
+    status: str
 
 
 class AlertView(msgspec.Struct, forbid_unknown_fields=True):
@@ -472,7 +477,7 @@ class TopKey(msgspec.Struct, rename="camel"):
     name: str
     status: str
     today: WindowView
-    closest: NearestCap | None
+    closest: Nearest | None
     running: int
     refused: int
     last_used_at: Time | None
