@@ -10,6 +10,7 @@ from bridge import __version__
 from bridge.cli import backup, export_import, keys, link, serve, usage_logs
 from bridge.cli.common import completion, examples
 from bridge.cli.doctor import doctor
+from bridge.cli.top import top
 
 __all__ = ["main"]
 
@@ -41,6 +42,7 @@ for command in (
     *serve.COMMANDS,
     keys.keys,
     *usage_logs.COMMANDS,
+    top,
     doctor,
     link.link,
     *backup.COMMANDS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a text for people, on stderr with `err`. All that commands print goes through here, or is JSON."""
     click.echo("\n".join(map(plain, text.split("\n"))), err=err)
+
+
+def say_coloured(parts: Iterable[tuple[str, str | None]]) -> None:
+    """Print a line of texts, each with the name of its colour; colours are left out where the output is no terminal."""
+    click.echo("  ".join(click.style(plain(text), fg=colour) if colour else plain(text) for text, colour in parts))
 
 
 def plain(text: str) -> str:

@@ -30,5 +30,5 @@ def link(url: str | None, raw: bool) -> None:
     if raw:
         show_json({"link": address, "lastsSeconds": made["lastsSeconds"]})
         return
-    click.echo(address)
+    say(address)
     say("It logs the admin in, once, within ten minutes.", err=True)

@@ -162,10 +162,11 @@ def _matters(keys: list[TopKey]) -> list[Attention]:
     for name, seconds in sorted(engine.paused().items()):
         found.append(Attention("loop", name, f"loop paused: {name}, {math.ceil(seconds / 60)} m more"))
     for key in keys:
-        if key.closest is not None and key.closest.share >= CLOSE:
+        # What is held comes and goes with each run.
+        if key.closest is not None and key.closest.used >= CLOSE * key.closest.most:
             limit = BY_NAME[key.closest.limit]
             most = money(key.closest.most) if limit.is_cost else f"{key.closest.most:,.0f} {limit.unit}"
-            text = f"{key.name}: {key.closest.share:.0%} of {most} {limit.label}"
+            text = f"{key.name}: {key.closest.used / key.closest.most:.0%} of {most} {limit.label}"
             found.append(Attention("key_limit", f"{key.name} {limit.name}", text))
     since = service.clock.now() - ALERT_S
     for alert in service.recent_alerts():

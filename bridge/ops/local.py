@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, StoreLocked
+from bridge.errors import CODES, BridgeError, StoreLocked
 from bridge.settings import Settings
 from bridge.store.folder import Store
 
@@ -34,10 +34,18 @@ class AdminClient:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer."""
         status, raw = self.send(method, path, body)
-        answer = json.loads(raw or b"null")
+        try:
+            answer = json.loads(raw or b"null")
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or (status >= 300 and not {"code", "error", "hint"} <= answer.keys()):
+            message = f"What answers there is no cli-bridge (status {status})."
+            raise BridgeError("overloaded", message, "Look at the address, and at what lies between.")
         if status >= 400:
             known = {k: v for k, v in answer.items() if k not in ("error", "code", "hint")}
-            raise BridgeError(answer["code"], answer["error"], answer["hint"], **known)
+            # A newer server may have codes that this command does not know.
+            code = answer["code"] if answer["code"] in CODES else "internal"
+            raise BridgeError(code, answer["error"], answer["hint"], **known)
         return answer
 
     def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
@@ -83,7 +91,7 @@ class _Online(AdminClient):
         self._token = token
 
     def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
-        connection = _connection(self._address)
+        connection = unix_or_plain(self._address, TIMEOUT_S)
         try:
             headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -97,7 +105,7 @@ class _Online(AdminClient):
             connection.close()
 
     def stream(self, path: str) -> Iterator[bytes]:
-        connection = _connection(self._address)
+        connection = unix_or_plain(self._address, TIMEOUT_S)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
             answer = connection.getresponse()
@@ -131,19 +139,20 @@ class _Offline(AdminClient):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def _connection(address: str) -> http.client.HTTPConnection:
+def unix_or_plain(address: str, timeout_s: float) -> http.client.HTTPConnection:
+    """A connection to a server without TLS, at `unix:PATH` or a URL."""
     if address.startswith("unix:"):
-        return _UnixConnection(address.removeprefix("unix:"))
+        return _UnixConnection(address.removeprefix("unix:"), timeout_s)
     parts = urlsplit(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "127.0.0.1")
-    return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.server.test_terminal import ESCAPE, at_a_terminal
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -100,8 +103,10 @@ def test_what_needs_a_look_is_said(tmp_path: Path) -> None:
         assert last.json["code"] == "loop_suspected"
         assert [each["text"] for each in top(server)["attention"]] == ["loop paused: ci-bot, 4 m more"]
         (tmp_path / "data" / "prices.json").write_text("nonsense")
-        server.call("POST", "/generate", {"userPrompt": "y"}, key=server.new_key("eve"))
-        assert {each["kind"] for each in top(server)["attention"]} == {"loop", "problem"}
+        eve = server.new_key("eve")
+        while {each["kind"] for each in top(server)["attention"]} != {"loop", "problem"}:
+            # The file is looked at now and then, when somebody needs a price.
+            server.call("POST", "/generate", {"userPrompt": str(time.monotonic())}, key=eve)
         server.admin("POST", "/keys/ci-bot/enable")
         assert {each["kind"] for each in top(server)["attention"]} == {"problem"}
 
@@ -117,3 +122,101 @@ def test_after_a_start_the_log_is_there_again(tmp_path: Path) -> None:
         again = top(server)
         assert (again["answered"], again["providers"][0]["last"]["id"]) == (3, ids[-1])
         assert [row["name"] for row in again["keys"]] == ["ada"]
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+
+def test_it_is_printed_once_where_the_output_is_no_terminal(server: Server, key: str) -> None:
+    run = server.call("POST", "/generate", ASK, key=key).json["id"]
+    for arguments in (("top",), ("top", "--once")):
+        done = server.command(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert ESCAPE not in done.stdout
+        first, second, *rest = done.stdout.splitlines()
+        assert first.startswith(f"cli-bridge 0.1.0  http://127.0.0.1:{server.port}  GREEN  slots 0/")
+        assert second.startswith("today $")
+        for title in ("Providers", "Runs (0 running, 0 queued)", "Nothing is running.", "Log (UTC)"):
+            assert title in rest
+    answer = json.loads(server.command("top", "--json").stdout)
+    assert answer["log"][-1]["id"] == run
+
+
+def test_at_a_terminal_it_is_coloured_and_without_colour_words_say_the_same(server: Server, key: str) -> None:
+    server.call("POST", "/generate", ASK, key=key)
+    assert f"{ESCAPE}32mGREEN" in at_a_terminal(server, "top", "--once")
+    for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        shown = at_a_terminal(server, "top", "--once", **plain)
+        assert "GREEN" in shown
+    assert ESCAPE not in at_a_terminal(server, "top", "--once", NO_COLOR="1")
+
+
+def test_its_status_is_that_of_capacity(slow: Server) -> None:
+    keys = [slow.new_key(f"busy-{number}") for number in range(2)]
+    asked = [threading.Thread(target=slow.call, args=("POST", "/generate", ASK), kwargs={"key": key}) for key in keys]
+    for thread in asked:
+        thread.start()
+    while len(top(slow)["runs"]) < 2:
+        pass
+    shown = slow.command("top", "--once")
+    assert (shown.returncode, "YELLOW" in shown.stdout) == (10, True)
+    for run in top(slow)["runs"]:
+        assert f"…{run['id'][-8:]}" in shown.stdout
+        slow.admin("DELETE", f"/runs/{run['id']}")
+    for thread in asked:
+        thread.join()
+
+
+def elsewhere(server: Server, folder: Path, *arguments: str, **env: str) -> Any:
+    """The command on another machine: nothing there is the server's."""
+    bare = {name: server.env[name] for name in ("PATH", "PYTHONPATH")}
+    other = Server(server.process, folder / "data", server.port, {**bare, "HOME": str(folder), **env})
+    return other.command("top", "--once", *arguments)
+
+
+def test_a_bridge_elsewhere_is_seen_with_the_admin_key_from_a_file_or_the_environment(
+    server: Server, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    file = tmp_path / "key"
+    file.write_text(f"{servers.ADMIN_KEY}\n")
+    for seen in (
+        elsewhere(server, tmp_path, "--url", url, "--key-file", str(file)),
+        elsewhere(server, tmp_path, "--url", f"{url}/", BRIDGE_ADMIN_KEY=servers.ADMIN_KEY),
+    ):
+        assert seen.returncode == 0, seen.stderr
+        assert "GREEN" in seen.stdout
+    assert not (tmp_path / "data").exists(), "it opens no data folder"
+
+
+def test_wrong_use_is_told(server: Server, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    missing = elsewhere(server, tmp_path, "--url", url)
+    assert (missing.returncode, "--key-file" in missing.stderr) == (2, True)
+    alone = elsewhere(server, tmp_path, "--key-file", "x")
+    assert (alone.returncode, "--url" in alone.stderr) == (2, True)
+    unreadable = elsewhere(server, tmp_path, "--url", url, "--key-file", str(tmp_path / "none"))
+    assert (unreadable.returncode, "cannot be read" in unreadable.stderr) == (1, True)
+    for wrong in ("bridge.example.com", "ftp://x", "https://ada:secret@x", "http://[::1", "https://x/?a=b"):
+        refused = elsewhere(server, tmp_path, "--url", wrong, BRIDGE_ADMIN_KEY="k" * 20)
+        assert refused.returncode == 2, wrong
+        assert "secret" not in refused.stderr
+    assert server.command("top", "-d", "0.1").returncode == 2
+
+
+def test_what_is_no_bridge_a_wrong_key_and_nobody_at_all_are_told_apart(server: Server, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    wrong = elsewhere(server, tmp_path, "--url", url, BRIDGE_ADMIN_KEY="not-the-admin-key")
+    assert (wrong.returncode, "not the admin key" in wrong.stderr) == (1, True)
+    older = elsewhere(server, tmp_path, "--url", f"{url}/static", BRIDGE_ADMIN_KEY=servers.ADMIN_KEY)
+    assert (older.returncode, "older version" in older.stderr) == (1, True)
+    nobody = elsewhere(server, tmp_path, "--url", "http://127.0.0.1:9", BRIDGE_ADMIN_KEY="k" * 20)
+    assert (nobody.returncode, "cannot be reached: Connection refused" in nobody.stderr) == (1, True)
+    tls = elsewhere(server, tmp_path, "--url", f"https://127.0.0.1:{server.port}", BRIDGE_ADMIN_KEY="k" * 20)
+    assert (tls.returncode, "cannot be reached" in tls.stderr) == (1, True)
+    server_less = Server(server.process, tmp_path / "data", 0, {**server.env, "BRIDGE_DATA_DIR": str(tmp_path / "d")})
+    down = server_less.command("top")
+    assert (down.returncode, down.stdout) == (1, "")
+    assert "No server has this data folder" in down.stderr
+    assert not (tmp_path / "d").exists(), "nothing was opened"
+    assert os.listdir(tmp_path) == []
