@@ -110,6 +110,11 @@ def words(part: Part) -> str:
     return ""
 
 
+def piece(part: Part) -> str:
+    """What a piece of an answer adds to it: of a tool call its arguments, since every piece has the name."""
+    return part.arguments if isinstance(part, ToolCall) else words(part)
+
+
 def content_of(text: str) -> tuple[Part, ...]:
     """The parts of an answer that is one text; none for an empty one."""
     return (Text(text),) if text else ()
@@ -206,11 +211,16 @@ class GenerationRequest(msgspec.Struct, frozen=True):
         """About how many bytes its prompts take. A picture is more than its file once it is decoded: a quarter of a
         byte for each pixel counts at least."""
         images = sum(max(len(image.data), image.pixels // 4) for each in self.messages for image in each.images)
-        return len(self.system) + images + sum(len(each.text) for each in self.messages)
+        return len(self.system) + self.tools_size + images + sum(len(each.text) for each in self.messages)
+
+    @property
+    def tools_size(self) -> int:
+        """How many bytes its tools take as JSON; 0 for none."""
+        return len(msgspec.json.encode(self.tools)) if self.tools else 0
 
 
 def without_prompts(request: GenerationRequest) -> GenerationRequest:
-    """What rendering an answer needs of a request."""
+    """What rendering an answer needs of a request; its schema and its tools are told to the client again."""
     return msgspec.structs.replace(request, messages=(), system="")
 
 

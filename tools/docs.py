@@ -115,8 +115,17 @@ passed over.
 _COMPATIBILITY_FOOT = """\
 ## What is different
 
-- **No tools.** The CLIs are started without any, so that nothing that a model writes can touch the host. Tool calls and
-  tool results in a conversation are a 400.
+- **Tools** are the client's: the model says which to call, the answer ends with the calls, and the client runs them.
+  The bridge and the CLIs run nothing. Up to 512, of 1,000,000 bytes as JSON together, with names of letters, digits,
+  `_` and `-`. Those that OpenAI or Anthropic would run themselves (`web_search`, `mcp`, `code_interpreter`,
+  `computer_...` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
+  has their type. `custom` tools of `/v1/responses` are offered as functions with one text, a grammar in words.
+- **Calls and results** in a conversation stay as they are: ids, arguments, results, images in them. Every call needs a
+  result in the next turn, and every result its call in the turn before; a 400 says which id lacks it. An id that was
+  used before, or that not every API takes, becomes another one for the model.
+- **Sampling.** `temperature`, `top_p` and `top_k` go to models of Claude before Opus 4.7 and before the 5 generation,
+  while they do not think; `top_p` not beside a temperature, and no temperature above 1. All other models take none: it
+  is passed over. `frequency_penalty` and its like no model takes.
 - **Images** come as data (data URLs in any spelling, base64). Their bytes say of which kind they are. The bridge
   fetches nothing, and keeps no files.
 - **No state.** Nothing is kept between requests: no stored answers, conversations, files or batches.
@@ -127,7 +136,8 @@ _COMPATIBILITY_FOOT = """\
   nothing else was said, that is the prompt. Messages of one role that follow each other become one, and empty ones of
   the assistant are left out.
 - **References** (`item_reference` of `/v1/responses`): items that were sent along stand in the input already; the
-  bridge keeps no others, and goes on without them. `X-Bridge-Ignored` says `item_reference` then.
+  bridge keeps no others, and goes on without them. `X-Bridge-Ignored` says `item_reference` then. The answer to
+  `previous_response_id`, and to `thread` of `/v1/messages`, is the error that the SDKs know: they send all again.
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
   has been checked. After the second miss: a 400 `output_mismatch`.
@@ -136,7 +146,8 @@ _COMPATIBILITY_FOOT = """\
 - **In the queue**, a stream has a comment every 15 seconds (`: queued, place 2`), which SDKs pass over. The native API
   has an event for each new place.
 - **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
-  stopped, so the usage of such an answer is the bridge's own estimate.
+  stopped, so the usage of such an answer is the bridge's own estimate. Where the answer must be JSON they are passed
+  over.
 - **A refusal of the model** is an answer, as it is there: stop_reason `refusal` with `stop_details`; `message.refusal`
   with finish_reason `content_filter`; a `refusal` part.
 - **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.
@@ -157,7 +168,7 @@ def compatibility() -> str:
         counted = ""
         if parameters is anthropic.PARAMETERS:
             left_out = ", ".join(f"`{name}`" for name in parameters if name not in anthropic.COUNT_PARAMETERS)
-            counted = f"\n`POST /v1/messages/count_tokens` takes the same, but for {left_out}.\n"
+            counted = f"\n`POST /v1/messages/count_tokens` takes the same, but for\n{left_out}.\n"
         parts.append(f"## POST {path}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
     return "\n".join([*parts, _COMPATIBILITY_FOOT])
 

@@ -88,10 +88,10 @@ def _overlap(text: str, sequence: str) -> int:
 def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> Completed | Failed:
     """An answer with the output that is read from it; the failure of one that misses `schema`.
 
-    An answer that was cut has no output, nor has a refusal.
+    An answer that was cut has no output, nor has a refusal, nor one that calls tools first.
     """
     answer = end.answer
-    if answer.stop_reason in ("max_tokens", "refusal"):
+    if answer.stop_reason in ("max_tokens", "refusal", "tool_use"):
         return end
     try:
         text, output = read(answer.text)

@@ -30,7 +30,7 @@ from bridge.records.jobs import Job, JobBook, Repeat
 from bridge.records.refusals import Refusals
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
-from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, RunRecord, without_prompts
+from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, RunRecord, without_prompts, words
 
 #: Seconds between two looks at what a run may have used whose CLI keeps no maximum of output tokens.
 WATCH_S = 0.5
@@ -212,7 +212,7 @@ class Engine:
     def _guard_against_loops(self, key: Key, request: GenerationRequest) -> None:
         digest = hashlib.sha256(repr((request.provider, request.model, request.system)).encode("utf-8", "replace"))
         for message in request.messages:
-            texts = [part for part in message.content if not isinstance(part, Image)]
+            texts = [words(part) for part in message.content if not isinstance(part, Image)]
             # Of an image both ends: all of a large one would take as long as everything else here together.
             images = [(len(image.data), image.data[:ENDS], image.data[-ENDS:]) for image in message.images]
             digest.update(repr((message.role, texts, images)).encode("utf-8", "replace"))

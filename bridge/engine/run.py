@@ -29,12 +29,12 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
-    Text,
+    ToolCall,
     Usage,
     joined,
+    piece,
     whole,
     without_prompts,
-    words,
 )
 
 #: The most text that one answer may have, in bytes; far above any model's maximum of tokens.
@@ -291,14 +291,14 @@ class Run:
         if self.first_token_ms is None:
             self.first_token_ms = round(1000 * self.age_s)
         self._pieces += 1
-        said = delta.part.text if isinstance(delta.part, Text) else words(delta.part)
+        said = piece(delta.part)
         self._bytes += len(said.encode("utf-8", "replace"))
         if self._bytes > MAX_ANSWER_BYTES:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
         if self.request.schema is None:
             if self._stops is not None:
                 self.show(self._stops.feed(delta))
-            elif said:
+            elif said or isinstance(delta.part, ToolCall):
                 self.show([delta])
 
     def _stopped(self, sequence: str) -> Completed:

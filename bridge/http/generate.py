@@ -12,6 +12,7 @@ from bridge.http.describe import Query, Routes
 from bridge.http.respond import repeat_of, respond
 from bridge.http.views import Accepted
 from bridge.keys.keys import Key
+from bridge.providers.models import heeded
 from bridge.types import ModelChoice
 from bridge.wire.api import Api
 from bridge.wire.apis import APIS
@@ -35,14 +36,15 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
         resolve = service.models.resolve if provider is None else partial(_model_of, provider)
-        wanted, events = api.parse(body, settings=service.settings, resolve=resolve)
+        wanted, answer, events = api.parse(body, settings=service.settings, resolve=resolve)
+        wanted = heeded(wanted)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events
         g.ignored = wanted.ignored
         repeat = repeat_of(body)
         # With images it is large, and nothing needs it while the run goes on.
         del body
-        return respond(key, wanted, api, repeat, events)
+        return respond(key, wanted, api, repeat, answer, events)
 
 
 def _model_of(provider: str, name: str) -> ModelChoice:

@@ -27,7 +27,7 @@ from bridge.ledger.ledger import Ledger
 from bridge.limits import dollars
 from bridge.records.jobs import Repeat
 from bridge.types import Finished, GenerationRequest
-from bridge.wire.api import Api, Events, Generation
+from bridge.wire.api import Api, Events, Generation, Render
 
 #: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
 CLOUDFLARE_PATIENCE_S = 90.0
@@ -43,13 +43,20 @@ class _Preference(msgspec.Struct, frozen=True):
     applied: str | None = None
 
 
-def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None, events: Events | None) -> Response:
-    """Generate `wanted` for `key`, and answer in the shape of `api`; `repeat` is `repeat_of` the body that it
-    came as, `events` renders the stream where one is asked for. Raises BridgeError."""
+def respond(
+    key: Key,
+    wanted: GenerationRequest,
+    api: Api,
+    repeat: Repeat | None,
+    answer: Render,
+    events: Events | None,
+) -> Response:
+    """Generate `wanted` for `key`, as a client of `api` expects it; `repeat` is `repeat_of` the body that it came as,
+    `answer` renders the answer, or `events` the stream where one is asked for. Raises BridgeError."""
     if repeat is not None:
         earlier = engine_of().earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
-            response = _streamed(earlier, events) if events else _answered(earlier, earlier.finished, api)
+            response = _streamed(earlier, events) if events else _answered(earlier, earlier.finished, answer)
             response.headers["Idempotent-Replayed"] = "true"
             return response
     prefer = _Preference() if events else _preference()
@@ -62,17 +69,17 @@ def respond(key: Key, wanted: GenerationRequest, api: Api, repeat: Repeat | None
         if finished is None:
             engine_of().keep(run)
             finished = run.finished
-    response = _accepted(run, api, prefer) if finished is None else _answered(run, finished, api)
+    response = _accepted(run, api, prefer) if finished is None else _answered(run, finished, answer)
     if prefer.applied:
         response.headers["Preference-Applied"] = prefer.applied
     return response
 
 
-def _answered(generation: Generation, finished: Finished, api: Api) -> Response:
+def _answered(generation: Generation, finished: Finished, answer: Render) -> Response:
     """A finished generation as a JSON answer. Raises BridgeError where it failed."""
     if isinstance(finished.result, Problem):
         raise BridgeError.of(finished.result)
-    response = jsonify(api.answer(generation, finished))
+    response = jsonify(answer(generation, finished))
     response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
     return response
 

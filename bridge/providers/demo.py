@@ -30,13 +30,17 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
+    Part,
     PartDelta,
     Receipt,
     Submitted,
     Tap,
     Text,
+    ToolCall,
+    ToolResult,
     Usage,
-    content_of,
+    whole,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +49,10 @@ if TYPE_CHECKING:
 #: What an image counts in the simulation, in tokens.
 IMAGE_TOKENS = 1600
 
-_START = "import sys; sys.path.append(sys.argv[1]); import bridge.providers.demo_cli as cli; cli.main()"
+#: Python's own modules first: what else lies in the folder of the bridge is not to take their place.
+_START = (
+    "import json, os, re, sys, time; sys.path.insert(0, sys.argv[1]); import bridge.providers.demo_cli as c; c.main()"
+)
 
 
 class DemoProvider(CliProvider):
@@ -145,23 +152,31 @@ class _Conversation:
             "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
             "maxOutputTokens": request.max_output_tokens,
             "schema": request.schema,
+            "tools": [] if request.tool_choice.mode == "none" else msgspec.to_builtins(request.tools),
+            "toolChoice": msgspec.to_builtins(request.tool_choice),
+            "toolsCalled": [
+                part.name for message in request.messages for part in message.content if isinstance(part, ToolCall)
+            ],
+            "toolResults": [words(part) for part in request.messages[-1].content if isinstance(part, ToolResult)],
             "paceSeconds": self._pace_s,
         }
         child.write(msgspec.json.encode(question) + b"\n")
-        text: list[str] = []
+        pieces: list[PartDelta] = []
         for line in child.lines():
             message = msgspec.json.decode(line)
-            if message["type"] == "delta":
-                text.append(message["text"])
-                self._say(PartDelta(0, Text(message["text"])))
-            else:
-                self._say(self._end("".join(text), message))
+            if message["type"] == "done":
+                self._say(self._end(pieces, message))
                 return
+            part: Part = Text(message["text"])
+            if message["type"] == "call":
+                part = ToolCall(message["id"], message["name"], message["text"])
+            pieces.append(PartDelta(message["index"], part))
+            self._say(pieces[-1])
         self._say(Failed(Problem("cli_failed", "The demo CLI ended before the answer was complete.")))
 
-    def _end(self, text: str, message: dict[str, Any]) -> Event:
+    def _end(self, pieces: list[PartDelta], message: dict[str, Any]) -> Event:
         usage = Usage(message["inputTokens"], output_tokens=message["outputTokens"])
-        return Completed(Answer(content_of(text), self._request.model, message["stopReason"], usage))
+        return Completed(Answer(whole(pieces), self._request.model, message["stopReason"], usage))
 
     def _say(self, event: Event) -> None:
         if not self._cancelled:

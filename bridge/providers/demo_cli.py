@@ -1,14 +1,16 @@
 """The simulated CLI of the demo: reads one question, streams a made-up answer, and ends.
 
 A child process like the real CLIs, so that the demo exercises pipes, processes and limits. One line of
-JSON in; lines of JSON out: `{"type":"delta","text"}` and at the end `{"type":"done",…}`. Standard
-library only: it has to start quickly.
+JSON in; lines of JSON out: pieces of the answer's parts, `{"type":"delta","index","text"}` of a text and
+`{"type":"call","index","id","name","text"}` of a call's arguments, and at the end `{"type":"done",…}`. Standard library
+only: it has to start quickly.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from typing import Any
@@ -16,10 +18,37 @@ from typing import Any
 _WORDS_PER_DELTA = 3
 
 
+def called(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tools that the answer calls. One that must be called is; after results, and without a reason, none is. A
+    reason is that the prompt has the tool's name, or one of its words, or that there is no other tool."""
+    tools, choice = question["tools"], question["toolChoice"]
+    prompt = str(question["prompt"])
+    if choice["name"] is not None:
+        return [tool for tool in tools if tool["name"] == choice["name"]]
+    if question["toolResults"]:
+        wanted: list[dict[str, Any]] = []
+    else:
+        wanted = [tool for tool in tools for _ in range(prompt.count(tool["name"]))]
+        wanted = wanted or [tool for tool in tools if _speaks_of(tool["name"], prompt)]
+        wanted = wanted or (tools if len(tools) == 1 else [])
+    if not wanted and choice["mode"] == "required":
+        # An agent that goes on until a certain tool is called gets there.
+        wanted = [tool for tool in tools if tool["name"] not in question["toolsCalled"]][-1:] or tools[-1:]
+    return wanted if choice["parallel"] else wanted[:1]
+
+
+def _speaks_of(name: str, prompt: str) -> bool:
+    words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).replace("_", " ").replace("-", " ").lower().split()
+    said = re.findall(r"\w+", prompt.lower())
+    return any(len(word) > 3 and word in said for word in words)
+
+
 def compose(question: dict[str, Any]) -> str:
     """A plausible answer that says it is none."""
-    prompt = " ".join(str(question["prompt"]).split())
-    shown = prompt if len(prompt) <= 120 else prompt[:117] + "..."
+    if question["toolResults"]:
+        results = "; ".join(f"“{_short(result)}”" for result in question["toolResults"])
+        return f"[demo answer, no model was asked] The tools gave: {results}. A real model would answer with it here."
+    shown = _short(str(question["prompt"]))
     pictures = f" You attached {question['images']} image(s)." if question["images"] else ""
     return (
         "[demo answer, no model was asked] "
@@ -29,6 +58,11 @@ def compose(question: dict[str, Any]) -> str:
         "limits, streaming and the log without an account. Start the bridge with 'cli-bridge serve' and "
         "an API key to get real answers."
     )
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def instance(schema: Any, root: Any, depth: int = 0) -> Any:
@@ -68,25 +102,41 @@ def main() -> None:
     if not line:
         return
     question = json.loads(line)
-    if question["schema"] is not None:
+    calls = called(question)
+    if calls:
+        names = ", ".join(dict.fromkeys(tool["name"] for tool in calls))
+        # Words before calls are what models that may choose write, and those that must call do not.
+        text = f"[demo answer, no model was asked] Calls {names}." if question["toolChoice"]["mode"] == "auto" else ""
+    elif question["schema"] is not None:
         text = json.dumps(instance(question["schema"], question["schema"]), ensure_ascii=False)
     else:
         text = compose(question)
-    words = text.split(" ")
-    limit = int(question["maxOutputTokens"])
-    cut = len(words) > limit
-    words = words[:limit]
-    for start in range(0, len(words), _WORDS_PER_DELTA):
-        piece = " ".join(words[start : start + _WORDS_PER_DELTA])
-        _say({"type": "delta", "text": piece if start == 0 else " " + piece})
-        if question["paceSeconds"]:
-            time.sleep(question["paceSeconds"])
+    parts: list[tuple[dict[str, Any], str]] = [({"type": "delta"}, text)] if text else []
+    for tool in calls:
+        call = {"type": "call", "id": f"call_{os.urandom(12).hex()}", "name": tool["name"]}
+        made = instance(tool["schema"], tool["schema"])
+        parts.append((call, json.dumps(made if isinstance(made, dict) else {}, ensure_ascii=False)))
+    left = limit = int(question["maxOutputTokens"])
+    cut = False
+    for index, (part, said) in enumerate(parts):
+        words = said.split(" ")
+        cut = len(words) > left
+        words = words[:left]
+        left -= len(words)
+        for start in range(0, len(words), _WORDS_PER_DELTA):
+            piece = " ".join(words[start : start + _WORDS_PER_DELTA])
+            _say({**part, "index": index, "text": piece if start == 0 else " " + piece})
+            if question["paceSeconds"]:
+                time.sleep(question["paceSeconds"])
+        if cut:
+            break
+    reason = "tool_use" if calls else "end_turn"
     _say(
         {
             "type": "done",
-            "stopReason": "max_tokens" if cut else "end_turn",
+            "stopReason": "max_tokens" if cut else reason,
             "inputTokens": question["inputTokens"],
-            "outputTokens": len(words),
+            "outputTokens": limit - left,
         }
     )
     # All is said. Python's own clearing up would take 3 ms of a processor from the reader of the answer.

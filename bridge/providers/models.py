@@ -14,7 +14,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.store.operatorfile import OperatorFile
-from bridge.types import LONG_CONTEXT, MODEL_PATTERN, ModelChoice
+from bridge.types import LONG_CONTEXT, MODEL_PATTERN, NATIVE, GenerationRequest, ModelChoice
 
 What = Literal["temperature", "top_p", "top_k", "stop", "forced_tool", "output_format", "adaptive_thinking"]
 """Things that not every model's API takes."""
@@ -146,6 +146,41 @@ def takes(provider: str, model: str, what: What) -> bool:
         case "adaptive_thinking":
             return version >= (4, 6)
     return True
+
+
+#: The temperature that Anthropic's API takes at most; OpenAI's goes to 2.
+_CLAUDE_WARMEST = 1.0
+
+
+def heeded(request: GenerationRequest) -> GenerationRequest:
+    """A request with no more of its sampling than the API of its model takes; the rest is named in `ignored`.
+
+    Source: Anthropic's pages on its models: a model that thinks takes none, and none takes a temperature above 1, or
+    temperature and top_p together.
+    """
+    given = request.sampling
+    over = [name for name in ("temperature", "top_p", "top_k") if getattr(given, name) is not None]
+    if not over:
+        return request
+    if not _thinks(request):
+        over = [name for name in over if not takes(request.provider, request.model, name)]  # type: ignore[arg-type]
+        if (given.temperature or 0) > _CLAUDE_WARMEST and "temperature" not in over:
+            over.append("temperature")
+        if "top_p" not in over and given.top_p is not None and given.temperature is not None:
+            over.append("top_p")
+    words = {"top_p": "topP", "top_k": "topK"} if request.api == NATIVE else {}
+    return msgspec.structs.replace(
+        request,
+        sampling=msgspec.structs.replace(given, **dict.fromkeys(over)),
+        ignored=(*request.ignored, *(words.get(name, name) for name in over)),
+    )
+
+
+def _thinks(request: GenerationRequest) -> bool:
+    """Whether a request asks for thinking."""
+    if request.thinking is not None:
+        return request.thinking.mode != "disabled"
+    return request.effort not in (None, "none")
 
 
 def _version(model: str) -> tuple[int, int]:

@@ -18,6 +18,8 @@ Emit = Callable[[Event], None]
 
 #: Frame of one message in a conversation, in tokens.
 MESSAGE_OVERHEAD_TOKENS = 16
+#: What an API writes around the tools, and around each, at most, in tokens: Anthropic's pricing page names up to 804.
+TOOLS_OVERHEAD_TOKENS, TOOL_OVERHEAD_TOKENS = 1000, 32
 #: What the frame of a message usually counts, and an image of a usual size, in tokens.
 FRAME_TOKENS, USUAL_IMAGE_TOKENS = 4, 1600
 
@@ -120,6 +122,8 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
         total += sum(len(words(part).encode()) + 4 for part in message.content if not isinstance(part, Image))
     if request.schema is not None:
         total += len(json.dumps(request.schema))
+    if request.tools:
+        total += request.tools_size + TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * len(request.tools)
     return total
 
 
@@ -132,6 +136,7 @@ def prompt_estimate(request: GenerationRequest) -> int:
     """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and a usual image."""
     images = sum(len(message.images) for message in request.messages)
     size = len(request.system.encode()) + sum(len(message.text.encode()) for message in request.messages)
+    size += request.tools_size
     if request.schema is not None:
         size += len(json.dumps(request.schema))
     return math.ceil(size / 4) + len(request.messages) * FRAME_TOKENS + images * USUAL_IMAGE_TOKENS

@@ -1,7 +1,7 @@
 """Anthropic's Messages API: `POST /v1/messages`, and the body of `/v1/messages/count_tokens`. Pure.
 
-The order of the events: message_start, content_block_start, content_block_delta (often),
-content_block_stop, message_delta, message_stop; ping in between; error at any point, and nothing after it.
+The order of the events: message_start, for each block of the answer content_block_start, content_block_delta (often),
+content_block_stop, then message_delta, message_stop; ping in between; error at any point, and nothing after it.
 Source of the shapes: Anthropic's API reference, and the types of its Python package, which tests/contract
 holds them against.
 """
@@ -16,27 +16,49 @@ from msgspec import Meta
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image, Usage
-from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
+from bridge.types import (
+    Answer,
+    Finished,
+    GenerationRequest,
+    Image,
+    Part,
+    Sampling,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Usage,
+)
+from bridge.wire import content, conversation, tools
+from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import PlainText, Turns, generation, run_number
-from bridge.wire.parameters import NO_TOOLS, SAMPLING, ignored, passed_over, read, refused, supported, table
+from bridge.wire.conversation import PlainText, Turns, generation, run_number, sampling
+from bridge.wire.parameters import SAMPLED, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "anthropic"
 
-_THINKING = "the model decides, and effort says how much"
-
+_NO_SERVERS = "the bridge asks no MCP servers"
 PARAMETERS = table(
     supported("max_tokens", "more than the bridge allows counts as what it allows"),
-    supported("messages", "user, assistant, system; text and base64 images; the last from the user"),
+    supported("messages", "user, assistant, system; text, base64 images, tool calls and results; the last: user"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("output_config", "effort; format: json_schema, any JSON Schema"),
     supported("output_format", "the older name of output_config.format"),
-    supported("stop_sequences", "applied by the bridge; not together with a JSON format"),
+    supported("stop_sequences", "passed over where the answer must be JSON"),
     supported("stream", "server-sent events"),
     supported("system", "a text, or text blocks"),
+    supported("temperature", SAMPLED),
+    supported(
+        "thinking",
+        "enabled, adaptive, between_tools, disabled; what was thought is not shown",
+    ),
+    supported("tool_choice", "auto, any, tool, none; disable_parallel_tool_use"),
+    supported("tools", "your own, which the client runs; see Tools below"),
+    supported("top_k", SAMPLED),
+    supported("top_p", SAMPLED),
     refused("billing_policy", "the key has its own caps"),
     ignored("cache_control", "the CLIs decide what is cached, also where a block has it"),
     refused("compaction", "the bridge changes no prompts"),
@@ -46,21 +68,20 @@ PARAMETERS = table(
     refused("fallback_credit_token", "there are none here"),
     refused("fallbacks", "one model for each request", []),
     refused("inference_geo", "the bridge cannot choose where a model runs"),
-    refused("mcp_servers", NO_TOOLS, []),
+    refused("mcp_servers", _NO_SERVERS, []),
     ignored("metadata", "the key says who asks"),
     refused("service_tier", "only the ordinary one", "auto", "standard_only"),
     refused("speed", "only the ordinary one", "standard"),
-    passed_over("temperature", SAMPLING, 1),
-    refused("thinking", _THINKING, {"type": "adaptive"}, {"type": "disabled"}, {"type": "between_tools"}),
-    refused("thread", "the bridge keeps no conversations; send the earlier messages in messages"),
-    refused("tool_choice", NO_TOOLS, {"type": "auto"}, {"type": "none"}),
-    refused("tools", NO_TOOLS, []),
-    passed_over("top_k", SAMPLING),
-    passed_over("top_p", SAMPLING, 1),
+    refused(
+        "thread",
+        "the bridge keeps no conversations; send the earlier messages in messages",
+        # By this, Anthropic's SDKs know that they have to send all of them.
+        details={"error_code": "thread_unsupported_request"},
+    ),
     ignored("user_profile_id", "the key says who asks"),
 )
 #: what `count_tokens` does not need
-_NOT_COUNTED = ("max_tokens", "stop_sequences", "stream")
+_NOT_COUNTED = ("max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p")
 COUNT_PARAMETERS = {name: parameter for name, parameter in PARAMETERS.items() if name not in _NOT_COUNTED}
 
 
@@ -112,7 +133,32 @@ class RedactedThinkingBlock(_Thought, tag="redacted_thinking", tag_field="type")
     data: str
 
 
-Block = TextBlock | ImageBlock | ThinkingBlock | RedactedThinkingBlock
+class ToolUseBlock(msgspec.Struct, tag="tool_use", tag_field="type"):
+    """A tool call, of an answer or in a message."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+    def part(self, at: str, role: str) -> ToolCall:
+        """See WirePart."""
+        return conversation.call(self.id, self.name, content.encode(self.input, f"{at}.input"), at)
+
+
+class ToolResultBlock(msgspec.Struct, tag="tool_result", tag_field="type"):
+    """What a tool gave for a call of the message before."""
+
+    tool_use_id: str
+    content: str | list[TextBlock | ImageBlock] | None = None
+    is_error: bool | None = None
+
+    def part(self, at: str, role: str) -> ToolResult:
+        """See WirePart."""
+        given = self.content or ""
+        return conversation.result(self.tool_use_id, given, f"{at}.content", is_error=bool(self.is_error))
+
+
+Block = TextBlock | ImageBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock
 
 
 class AnthropicMessage(msgspec.Struct):
@@ -142,6 +188,31 @@ class OutputConfig(msgspec.Struct):
     format: SchemaFormat | None = None
 
 
+class MessagesTool(msgspec.Struct):
+    """A tool that the model may call, and the client runs; those with a `type` are Anthropic's."""
+
+    name: str = ""
+    type: str | None = None
+    description: str | None = None
+    input_schema: content.Schema | None = None
+    strict: bool | None = None
+
+
+class MessagesToolChoice(msgspec.Struct):
+    """Whether a tool may or must be called."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingOption(msgspec.Struct):
+    """Whether and how much to think. `display` changes nothing."""
+
+    type: Literal["enabled", "adaptive", "between_tools", "disabled"]
+    budget_tokens: int | None = None
+
+
 class CountBody(msgspec.Struct):
     """What is counted."""
 
@@ -150,6 +221,9 @@ class CountBody(msgspec.Struct):
     system: str | list[SystemBlock] | None = None
     output_config: OutputConfig | None = None
     output_format: SchemaFormat | None = None
+    thinking: ThinkingOption | None = None
+    tools: list[MessagesTool] | None = None
+    tool_choice: MessagesToolChoice | None = None
 
 
 class MessagesBody(CountBody, kw_only=True):
@@ -158,13 +232,19 @@ class MessagesBody(CountBody, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1)]
     stop_sequences: list[str] | None = None
     stream: bool | None = None
+    temperature: conversation.Temperature | None = None
+    top_k: conversation.TopK | None = None
+    top_p: conversation.TopP | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
-    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+    """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, MessagesBody)
     request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], ignored, settings, resolve)
-    return request, render_events if wire.stream else None
+    picked = sampling(wire.temperature, wire.top_p, wire.top_k)
+    thinking = None if wire.thinking is None else Thinking(wire.thinking.type, wire.thinking.budget_tokens)
+    request = msgspec.structs.replace(request, sampling=picked, thinking=thinking)
+    return Asked(request, render_answer, render_events if wire.stream else None)
 
 
 def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> GenerationRequest:
@@ -183,6 +263,7 @@ def _generation(
 ) -> GenerationRequest:
     config = wire.output_config or OutputConfig()
     form = config.format or wire.output_format
+    offered, choice = _tools(wire, ignored)
     return generation(
         settings,
         resolve(content.model_name(wire.model)),
@@ -191,9 +272,31 @@ def _generation(
         max_output_tokens=max_tokens,
         effort=config.effort,
         schema=None if form is None else form.schema,
+        tools=offered,
+        tool_choice=choice,
+        sampling=Sampling(),
         stop=stop,
+        stop_field="stop_sequences",
         ignored=ignored,
     )
+
+
+def _tools(wire: CountBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools, and which of them may or must be called."""
+    own, others = [], []
+    for number, each in enumerate(wire.tools or ()):
+        at = f"tools[{number}]"
+        if each.type in (None, "custom"):
+            own.append(tools.tool(at, each.name, each.description, each.input_schema, each.strict))
+        else:
+            others.append((at, each.type or ""))
+    tools.pass_over(others, own, ignored)
+    offered, given = tools.offered(own), wire.tool_choice or MessagesToolChoice("auto")
+    parallel = not given.disable_parallel_tool_use
+    if given.type == "tool":
+        return offered, tools.choice("tool_choice", offered, name=given.name or "", parallel=parallel)
+    mode: tools.Mode = "required" if given.type == "any" else given.type
+    return offered, tools.choice("tool_choice", offered, mode, parallel=parallel)
 
 
 def _turns(wire: CountBody) -> Turns:
@@ -219,7 +322,7 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "refusal", "model_context_window_exceeded"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "model_context_window_exceeded"]
 
 
 class AnthropicErrorDetails(msgspec.Struct):
@@ -280,7 +383,7 @@ class MessageBody(msgspec.Struct):
 
     id: str
     model: str
-    content: list[TextBlock]
+    content: list[TextBlock | ToolUseBlock]
     stop_reason: StopReason | None
     usage: MessageUsage
     stop_sequence: str | None = None
@@ -303,7 +406,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         MessageBody(
             id=_id(generation),
             model=answer.model,
-            content=[TextBlock(answer.text)] if answer.text else [],
+            content=[_block(part) for part in parts(answer)],
             stop_reason=stop_reason(answer.stop_reason),
             stop_sequence=answer.stop_sequence,
             stop_details=_stop_details(answer),
@@ -311,6 +414,13 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         )
     )
     return body
+
+
+def _block(part: Text | ToolCall) -> TextBlock | ToolUseBlock:
+    """A block of an answer."""
+    if isinstance(part, Text):
+        return TextBlock(part.text)
+    return ToolUseBlock(part.id, part.name, tools.object_of(part.arguments))
 
 
 def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -333,35 +443,52 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     # What the prompt counted is known at the end; message_delta then says it.
     empty = MessageBody(_id(generation), generation.request.model, [], None, MessageUsage.of(Usage()))
     yield event("message_start", message=empty)
-    begun = False
-    for text in texts(generation, KEEP_ALIVE_S):
-        if text is None:
+    #: the part of the answer that is being told, and the number of its block
+    told, number = -1, -1
+    for delta in pieces(generation, KEEP_ALIVE_S):
+        if delta is None:
             yield keep_alive(generation.queue_position) + event("ping")
             continue
-        if not begun:
-            begun = True
-            yield event("content_block_start", index=0, content_block=TextBlock(""))
-        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+        piece = _piece(delta.part)
+        if delta.index != told:
+            if told >= 0:
+                yield event("content_block_stop", index=number)
+            told, number = delta.index, number + 1
+            yield event("content_block_start", index=number, content_block=_begun(delta.part))
+        if piece is not None:
+            yield event("content_block_delta", index=number, delta=piece)
     finished = generation.wait()
     assert finished is not None
     if isinstance(finished.result, Problem):
         yield sse_event("error", render_error(finished.result, request_id))
         return
-    if begun:
-        yield event("content_block_stop", index=0)
+    if told >= 0:
+        yield event("content_block_stop", index=number)
     answer = finished.result
-    delta = {
+    end = {
         "stop_reason": stop_reason(answer.stop_reason),
         "stop_sequence": answer.stop_sequence,
         "stop_details": _stop_details(answer),
     }
-    yield event("message_delta", delta=delta, usage=MessageUsage.of(finished.charge.usage))
+    yield event("message_delta", delta=end, usage=MessageUsage.of(finished.charge.usage))
     yield event("message_stop")
+
+
+def _begun(part: Part) -> TextBlock | ToolUseBlock:
+    """A block before anything is in it."""
+    return ToolUseBlock(part.id, part.name, {}) if isinstance(part, ToolCall) else TextBlock("")
+
+
+def _piece(part: Part) -> dict[str, str] | None:
+    """What a piece adds to its block; None for nothing."""
+    if isinstance(part, ToolCall):
+        return {"type": "input_json_delta", "partial_json": part.arguments} if part.arguments else None
+    return {"type": "text_delta", "text": part.text} if isinstance(part, Text) else None
 
 
 def stop_reason(reason: str) -> StopReason:
     """Why an answer ended, in Anthropic's words."""
-    if reason in ("max_tokens", "stop_sequence", "refusal", "model_context_window_exceeded"):
+    if reason in ("max_tokens", "stop_sequence", "tool_use", "refusal", "model_context_window_exceeded"):
         return reason  # type: ignore[return-value]
     return "end_turn"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Finished, GenerationRequest, ModelChoice, PartDelta, Text
+from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text, ToolCall
 from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
@@ -48,13 +48,39 @@ class Generation(Protocol):
         """The end, or None where it has not come within `timeout_s`."""
 
 
-def texts(generation: Generation, heartbeat_s: float) -> Iterator[str | None]:
-    """The text of an answer as it comes, in pieces; None after each `heartbeat_s` of silence."""
+#: What a call has for arguments where the model wrote none: programs read them as JSON.
+_NONE = "{}"
+
+
+def pieces(generation: Generation, heartbeat_s: float) -> Iterator[PartDelta | None]:
+    """The answer as it comes, in pieces of texts and tool calls; None after each `heartbeat_s` of silence. The pieces
+    of every call add up to JSON, also where the model wrote no arguments."""
+    #: the part that is being told, and whether it is a call without arguments as yet
+    index, bare = -1, None
     for delta in generation.follow(heartbeat_s):
         if delta is None:
             yield None
-        elif isinstance(delta.part, Text):
-            yield delta.part.text
+            continue
+        part = delta.part
+        if delta.index != index:
+            if bare is not None:
+                yield PartDelta(index, bare)
+            index = delta.index
+            bare = ToolCall(part.id, part.name, _NONE) if isinstance(part, ToolCall) else None
+        if isinstance(part, ToolCall) and part.arguments:
+            bare = None
+        yield delta
+    if bare is not None:
+        yield PartDelta(index, bare)
+
+
+def parts(answer: Answer) -> list[Text | ToolCall]:
+    """The texts and tool calls of an answer."""
+    return [
+        msgspec.structs.replace(part, arguments=part.arguments or _NONE) if isinstance(part, ToolCall) else part
+        for part in answer.content
+        if isinstance(part, Text | ToolCall)
+    ]
 
 
 Events = Callable[[Generation, str], Iterator[bytes]]
@@ -62,12 +88,23 @@ Events = Callable[[Generation, str], Iterator[bytes]]
 KEEP_ALIVE_S. Closing it early stops nothing."""
 
 
+Render = Callable[[Generation, Finished], dict[str, Any]]
+"""The body of a 200. `finished.result` is an Answer."""
+
+
+class Asked(NamedTuple):
+    """What a body asks for: the request, how its answer is told, and its stream where it asks for one."""
+
+    request: GenerationRequest
+    answer: Render
+    events: Events | None
+
+
 class Parse(Protocol):
     """Reads the body of a request."""
 
-    def __call__(self, body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
-        """The request, and how its stream is told where it asks for one. Raises BridgeError (invalid_request,
-        not_found)."""
+    def __call__(self, body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+        """What it asks for. Raises BridgeError (invalid_request, not_found)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +125,8 @@ class Api:
     #: what its SDK reads the request id from, besides X-Request-Id
     request_id_header: str | None = None
     parse: Parse
-    #: The body of a 200. `finished.result` is an Answer.
-    answer: Callable[[Generation, Finished], dict[str, Any]]
+    #: The answer, where a request asks for nothing special.
+    answer: Render
     #: The body of an error, given the request id.
     error: Callable[[Problem, str], dict[str, Any]]
     #: The stream, where a request asks for nothing special.

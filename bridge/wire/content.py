@@ -108,6 +108,14 @@ def prompt(field: str, text: str) -> str:
     return text
 
 
+def encode(value: Any, where: str) -> str:
+    """A value of a body as JSON again."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, RecursionError, msgspec.MsgspecError):
+        raise invalid(f"{where} is nested too deep, or has half a character.") from None
+
+
 def image_of_url(url: str, where: str) -> Image:
     """The image of a data URL, however that is spelled. The bridge fetches nothing."""
     head, comma, data = url.partition(",")

@@ -6,17 +6,33 @@ BridgeError (invalid_request).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image, Message, ModelChoice, Text
+from bridge.types import (
+    GenerationRequest,
+    Image,
+    Message,
+    ModelChoice,
+    Part,
+    Sampling,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from bridge.wire import content
 from bridge.wire.content import invalid
+from bridge.wire.tools import NAME_PATTERN
 
 #: Most messages of one conversation, parts of all its messages, and images of one request.
 MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
@@ -25,6 +41,9 @@ MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
 
 #: effort as the APIs say it -> effort of a request
 EFFORTS = {"none": "minimal", **{name: name for name in ("minimal", "low", "medium", "high", "xhigh", "max")}}
+
+#: Ids of tool calls that every API takes; others, which some programs make up, get new ones.
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: What the CLIs, which only answer a user, are told where a conversation ends with the model's own words.
 _GO_ON = "Continue."
@@ -38,7 +57,7 @@ ANY_OBJECT = {"type": "object"}
 class WirePart(Protocol):
     """A part of a message, as the bodies of an API have it."""
 
-    def part(self, at: str, role: str) -> Text | Image | None:
+    def part(self, at: str, role: str) -> Part | None:
         """What it is to a model; None where it is passed over."""
 
 
@@ -63,14 +82,20 @@ class Turns:
         self._goes_on = goes_on
         self._system: list[str] = []
         #: role and parts; made into messages only at the end, so that many small turns cost no more than few
-        self._turns: list[tuple[Literal["user", "assistant"], list[Text | Image]]] = []
+        self._turns: list[tuple[Literal["user", "assistant"], list[Part]]] = []
         self._parts = 0
 
-    def add(self, role: str, given: str | Iterable[WirePart], where: str) -> None:
-        """Add a turn; system and developer add to the system prompt, wherever in the conversation they stand."""
-        parts = [part for part in _parts(given, where, role) if isinstance(part, Image) or part.text.strip()]
+    def add(self, role: str, given: str | Iterable[WirePart], where: str, calls: Iterable[ToolCall] = ()) -> None:
+        """Add a turn, which may end with tool calls; system and developer add to the system prompt, wherever in the
+        conversation they stand."""
+        parts = [part for part in parts_of(given, where, role) if not isinstance(part, Text) or part.text.strip()]
+        parts += calls
         if role != "user" and any(isinstance(part, Image) for part in parts):
             raise invalid(f"{where}: only a user's message may have images.", self._field)
+        if role != "user" and any(isinstance(part, ToolResult) for part in parts):
+            raise invalid(f"{where}: only a user's message may have results of tools.", self._field)
+        if role != "assistant" and any(isinstance(part, ToolCall) for part in parts):
+            raise invalid(f"{where}: only an assistant's message may call tools.", self._field)
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
             return
@@ -79,12 +104,18 @@ class Turns:
             return
         if not parts:
             raise invalid(f"{where} is empty.", self._field)
-        self._parts += len(parts)
+        self._append("assistant" if role == "assistant" else "user", parts)
+
+    def answer_call(self, call_id: str, given: str | Iterable[WirePart], where: str, *, is_error: bool = False) -> None:
+        """Add what a tool gave for an earlier call."""
+        self._append("user", [result(call_id, given, where, is_error=is_error)])
+
+    def _append(self, role: Literal["user", "assistant"], parts: list[Part]) -> None:
+        self._parts += sum(1 + len(part.content) if isinstance(part, ToolResult) else 1 for part in parts)
         if self._parts > MAX_PARTS:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", self._field)
-        speaker: Literal["user", "assistant"] = "assistant" if role == "assistant" else "user"
-        if not self._turns or self._turns[-1][0] != speaker:
-            self._turns.append((speaker, []))
+        if not self._turns or self._turns[-1][0] != role:
+            self._turns.append((role, []))
         self._turns[-1][1].extend(parts)
 
     def illustrate(self, images: Sequence[Image]) -> None:
@@ -111,16 +142,17 @@ class Turns:
             raise invalid(f"{field} has no message of a user.", field)
         if len(self._turns) > MAX_MESSAGES:
             raise invalid(f"{field} has more than {MAX_MESSAGES} entries.", field)
-        if self._turns[-1][0] != "user":
+        turns = list(paired(self._turns, field))
+        if turns[-1][0] != "user":
             if not self._goes_on:
                 raise invalid(
                     f"The last of {field} must be from the user: the CLIs cannot begin an answer for the model.", field
                 )
-            self.add("user", _GO_ON, field)
-        messages = tuple(Message(role, tuple(parts)) for role, parts in self._turns)
+            turns.append(("user", [Text(_GO_ON)]))
         if self._parts > MAX_PARTS:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", field)
-        if sum(isinstance(part, Image) for each in messages for part in each.content) > MAX_IMAGES:
+        messages = tuple(Message(role, tuple(parts)) for role, parts in turns)
+        if sum(len(each.images) for each in messages) > MAX_IMAGES:
             raise too_many_images()
         pixels = sum(image.pixels for each in messages for image in each.images)
         if pixels > content.MAX_PIXELS_TOGETHER:
@@ -131,11 +163,72 @@ class Turns:
         return messages
 
 
-def _parts(given: str | Iterable[WirePart], where: str, role: str) -> list[Text | Image]:
+def parts_of(given: str | Iterable[WirePart], where: str, role: str) -> list[Part]:
+    """The parts of what a message says."""
     if isinstance(given, str):
         return [Text(content.prompt(where, given))]
     found = (each.part(f"{where}[{number}]", role) for number, each in enumerate(given))
     return [part for part in found if part is not None]
+
+
+def result(call_id: str, given: str | Iterable[WirePart], where: str, *, is_error: bool = False) -> ToolResult:
+    """What a tool gave for a call: texts and images, or nothing."""
+    parts = parts_of(given, where, "user")
+    return ToolResult(
+        call_id,
+        tuple(part for part in parts if isinstance(part, Image) or (isinstance(part, Text) and part.text)),
+        is_error,
+    )
+
+
+def call(call_id: str, name: str, arguments: str, where: str) -> ToolCall:
+    """A tool call of an earlier answer, with its arguments as JSON."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise invalid(f"{where}.name is not the name of a tool: {name[:100]!r}.")
+    return ToolCall(call_id, name, content.prompt(f"{where}.arguments", arguments) if arguments.strip() else "{}")
+
+
+def paired(
+    turns: Iterable[tuple[Literal["user", "assistant"], list[Part]]], field: str
+) -> Iterator[tuple[Literal["user", "assistant"], list[Part]]]:
+    """The turns with every tool call answered in the turn after it, by as many results, which stand first there. An id
+    that was used before, or that not every API takes, is another one from then on, in call and result."""
+    used: dict[str, int] = {}
+    waiting: defaultdict[str, deque[str]] = defaultdict(deque)
+    for role, parts in turns:
+        results = [part for part in parts if isinstance(part, ToolResult)]
+        for number, each in enumerate(results):
+            given = each.tool_call_id
+            if not waiting.get(given):
+                raise invalid(f"{field}: there is no tool call {given[:100]!r} right before its result.", field)
+            results[number] = ToolResult(waiting[given].popleft(), each.content, each.is_error)
+        _refuse_unanswered(waiting, field)
+        waiting = defaultdict(deque)
+        others = [part for part in parts if not isinstance(part, ToolResult)]
+        for number, part in enumerate(others):
+            if isinstance(part, ToolCall):
+                own = _own_id(part.id, used)
+                waiting[part.id].append(own)
+                others[number] = ToolCall(own, part.name, part.arguments)
+        yield role, [*results, *others]
+    _refuse_unanswered(waiting, field)
+
+
+def _refuse_unanswered(waiting: dict[str, deque[str]], field: str) -> None:
+    for given, calls in waiting.items():
+        if calls:
+            raise invalid(f"{field}: the tool call {given[:100]!r} has no result in the turn after it.", field)
+
+
+def _own_id(given: str, used: dict[str, int]) -> str:
+    """The id itself where it is the first of its kind; else one that nobody has. `used`: id -> its last number."""
+    plain = given if _CALL_ID.fullmatch(given) else "call"
+    own = plain
+    while own in used:
+        used[plain] += 1
+        own = f"{plain[:50]}_{used[plain]}"
+    used[own] = 1
+    return own
 
 
 def too_many_images() -> BridgeError:
@@ -152,7 +245,11 @@ def generation(
     max_output_tokens: int | None,
     effort: str | None,
     schema: dict[str, Any] | None,
+    tools: tuple[Tool, ...],
+    tool_choice: ToolChoice,
+    sampling: Sampling,
     stop: Sequence[str] = (),
+    stop_field: str = "stop",
     timeout_s: float | None = None,
     verbosity: Verbosity | None = None,
     ignored: Sequence[str] = (),
@@ -164,7 +261,8 @@ def generation(
             f"There may be up to {MAX_STOPS} stop sequences, none empty, of {MAX_STOP_CHARACTERS} characters together."
         )
     if stop and schema is not None:
-        raise invalid("Stop sequences cannot be used where the answer must be JSON: they would cut it.")
+        # They would cut the JSON. Programs send them all the same, as a part of what they send with every request.
+        ignored, stop = [*ignored, stop_field], ()
     if verbosity is not None and not PROVIDERS[choice.provider].verbosity:
         ignored = [*ignored, "verbosity"] if verbosity != "medium" else ignored
         verbosity = None
@@ -182,8 +280,22 @@ def generation(
         alias=choice.alias,
         stop=tuple(stop),
         verbosity=verbosity,
+        tools=tools,
+        tool_choice=tool_choice,
+        sampling=sampling,
         ignored=tuple(ignored),
     )
+
+
+#: Fields of a body that say how a model picks its words.
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(ge=0, le=1)]
+TopK = Annotated[int, Meta(ge=0)]
+
+
+def sampling(temperature: float | None, top_p: float | None, top_k: int | None = None) -> Sampling:
+    """How the model is to pick its words; what the APIs do anyway counts as not asked for."""
+    return Sampling(None if temperature == 1 else temperature, None if top_p == 1 else top_p, top_k)
 
 
 def run_number(run_id: str) -> str:

@@ -11,16 +11,29 @@ from msgspec import UNSET, Meta, UnsetType
 from bridge.errors import Problem
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
-from bridge.types import NATIVE, Answer, Finished, GenerationRequest, Image, Usage
-from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Events, Generation, Resolve, sse_event, texts
+from bridge.types import (
+    NATIVE,
+    Answer,
+    Finished,
+    Image,
+    PartDelta,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Usage,
+    whole,
+)
+from bridge.wire import content, conversation, tools
+from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Asked, Generation, Resolve, parts, pieces, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, too_many_images
+from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, sampling, too_many_images
 
 #: as the log shows it
 API_NAME = NATIVE
 
-Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class NativeText(PlainText, tag="text", tag_field="type", forbid_unknown_fields=True):
@@ -38,11 +51,49 @@ class NativeImage(msgspec.Struct, tag="image", tag_field="type", rename="camel",
         return content.image(self.data, at)
 
 
+class NativeToolUse(msgspec.Struct, tag="tool_use", tag_field="type", forbid_unknown_fields=True):
+    """A tool call, of an answer or of an earlier one: your program runs the tool, and sends its result with the id."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+    def part(self, at: str, role: str) -> ToolCall:
+        """See WirePart."""
+        return conversation.call(self.id, self.name, content.encode(self.input, f"{at}.input"), at)
+
+
+class NativeToolResult(msgspec.Struct, tag="tool_result", tag_field="type", rename="camel", forbid_unknown_fields=True):
+    """What a tool gave for a call of the message before."""
+
+    tool_use_id: str
+    content: str | list[NativeText | NativeImage] = ""
+    is_error: bool = False
+
+    def part(self, at: str, role: str) -> ToolResult:
+        """See WirePart."""
+        return conversation.result(self.tool_use_id, self.content, f"{at}.content", is_error=self.is_error)
+
+
+class NativeTool(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A function that the model may call, and your program runs; `inputSchema` is a JSON Schema of its input."""
+
+    name: Annotated[str, Meta(extra_json_schema={"pattern": f"^{tools.NAME_PATTERN}$"})]
+    description: str = ""
+    input_schema: content.Schema | None = None
+
+
+class NativeToolName(msgspec.Struct, forbid_unknown_fields=True):
+    """The tool that must be called."""
+
+    name: str
+
+
 class NativeTurn(msgspec.Struct, forbid_unknown_fields=True):
     """A turn of the conversation. A system turn adds to the system prompt, wherever it stands."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[NativeText | NativeImage] | None = None
+    content: str | list[NativeText | NativeImage | NativeToolUse | NativeToolResult] | None = None
 
 
 class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -61,14 +112,22 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0)] | None, Meta(description="most time; up to the server's own")
     ] = None
     schema: Annotated[content.Schema | None, Meta(description="a JSON Schema that the answer must fit")] = None
+    tools: Annotated[list[NativeTool] | None, Meta(description="functions that the model may call")] = None
+    tool_choice: Annotated[
+        Literal["auto", "none", "required"] | NativeToolName | None, Meta(description="default: auto")
+    ] = None
+    temperature: Annotated[conversation.Temperature | None, Meta(description="where the model takes it")] = None
+    top_p: Annotated[conversation.TopP | None, Meta(description="where the model takes it")] = None
+    top_k: Annotated[conversation.TopK | None, Meta(description="where the model takes it")] = None
+    stop: Annotated[str | list[str] | None, Meta(description="texts at the first of which the answer ends")] = None
     stream: Annotated[bool | None, Meta(description="server-sent events; so does `Accept: text/event-stream`")] = None
 
 
 _decoder = msgspec.json.Decoder(GenerateBody)
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
-    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+    """What a body asks for. Raises BridgeError."""
     wire = content.decode(body, _decoder)
     turns = _turns(wire)
     choice = resolve("" if wire.model is None else content.model_name(wire.model))
@@ -77,6 +136,7 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         raise invalid(f"maxOutputTokens must be at most {limit}.")
     if wire.timeout_seconds is not None and wire.timeout_seconds > settings.timeout_s:
         raise invalid(f"timeoutSeconds must be at most {settings.timeout_s:g}.")
+    offered, tool_choice = _tools(wire)
     request = generation(
         settings,
         choice,
@@ -86,8 +146,24 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         timeout_s=wire.timeout_seconds,
         effort=wire.effort,
         schema=wire.schema,
+        tools=offered,
+        tool_choice=tool_choice,
+        sampling=sampling(wire.temperature, wire.top_p, wire.top_k),
+        stop=[wire.stop] if isinstance(wire.stop, str) else wire.stop or [],
     )
-    return request, render_events if wire.stream else None
+    return Asked(request, render_answer, render_events if wire.stream else None)
+
+
+def _tools(wire: GenerateBody) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools, and which of them may or must be called."""
+    own = [
+        tools.tool(f"tools[{number}]", each.name, each.description, each.input_schema, None)
+        for number, each in enumerate(wire.tools or ())
+    ]
+    offered, given = tools.offered(own), wire.tool_choice or "auto"
+    if isinstance(given, NativeToolName):
+        return offered, tools.choice("toolChoice", offered, name=given.name)
+    return offered, tools.choice("toolChoice", offered, given)
 
 
 def _turns(wire: GenerateBody) -> Turns:
@@ -151,12 +227,12 @@ class Tokens(msgspec.Struct):
 
 
 class Generated(msgspec.Struct):
-    """An answer. `output` with a schema only; `usage_assumed` where the CLI was stopped before it said what it used:
-    the figures are the bridge's own."""
+    """An answer. Where `stop_reason` is `tool_use`, it ends with calls of tools. `output` with a schema only;
+    `usage_assumed` where the CLI was stopped before it said what it used: the figures are the bridge's own."""
 
     id: str
     model: str
-    content: list[NativeText]
+    content: list[NativeText | NativeToolUse]
     stop_reason: str
     usage: Tokens
     cost_usd: float
@@ -173,7 +249,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         Generated(
             id=generation.id,
             model=answer.model,
-            content=[NativeText(answer.text or answer.refusal or "")],
+            content=_content(answer),
             stop_reason=answer.stop_reason,
             usage=Tokens.of(request.provider, charge.usage),
             cost_usd=charge.cost_micro / 1e6,
@@ -183,6 +259,23 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         )
     )
     return body
+
+
+def _content(answer: Answer) -> list[NativeText | NativeToolUse]:
+    """The content of an answer; texts that follow each other are one."""
+    found: list[NativeText | NativeToolUse] = []
+    for part in parts(answer):
+        if isinstance(part, ToolCall):
+            found.append(_call(part))
+        elif found and isinstance(found[-1], NativeText):
+            found[-1].text += part.text
+        else:
+            found.append(NativeText(part.text))
+    return found or [NativeText(answer.refusal or "")]
+
+
+def _call(part: ToolCall) -> NativeToolUse:
+    return NativeToolUse(part.id, part.name, tools.object_of(part.arguments))
 
 
 def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -197,18 +290,26 @@ def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
 
 
 def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
-    """`start`, `queued` with each new place while it waits, `delta`, and at the end `done` or `error`."""
+    """`start`, `queued` with each new place while it waits, `delta` for pieces of text, `tool_use` for each whole call,
+    and at the end `done` or `error`."""
     yield sse_event("start", {"id": generation.id, "model": generation.request.model})
     told, silent_s = 0, 0.0
     if position := generation.queue_position:
         told = position
         yield sse_event("queued", {"position": position})
     beat_s = QUEUE_NEWS_S if told else KEEP_ALIVE_S
-    for text in texts(generation, beat_s):
-        silent_s = 0.0 if text is not None else silent_s + beat_s
+    calls: list[PartDelta] = []
+    for delta in pieces(generation, beat_s):
+        silent_s = 0.0 if delta is not None else silent_s + beat_s
         position = generation.queue_position
-        if text is not None:
-            yield sse_event("delta", {"text": text})
+        if delta is not None:
+            if calls and calls[0].index != delta.index:
+                yield _told(calls)
+                calls = []
+            if isinstance(delta.part, Text):
+                yield sse_event("delta", {"text": delta.part.text})
+            else:
+                calls.append(delta)
         elif position and position != told:
             told, silent_s = position, 0.0
             yield sse_event("queued", {"position": position})
@@ -218,9 +319,19 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     finished = generation.wait()
     assert finished is not None
     if isinstance(finished.result, Problem):
+        # What was cut off in the middle of a call is no call.
         yield sse_event("error", render_error(finished.result, request_id))
     else:
+        if calls:
+            yield _told(calls)
         yield sse_event("done", render_answer(generation, finished))
+
+
+def _told(pieces: list[PartDelta]) -> bytes:
+    """The event of a whole call."""
+    (part,) = whole(pieces)
+    assert isinstance(part, ToolCall)
+    return sse_event("tool_use", _call(part))
 
 
 API = Api(

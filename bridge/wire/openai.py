@@ -84,7 +84,8 @@ def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
         "message": f"{problem.message} {problem.hint}",
         "type": error_type(problem),
         "param": facts.pop("param", None),
-        "code": problem.code,
+        # Where clients act on one of OpenAI's own codes, it is among the facts.
+        "code": facts.pop("openai_code", problem.code),
         "hint": problem.hint,
         "request_id": request_id,
     }
@@ -182,11 +183,14 @@ class ResponseUsage(msgspec.Struct):
         )
 
 
-FinishReason = Literal["stop", "length", "content_filter"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
 
 def finish_reason(stop_reason: str) -> FinishReason:
-    """Why an answer ended: at its end or at a stop sequence, where it had to, or because the model declined."""
+    """Why an answer ended: at its end or at a stop sequence, where it had to, because the model declined, or because
+    it calls tools."""
     if stop_reason == "refusal":
         return "content_filter"
+    if stop_reason == "tool_use":
+        return "tool_calls"
     return "length" if stop_reason in ("max_tokens", "model_context_window_exceeded") else "stop"

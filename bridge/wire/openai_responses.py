@@ -1,14 +1,16 @@
 """OpenAI's Responses API: `POST /v1/responses`. Bytes in, types out, and back. Pure.
 
-The order of the events: response.created, in_progress, output_item.added, content_part.added,
-output_text.delta (often), output_text.done, content_part.done, output_item.done, and then completed or
-incomplete; or failed at any point after the second. A refusal is one more content part, with refusal.delta and
-refusal.done. Each has the next sequence_number.
+The order of the events: response.created, in_progress, for each item of the answer output_item.added, its pieces,
+output_item.done, and then completed or incomplete; or failed at any point after the second. The pieces of a message:
+content_part.added, output_text.delta (often), output_text.done, content_part.done, and for a refusal one more content
+part, with refusal.delta and refusal.done. Those of a call: function_call_arguments.delta (often) and .done, or
+custom_tool_call_input.delta and .done. Each has the next sequence_number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,11 +18,11 @@ from msgspec import Meta
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, Image
-from bridge.wire import content
-from bridge.wire.api import KEEP_ALIVE_S, Api, Events, Generation, Resolve, keep_alive, sse_event, texts
+from bridge.types import Answer, Finished, Image, PartDelta, Text, Tool, ToolCall, ToolChoice
+from bridge.wire import content, conversation, tools
+from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_event
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number
+from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number, sampling
 from bridge.wire.openai import (
     ImageUrl,
     JsonObjectFormat,
@@ -35,7 +37,7 @@ from bridge.wire.openai import (
     json_format,
     render_error,
 )
-from bridge.wire.parameters import CACHED, NO_TOOLS, SAMPLING, ignored, passed_over, read, refused, supported, table
+from bridge.wire.parameters import CACHED, SAMPLED, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-responses"
@@ -43,12 +45,17 @@ API_NAME = "openai-responses"
 _NO_STATE = "the bridge keeps no conversations; send the earlier messages in input"
 
 PARAMETERS = table(
-    supported("input", "a text, or messages with text and images as data URLs; reasoning and references are skipped"),
+    supported("input", "text, images as data URLs, tool calls and outputs; reasoning and references are skipped"),
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("reasoning", "effort; none counts as minimal; a summary is passed over"),
     supported("stream", "server-sent events"),
+    supported("temperature", SAMPLED),
+    supported("tool_choice", "auto, none, required, one tool, allowed_tools"),
+    supported("tools", "functions and custom tools, which the client runs; see Tools below"),
+    supported("parallel_tool_calls", "false: at most one call in an answer"),
+    supported("top_p", SAMPLED),
     supported("text", "format: text, json_object, json_schema (any JSON Schema, strict or not); verbosity (codex)"),
     refused("access_programs", "there are none here"),
     refused("background", "send the header Prefer: respond-async instead", False),
@@ -56,11 +63,16 @@ PARAMETERS = table(
     refused("conversation", _NO_STATE),
     ignored("image", "images are passed on as they are"),
     ignored("include", "there is nothing to include; no log probabilities, no encrypted reasoning"),
-    ignored("max_tool_calls", NO_TOOLS),
+    ignored("max_tool_calls", "it bounds tools that OpenAI runs"),
     ignored("metadata", "not kept, and not given back"),
     refused("moderation", "there is none here"),
-    ignored("parallel_tool_calls", NO_TOOLS),
-    refused("previous_response_id", _NO_STATE),
+    refused(
+        "previous_response_id",
+        _NO_STATE,
+        # Programs that know these words send the earlier messages then.
+        words="Previous response with id '{value}' not found.",
+        openai_code="previous_response_not_found",
+    ),
     refused("prompt", "the bridge keeps no prompt templates"),
     ignored("prompt_cache_key", CACHED),
     ignored("prompt_cache_options", CACHED),
@@ -69,11 +81,7 @@ PARAMETERS = table(
     refused("service_tier", "only the ordinary one", "auto", "default"),
     ignored("store", "nothing is kept to be fetched later"),
     ignored("stream_options", "nothing is obfuscated"),
-    passed_over("temperature", SAMPLING, 1),
-    refused("tool_choice", NO_TOOLS, "none", "auto"),
-    refused("tools", NO_TOOLS, []),
     passed_over("top_logprobs", "the CLIs do not tell them", 0),
-    passed_over("top_p", SAMPLING, 1),
     ignored("truncation", "a prompt that is too long is an error"),
     ignored("user", "the key says who asks"),
 )
@@ -102,14 +110,69 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
         return content.image_of_url(url, f"{at}.image_url")
 
 
-class InputItem(msgspec.Struct):
-    """A message, with or without its type; or a reasoning item of an earlier answer, or a reference to an item, which
-    are skipped: the bridge keeps no items, and those that were sent along stand in the input already."""
+#: Items of an earlier answer that say nothing to a model here.
+_SKIPPED = ("reasoning", "item_reference", "web_search_call")
+_OF_CALLS = ("function_call", "custom_tool_call", "function_call_output", "custom_tool_call_output")
 
-    type: Literal["message", "reasoning", "item_reference"] | None = None
+
+class InputItem(msgspec.Struct):
+    """A message, with or without its type; a call of a tool or its output; or something of an earlier answer that is
+    skipped: reasoning, or a reference to an item, since the bridge keeps no items, and those that were sent along stand
+    in the input already."""
+
+    type: str | None = None
     id: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[InputText | OutputText | RefusalPart | InputImage] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    input: str = ""
+    output: str | list[InputText | OutputText | InputImage] | None = None
+
+    def add_to(self, turns: Turns, at: str) -> None:
+        """Add what it says to a conversation."""
+        if self.type in _OF_CALLS and not self.call_id:
+            raise invalid(f"{at} has no call_id, which every {self.type} needs.", "input")
+        match self.type:
+            case "message" | None:
+                if self.role is None:
+                    raise invalid(f"{at} has no role.", "input")
+                turns.add(self.role, self.content or "", f"{at}.content")
+            case "function_call" | "custom_tool_call":
+                arguments = self.arguments if self.type == "function_call" else tools.arguments_of_text(self.input)
+                call = conversation.call(self.call_id or "", self.name or "", arguments, at)
+                turns.add("assistant", (), at, [call])
+            case "function_call_output" | "custom_tool_call_output":
+                turns.answer_call(self.call_id or "", self.output or "", f"{at}.output")
+            case kind if kind not in _SKIPPED:
+                raise invalid(f"{at}: the bridge knows no items of the type {kind[:100]!r}.", "input")
+
+
+class ResponsesTool(msgspec.Struct):
+    """A tool that the model may call, and the client runs; `parameters` is a JSON Schema."""
+
+    type: str
+    name: str = ""
+    description: str | None = None
+    parameters: content.Schema | None = None
+    strict: bool | None = None
+    format: dict[str, Any] | None = None
+
+
+class ResponsesToolName(msgspec.Struct):
+    """One tool, as a choice names it."""
+
+    name: str = ""
+
+
+class ResponsesToolChoice(msgspec.Struct):
+    """The tool that must be called, or those that may be."""
+
+    type: str
+    name: str | None = None
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[ResponsesToolName] | None = None
 
 
 class ResponsesSchemaFormat(NamedSchema, tag="json_schema", tag_field="type"):
@@ -141,14 +204,20 @@ class ResponsesBody(msgspec.Struct):
     reasoning: Reasoning | None = None
     stream: bool | None = None
     text: TextOptions | None = None
+    temperature: conversation.Temperature | None = None
+    top_p: conversation.TopP | None = None
+    tools: list[ResponsesTool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ResponsesToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[GenerationRequest, Events | None]:
-    """The request, and how its stream is told where it asks for one. Raises BridgeError."""
+def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+    """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, ResponsesBody)
     reasoning = wire.reasoning or Reasoning()
     if reasoning.summary or reasoning.generate_summary:
         ignored.append("reasoning.summary")
+    offered, choice = _tools(wire, ignored)
     request = generation(
         settings,
         resolve(content.model_name(wire.model)),
@@ -158,9 +227,36 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> tuple[Generat
         effort=reasoning.effort,
         schema=_schema(wire.text),
         verbosity=wire.text.verbosity if wire.text is not None else None,
+        tools=offered,
+        tool_choice=choice,
+        sampling=sampling(wire.temperature, wire.top_p),
         ignored=ignored,
     )
-    return request, render_events if wire.stream else None
+    texts = frozenset(each.name for each in wire.tools or () if each.type == "custom")
+    events = partial(render_events, texts=texts) if wire.stream else None
+    return Asked(request, partial(render_answer, texts=texts), events)
+
+
+def _tools(wire: ResponsesBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools, and which of them may or must be called."""
+    own, others = [], []
+    for number, each in enumerate(wire.tools or ()):
+        at = f"tools[{number}]"
+        if each.type == "function":
+            own.append(tools.tool(at, each.name, each.description, each.parameters, each.strict))
+        elif each.type == "custom":
+            own.append(tools.freeform(at, each.name, each.description, each.format))
+        else:
+            others.append((at, each.type))
+    tools.pass_over(others, own, ignored)
+    offered, given = tools.offered(own), wire.tool_choice or "auto"
+    parallel = wire.parallel_tool_calls is not False
+    if not isinstance(given, ResponsesToolChoice):
+        return offered, tools.choice("tool_choice", offered, given, parallel=parallel)
+    if given.type == "allowed_tools":
+        offered = tools.allowed("tool_choice", offered, [each.name for each in given.tools or ()])
+        return offered, tools.choice("tool_choice", offered, given.mode, parallel=parallel)
+    return offered, tools.choice("tool_choice", offered, name=given.name or given.type, parallel=parallel)
 
 
 def _schema(text: TextOptions | None) -> dict[str, Any] | None:
@@ -182,11 +278,7 @@ def _turns(wire: ResponsesBody, ignored: list[str]) -> Turns:
             if item.id not in sent and "item_reference" not in ignored:
                 ignored.append("item_reference")
             continue
-        if item.type == "reasoning":
-            continue
-        if item.role is None:
-            raise invalid(f"input[{number}] has no role.", "input")
-        turns.add(item.role, item.content or "", f"input[{number}].content")
+        item.add_to(turns, f"input[{number}]")
     return turns
 
 
@@ -209,14 +301,54 @@ class OutputTextPart(msgspec.Struct, tag="output_text", tag_field="type"):
     logprobs: list[Any] = []
 
 
-class OutputMessage(msgspec.Struct):
-    """The answer of the model."""
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class OutputMessage(msgspec.Struct, tag="message", tag_field="type"):
+    """What the model says."""
 
     id: str
-    status: Literal["in_progress", "completed", "incomplete"]
+    status: ItemStatus
     content: list[OutputTextPart | RefusalPart]
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
+
+
+class FunctionCallItem(msgspec.Struct, tag="function_call", tag_field="type"):
+    """A call of a function; `arguments` is JSON, `call_id` goes with the output."""
+
+    id: str
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CustomCallItem(msgspec.Struct, tag="custom_tool_call", tag_field="type"):
+    """A call of a tool whose argument is a text."""
+
+    id: str
+    call_id: str
+    name: str
+    input: str
+
+
+OutputItem = OutputMessage | FunctionCallItem | CustomCallItem
+
+
+class FunctionShown(msgspec.Struct, tag="function", tag_field="type"):
+    """A function that was offered."""
+
+    name: str
+    parameters: dict[str, Any]
+    strict: bool | None
+    description: str
+
+
+class CustomShown(msgspec.Struct, tag="custom", tag_field="type"):
+    """A tool that was offered, and whose argument is a text."""
+
+    name: str
+    description: str
 
 
 class IncompleteDetails(msgspec.Struct):
@@ -248,7 +380,7 @@ class Response(msgspec.Struct):
     created_at: int
     model: str
     status: Status
-    output: list[OutputMessage]
+    output: list[OutputItem]
     text: dict[str, Any]
     reasoning: ReasoningShown
     max_output_tokens: int
@@ -264,68 +396,182 @@ class Response(msgspec.Struct):
     previous_response_id: None = None
     service_tier: Literal["default"] = "default"
     temperature: float = 1.0
-    tool_choice: Literal["auto"] = "auto"
-    tools: list[Any] = []
+    tool_choice: str | dict[str, str] = "auto"
+    tools: list[FunctionShown | CustomShown] = []
     top_logprobs: int = 0
     top_p: float = 1.0
     truncation: Literal["disabled"] = "disabled"
 
 
-def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
-    """The body of a 200."""
-    body: dict[str, Any] = msgspec.to_builtins(_complete(generation, finished))
+def render_answer(generation: Generation, finished: Finished, *, texts: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The body of a 200. `texts`: the tools whose argument is a text."""
+    body: dict[str, Any] = msgspec.to_builtins(_complete(generation, finished, texts))
     return body
 
 
-def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
-    """The events, in the order that is said above."""
-    number = 0
-
-    def event(kind: str, **data: Any) -> bytes:
-        nonlocal number
-        number += 1
-        return sse_event(kind, {"type": kind, "sequence_number": number - 1, **data})
-
-    begun = _begun(generation)
-    yield event("response.created", response=begun)
-    yield event("response.in_progress", response=begun)
-    pieces: list[str] = []
-    begun_item = OutputMessage(_item_id(generation), "in_progress", [])
-    at: dict[str, Any] = {"item_id": _item_id(generation), "output_index": 0, "content_index": 0}
-    for text in texts(generation, KEEP_ALIVE_S):
-        if text is None:
+def render_events(generation: Generation, request_id: str, *, texts: frozenset[str] = frozenset()) -> Iterator[bytes]:
+    """The events, in the order that is said above. `texts`: the tools whose argument is a text."""
+    stream = _Stream(run_number(generation.id), texts)
+    begun = _begun(generation, texts)
+    yield stream.event("response.created", response=begun)
+    yield stream.event("response.in_progress", response=begun)
+    for delta in pieces(generation, KEEP_ALIVE_S):
+        if delta is None:
             yield keep_alive(generation.queue_position)
-            continue
-        if not pieces:
-            yield event("response.output_item.added", output_index=0, item=begun_item)
-            yield event("response.content_part.added", **at, part=OutputTextPart(""))
-        pieces.append(text)
-        yield event("response.output_text.delta", **at, delta=text, logprobs=[])
+        else:
+            yield from stream.piece(delta)
     finished = generation.wait()
     assert finished is not None
     if isinstance(finished.result, Problem):
-        yield event("response.failed", response=_failed(generation, finished.result))
+        yield stream.event("response.failed", response=_failed(generation, finished.result, texts))
         return
-    response = _complete(generation, finished)
-    answer = finished.result
-    if pieces:
-        yield event("response.output_text.done", **at, text=answer.text, logprobs=[])
-        yield event("response.content_part.done", **at, part=OutputTextPart(answer.text))
+    response = _complete(generation, finished, texts)
+    if finished.result.refusal is not None:
+        yield from stream.refuse(finished.result.refusal)
+    yield from stream.close("incomplete" if response.status == "incomplete" else "completed")
+    yield stream.event(f"response.{response.status}", response=response)
+
+
+class _Stream:
+    """The events of one stream: numbered, with one item open at a time."""
+
+    def __init__(self, run: str, texts: frozenset[str]) -> None:
+        self._run = run
+        self._texts = texts
+        self._number = 0
+        #: the items so far; the last is open where `_open` says which part of the answer it tells
+        self._items = 0
+        self._open: PartDelta | None = None
+        self._pieces: list[str] = []
+        self._content: list[OutputTextPart | RefusalPart] = []
+
+    def event(self, kind: str, **data: Any) -> bytes:
+        """An event with the next number."""
+        self._number += 1
+        return sse_event(kind, {"type": kind, "sequence_number": self._number - 1, **data})
+
+    def piece(self, delta: PartDelta) -> Iterator[bytes]:
+        """What a piece of the answer adds; texts that follow each other are one message."""
+        match delta.part:
+            case Text(text):
+                if self._open is None or not isinstance(self._open.part, Text):
+                    yield from self._begin(delta)
+                if not self._pieces:
+                    yield self.event(
+                        "response.content_part.added", **self._at, content_index=0, part=OutputTextPart("")
+                    )
+                self._pieces.append(text)
+                at = {**self._at, "content_index": 0}
+                yield self.event("response.output_text.delta", **at, delta=text, logprobs=[])
+            case ToolCall(_, name, arguments):
+                if self._open is None or self._open.index != delta.index:
+                    yield from self._begin(delta)
+                if arguments:
+                    self._pieces.append(arguments)
+                    if name not in self._texts:
+                        yield self.event("response.function_call_arguments.delta", **self._at, delta=arguments)
+
+    def refuse(self, refusal: str) -> Iterator[bytes]:
+        """What the model said instead of an answer, or of the rest of one."""
+        if self._open is None or not isinstance(self._open.part, Text):
+            yield from self._begin(PartDelta(-1, Text("")))
+        yield from self._end_text()
+        at, part = {**self._at, "content_index": len(self._content)}, RefusalPart(refusal)
+        yield self.event("response.content_part.added", **at, part=RefusalPart(""))
+        yield self.event("response.refusal.delta", **at, delta=refusal)
+        yield self.event("response.refusal.done", **at, refusal=refusal)
+        yield self.event("response.content_part.done", **at, part=part)
+        self._content.append(part)
+
+    def close(self, status: ItemStatus = "completed") -> Iterator[bytes]:
+        """The end of the item that is open, if one is."""
+        if self._open is None:
+            return
+        said = "".join(self._pieces)
+        match self._open.part:
+            case ToolCall(id, name, _):
+                call = ToolCall(id, name, said)
+                item: OutputItem = _call_item(self._item_id, call, status, self._texts)
+                if isinstance(item, CustomCallItem):
+                    yield self.event("response.custom_tool_call_input.delta", **self._at, delta=item.input)
+                    yield self.event("response.custom_tool_call_input.done", **self._at, input=item.input)
+                else:
+                    done = {"name": name, "arguments": call.arguments}
+                    yield self.event("response.function_call_arguments.done", **self._at, **done)
+            case _:
+                yield from self._end_text()
+                item = OutputMessage(self._item_id, status, self._content)
+        yield self.event("response.output_item.done", output_index=self._items - 1, item=item)
+        self._open = None
+
+    def _begin(self, delta: PartDelta) -> Iterator[bytes]:
+        yield from self.close()
+        self._items += 1
+        self._open, self._pieces, self._content = delta, [], []
+        item: OutputItem = OutputMessage(self._item_id, "in_progress", [])
+        if isinstance(delta.part, ToolCall):
+            begun = ToolCall(delta.part.id, delta.part.name, "")
+            item = _call_item(self._item_id, begun, "in_progress", self._texts)
+        yield self.event("response.output_item.added", output_index=self._items - 1, item=item)
+
+    def _end_text(self) -> Iterator[bytes]:
+        if self._pieces and not self._content:
+            at, part = {**self._at, "content_index": 0}, OutputTextPart("".join(self._pieces))
+            yield self.event("response.output_text.done", **at, text=part.text, logprobs=[])
+            yield self.event("response.content_part.done", **at, part=part)
+            self._content.append(part)
+
+    @property
+    def _item_id(self) -> str:
+        assert self._open is not None
+        return _item_id(self._run, self._items - 1, self._open.part)
+
+    @property
+    def _at(self) -> dict[str, Any]:
+        return {"item_id": self._item_id, "output_index": self._items - 1}
+
+
+def _item_id(run: str, number: int, part: Text | ToolCall | Any) -> str:
+    """The id of the item `number` of an answer; of the first one it ends like the run's own."""
+    kind = "fc_" if isinstance(part, ToolCall) else "msg_"
+    return kind + run + (f"_{number}" if number else "")
+
+
+def _call_item(id: str, call: ToolCall, status: ItemStatus, texts: frozenset[str]) -> OutputItem:
+    if call.name in texts:
+        text = tools.text_of_arguments(call.arguments) if call.arguments else ""
+        return CustomCallItem(id, call.id, call.name, text)
+    return FunctionCallItem(id, status, call.id, call.name, call.arguments)
+
+
+def _items(run: str, answer: Answer, status: ItemStatus, texts: frozenset[str]) -> list[OutputItem]:
+    """The whole answer as items; only the last one can be incomplete."""
+    items: list[OutputItem] = []
+    for part in parts(answer):
+        last = items[-1] if items else None
+        if isinstance(part, ToolCall):
+            items.append(_call_item(_item_id(run, len(items), part), part, "completed", texts))
+        elif isinstance(last, OutputMessage) and isinstance(last.content[0], OutputTextPart):
+            last.content[0].text += part.text
+        else:
+            items.append(OutputMessage(_item_id(run, len(items), part), "completed", [OutputTextPart(part.text)]))
     if answer.refusal is not None:
-        if not pieces:
-            yield event("response.output_item.added", output_index=0, item=begun_item)
-        at["content_index"] = 1 if pieces else 0
-        yield event("response.content_part.added", **at, part=RefusalPart(""))
-        yield event("response.refusal.delta", **at, delta=answer.refusal)
-        yield event("response.refusal.done", **at, refusal=answer.refusal)
-        yield event("response.content_part.done", **at, part=RefusalPart(answer.refusal))
-    for item in response.output:
-        yield event("response.output_item.done", output_index=0, item=item)
-    yield event(f"response.{response.status}", response=response)
+        refusal = RefusalPart(answer.refusal)
+        if items and isinstance(items[-1], OutputMessage):
+            items[-1].content.append(refusal)
+        else:
+            items.append(OutputMessage(_item_id(run, len(items), None), "completed", [refusal]))
+    if items and not isinstance(items[-1], CustomCallItem):
+        items[-1].status = status
+    return items
 
 
-def _begun(generation: Generation) -> Response:
+def _begun(generation: Generation, texts: frozenset[str]) -> Response:
     request = generation.request
+    choice = request.tool_choice
+    shown: str | dict[str, str] = choice.mode
+    if choice.name is not None:
+        shown = {"type": "custom" if choice.name in texts else "function", "name": choice.name}
     return Response(
         id="resp_" + run_number(generation.id),
         created_at=int(generation.started_at),
@@ -335,40 +581,43 @@ def _begun(generation: Generation) -> Response:
         text={"format": json_format(request), "verbosity": request.verbosity or "medium"},
         reasoning=ReasoningShown(request.effort),
         max_output_tokens=request.max_output_tokens,
+        parallel_tool_calls=choice.parallel,
+        temperature=1.0 if request.sampling.temperature is None else request.sampling.temperature,
+        tool_choice=shown,
+        tools=[
+            CustomShown(each.name, each.description)
+            if each.name in texts
+            else FunctionShown(each.name, each.schema, each.strict, each.description)
+            for each in request.tools
+        ],
+        top_p=1.0 if request.sampling.top_p is None else request.sampling.top_p,
     )
 
 
-def _complete(generation: Generation, finished: Finished) -> Response:
+def _complete(generation: Generation, finished: Finished, texts: frozenset[str]) -> Response:
     answer = finished.result
     assert isinstance(answer, Answer)
     cut = finish_reason(answer.stop_reason) == "length"
     status: Literal["incomplete", "completed"] = "incomplete" if cut else "completed"
-    parts: list[OutputTextPart | RefusalPart] = [OutputTextPart(answer.text)] if answer.text else []
-    if answer.refusal is not None:
-        parts.append(RefusalPart(answer.refusal))
     return msgspec.structs.replace(
-        _begun(generation),
+        _begun(generation, texts),
         model=answer.model,
         status=status,
         completed_at=None if cut else int(generation.started_at + finished.duration_ms / 1000),
-        output=[OutputMessage(_item_id(generation), status, parts)] if parts else [],
+        output=_items(run_number(generation.id), answer, status, texts),
         incomplete_details=IncompleteDetails() if cut else None,
         usage=ResponseUsage.of(finished.charge.usage),
     )
 
 
-def _failed(generation: Generation, problem: Problem) -> Response:
+def _failed(generation: Generation, problem: Problem, texts: frozenset[str]) -> Response:
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"] = "invalid_prompt"
     if problem.sdk_status >= 500:
         code = "server_error"
     if error_type(problem) in ("rate_limit_error", "insufficient_quota") or problem.code == "provider_rate_limited":
         code = "rate_limit_exceeded"
     shown = ResponseError(code, f"{problem.message} {problem.hint}", problem.code)
-    return msgspec.structs.replace(_begun(generation), status="failed", error=shown)
-
-
-def _item_id(generation: Generation) -> str:
-    return "msg_" + run_number(generation.id)
+    return msgspec.structs.replace(_begun(generation, texts), status="failed", error=shown)
 
 
 API = Api(

@@ -14,15 +14,19 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from bridge.errors import BridgeError
 from bridge.wire import content
 from bridge.wire.content import invalid, sentence
 
 T = TypeVar("T")
 
 #: why, of parameters that several APIs have
-NO_TOOLS = "the CLIs are given no tools"
+NO_SEARCH = "the bridge does not search the web"
 CACHED = "the CLIs decide what is cached"
+#: what SAMPLED has instead, of parameters that no CLI takes
 SAMPLING = "the CLIs cannot set it"
+#: of what only some models take
+SAMPLED = "where the model takes it, else passed over; see Sampling below"
 
 #: Names that a header can carry, and the most of them.
 _SHOWN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -39,6 +43,16 @@ class Parameter(msgspec.Struct, frozen=True):
     note: str
     #: values that ask for what happens anyway; of objects, the fields that they must have
     only: tuple[Any, ...] = ()
+    #: the sentence of a refusal where clients act on the API's own words, with `{value}`; and facts of the error
+    words: str | None = None
+    facts: Mapping[str, Any] = {}
+
+    def refusal(self, value: Any) -> BridgeError:
+        """The error of a value that is refused."""
+        said, hint = f"{self.name}: {self.note}.", None
+        if self.words is not None:
+            said, hint = self.words.format(value=str(value)[:100]), f"{self.note[:1].upper()}{self.note[1:]}."
+        return BridgeError("invalid_request", said, hint, param=self.name, **self.facts)
 
 
 def supported(name: str, note: str) -> Parameter:
@@ -57,9 +71,9 @@ def passed_over(name: str, note: str, *only: Any) -> Parameter:
     return Parameter(name, "passed over", note, only)
 
 
-def refused(name: str, note: str, *only: Any) -> Parameter:
+def refused(name: str, note: str, *only: Any, words: str | None = None, **facts: Any) -> Parameter:
     """A parameter that is an error, with any value but `only` those."""
-    return Parameter(name, "refused", note, only)
+    return Parameter(name, "refused", note, only, words, facts)
 
 
 def table(*parameters: Parameter) -> Mapping[str, Parameter]:
@@ -84,7 +98,7 @@ def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> tup
             wanted[name] = value
         elif parameter.what != "ignored" and not _is_one_of(value, parameter.only):
             if parameter.what == "refused":
-                raise invalid(f"{name}: {parameter.note}.", name)
+                raise parameter.refusal(value)
             over.append(name)
     try:
         return msgspec.convert(wanted, into), [name for name in over if _SHOWN_NAME.fullmatch(name)][:MOST_NAMES]

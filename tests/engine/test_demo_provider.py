@@ -12,7 +12,20 @@ import pytest
 
 from bridge.providers.demo import DemoProvider
 from bridge.sandbox.scratch import Scratch
-from bridge.types import Completed, Failed, Image, Message, Submitted, Text
+from bridge.types import (
+    Completed,
+    Failed,
+    Image,
+    Message,
+    PartDelta,
+    Submitted,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    whole,
+)
 from tests.engine.harness import SCHEMA, Running, ask, children, complete, descriptors, mismatch, talking, until
 
 
@@ -61,6 +74,59 @@ def test_structured_output_fits_most_schemas(demo: DemoProvider, schema: dict[st
     answer = complete(demo, "hello", schema=schema).answer
     assert mismatch(schema, answer.output) is None
     assert json.loads(answer.text) == answer.output
+
+
+WEATHER = Tool("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})
+CLOCK = Tool("now")
+
+
+def called(demo: DemoProvider, prompt: str, *tools: Tool, **more: Any) -> tuple[list[str], str]:
+    """The tools that an answer calls, and its words."""
+    run = Running(demo, ask(prompt, tools=tools, **more))
+    end = run.end()
+    assert isinstance(end, Completed)
+    assert whole([event for event in run.events if isinstance(event, PartDelta)]) == end.answer.content
+    calls = [part for part in end.answer.content if isinstance(part, ToolCall)]
+    assert end.answer.stop_reason == ("tool_use" if calls else "end_turn")
+    assert len({call.id for call in calls}) == len(calls)
+    assert all(isinstance(json.loads(call.arguments), dict) for call in calls)
+    return [call.name for call in calls], end.answer.text
+
+
+def test_tools_are_called_where_the_prompt_gives_a_reason(demo: DemoProvider) -> None:
+    assert called(demo, "What is the weather?", WEATHER, CLOCK)[0] == ["get_weather"]
+    assert called(demo, "now get_weather now", WEATHER, CLOCK)[0] == ["get_weather", "now", "now"]
+    assert called(demo, "hello", CLOCK)[0] == ["now"]
+    assert called(demo, "hello", WEATHER, CLOCK)[0] == []
+    names, text = called(demo, "weather", WEATHER)
+    assert (names, text) == (["get_weather"], "[demo answer, no model was asked] Calls get_weather.")
+
+
+def test_a_choice_of_tools_is_kept(demo: DemoProvider) -> None:
+    both = (WEATHER, CLOCK)
+    assert called(demo, "weather", *both, tool_choice=ToolChoice("none"))[0] == []
+    assert called(demo, "hello", *both, tool_choice=ToolChoice("required")) == (["now"], "")
+    assert called(demo, "now", *both, tool_choice=ToolChoice("required", "get_weather")) == (["get_weather"], "")
+    assert called(demo, "now now", *both, tool_choice=ToolChoice(parallel=False))[0] == ["now"]
+
+
+def test_results_of_tools_are_answered(demo: DemoProvider) -> None:
+    turns = (
+        Message("user", (Text("weather"),)),
+        Message("assistant", (ToolCall("a", "get_weather", "{}"),)),
+        Message("user", (ToolResult("a", (Text("sunny"),)),)),
+    )
+    assert "“sunny”" in called(demo, "", WEATHER, CLOCK, messages=turns)[1]
+    # What must be called again is one that was not.
+    again = called(demo, "", CLOCK, WEATHER, messages=turns, tool_choice=ToolChoice("required"))[0]
+    assert again == ["now"]
+
+
+def test_a_call_is_cut_at_the_output_limit(demo: DemoProvider) -> None:
+    answer = complete(demo, "weather", tools=(WEATHER,), max_output_tokens=9).answer
+    call = answer.content[1]
+    assert isinstance(call, ToolCall)
+    assert (answer.stop_reason, call.arguments) == ("max_tokens", '{"city":')
 
 
 @pytest.mark.parametrize(

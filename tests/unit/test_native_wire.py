@@ -28,7 +28,7 @@ from bridge.types import (
     content_of,
 )
 from bridge.wire import native
-from bridge.wire.api import KEEP_ALIVE, Events, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE, Asked, keep_alive, sse_event
 from bridge.wire.native import API, Tokens
 
 SETTINGS = Settings.load({})
@@ -37,7 +37,7 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAW
 PNG_URL = f"data:image/png;base64,{PNG}"
 
 
-def parse_bytes(body: bytes, provider: str = "claude") -> tuple[GenerationRequest, Events | None]:
+def parse_bytes(body: bytes, provider: str = "claude") -> Asked:
     return native.parse(
         body, settings=SETTINGS, resolve=lambda name: ModelChoice(provider, name or "claude-sonnet-5-5")
     )
@@ -56,7 +56,7 @@ def refusal(body: bytes | None = None, **fields: Any) -> str:
 
 
 def test_a_prompt_alone_takes_every_default() -> None:
-    request, events = parse_bytes(b'{"userPrompt":"hello"}')
+    request, _, events = parse_bytes(b'{"userPrompt":"hello"}')
     assert events is None
     assert request == GenerationRequest(
         provider="claude",
@@ -79,7 +79,7 @@ def test_every_field_arrives() -> None:
         "schema": {"type": "object"},
         "stream": True,
     }
-    request, events = parse_bytes(json.dumps(body).encode(), "codex")
+    request, _, events = parse_bytes(json.dumps(body).encode(), "codex")
     assert events is API.events
     assert request == GenerationRequest(
         provider="codex",
@@ -207,7 +207,7 @@ def test_a_number_beyond_all_bounds_is_refused(number: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["prompt", "user_prompt", "UserPrompt", "temperature", "tools", "<script>", "a\nb", "`"]
+    "field", ["prompt", "user_prompt", "UserPrompt", "top_p", "tool_choice", "<script>", "a\nb", "`"]
 )
 def test_an_unknown_field_is_named(field: str) -> None:
     message = refusal(userPrompt="x", **{field: 1})
@@ -323,7 +323,7 @@ FIELDS = st.dictionaries(
 
 def fuzz(body: bytes) -> None:
     try:
-        request, events = parse_bytes(body)
+        request, _, events = parse_bytes(body)
     except BridgeError as error:
         assert error.code == "invalid_request"  # noqa: PT017
         json.dumps(API.error(error.problem, "r")).encode()

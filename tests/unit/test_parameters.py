@@ -12,9 +12,9 @@ import pytest
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, ModelChoice
+from bridge.types import GenerationRequest, ModelChoice, Sampling, Thinking
 from bridge.wire import anthropic, openai_chat, openai_responses
-from bridge.wire.parameters import Parameter, refused, table
+from bridge.wire.parameters import Parameter, read, refused, table
 
 SETTINGS = Settings.load({})
 HELLO = [{"role": "user", "content": "hello"}]
@@ -63,8 +63,11 @@ def test_what_is_refused_says_so_by_name(api: str, parameter: Parameter) -> None
     for value in VALUES:
         if value not in parameter.only:
             error = refusal(api, **{parameter.name: value})
-            assert error.message.startswith(f"{parameter.name}: ")
-            assert parameter.note in error.message
+            if parameter.words is None:
+                assert error.message == f"{parameter.name}: {parameter.note}."
+            else:
+                assert error.message == parameter.words.format(value=value)
+                assert parameter.note[1:] in error.problem.hint
             assert error.problem.facts["param"] == parameter.name
 
 
@@ -124,16 +127,47 @@ def test_what_is_no_json_object_is_refused(api: str, body: bytes) -> None:
 
 
 def test_true_is_not_the_number_one_but_one_point_zero_is() -> None:
-    assert parse("chat", temperature=1.0) == parse("chat")
-    assert parse("chat", temperature=True).ignored == ("temperature",)
+    assert parse("chat", presence_penalty=0.0) == parse("chat")
+    assert parse("chat", presence_penalty=False).ignored == ("presence_penalty",)
     assert parse("chat", logprobs=0).ignored == ("logprobs",)
     assert "n: " in refusal("chat", n=True).message
 
 
 def test_an_object_that_is_taken_may_say_more() -> None:
-    thinking = {"type": "adaptive", "display": "summarized"}
-    assert parse("messages", thinking=thinking) == parse("messages")
-    assert "thinking" in refusal("messages", thinking={"type": "enabled", "budget_tokens": 2000}).message
+    taken = refused("x", "why", {"type": "a"})
+    read(b'{"x":{"type":"a","more":1}}', table(taken), msgspec.defstruct("Nothing", []))
+    with pytest.raises(BridgeError):
+        read(b'{"x":{"type":"b","more":1}}', table(taken), msgspec.defstruct("Nothing", []))
+
+
+@pytest.mark.parametrize(
+    ("api", "field", "values", "wrong"),
+    [
+        ("chat", "temperature", (0, 0.7, 2), (-0.1, 2.1, True, "hot")),
+        ("chat", "top_p", (0, 0.1), (-0.1, 1.1, True)),
+        ("responses", "temperature", (0, 0.7, 2), (-0.1, 2.1, True, "hot")),
+        ("responses", "top_p", (0, 0.1), (-0.1, 1.1, True)),
+        ("messages", "temperature", (0, 0.7, 2), (-0.1, 2.1, True, "hot")),
+        ("messages", "top_p", (0, 0.1), (-0.1, 1.1, True)),
+        ("messages", "top_k", (0, 40), (-1, 0.5, True)),
+    ],
+)
+def test_how_words_are_picked_arrives(api: str, field: str, values: tuple[Any, ...], wrong: tuple[Any, ...]) -> None:
+    for value in values:
+        assert parse(api, **{field: value}).sampling == Sampling(**{field: value})
+    for value in wrong:
+        assert refusal(api, **{field: value}).message.startswith(f"{field}: ")
+    if field != "top_k":
+        # What the API does anyway.
+        assert parse(api, **{field: 1}) == parse(api)
+
+
+def test_thinking_arrives_as_it_is_asked_for() -> None:
+    for mode in ("adaptive", "between_tools", "disabled"):
+        assert parse("messages", thinking={"type": mode, "display": "summarized"}).thinking == Thinking(mode)
+    enabled = parse("messages", thinking={"type": "enabled", "budget_tokens": 2000}).thinking
+    assert enabled == Thinking("enabled", 2000)
+    assert refusal("messages", thinking={"type": "sometimes"}).message.startswith("thinking.type: ")
 
 
 def test_a_table_knows_its_rows_by_name() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from bridge.providers.models import What, takes
+from bridge.providers.models import What, heeded, takes
+from bridge.types import NATIVE, GenerationRequest, Sampling, Thinking
 
 #: model -> what of it its API does not take
 REFUSED = {
@@ -31,3 +32,31 @@ def test_a_models_name_says_what_its_api_takes(model: str) -> None:
 
 def test_codex_can_be_told_of_forced_tools_only() -> None:
     assert [what for what in get_args(What) if takes("codex", "gpt-6-sol", what)] == ["forced_tool"]
+
+
+def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:
+    provider = "claude" if model.startswith("claude") else "codex"
+    return heeded(GenerationRequest(provider, model, (), sampling=sampling, **more))
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "more", "left", "ignored"),
+    [
+        ("claude-haiku-4-5", Sampling(0.2, None, 5), {}, Sampling(0.2, None, 5), ()),
+        ("claude-haiku-4-5", Sampling(0.2, 0.9), {}, Sampling(0.2), ("top_p",)),
+        ("claude-haiku-4-5", Sampling(1.5, 0.9), {}, Sampling(None), ("temperature", "top_p")),
+        ("claude-haiku-4-5", Sampling(0.2), {"effort": "low"}, Sampling(), ("temperature",)),
+        ("claude-haiku-4-5", Sampling(0.2), {"effort": "none"}, Sampling(0.2), ()),
+        ("claude-haiku-4-5", Sampling(0.2), {"thinking": Thinking("enabled", 2000)}, Sampling(), ("temperature",)),
+        ("claude-haiku-4-5", Sampling(0.2), {"thinking": Thinking("disabled")}, Sampling(0.2), ()),
+        ("claude-sonnet-5-5", Sampling(0.2, 0.9, 5), {}, Sampling(), ("temperature", "top_p", "top_k")),
+        ("claude-sonnet-5-5", Sampling(), {"ignored": ("x",)}, Sampling(), ("x",)),
+        ("gpt-6-sol", Sampling(0.2, 0.9), {"ignored": ("x",)}, Sampling(), ("x", "temperature", "top_p")),
+        ("gpt-6-sol", Sampling(0.2, 0.9, 5), {"api": NATIVE}, Sampling(), ("temperature", "topP", "topK")),
+    ],
+)
+def test_of_the_sampling_only_what_the_model_takes_is_left_and_the_rest_is_named(
+    model: str, given: Sampling, more: dict[str, Any], left: Sampling, ignored: tuple[str, ...]
+) -> None:
+    request = sampled(model, given, **{"api": "anthropic", **more})
+    assert (request.sampling, request.ignored) == (left, ignored)
