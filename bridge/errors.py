@@ -65,6 +65,7 @@ CODES: dict[str, Code] = {
     "output_mismatch": Code(422, "Simplify the schema or say in the prompt what each field means.", sdk_status=400),
     "cancelled": Code(403, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
+    "no_credentials": Code(503, "Ask your admin to look at the bridge's credentials; the other provider may work."),
     "provider_rate_limited": Code(503, "The provider limits this account at the moment; try again later.", again=True),
     "provider_overloaded": Code(503, "The provider is overloaded; try again in a little while.", again=True),
     "overloaded": Code(503, "The bridge is busy; try again after the time in Retry-After.", again=True),

@@ -80,6 +80,12 @@ class Moment(msgspec.Struct, frozen=True):
         """When a window ends, in UTC seconds."""
         return first_moment(self.spans[window].end, self.zone)
 
+    def elapsed(self, window: str) -> float:
+        """The part of a window that is over, from 0 to 1."""
+        span = self.spans[window]
+        began_at, ends_at = first_moment(date.fromisoformat(min(span.days)), self.zone), self.ends_at(window)
+        return min(1.0, max(0.0, (self.at - began_at) / (ends_at - began_at)))
+
 
 @functools.lru_cache(maxsize=64)
 def spans_of(day: str) -> Mapping[str, Span]:

@@ -36,6 +36,10 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     #: environment variable of its endpoint, and the usual one; empty where the CLI knows it by itself
     url_variable: str
     url: str = ""
+    #: the API that its models are asked in, where that is unless told otherwise, and the path of its list of models
+    wire: Literal["messages", "responses"]
+    home: str
+    models_path: str
     #: environment variable of a token that takes the place of the CLI's log-in, and the command that makes it
     token_variable: str | None = None
     token_command: str = ""
@@ -67,6 +71,9 @@ _ROWS = (
         key_variable="ANTHROPIC_API_KEY",
         key_prefix="sk-ant-",
         url_variable="ANTHROPIC_BASE_URL",
+        wire="messages",
+        home="https://api.anthropic.com",
+        models_path="/v1/models",
         token_variable="CLAUDE_CODE_OAUTH_TOKEN",
         token_command="claude setup-token",
         usage_words="anthropic",
@@ -85,6 +92,9 @@ _ROWS = (
         key_prefix="sk-",
         url_variable="OPENAI_BASE_URL",
         url="https://api.openai.com/v1",
+        wire="responses",
+        home="https://api.openai.com/v1",
+        models_path="/models",
         verbosity=True,
         usage_words="openai",
     ),

@@ -16,6 +16,7 @@ from bridge.engine.engine import Engine
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, SettingsError, StoreError
 from bridge.keys.admin import AdminCredentials
+from bridge.keys.credentials import CredentialBook
 from bridge.keys.keys import KeyBook
 from bridge.keys.link import LogInLink
 from bridge.ledger.ledger import Ledger
@@ -71,6 +72,7 @@ class Service:
         self.store = Store.open(folder, wait_s=wait_s)
         try:
             self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
+            self.credentials = credential_book(settings, self.clock)
             self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
@@ -131,7 +133,7 @@ class Service:
         scratch = Scratch(self.settings.data_dir, host.find_user(self.settings.cli_user))
         schemas = SchemaChecker(scratch)
         if self.settings.trace_dir is not None:
-            self.traces = TraceFolder(self.settings.trace_dir, self.clock, self.settings.secrets)
+            self.traces = TraceFolder(self.settings.trace_dir, self.clock, self._secrets)
         self.gate.open()
         self.engine = Engine(
             self.settings,
@@ -158,6 +160,10 @@ class Service:
         self.lately.fill(self.log)
         self.statistics.fill(self.log)
 
+    def _secrets(self) -> tuple[str | None, ...]:
+        """All that nobody should read, by now."""
+        return (*self.settings.secrets, *self.credentials.secrets)
+
     def _keep_house(self) -> None:
         """Once at the start and then every hour: remove logs and answers that are past their time, and end traces."""
         while True:
@@ -183,6 +189,16 @@ class Service:
         self.ledger.close()
         self.audit.close()
         self.store.close()
+
+
+def credential_book(settings: Settings, clock: Clock) -> CredentialBook:
+    """The credentials of a data folder and of the settings. Raises StoreError."""
+    # What was removed must be gone: neither file keeps a previous version.
+    secrets, states = (
+        Document(settings.data_dir / name, keeps_previous=False)
+        for name in ("credentials.json", "credential-states.json")
+    )
+    return CredentialBook(secrets, states, clock, settings.providers)
 
 
 def real_providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:

@@ -386,6 +386,10 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     model_ms: int | None = None
     #: what CLI and bridge added to the time of the model; waiting for a slot is not in it
     overhead_ms: int | None = None
+    #: the name of the credential that it used; for the admin only
+    credential: str | None = None
+    #: those that were tried before, each with what the provider said
+    tried: str | None = None
 
     @property
     def usage(self) -> Usage:

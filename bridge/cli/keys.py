@@ -67,6 +67,7 @@ _DETAILS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
     ),
     ("models", "--models", "comma-separated model names; 'any' for all", _names, "any"),
     ("providers", "--providers", f"comma-separated: {', '.join(PROVIDERS)}; 'any' for all", _names, "any"),
+    ("credentials", "--credentials", "comma-separated names of credentials; 'any' for all", _names, "any"),
     ("note", "--note", "a remark for yourself", str, "-"),
     (
         "loopRepeats",

@@ -20,7 +20,7 @@ from gevent.socket import IPPROTO_TCP, TCP_NODELAY
 from bridge.clock import Clock
 from bridge.gate.answer import Reader, note_headers
 from bridge.gate.body import Refused, check, illustrate, put
-from bridge.gate.ticket import Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
+from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
 from bridge.types import Tap
 
@@ -28,6 +28,8 @@ from bridge.types import Tap
 MOST_BODY_BYTES = 96 * 2**20
 #: The most of an answer that is passed on, in bytes: far more than a model can say.
 MOST_ANSWER_BYTES = 48 * 2**20
+#: The most of a list of models that is read, in bytes.
+MOST_LIST_BYTES = 4 * 2**20
 #: Longest time for a CLI to send its body, in seconds.
 BODY_S = 30.0
 #: Connections at once; the CLIs of one server need far fewer.
@@ -52,6 +54,9 @@ _NOT_PASSED = frozenset(
 _CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie", "set-cookie", "proxy-authorization"})
 #: A line of an answer that grows longer than this, in bytes, is heard in pieces.
 MOST_REST_BYTES = 2**20
+
+#: The version of Anthropic's API, which each request has to name.
+_ANTHROPIC_VERSION = "2023-06-01"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -120,6 +125,36 @@ class Gate:
             self._server.stop(timeout=0.2)
             self._server = None
         self._connections.close()
+
+    def list_models(self, upstream: Upstream, path: str, silence_s: float) -> tuple[Call, int | None]:
+        """Ask a provider for its list of models, which costs nothing: what came of it, and how many there are; None
+        where there is no list."""
+        call = Call(sent_at=self._clock.monotonic())
+        headers = {"accept-encoding": "identity", "user-agent": "cli-bridge", **_credential(upstream)}
+        if upstream.wire == "messages":
+            headers["anthropic-version"] = _ANTHROPIC_VERSION
+        found: int | None = None
+        try:
+            answer = self._connections.get(f"{upstream.base_url}{path}", headers, silence_s)
+            try:
+                note_headers(call, answer.status, answer.headers)
+                content = b""
+                for chunk in answer.chunks():
+                    content += chunk
+                    if len(content) > MOST_LIST_BYTES:
+                        raise UpstreamError("the answer does not end")
+            finally:
+                answer.close()
+            if answer.status == 200:
+                found = _count(content)
+            else:
+                reader = Reader(call, upstream.wire, {}, upstream.secret)
+                reader.feed(content)
+                reader.end()
+        except UpstreamError as error:
+            call.error_message, call.unreachable = str(error), error.unreachable
+        call.ended_at = self._clock.monotonic()
+        return call, found
 
     # --- one request -------------------------------------------------------------------------------
 
@@ -278,11 +313,23 @@ def _headers(environ: dict[str, Any], upstream: Upstream) -> dict[str, str]:
     headers["content-type"] = environ.get("CONTENT_TYPE") or "application/json"
     # What is compressed otherwise could not be read here.
     headers["accept-encoding"] = "gzip" if "gzip" in str(environ.get("HTTP_ACCEPT_ENCODING")) else "identity"
+    return {**headers, **_credential(upstream)}
+
+
+def _credential(upstream: Upstream) -> dict[str, str]:
+    """The header that opens a provider's API."""
     if upstream.wire == "messages":
-        headers["x-api-key"] = upstream.secret
-    else:
-        headers["authorization"] = f"Bearer {upstream.secret}"
-    return headers
+        return {"x-api-key": upstream.secret}
+    return {"authorization": f"Bearer {upstream.secret}"}
+
+
+def _count(content: bytes) -> int | None:
+    """How many a list of models has; None for what is no list."""
+    try:
+        rows = msgspec.json.decode(content)["data"]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        return None
+    return len(rows) if isinstance(rows, list) else None
 
 
 def _head(first: str, headers: Mapping[str, str]) -> bytes:

@@ -119,9 +119,16 @@ class Connections:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], silence_s: float) -> Reply:
         """Send a request; its answer as soon as the headers are there. Raises UpstreamError."""
+        return self._send("POST", url, body, headers, silence_s)
+
+    def get(self, url: str, headers: Mapping[str, str], silence_s: float) -> Reply:
+        """Ask for something that costs nothing, like `post`."""
+        return self._send("GET", url, None, headers, silence_s)
+
+    def _send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], silence_s: float) -> Reply:
         try:
             response = self._through(url).request(
-                "POST",
+                method,
                 url,
                 body=body,
                 headers=dict(headers),

@@ -27,7 +27,7 @@ from bridge.http.views import (
     Resets,
     Rotation,
 )
-from bridge.keys.keys import Key
+from bridge.keys.keys import Key, invalid
 from bridge.limits import DEFAULTS, Limits, WrongLimit, effective
 
 routes = Routes("Admin", who="admin")
@@ -191,7 +191,12 @@ def _limits(body: dict[str, Any]) -> Limits:
 
 def _details(body: dict[str, Any]) -> dict[str, Any]:
     """The fields of a key that are no limits, as `Key` has them."""
-    now = service_of().clock.now()
+    now, names = service_of().clock.now(), body.get("credentials")
+    if isinstance(names, list):
+        known = {each.name for each in service_of().credentials.list()}
+        unknown = next((each for each in names if isinstance(each, str) and each not in known), None)
+        if unknown is not None:
+            raise invalid("credentials", f"names {unknown[:50]!r}, and there is no such credential")
     return {field.name: field.read(body[field.wire_name], now) for field in KEY_FIELDS if field.wire_name in body}
 
 

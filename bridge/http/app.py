@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from bridge.errors import BridgeError, Problem
 from bridge.http import (
+    admin_credentials,
     admin_keys,
     admin_logs,
     admin_runs,
@@ -83,6 +84,7 @@ PARTS = (
     me,
     describe,
     admin_keys,
+    admin_credentials,
     admin_runs,
     admin_top,
     admin_logs,

@@ -217,6 +217,7 @@ KEY_FIELDS = (
     KeyField("expires_at", Time | None, Time | None, _read_expiry, show_time),
     KeyField("models", list[str] | None, Models | None),
     KeyField("providers", list[Provider] | None, list[Provider] | None),
+    KeyField("credentials", list[Name] | None, Annotated[list[Name], Meta(max_length=100)] | None),
     KeyField("note", str, Annotated[str, Meta(max_length=500)]),
     KeyField("loop_repeats", int | None, Annotated[int, Meta(ge=0, le=100_000)] | None),
 )
@@ -292,6 +293,117 @@ class Rotation(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """How long the old secret still works, in seconds."""
 
     grace_seconds: Annotated[float, Meta(ge=0, le=366 * 86400)] = 0
+
+
+# --- credentials, for the admin ------------------------------------------------------------------
+
+_CredentialLimit = Annotated[float, Meta(ge=0, le=10**9, extra_json_schema={"multipleOf": 0.000001})]
+
+
+class CredentialLimits(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What may be spent with a credential, in dollars; 0: no limit."""
+
+    max_cost_per_day: _CredentialLimit = 0
+    max_cost_per_month: _CredentialLimit = 0
+
+
+class RateLimitsView(msgspec.Struct):
+    """The limits of the account as its provider last named them, by the names of its headers; `at`: when."""
+
+    limits: dict[str, str]
+    at: Time
+
+
+class CredentialView(msgspec.Struct, rename="camel"):
+    """A credential as the admin sees it: never its secret, but the end of that. `state`: how it is, `reason`: why, and
+    `until`: when it is tried again; `estimated`: that time is the bridge's own guess. `base_url` null: `endpoint` is
+    what the settings say. `running`: runs that use it."""
+
+    name: Name
+    provider: Provider
+    kind: Literal["api-key", "login"]
+    source: Literal["file", "env"]
+    last4: str
+    base_url: str | None
+    endpoint: str | None
+    group: str
+    priority: int
+    weight: int
+    max_concurrent: int
+    limits: CredentialLimits
+    models: list[str] | None
+    keys: list[str] | None
+    enabled: bool
+    note: str
+    state: Literal["usable", "probing", "benched", "blocked", "disabled"]
+    reason: str
+    until: Time | None
+    estimated: bool
+    running: int
+    usage: KeyUsage  # type: ignore[valid-type]
+    last_used_at: Time | None
+    rate_limits: RateLimitsView | None
+
+
+class CredentialList(msgspec.Struct):
+    """All credentials; `problem`: what is wrong with credentials.json, where the last good one is in force."""
+
+    credentials: list[CredentialView]
+    problem: str | None
+
+
+class OneCredential(msgspec.Struct):
+    """What has been done, and the credential as it is now."""
+
+    message: str
+    credential: CredentialView
+
+
+class CredentialTest(msgspec.Struct):
+    """Whether a provider takes a credential, and what it said; `models`: how many it lists."""
+
+    ok: bool
+    message: str
+    status: int | None
+    models: int | None
+
+
+_NameList = Annotated[list[str], Meta(max_length=1000)]
+
+
+class CredentialChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What is to be changed; what is not named stays. `apiKey` is the secret, which no answer ever shows."""
+
+    name: Name | UnsetType = UNSET
+    api_key: Annotated[str, Meta(min_length=8, max_length=4200)] | UnsetType = UNSET
+    base_url: str | UnsetType | None = UNSET
+    group: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
+    weight: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    max_concurrent: Annotated[int, Meta(ge=0, le=10000)] | UnsetType = UNSET
+    limits: CredentialLimits | UnsetType = UNSET
+    models: _NameList | UnsetType | None = UNSET
+    keys: _NameList | UnsetType | None = UNSET
+    enabled: bool | UnsetType = UNSET
+    note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
+
+
+class CredentialOrder(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """A credential to be added."""
+
+    name: Name
+    provider: Provider
+    api_key: Annotated[str, Meta(min_length=8, max_length=4200)]
+    base_url: str | UnsetType | None = UNSET
+    group: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
+    weight: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    max_concurrent: Annotated[int, Meta(ge=0, le=10000)] | UnsetType = UNSET
+    limits: CredentialLimits | UnsetType = UNSET
+    models: _NameList | UnsetType | None = UNSET
+    keys: _NameList | UnsetType | None = UNSET
+    enabled: bool | UnsetType = UNSET
+    note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
 
 
 # --- runs, logs, audit -------------------------------------------------------------------------
@@ -393,13 +505,6 @@ class AuditPage(msgspec.Struct):
 
     audit: list[AuditEntry]
     next: str | None
-
-
-class RateLimitsView(msgspec.Struct):
-    """The limits of the account as its provider last named them, by the names of its headers; `at`: when."""
-
-    limits: dict[str, str]
-    at: Time
 
 
 class ProviderView(ProviderStatus, frozen=True):

@@ -48,6 +48,8 @@ class Key(msgspec.Struct, frozen=True):
     #: None: any; an empty tuple: none at all
     models: tuple[str, ...] | None = None
     providers: tuple[str, ...] | None = None
+    #: names of the credentials that it uses, and of no others; None: any
+    credentials: tuple[str, ...] | None = None
     note: str = ""
     #: equal requests after which the loop breaker pauses it; None: as the server's setting says, 0: never
     loop_repeats: int | None = None
@@ -118,6 +120,13 @@ def _providers(value: Any) -> tuple[str, ...] | None:
     return names
 
 
+def _credentials(value: Any) -> tuple[str, ...] | None:
+    names = _names("credentials", value)
+    if names and not all(re.fullmatch(NAME_PATTERN, name) for name in names):
+        raise invalid("credentials", "must be names of credentials")
+    return names
+
+
 def _names(field: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
@@ -144,6 +153,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "expires_at": _expiry,
     "models": _models,
     "providers": _providers,
+    "credentials": _credentials,
     "note": _note,
     "loop_repeats": _loop_repeats,
 }
@@ -159,6 +169,7 @@ class StoredKey(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True,
     expires_at: float | None = None
     models: tuple[str, ...] | None = None
     providers: tuple[str, ...] | None = None
+    credentials: tuple[str, ...] | None = None
     note: str = ""
     loop_repeats: int | None = None
     disabled: bool = False
@@ -315,6 +326,13 @@ class KeyBook:
             return after, (before, after)
 
         return self._change(change)
+
+    def rename_credential(self, old: str, new: str) -> None:
+        """Let the keys that use a credential know it by its new name. Raises BridgeError storage_failed."""
+        for key in self.list():
+            if key.credentials is not None and old in key.credentials:
+                names = tuple(new if each == old else each for each in key.credentials)
+                self._set(key.name, credentials=names)
 
     def rotate(self, name: str, grace_s: float = 0) -> tuple[Key, str]:
         """Give the key a new secret; the old one works for `grace_s` more seconds.

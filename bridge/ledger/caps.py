@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,31 @@ def bounds_of(caps: Caps, tally: Tally, now: Moment) -> list[Bound]:
         used, held = sums[window.name]
         found.append(Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name)))
     return found
+
+
+class Purse(msgspec.Struct, frozen=True):
+    """What a credential can bear at one moment, besides a run that may hold some of it already."""
+
+    #: runs that hold some of it
+    running: int
+    #: output tokens that its budgets leave room for, in the answer that is asked for; below 0 where there is none
+    output: int
+    #: of each budget: its used and held share, the elapsed share of its window, and the seconds that are left of that
+    budgets: tuple[tuple[float, float, float], ...] = ()
+    #: when a budget ends that has no room now, in UTC seconds; infinite where the request is larger than all of it
+    room_at: float = 0.0
+
+
+def purse_of(caps: Caps, tally: Tally, now: Moment, ask: Ask, run_id: str = "") -> Purse:
+    """The purse of a credential with these caps and this tally, for what a run asks."""
+    bounds = bounds_of(caps, tally, now)
+    own = run_id in tally.open
+    output = ask.output_tokens if own else min((bound.output(ask) for bound in bounds), default=ask.output_tokens)
+    least = min(ask.output_tokens, MINIMUM_OUTPUT_TOKENS)
+    needed = ceiling_cost(ask.price, ask.input_tokens, least)
+    full = [math.inf if needed > bound.amount else bound.ends_at for bound in bounds if bound.output(ask) < least]
+    shares = [(bound.share, now.elapsed(bound.window.name), bound.ends_at - now.at) for bound in bounds if bound.window]
+    return Purse(len(tally.open) - own, output, tuple(shares), 0.0 if own else max(full, default=0.0))
 
 
 def _check_requests(bounds: list[Bound], now: Moment) -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from typing import Any
 
+import msgspec
+
 from bridge.clock import Clock, iso
 from bridge.ledger import report
-from bridge.ledger.caps import Ask, bounds_of, fit
-from bridge.ledger.pricing import PriceTable
+from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS, Ask, Purse, bounds_of, fit, purse_of
+from bridge.ledger.pricing import PICO, Price, PriceTable, Rates, ceiling_cost
 from bridge.ledger.tallies import Counts, Reservation, Tallies, Tally
 from bridge.limits import Caps, Limit, Limits, Moment, Window, effective
 from bridge.types import RunRecord
+
+#: The smallest request that costs anything.
+_ONE_MICRO = Ask(Price("", Rates(PICO, PICO, PICO, PICO)), 0, 1)
+
+PurseOf = Callable[[str, Limits], Purse]
+"""The purse of the credential with an id and these limits, at the moment of a choice."""
+
+Pick = Callable[[PurseOf, int], str | None]
+"""The id of a credential whose purse has room for so many output tokens; None where there is none. Must not wait."""
 
 
 class Ledger:
@@ -47,19 +58,34 @@ class Ledger:
         request_model: str,
         input_ceiling: int,
         output_wanted: int,
+        pick: Pick = lambda purse_of, output: None,
     ) -> Reservation:
-        """Hold what a run can use at most; on the disk when this returns.
+        """Hold what a run can use at most, of its key's caps and of those of the credential that `pick` finds; on the
+        disk when this returns.
 
         Its `output_tokens` are what the run may be asked for: fewer than wanted where money or tokens
-        run short. Raises BridgeError with the code of the cap that does not allow it, or
-        storage_failed; then nothing is held and nothing counted.
+        run short. It has no credential where `pick` finds none. Raises BridgeError with the code of the cap that does
+        not allow it, or storage_failed; then nothing is held and nothing counted.
         """
         ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted)
         caps = self._caps(limits)
 
-        def decide(tally: Tally) -> Reservation:
+        def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
             now = self._now()
             output_tokens, cost_micro = fit(caps, tally, now, ask)
+            fitting = msgspec.structs.replace(ask, output_tokens=output_tokens)
+            rooms: dict[str, int] = {}
+
+            def purse(id: str, own: Limits) -> Purse:
+                found = purse_of(effective(own, {}), credentials.get(id) or Tally(), now, fitting)
+                rooms[id] = found.output
+                return found
+
+            # All of it where there is room for that; else a shorter answer, as with the key's own caps.
+            credential = pick(purse, output_tokens) or pick(purse, min(output_tokens, MINIMUM_OUTPUT_TOKENS))
+            if credential is not None and rooms[credential] < output_tokens:
+                output_tokens = rooms[credential]
+                cost_micro = ceiling_cost(ask.price, ask.input_tokens, output_tokens)
             return Reservation(
                 id=run_id,
                 key_name=key_name,
@@ -71,9 +97,30 @@ class Ledger:
                 output_tokens=output_tokens,
                 cost_micro=cost_micro,
                 owner=self._owner,
+                credential=credential,
             )
 
         return self._tallies.admit(key_name, decide)
+
+    def move(self, held: Reservation, pick: Pick) -> Reservation | None:
+        """Let a run go on with another credential, within what it holds; on the disk when this returns. None where
+        `pick` finds none. Raises BridgeError storage_failed."""
+
+        def decide(credentials: Mapping[str, Tally]) -> str | None:
+            return pick(self._purses(credentials, held), held.output_tokens)
+
+        return self._tallies.move(held, decide)
+
+    def purses(self, held: Reservation | None = None) -> PurseOf:
+        """The purses of credentials as they are now, to look at: for what a run holds, or for nothing."""
+        return self._purses(self._tallies.credentials(), held)
+
+    def _purses(self, credentials: Mapping[str, Tally], held: Reservation | None) -> PurseOf:
+        now, ask, run_id = self._now(), _ONE_MICRO, ""
+        if held is not None:
+            price = self._prices.price_of(held.provider, held.model)
+            ask, run_id = Ask(price, held.input_tokens, held.output_tokens), held.id
+        return lambda id, own: purse_of(effective(own, {}), credentials.get(id) or Tally(), now, ask, run_id)
 
     def settle(self, line: RunRecord) -> None:
         """Put what a run really cost, by its line of the log, in the place of what it held; both are on the disk
@@ -117,6 +164,10 @@ class Ledger:
     def usage(self, key_name: str) -> dict[str, Any]:
         """What a key used in each window, `reserved` and `lastUsedAt`, as the API shows them."""
         return report.usage(self._tallies.tally(key_name), self._now())
+
+    def credential_usage(self, id: str) -> dict[str, Any]:
+        """What was used with a credential in each window, `reserved` and `lastUsedAt`, as the API shows them."""
+        return report.usage(self._tallies.credentials().get(id) or Tally(), self._now())
 
     def remaining(self, key_name: str, limits: Limits) -> list[tuple[Limit, Window, int]]:
         """What is left of each cap that adds up in a window and holds for the key: a count, or micro-dollars."""

@@ -59,7 +59,7 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     requests: int = 1
     #: the process that runs it: what one has left behind is settled by `recover`
     owner: str = ""
-    #: the provider's credential that it is to use, where there are several
+    #: the id of the provider's credential that it uses; None while it has none
     credential: str | None = None
 
     @property
@@ -114,7 +114,7 @@ def sum_of(several: Iterable[Counts]) -> Counts:
 
 
 class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
-    """One key. What it used is kept by day (`2026-11-20`); longer windows are sums of days."""
+    """One key, or one credential. What it used is kept by day (`2026-11-20`); longer windows are sums of days."""
 
     days: dict[str, Counts] = {}
     #: window (`2026-11-20`, `2026-11`) -> what an admin's reset took out of the count
@@ -172,7 +172,7 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Reserve(msgspec.Struct, frozen=True, tag_field="kind", tag="reserve"):
-    """A run was admitted."""
+    """A run was admitted; or one that had been goes on with another credential."""
 
     reservation: Reservation
 
@@ -241,34 +241,66 @@ def assumed(reservation: Reservation) -> RunRecord:
         cost_usd=reservation.cost_micro / MICRO,
         reserved_usd=reservation.cost_micro / MICRO,
         assumed=True,
+        credential=None if reservation.credential is None else credential_name(reservation.credential),
     )
 
 
-def apply(tallies: dict[str, Tally], record: Record) -> None:
+def credential_name(id: str) -> str:
+    """The name that a credential had when it got its id: `claude/default`, `team`, `team.2` for a second one."""
+    return id.rpartition("/")[2].partition(".")[0]
+
+
+class Figures(msgspec.Struct):
+    """All tallies: of the keys by their names, and of the credentials by their ids."""
+
+    tallies: dict[str, Tally] = {}
+    credentials: dict[str, Tally] = {}
+
+
+def apply(figures: Figures, record: Record) -> None:
     """Change the tallies by one record. A second end of the same run changes nothing."""
+    tallies = figures.tallies
     match record:
         case Reserve(reservation):
             tally = tallies.setdefault(reservation.key_name, Tally())
+            _let_go(figures, tally.open.get(reservation.id))
             tally.open[reservation.id] = reservation
             tally.note_recent(reservation.id, reservation.at)
             tally.last_used_at = reservation.at
+            if reservation.credential is not None:
+                paying = figures.credentials.setdefault(reservation.credential, Tally())
+                paying.open[reservation.id] = reservation
+                paying.last_used_at = reservation.at
         case Settle():
             tally = tallies.setdefault(record.key_name, Tally())
-            if tally.open.pop(record.id, None) is not None:
-                tally.days.setdefault(record.day, Counts()).add(_counts_of(record))
+            held = tally.open.pop(record.id, None)
+            if held is not None:
+                counts = _counts_of(record)
+                tally.days.setdefault(record.day, Counts()).add(counts)
+                _let_go(figures, held)
+                if held.credential is not None:
+                    figures.credentials[held.credential].days.setdefault(record.day, Counts()).add(counts)
         case Void():
             if record.key_name in tallies:
-                tallies[record.key_name].open.pop(record.id, None)
+                _let_go(figures, tallies[record.key_name].open.pop(record.id, None))
         case Release(id, key):
             tally = tallies.setdefault(key, Tally())
-            if tally.open.pop(id, None) is not None:
+            held = tally.open.pop(id, None)
+            if held is not None:
                 tally.recent.pop(id, None)
+                _let_go(figures, held)
         case Reset(key, day):
             tally = tallies.setdefault(key, Tally())
             for span in spans_of(day).values():
                 tally.forgiven[span.key] = tally.booked(span.days)
         case Import(key, day, counts):
             tallies.setdefault(key, Tally()).days.setdefault(day, counts)
+
+
+def _let_go(figures: Figures, held: Reservation | None) -> None:
+    """Let the credential of a reservation hold it no longer."""
+    if held is not None and held.credential is not None:
+        figures.credentials.setdefault(held.credential, Tally()).open.pop(held.id, None)
 
 
 def _counts_of(line: RunRecord) -> Counts:
@@ -296,11 +328,17 @@ class Tallies(Protocol):
     def writable(self) -> bool:
         """Whether the last write worked. Where it did not, `admit` raises until one does."""
 
-    def admit(self, key_name: str, decide: Callable[[Tally], Reservation]) -> Reservation:
-        """Hold what `decide` makes of a key's tally, in one step: no two admissions see the same money.
+    def admit(self, key_name: str, decide: Callable[[Tally, Mapping[str, Tally]], Reservation]) -> Reservation:
+        """Hold what `decide` makes of a key's tally and those of the credentials, in one step: no two admissions see
+        the same money.
 
         `decide` is a pure function. Raises what it raises, or storage_failed; then nothing is held.
         """
+
+    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation | None:
+        """Let a run that holds something go on with the credential whose id `decide` finds in the tallies of the
+        credentials, in one step like `admit`; its reservation then, or None where `decide` found none. Raises
+        storage_failed; it is moved all the same then."""
 
     def settle(self, line: RunRecord) -> None:
         """Put what a run used, by its line of the log, in the place of what it held. A second time does nothing."""
@@ -327,6 +365,9 @@ class Tallies(Protocol):
     def all(self) -> Mapping[str, Tally]:
         """Every tally by the key's name, to look at."""
 
+    def credentials(self) -> Mapping[str, Tally]:
+        """The tally of every credential by its id, to look at."""
+
     def snapshot(self) -> bytes:
         """All of them at one moment, for a backup, as usage.json would hold it."""
 
@@ -337,14 +378,13 @@ class Tallies(Protocol):
 # --- with files ----------------------------------------------------------------------------------
 
 
-class Snapshot(msgspec.Struct):
+class Snapshot(Figures):
     """usage.json: the tallies after record `seq`, which ends `offset` bytes into `file` of logs/."""
 
     schema: int = 1
     seq: int = 0
     file: str = ""
     offset: int = 0
-    tallies: dict[str, Tally] = {}
 
     @property
     def position(self) -> Position:
@@ -381,7 +421,7 @@ class FileTallies:
         #: the request log; others may append lines that count nothing
         self.journal = DayJournal(folder, lambda: day_of(clock.now(), zone))
         snapshot.check(folder)  # what was torn is cut off now
-        self._tallies = snapshot.tallies
+        self._figures = Figures(snapshot.tallies, snapshot.credentials)
         self.journal.seq = self._replay(snapshot.position)
         self._saving = BoundedSemaphore(1)
         self._due = False
@@ -398,11 +438,11 @@ class FileTallies:
         """The first file of the journal that a replay could need, from the last snapshot or the one before it."""
         return min(self._files)
 
-    def admit(self, key_name: str, decide: Callable[[Tally], Reservation]) -> Reservation:
+    def admit(self, key_name: str, decide: Callable[[Tally, Mapping[str, Tally]], Reservation]) -> Reservation:
         """See Tallies."""
         self._ensure_writable()
         # From here until the record is applied there is no switch to another greenlet.
-        reservation = decide(self.tally(key_name))
+        reservation = decide(self.tally(key_name), self._figures.credentials)
         try:
             self._write(Reserve(reservation))
         except BaseException:
@@ -410,6 +450,16 @@ class FileTallies:
             self._append(Release(reservation.id, key_name))
             raise
         return reservation
+
+    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation | None:
+        """See Tallies."""
+        self._ensure_writable()
+        credential = decide(self._figures.credentials)
+        if credential is None or held.id not in self.tally(held.key_name).open:
+            return None
+        moved = msgspec.structs.replace(held, credential=credential)
+        self._write(Reserve(moved))
+        return moved
 
     def settle(self, line: RunRecord) -> None:
         """See Tallies."""
@@ -444,32 +494,36 @@ class FileTallies:
 
     def recover(self, owner: str) -> None:
         """See Tallies."""
-        for tally in self._tallies.values():
+        for tally in self._figures.tallies.values():
             for each in [each for each in tally.open.values() if each.owner == owner]:
                 self._append(_settlement(assumed(each), each))
         self.journal.sync()
 
     def tally(self, key_name: str) -> Tally:
         """See Tallies."""
-        return self._tallies.get(key_name) or Tally()
+        return self._figures.tallies.get(key_name) or Tally()
 
     def all(self) -> Mapping[str, Tally]:
         """See Tallies."""
-        return self._tallies
+        return self._figures.tallies
+
+    def credentials(self) -> Mapping[str, Tally]:
+        """See Tallies."""
+        return self._figures.credentials
 
     def snapshot(self) -> bytes:
         """See Tallies."""
         try:
-            tallies, position = self.journal.capture(self._encode)
+            figures, position = self.journal.capture(self._encode)
         except BridgeError:  # a full disk is no reason for no backup
-            tallies, position = self._encode(), self.journal.position
-        return msgspec.json.encode({"schema": self._document.schema, **_content(tallies, position)})
+            figures, position = self._encode(), self.journal.position
+        return msgspec.json.encode({"schema": self._document.schema, **_content(figures, position)})
 
     def save(self) -> None:
         """Save a snapshot. Raises BridgeError storage_failed."""
         with self._saving:
-            tallies, position = self.journal.capture(self._encode)
-            self._document.save(_content(tallies, position))
+            figures, position = self.journal.capture(self._encode)
+            self._document.save(_content(figures, position))
             self._files = (self._files[1], position.file)
 
     def close(self) -> None:
@@ -479,7 +533,7 @@ class FileTallies:
                 step()
 
     def _append(self, record: Record) -> Any:
-        apply(self._tallies, record)
+        apply(self._figures, record)
         return self.journal.append(msgspec.json.encode(record))
 
     def _write(self, record: Record) -> None:
@@ -530,17 +584,19 @@ class FileTallies:
         finally:
             self._due = False
 
-    def _encode(self) -> msgspec.Raw:
-        for tally in self._tallies.values():
-            tally.prune()
-        return msgspec.Raw(msgspec.json.encode(self._tallies))
+    def _encode(self) -> dict[str, msgspec.Raw]:
+        both = {"tallies": self._figures.tallies, "credentials": self._figures.credentials}
+        for tallies in both.values():
+            for tally in tallies.values():
+                tally.prune()
+        return {name: msgspec.Raw(msgspec.json.encode(tallies)) for name, tallies in both.items()}
 
     def _replay(self, after: Position) -> int:
         """Apply the records that the snapshot does not have yet; the number of the last one."""
         seq = after.seq
         for seq, line in enumerate(read_forwards(day_files(self.journal.folder), after), start=after.seq + 1):
             try:
-                apply(self._tallies, decode(line))
+                apply(self._figures, decode(line))
             except msgspec.DecodeError as error:
                 raise StoreError(f"The log is damaged at record {seq}: {error}.", REPAIR_HINT) from None
         return seq
@@ -550,5 +606,5 @@ def _settlement(line: RunRecord, held: Reservation) -> Settle:
     return Settle(*msgspec.structs.astuple(line), day=held.day)
 
 
-def _content(tallies: msgspec.Raw, position: Position) -> dict[str, Any]:
-    return {"seq": position.seq, "file": position.file, "offset": position.offset, "tallies": tallies}
+def _content(figures: dict[str, msgspec.Raw], position: Position) -> dict[str, Any]:
+    return {"seq": position.seq, "file": position.file, "offset": position.offset, **figures}

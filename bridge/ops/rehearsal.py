@@ -19,6 +19,7 @@ from bridge.ledger.pricing import PriceTable
 from bridge.providers.models import ModelBook
 from bridge.records import jobs
 from bridge.sandbox import host
+from bridge.service import credential_book
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.files import open_private
@@ -35,6 +36,7 @@ def problems(settings: Settings) -> list[str]:
     tries: tuple[Callable[[], object], ...] = (
         lambda: host.find_user(settings.cli_user),
         lambda: KeyBook(Document(folder / "keys.json"), clock),
+        lambda: credential_book(settings, clock),
         lambda: AdminCredentials(Document(folder / "admin.json"), settings.admin_key),
         lambda: _read_jobs(folder / "jobs"),
         lambda: _write(folder),

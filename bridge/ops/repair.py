@@ -257,8 +257,8 @@ def _fold(logs: Path, base: Snapshot | None) -> _Fold | None:
             now.seq, bad = seq, 0
             if isinstance(record, Settle) and record.id not in now.tallies.get(record.key_name, Tally()).open:
                 # Its reservation is among what was lost; what it used is known all the same.
-                apply(now.tallies, Reserve(_nothing(record)))
-            apply(now.tallies, record)
+                apply(now, Reserve(_nothing(record)))
+            apply(now, record)
     fold.lost += bad
     try:
         now.check(logs)

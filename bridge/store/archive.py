@@ -1,7 +1,7 @@
 """A backup: one tar.gz with the files of a data folder and, last, a manifest of their sums.
 
-It holds no secret that opens anything: keys and the admin key are in it as hashes, and what signs sessions is
-left out. Settings, and with them the API keys of the providers, are not in the data folder at all. `jobs/` is
+It holds no secret that opens anything: keys and the admin key are in it as hashes, and what signs sessions and the
+API keys of credentials are left out. Settings are not in the data folder at all. `jobs/` is
 left out too: those are whole answers, which are promised to be gone after a day.
 """
 
@@ -31,6 +31,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 #: What is taken along, and all that a restore accepts: a plain name, or the log of a day.
 NAME = re.compile(r"[a-z]+\.jsonl?|logs/\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
+
+#: Document -> its field that is left out: after a restore whoever was logged in logs in again, and the API keys of
+#: credentials are given again.
+_SECRETS = {"admin.json": "cookieSecrets", "credentials.json": "apiKey"}
 
 _CHUNK = 1 << 20
 _MOST_MANIFEST_BYTES = 16 * 2**20
@@ -102,8 +106,8 @@ def write(target: IO[bytes], folder: Path, usage: bytes | None, made_at: str) ->
         if usage is not None:
             _add(tar, files, "usage.json", io.BytesIO(usage), len(usage))
         for name in _names(folder, files.keys()):
-            if name == "admin.json":
-                data = _without_secrets(Document(folder / name))
+            if name in _SECRETS:
+                data = _without_secrets(Document(folder / name), _SECRETS[name])
                 _add(tar, files, name, io.BytesIO(data), len(data))
                 continue
             with (folder / name).open("rb") as file:
@@ -235,10 +239,17 @@ def _whole_bytes(file: IO[bytes]) -> int:
     return 0 if size else size
 
 
-def _without_secrets(document: Document) -> bytes:
-    """admin.json without what signs sessions: whoever is logged in must log in again after a restore."""
-    content: dict[str, Any] = {k: v for k, v in (document.load() or {}).items() if k != "cookieSecrets"}
+def _without_secrets(document: Document, field: str) -> bytes:
+    """A document without the secrets in a field of its own, or of the rows of its lists."""
+    content = _without(document.load() or {}, field)
+    for name, rows in content.items():
+        if isinstance(rows, list):
+            content[name] = [_without(row, field) if isinstance(row, dict) else row for row in rows]
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+
+
+def _without(given: dict[str, Any], field: str) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != field}
 
 
 # --- how the last one went: backup.json ------------------------------------------------------------

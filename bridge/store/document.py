@@ -1,4 +1,4 @@
-"""A small JSON file that is replaced as a whole: keys.json, admin.json, usage.json."""
+"""A small JSON file that is replaced as a whole: keys.json, credentials.json, admin.json, usage.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.store.files import in_thread, keep_previous, storage_failed, sync_fo
 REPAIR_HINT = "Run 'cli-bridge doctor --repair', or put a copy of the data folder from a backup in its place."
 
 
-SCHEMAS: dict[str, int] = {"keys.json": 1, "admin.json": 1, "usage.json": 1}
+SCHEMAS: dict[str, int] = {"keys.json": 1, "credentials.json": 1, "admin.json": 1, "usage.json": 1}
 """Document -> the version of its schema that this program reads and writes; others have version 1.
 folder.py has the steps from older ones."""
 
@@ -27,11 +27,13 @@ class Document:
     `NAME.previous`, for a person (or `doctor --repair`) to fall back to; it is never used by itself.
     """
 
-    def __init__(self, path: Path, schema: int | None = None) -> None:
-        """`schema`: the version to read and write, if not that of `SCHEMAS`."""
+    def __init__(self, path: Path, schema: int | None = None, *, keeps_previous: bool = True) -> None:
+        """`schema`: the version to read and write, if not that of `SCHEMAS`. `keeps_previous`: False for what must be
+        gone once it was removed."""
         self.path = path
         self.previous = path.with_name(path.name + ".previous")
         self.schema = SCHEMAS.get(path.name, 1) if schema is None else schema
+        self._keeps_previous = keeps_previous
 
     def load(self) -> dict[str, Any] | None:
         """The content; None where there is neither the file nor its previous version.
@@ -84,7 +86,7 @@ class Document:
     def _replace(self, data: bytes) -> None:
         new = self.path.with_name(self.path.name + ".new")
         write_private(new, data)
-        if self.path.exists():
+        if self._keeps_previous and self.path.exists():
             keep_previous(self.path)
         os.replace(new, self.path)
         sync_folder(self.path.parent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ log = logging.getLogger("bridge")
 class TraceFolder:
     """The traces of one server. What goes wrong with it ends it, and never a run."""
 
-    def __init__(self, folder: Path, clock: Clock, secrets: Sequence[str | None]) -> None:
-        """Begin, for `LONGEST_S`. `secrets` are never written; what was left in `folder` counts for the bound."""
+    def __init__(self, folder: Path, clock: Clock, secrets: Callable[[], Iterable[str | None]]) -> None:
+        """Begin, for `LONGEST_S`. What `secrets` gives is never written. What was left in `folder` counts for the
+        bound."""
         self._folder = folder
         self._clock = clock
         self._secrets = secrets
@@ -89,7 +90,7 @@ class TraceFolder:
 
     def masked(self, text: str) -> str:
         """A text without secrets."""
-        return masked(text, *self._secrets)
+        return masked(text, *self._secrets())
 
     def passed_s(self, since: float) -> float:
         """Seconds since a monotonic time."""

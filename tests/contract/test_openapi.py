@@ -89,6 +89,7 @@ def test_every_example_of_a_body_is_taken(server: Server, key: str, method: str,
     example = op["requestBody"]["content"]["application/json"]["example"]
     if "{name}" in path:
         server.admin("POST", "/keys", {"name": "example"})
+        server.admin("POST", "/credentials", {"name": "example", "provider": "claude", "apiKey": "sk-an-example"})
     given = ADMIN_KEY if path.startswith("/admin") else key
     answer = server.call(method.upper(), path.replace("{name}", "example"), example, key=given)
     assert str(answer.status) == next(iter(op["responses"])), answer.body

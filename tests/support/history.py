@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge.clock import day_of, iso
 from bridge.keys.keys import Key, KeyHash, hash_of, to_disk
-from bridge.ledger.tallies import Counts, Import, Tally, apply, void
+from bridge.ledger.tallies import Counts, Figures, Import, Tally, apply, void
 from bridge.limits import Limits
 from bridge.store.document import Document
 from bridge.store.folder import Store
@@ -73,7 +73,7 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
         _count(used[person.name, day], line)
         tallies[person.name].last_used_at = at
     for (name, day), counts in used.items():
-        apply(tallies, Import(name, day, counts))
+        apply(Figures(tallies), Import(name, day, counts))
     (folder / "logs").mkdir(mode=0o700)
     seq, path = 0, folder / "logs"
     for day, rows in logs.items():

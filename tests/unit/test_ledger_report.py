@@ -8,7 +8,7 @@ import pytest
 
 from bridge.clock import parse_iso
 from bridge.ledger.report import daily, nearest_cap
-from bridge.ledger.tallies import Counts, Import, Reservation, Reserve, Tally, apply
+from bridge.ledger.tallies import Counts, Figures, Import, Reservation, Reserve, Tally, apply
 from bridge.limits import Limits, Moment, effective
 
 TODAY = "2026-11-20"
@@ -19,7 +19,7 @@ def tallies_of(*used: tuple[str, str, float]) -> dict[str, Tally]:
     """(key, day, dollars), one request of 10 tokens each."""
     tallies: dict[str, Tally] = {}
     for name, day, usd in used:
-        apply(tallies, Import(name, day, Counts(requests=1, output_tokens=10, cost_micro=round(usd * 1e6))))
+        apply(Figures(tallies), Import(name, day, Counts(requests=1, output_tokens=10, cost_micro=round(usd * 1e6))))
     return tallies
 
 
@@ -53,7 +53,7 @@ def test_one_key_alone_and_one_that_nobody_knows() -> None:
 def test_the_nearest_cap_is_the_one_of_which_most_is_used_or_held() -> None:
     tallies = tallies_of(("ada", TODAY, 1), ("ada", "2026-11-02", 7))
     held = Reservation("run_1", "ada", "claude", "m", NOW.at, NOW.day, 10, 10, 500_000)
-    apply(tallies, Reserve(held))
+    apply(Figures(tallies), Reserve(held))
     caps = effective(Limits.parse({"maxCostPerDay": 2, "maxCostPerMonth": 100, "maxRequestsPerDay": 10}), {})
     nearest = nearest_cap(caps, tallies["ada"], NOW)
     assert nearest == {"limit": "maxCostPerDay", "used": 1.0, "reserved": 0.5, "most": 2.0, "share": 0.75}

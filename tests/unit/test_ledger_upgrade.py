@@ -93,6 +93,8 @@ def test_a_folder_that_is_up_to_date_is_not_touched(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", document.SCHEMAS)
 def test_a_newer_file_is_refused_and_left_as_it_is(folder: Path, name: str) -> None:
+    if not (folder / name).exists():  # it came after the first release
+        document.Document(folder / name).save({})
     content = {**json.loads((folder / name).read_text()), "schema": document.SCHEMAS[name] + 1}
     (folder / name).write_text(json.dumps(content))
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def reservation(run_id: str = "run_1", **fields: Any) -> Reservation:
 
 def admit(backend: Backend, run_id: str = "run_1", **fields: Any) -> Reservation:
     given = reservation(run_id, **fields)
-    return backend.tallies.admit(given.key_name, lambda tally: given)
+    return backend.tallies.admit(given.key_name, lambda tally, credentials: given)
 
 
 def restart(backend: Backend, *, crash: bool = False) -> None:
@@ -61,7 +61,7 @@ def test_what_was_held_and_settled_is_there_again(backend: Backend, crash: bool)
 
 def test_no_two_admissions_see_the_same_money(backend: Backend) -> None:
     def one(number: int) -> Reservation:
-        def decide(tally: Tally) -> Reservation:
+        def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
             if len(tally.open) >= 7:
                 raise BridgeError("concurrent_requests", "no more")
             return reservation(f"run_{number}")
@@ -76,7 +76,7 @@ def test_no_two_admissions_see_the_same_money(backend: Backend) -> None:
 
 
 def test_a_refusal_holds_nothing(backend: Backend) -> None:
-    def decide(tally: Tally) -> Reservation:
+    def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
         raise BridgeError("cost_per_day", "no")
 
     assert refused(lambda: backend.tallies.admit("ada", decide)) == "cost_per_day"

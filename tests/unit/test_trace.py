@@ -35,7 +35,7 @@ def clock() -> Frozen:
 
 @pytest.fixture
 def make(tmp_path: Path, clock: Frozen) -> Callable[[], TraceFolder]:
-    return lambda: TraceFolder(tmp_path / "traces", clock, ["hunter-2-and-more", None])
+    return lambda: TraceFolder(tmp_path / "traces", clock, lambda: ["hunter-2-and-more", None])
 
 
 def lines_of(folder: Path, run_id: str) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def test_it_ends_by_itself_before_all_files_together_are_too_large(
 
 def test_a_folder_that_cannot_be_used_stops_nothing_but_the_traces(tmp_path: Path, clock: Frozen) -> None:
     (tmp_path / "traces").write_text("a file")
-    traces = TraceFolder(tmp_path / "traces", clock, [])
+    traces = TraceFolder(tmp_path / "traces", clock, list)
     assert traces.begin("run_a", {}) is None
     assert "the folder cannot be used" in traces.state
 
