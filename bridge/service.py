@@ -144,7 +144,7 @@ class Service:
             jobs=self.jobs,
             audit=self.audit,
             schemas=schemas,
-            admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several),
+            admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several, self.clock),
             keys=self.keys,
             observers=self.observers,
             traces=self.traces,
