@@ -41,6 +41,7 @@ export function show({ head, body, session }) {
   fill(body, skeleton(8));
   let ready = false;
   let all = [];
+  let resetsAt = {};
 
   const watch = poll(
     async (signal) => {
@@ -57,6 +58,7 @@ export function show({ head, body, session }) {
 
   function render(answer) {
     all = answer.credentials;
+    resetsAt = answer.resetsAt;
     const usable = all.filter((each) => isOpen(each)).length;
     say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
     notices.hidden = !answer.problem;
@@ -203,7 +205,7 @@ export function show({ head, body, session }) {
         say(parts.note, visible(now.note));
         keyed(
           parts.bars,
-          budgets(now, session.timezone),
+          budgets(now, resetsAt, session.timezone),
           (level) => level.limit,
           () => bar({ full: true, note: (level) => level.below }),
         );
@@ -268,15 +270,14 @@ function sentenceStamp({ state, reason, until, running }) {
 }
 
 /** The caps as bars, with the line: what would be used by now if it were spent evenly. */
-function budgets(credential, timezone) {
-  return LIMITS.filter((row) => row.window && credential.limits?.[row.name] > 0).map((row) => {
+function budgets(credential, resetsAt, timezone) {
+  return LIMITS.filter((row) => row.window && credential.limits[row.name] > 0).map((row) => {
     const used = credential.usage[row.window].costUsd;
-    const reserved = credential.usage.reserved?.costUsd ?? 0;
+    const reserved = credential.usage.reserved.costUsd;
     const most = credential.limits[row.name];
-    const line = elapsed(row.window, credential.resetsAt?.[row.window]);
-    const gap = line === null ? null : (used + reserved) / most - line;
-    const pace = gap === null ? "" : `The line is at ${money(line * most)} now: ${ahead(gap)}. `;
-    const end = credential.resetsAt?.[row.window];
+    const end = resetsAt[row.window];
+    const line = elapsed(row.window, end);
+    const gap = (used + reserved) / most - line;
     return {
       limit: row.name,
       label: row.title,
@@ -285,7 +286,7 @@ function budgets(credential, timezone) {
       reserved,
       most,
       line,
-      below: `${pace}${end ? `Resets ${when(end)} (midnight in ${timezone}).` : ""}`,
+      below: `The line is at ${money(line * most)} now: ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
     };
   });
 }
@@ -295,18 +296,21 @@ function ahead(gap) {
   return gap > 0 ? `${percent(gap)} above` : `${percent(-gap)} below`;
 }
 
-/** The share of a day or month that is over when it ends at `end`; null where that is not known. */
+/** The share of a day or month that is over, of one that ends at `end`. */
 function elapsed(window, end) {
-  if (!end) return null;
   const ends = new Date(end);
   const began = new Date(ends);
-  if (window === "thisMonth") began.setUTCMonth(began.getUTCMonth() - 1);
-  else began.setUTCDate(began.getUTCDate() - 1);
+  if (window === "thisMonth") {
+    // From the second of a month to that of the last: months end on the first, by some clock or other.
+    began.setUTCDate(began.getUTCDate() + 1);
+    began.setUTCMonth(began.getUTCMonth() - 1);
+  }
+  began.setUTCDate(began.getUTCDate() - 1);
   return Math.min(1, Math.max(0, (Date.now() - began) / (ends - began)));
 }
 
 function facts(credential) {
-  const { usage, lastDay = {} } = credential;
+  const { usage, lastDay } = credential;
   const classes = Object.entries(ENDS)
     .filter(([name]) => lastDay[name] > 0)
     .map(([name, words]) => `${count(lastDay[name])} ${words}`);
