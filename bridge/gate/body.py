@@ -10,13 +10,16 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from bridge.gate.ticket import Mark, Vouched, Wire
-from bridge.types import Image, Message, Text
+from bridge.types import Image, Message, Part, Text, ToolCall, ToolResult
 
 #: System texts that claude puts before the run's own: what it is, and a line for the provider's books.
 _CLAUDES_OWN = ("x-anthropic-billing-header:", "You are a Claude agent, built on Anthropic's Claude Agent SDK.")
-#: The keys of a Responses body that may be put in; see `put`.
-_MERGED = ("text", "reasoning")
+#: Objects of a body that are completed, and not replaced; see `put`.
+_MERGED = ("text", "reasoning", "output_config")
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 #: What claude says beside an image that it has made smaller.
@@ -84,34 +87,54 @@ def _fits(got: tuple[str, tuple[Mark, ...]], expected: tuple[str, tuple[Mark, ..
 
 
 def put(body: dict[str, Any], put_in: Mapping[str, Any]) -> dict[str, Any]:
-    """A Responses body with what its CLI cannot carry. Objects of `_MERGED` are completed, everything else is
-    replaced; None takes a field away."""
+    """A body with what its CLI cannot carry. Objects of `_MERGED` are completed, everything else is replaced; None
+    takes a field away."""
     merged = {
         name: _without_none({**(body.get(name) or {}), **put_in[name]}) or None for name in _MERGED if name in put_in
     }
     return _without_none({**body, **put_in, **merged})
 
 
-def illustrate(wire: Wire, body: dict[str, Any], pictures: Mapping[str, Image]) -> dict[str, Any]:
-    """A body, of which `check` has said that it is the run's, with the images in the place of those that stand for
-    them."""
+def complete(
+    wire: Wire, body: dict[str, Any], pictures: Mapping[str, Image], tool_parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A body, of which `check` has said that it is the run's, with images, calls and results in the place of those
+    that stand for them; see `Ticket`."""
+    if wire == "responses":
+        items = [_complete_item(item, pictures, tool_parts) for item in body["input"]]
+        return {**body, "input": items}
+    turns = [
+        turn
+        if isinstance(turn["content"], str)
+        else {**turn, "content": [_complete_block(block, pictures, tool_parts) for block in turn["content"]]}
+        for turn in body["messages"]
+    ]
+    return {**body, "messages": turns}
+
+
+def _complete_item(item: Any, pictures: Mapping[str, Image], tool_parts: Mapping[str, Mapping[str, Any]]) -> Any:
+    if item.get("type", "message") != "message":
+        return tool_parts.get(f"{item['type']} {item['call_id']}", item)
 
     def shown(part: Any) -> Any:
-        if not isinstance(part, dict) or part.get("type") not in ("input_image", "image"):
-            return part
-        image = pictures.get((_mark_of_part if wire == "responses" else _mark_of_block)(part)[1])
-        if image is None:
-            return part
-        if wire == "responses":
-            return {**part, "image_url": f"data:{image.media_type};base64,{image.data}"}
-        return {**part, "source": {**part["source"], "media_type": image.media_type, "data": image.data}}
+        image = pictures.get(_mark_of_part(part)[1]) if part["type"] == "input_image" else None
+        return part if image is None else {**part, "image_url": f"data:{image.media_type};base64,{image.data}"}
 
-    field = "input" if wire == "responses" else "messages"
-    turns = [
-        turn if isinstance(turn["content"], str) else {**turn, "content": [shown(part) for part in turn["content"]]}
-        for turn in body[field]
-    ]
-    return {**body, field: turns}
+    return {**item, "content": [shown(part) for part in item["content"]]}
+
+
+def _complete_block(block: Any, pictures: Mapping[str, Image], tool_parts: Mapping[str, Mapping[str, Any]]) -> Any:
+    match block["type"]:
+        case "image":
+            image = pictures.get(_mark_of_block(block)[1])
+            if image is not None:
+                return {**block, "source": {**block["source"], "media_type": image.media_type, "data": image.data}}
+        case "tool_use" | "tool_result":
+            own = tool_parts.get(f"{block['type']} {block.get('id') or block.get('tool_use_id')}")
+            if own is not None:
+                # The mark of what the provider is to cache stays where the CLI has set it.
+                return {**own, **{name: block[name] for name in ("cache_control",) if name in block}}
+    return block
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
@@ -136,11 +159,27 @@ def _read_messages(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | None
 
 
 def _mark_of_block(block: dict[str, Any]) -> Mark:
-    if block["type"] == "text":
-        return "text", block["text"]
-    if block["type"] == "image" and block["source"]["type"] == "base64":
-        return "image", block["source"]["data"]
+    match block["type"]:
+        case "text":
+            return "text", block["text"]
+        case "image" if block["source"]["type"] == "base64":
+            return "image", block["source"]["data"]
+        case "tool_use":
+            return _mark_of_call(block["id"], block["name"], _encode(block["input"]).decode())
+        case "tool_result":
+            content = block.get("content") or []
+            inner = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            marks = [_mark_of_block(each) for each in inner]
+            return _mark_of_result(block["tool_use_id"], marks, is_error=bool(block.get("is_error")))
     raise Refused(f"a part of the kind {str(block['type'])[:40]}")
+
+
+def _mark_of_call(id: str, name: str, arguments: str) -> Mark:
+    return "tool_call", _encode([id, name, arguments]).decode()
+
+
+def _mark_of_result(id: str, content: Sequence[Mark], *, is_error: bool) -> Mark:
+    return "tool_result", _encode([id, content, is_error]).decode()
 
 
 def _read_responses(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | None, frozenset[str]]:
@@ -148,9 +187,17 @@ def _read_responses(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | Non
     tools = {str(tool.get("name") or tool.get("type")) for tool in body.get("tools") or ()}
     turns: list[tuple[str, list[Mark]]] = []
     for item in body["input"]:
-        if item.get("type", "message") != "message":
-            raise Refused(f"an item of the kind {str(item.get('type'))[:40]}")
-        if item["role"] in ("developer", "system"):
+        kind = item.get("type", "message")
+        if kind == "function_call":
+            _add(turns, "assistant", [_mark_of_call(item["call_id"], item["name"], item["arguments"])])
+        elif kind == "function_call_output":
+            output = item["output"]
+            parts = [{"type": "input_text", "text": output}] if isinstance(output, str) else output
+            content = [_mark_of_part(part) for part in parts]
+            _add(turns, "user", [_mark_of_result(item["call_id"], content, is_error=False)])
+        elif kind != "message":
+            raise Refused(f"an item of the kind {str(kind)[:40]}")
+        elif item["role"] in ("developer", "system"):
             system += [part["text"] for part in item["content"]]
         else:
             _add(turns, item["role"], [_mark_of_part(part) for part in item["content"]])
@@ -165,12 +212,16 @@ def _mark_of_part(part: dict[str, Any]) -> Mark:
     raise Refused(f"a part of the kind {str(part['type'])[:40]}")
 
 
-def _mark(part: Any, exact: Collection[str]) -> Mark:
-    if isinstance(part, Text):
-        return "text", part.text
-    if isinstance(part, Image):
-        return "image", part.data if part.data in exact else ANY_IMAGE
-    raise TypeError(f"{type(part).__name__} has no mark")
+def _mark(part: Part, exact: Collection[str]) -> Mark:
+    match part:
+        case Text(text):
+            return "text", text
+        case Image():
+            return "image", part.data if part.data in exact else ANY_IMAGE
+        case ToolCall(id, name, arguments):
+            return _mark_of_call(id, name, arguments)
+        case ToolResult(id, content, is_error):
+            return _mark_of_result(id, [_mark(each, exact) for each in content], is_error=is_error)
 
 
 def _add(turns: list[tuple[str, list[Mark]]], role: str, parts: list[Mark]) -> None:

@@ -19,7 +19,7 @@ from gevent.socket import IPPROTO_TCP, TCP_NODELAY
 
 from bridge.clock import Clock
 from bridge.gate.answer import Reader, note_headers
-from bridge.gate.body import Refused, check, illustrate, put
+from bridge.gate.body import Refused, check, complete, put
 from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
 from bridge.types import Tap
@@ -204,16 +204,16 @@ class Gate:
             wanted = msgspec.json.decode(body)
             if ticket.vouched is not None:
                 check(wire, wanted, ticket.vouched)
-            if ticket.pictures:
-                wanted = illustrate(wire, wanted, ticket.pictures)
-            if ticket.put_in or ticket.pictures:
+            if ticket.pictures or ticket.tool_parts:
+                wanted = complete(wire, wanted, ticket.pictures, ticket.tool_parts)
+            if ticket.put_in or ticket.pictures or ticket.tool_parts:
                 body = _encode(put(wanted, ticket.put_in))
         except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"
             return self._turn_away(start, "not the run's body", 400, wire, ticket)
         url, headers = _url(environ, upstream), _headers(environ, upstream)
         if ticket.tap is not None:
-            put_in = _encode({**ticket.put_in, "pictures": len(ticket.pictures)})
+            put_in = _encode({**ticket.put_in, "pictures": len(ticket.pictures), **ticket.tool_parts})
             ticket.tap("gate", "provider", _head(f"POST {url}", headers) + b"\nput in: " + put_in)
         call.sent_at = self._clock.monotonic()
         ticket.abort = _killer(gevent.getcurrent())

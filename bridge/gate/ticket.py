@@ -100,12 +100,15 @@ class Ticket:
         *,
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
+        tool_parts: Mapping[str, Mapping[str, Any]] | None = None,
         on_bytes: Callable[[], None] = lambda: None,
         silence_s: float = 90.0,
         tap: Tap | None = None,
     ) -> None:
         """`upstream` None: the gate answers by itself, as a warm-up. `put_in`: fields of the body that the CLI
         cannot carry. `pictures`: the images that belong in the place of those, by their data, that the CLI was given.
+        `tool_parts`: what belongs in the place of each call and result of the conversation, by kind and id
+        ("tool_use toolu_1"), as the API has it.
         `on_bytes` is called when the provider sends something; it must not block or raise.
         `silence_s`: the longest time that the provider may send nothing. `tap` hears what passes."""
         self.token = "cbt_" + secrets.token_urlsafe(24)
@@ -113,6 +116,7 @@ class Ticket:
         self.vouched = vouched
         self.put_in = put_in or {}
         self.pictures = pictures or {}
+        self.tool_parts = tool_parts or {}
         self.on_bytes = on_bytes
         self.silence_s = silence_s
         self.tap = tap

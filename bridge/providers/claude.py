@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gevent
+import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
-from bridge.gate.pictures import with_stand_ins
+from bridge.gate.stand_ins import with_stand_ins, without_tool_words
 from bridge.gate.ticket import Ticket, Upstream
+from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
+from bridge.providers.claude_body import ClaudeAsked
 from bridge.providers.cli import CliProvider
+from bridge.providers.forced import ForcedCall, forced_tools
 from bridge.providers.gated import Passage
 from bridge.providers.pool import Pool, slots, warm_processes
 from bridge.providers.provider import Emit, text_ceiling
-from bridge.providers.structured import adapt
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
@@ -110,6 +113,9 @@ class ClaudeProvider(CliProvider):
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+        if forced_tools(request):
+            # They may stand there twice: as themselves, and as the schema of the answer.
+            ceiling += request.tools_size
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
 
     def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> _Conversation:
@@ -167,10 +173,10 @@ class ClaudeProvider(CliProvider):
     def _upstream(self) -> Upstream:
         return Upstream("messages", self._own.base_url or API_URL, self._own.api_key or "")
 
-    def _tell_settings(self, child: Child, request: GenerationRequest, token: str, *, cached: bool) -> None:
+    def _tell_settings(self, child: Child, asked: ClaudeAsked, token: str, *, cached: bool) -> None:
         """Get a gated process ready for one request; it has taken the settings when this returns. Raises ChildError."""
         opening = b"" if child in self._initialized else protocol.gated_opening()
-        child.write(opening + protocol.gated_settings(request, token=token, url=self._gate.url, cached=cached))
+        child.write(opening + protocol.gated_settings(asked, token=token, url=self._gate.url, cached=cached))
         if not _settled(child.lines()):
             raise ChildError("it did not take its settings")
         self._initialized.setdefault(child, (0, self._clock.monotonic()))
@@ -182,7 +188,7 @@ class ClaudeProvider(CliProvider):
         self._gate.tickets.add(ticket)
         try:
             with gevent.Timeout(BOOT_TIMEOUT_S, ChildError("it did not start in time")):
-                self._tell_settings(child, request, ticket.token, cached=False)
+                self._tell_settings(child, claude_body.ask(request), ticket.token, cached=False)
                 child.write(protocol.prompt(request, mark))
                 if not any(map(protocol.is_result, child.lines())) or not _rewound(child, mark):
                     raise ChildError("it did not take a first turn")
@@ -221,30 +227,18 @@ class _Conversation:
         self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None
     ) -> None:
         self._provider = provider
-        self._request, in_words = adapt(request, protocol.for_claude)
-        pictures: dict[str, Image] = {}
-        if not provider._login and sum(len(message.images) for message in request.messages) <= MANY_IMAGES:
-            self._request, pictures = with_stand_ins(self._request, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
+        asked = claude_body.ask(request)
+        self._parser = protocol.AnswerParser(
+            asked.request, provider._clock.now, by_tool=asked.by_tool, gated=not provider._login
+        )
+        self._forced = ForcedCall(asked.forced, "toolu_") if asked.forced else None
         self._emit = emit
         self._owner = owner
         self._tap = tap
-        gated = not provider._login
-        self._parser = protocol.AnswerParser(request, provider._clock.now, in_words=in_words, gated=gated)
         self._passage: Passage | None = None
-        if gated:
-            tools = frozenset() if self._request.schema is None else frozenset({protocol.OUTPUT_TOOL})
-            self._passage = Passage(
-                provider._gate,
-                provider._upstream(),
-                self._request,
-                provider._clock,
-                lambda: self._say(Activity()),
-                row=provider._row,
-                tools=tools,
-                pictures=pictures,
-                silence_s=provider._settings.idle_timeout_s,
-                tap=tap,
-            )
+        if not provider._login:
+            asked = self._open_passage(asked)
+        self._asked = asked
         self._child: Child | None = None
         self._warm = False
         self._cancelled = False
@@ -256,6 +250,32 @@ class _Conversation:
     @property
     def receipt(self) -> Receipt | None:
         return None if self._passage is None else self._passage.receipt
+
+    def _open_passage(self, asked: ClaudeAsked) -> ClaudeAsked:
+        """Make the run's way through the gate; what its CLI is told, with stand-ins for what the gate puts in."""
+        provider, parts = self._provider, claude_body.tool_parts(asked.request.messages)
+        told = without_tool_words(asked.request) if parts else asked.request
+        pictures: dict[str, Image] = {}
+        if sum(len(message.images) for message in told.messages) <= MANY_IMAGES:
+            told, pictures = with_stand_ins(told, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
+        put_in = asked.body
+        if "top_p" in put_in and "temperature" not in put_in:
+            # Where it does not think, the CLI says 1, and not every model takes both.
+            put_in = {**put_in, "temperature": None}
+        self._passage = Passage(
+            provider._gate,
+            provider._upstream(),
+            told,
+            provider._clock,
+            lambda: self._say(Activity()),
+            row=provider._row,
+            put_in=put_in,
+            pictures=pictures,
+            tool_parts=parts,
+            silence_s=provider._settings.idle_timeout_s,
+            tap=self._tap,
+        )
+        return msgspec.structs.replace(asked, request=told)
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -291,7 +311,7 @@ class _Conversation:
 
     def _take_turn(self, child: Child) -> bool:
         """Hand the prompt over and pass the answer on; whether the process is as it was before."""
-        request, lines = self._request, child.lines()
+        request, lines = self._asked.request, child.lines()
         marks = [str(uuid.uuid4())]
         if len(request.messages) > 1:
             marks.append(str(uuid.uuid4()))
@@ -310,7 +330,7 @@ class _Conversation:
                 self._say(Failed(self._passage.problem(), self._passage.usage))
                 return self._provider._reused and self._rewind(child, marks)
             for event in self._parser.feed(line):
-                self._say(self._as_seen(event))
+                self._show(self._as_seen(event))
                 if isinstance(event, Completed | Failed):
                     return self._ends_well(child, lines, marks)
         why = child.trouble or "it ended before the answer was complete"
@@ -320,19 +340,18 @@ class _Conversation:
     def _boot(self, child: Child) -> None:
         """The prompt goes only once the model and the output limit are known to hold. Raises ChildError, and
         BridgeError cli_unavailable where the CLI does not start."""
-        provider, request = self._provider, self._request
+        provider, asked = self._provider, self._asked
         try:
             with gevent.Timeout(BOOT_TIMEOUT_S, ChildError("it did not start in time")):
                 if self._passage is not None:
-                    cached = provider._pays_to_cache(self._owner, request)
-                    provider._tell_settings(child, request, self._passage.ticket.token, cached=cached)
+                    cached = provider._pays_to_cache(self._owner, asked.request)
+                    provider._tell_settings(child, asked, self._passage.ticket.token, cached=cached)
                 else:
-                    child.write(protocol.opening(request))
+                    child.write(protocol.opening(asked))
                     if not _settled(child.lines()):
                         raise ChildError("it did not take its settings")
         except ChildError as error:
-            if self._cancelled or (request.schema is not None and child.alive):
-                # A schema that keeps it busy is its client's, and no sign of a broken CLI.
+            if self._cancelled:
                 raise
             raise provider._failed_start(child, error) from None
         provider._breaker.succeeded()
@@ -342,6 +361,10 @@ class _Conversation:
         if self._passage is None or not isinstance(event, Completed | Failed):
             return event
         return self._passage.correct(event)
+
+    def _show(self, event: Event) -> None:
+        for each in (event,) if self._forced is None else self._forced.read(event):
+            self._say(each)
 
     def _ends_well(self, child: Child, lines: Iterator[bytes], marks: list[str]) -> bool:
         """Let the CLI end its turn, and rewind it. The answer has gone out before."""

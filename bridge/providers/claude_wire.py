@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,8 @@ import msgspec
 
 from bridge.clock import iso
 from bridge.errors import Problem
-from bridge.providers.structured import MANY, PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
+from bridge.providers.assembly import Assembly
+from bridge.providers.claude_body import OUTPUT_TOOL, ClaudeAsked, blocks
 from bridge.types import (
     DECLINED,
     Activity,
@@ -25,7 +25,6 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
-    Image,
     Message,
     PartDelta,
     Text,
@@ -36,13 +35,16 @@ from bridge.types import (
 SETTINGS_REQUEST, REWIND_REQUEST = "settings", "rewind"
 """request_ids of the control requests whose success must be seen: before the prompt is sent, and after its answer."""
 
-#: The CLI's tool for structured output, and how it describes it.
-OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
-#: The API takes no smaller budget for thinking, and it must lie below max_tokens.
-LEAST_THINKING_TOKENS = 1024
-
 #: effort as clients say it -> effortLevel of the CLI's flag settings
-EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+EFFORTS = {
+    "none": None,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "max",
+}
 
 #: What the CLI notes at its first start in a new home. Where it finds it there, it boots with 8% less work (43 of
 #: 536 ms of CPU). Nothing of it is sent anywhere; another version may note more, and then does so again.
@@ -62,20 +64,6 @@ LONGEST_RESET_S = 8 * 86400.0
 _NEVER_SENT = ("ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "Not logged in")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-#: What the check inside the claude CLI knows (JSON Schema draft 7). With any other keyword, or another
-#: `$schema`, the CLI leaves the whole schema out, silently.
-_CLAUDE = frozenset(
-    {
-        *SHARED_KEYWORDS,
-        *("$id", "$comment", "$anchor", "definitions", "default", "examples", "deprecated", "readOnly", "writeOnly"),
-        *("contentEncoding", "contentMediaType", "nullable", "minLength", "maxLength", "uniqueItems"),
-        *("minProperties", "maxProperties", "patternProperties", "propertyNames", "dependencies"),
-        *("allOf", "oneOf", "not", "if", "then", "else", "contains"),
-    }
-)
-#: Names of properties that Anthropic takes in a tool.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def arguments(model: str, *, gated: bool) -> list[str]:
@@ -130,24 +118,16 @@ def environment(*, timeout_s: float, idle_timeout_s: float, max_output_tokens: i
     }
 
 
-def opening(request: GenerationRequest) -> bytes:
-    """What a warm process is told before the prompt: system prompt and schema, then model and limits.
+def opening(asked: ClaudeAsked) -> bytes:
+    """What a warm process is told before the prompt: the system prompt, then thinking, model, limits, and what the
+    body gets besides.
 
     The system prompt must be in the first initialize; a later one is ignored. The output limit goes
     in as an environment setting, which is enforced upstream as max_tokens.
     """
-    initialize: dict[str, Any] = {"subtype": "initialize", "systemPrompt": [request.system]}
-    if request.schema is not None:
-        initialize["jsonSchema"] = request.schema
-    settings: dict[str, Any] = {
-        "model": request.model,
-        "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens)},
-    }
-    if request.effort is not None:
-        settings["effortLevel"] = EFFORTS[request.effort]
-    return _control("initialize", initialize) + _control(
-        SETTINGS_REQUEST, {"subtype": "apply_flag_settings", "settings": settings}
-    )
+    initialize = {"subtype": "initialize", "systemPrompt": [asked.request.system]}
+    env = {"CLAUDE_CODE_EXTRA_BODY": _encode(asked.body).decode()} if asked.body else {}
+    return _control("initialize", initialize) + _settings(asked, env)
 
 
 def gated_opening() -> bytes:
@@ -155,32 +135,33 @@ def gated_opening() -> bytes:
     return _control("initialize", {"subtype": "initialize", "systemPrompt": [""]})
 
 
-def gated_settings(request: GenerationRequest, *, token: str, url: str, cached: bool) -> bytes:
+def gated_settings(asked: ClaudeAsked, *, token: str, url: str, cached: bool) -> bytes:
     """What a gated process is told before each run; every setting each time, since they stay in force.
 
-    The merge of CLAUDE_CODE_EXTRA_BODY is shallow and last: its `system` takes the place of the CLI's own blocks, its
-    `tools` that of the CLI's none. Only what is built here ever stands in it. `cached`: whether the prompt is marked
-    to be cached, which costs a quarter more and pays only where it is sent again.
+    The merge of CLAUDE_CODE_EXTRA_BODY is shallow and last: its `system` takes the place of the CLI's own blocks. All
+    else that the body gets is put in by the gate. `cached`: whether the prompt is marked to be cached, which costs a
+    quarter more and pays only where it is sent again.
     """
+    request = asked.request
     system: list[dict[str, Any]] = [{"type": "text", "text": request.system}] if request.system else []
     if cached and system:
         system[0]["cache_control"] = {"type": "ephemeral"}
-    body: dict[str, Any] = {"system": system, "tools": []}
-    if request.schema is not None:
-        body["tools"] = [{"name": OUTPUT_TOOL, "description": _OUTPUT_TOOL_TEXT, "input_schema": request.schema}]
     env = {
         "ANTHROPIC_API_KEY": token,
         "ANTHROPIC_BASE_URL": url,
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens),
-        "CLAUDE_CODE_EXTRA_BODY": _encode(body).decode(),
+        "CLAUDE_CODE_EXTRA_BODY": _encode({"system": system, "tools": []}).decode(),
         "DISABLE_PROMPT_CACHING": "0" if cached else "1",
     }
+    return _settings(asked, env)
+
+
+def _settings(asked: ClaudeAsked, env: dict[str, str]) -> bytes:
+    request = asked.request
+    env = {**env, "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens)}
     effort = None if request.effort is None else EFFORTS[request.effort]
+    thinking = {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": asked.thinking_tokens}
     settings = {"model": request.model, "effortLevel": effort, "env": env}
-    # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
-    thinks = effort is not None and request.max_output_tokens > LEAST_THINKING_TOKENS
-    most = None if thinks else 0
-    return _control("thinking", {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": most}) + _control(
+    return _control("thinking", thinking) + _control(
         SETTINGS_REQUEST, {"subtype": "apply_flag_settings", "settings": settings}
     )
 
@@ -216,7 +197,7 @@ def _control(request_id: str, request: dict[str, Any]) -> bytes:
 def _user_line(message: Message, *, query: bool, mark: str | None = None) -> bytes:
     line: dict[str, Any] = {
         "type": "user",
-        "message": {"role": "user", "content": _blocks(message)},
+        "message": {"role": "user", "content": blocks(message.content)},
         "parent_tool_use_id": None,
         "session_id": "",
         # Typed by a client, not at a prompt: no slash commands, no file mentions.
@@ -232,7 +213,7 @@ def _user_line(message: Message, *, query: bool, mark: str | None = None) -> byt
 def _assistant_line(message: Message, mark: str | None = None) -> bytes:
     line: dict[str, Any] = {
         "type": "assistant",
-        "message": {"role": "assistant", "content": _blocks(message)},
+        "message": {"role": "assistant", "content": blocks(message.content)},
         "parent_tool_use_id": None,
         "session_id": "",
     }
@@ -241,47 +222,8 @@ def _assistant_line(message: Message, mark: str | None = None) -> bytes:
     return _line(line)
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
-    blocks: list[dict[str, Any]] = []
-    for part in message.content:
-        if isinstance(part, Image):
-            source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-            blocks.append({"type": "image", "source": source})
-        elif isinstance(part, Text):
-            blocks.append({"type": "text", "text": part.text})
-    return blocks
-
-
 def _line(value: dict[str, Any]) -> bytes:
     return _encode(value) + b"\n"
-
-
-#: Most values of all `enum`s together, of which the CLI compares each with all others before it starts (20 s for 9,400
-#: objects), and most schemas within a schema, which it compiles (3 ms each on a busy host).
-_MOST_CHOICES, _MOST_PARTS = 500, 1000
-
-
-def for_claude(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema as the claude CLI and Anthropic's tools take it, or None where they do not."""
-    plain = without_dialect(schema)
-    if plain.get("type") != "object" or not plain.get("properties") or plain.keys() & {*MANY, "$ref"}:
-        return None
-    choices = 0
-    for number, (part, _) in enumerate(parts_of(plain)):
-        choices += len(part.get("enum", ()))
-        if number >= _MOST_PARTS or choices > _MOST_CHOICES or not _claude_takes(part):
-            return None
-    return plain
-
-
-def _claude_takes(part: dict[str, Any]) -> bool:
-    patterns = [part["pattern"]] if "pattern" in part else []
-    patterns += part.get("patternProperties", ())
-    return (
-        part.keys() <= _CLAUDE
-        and all(_PLAIN_NAME.fullmatch(name) for name in part.get("properties", ()))
-        and all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns)
-    )
 
 
 # --- what it prints -----------------------------------------------------------------------------
@@ -295,19 +237,26 @@ class AnswerParser:
     """
 
     def __init__(
-        self, request: GenerationRequest, now: Callable[[], float], *, in_words: bool = False, gated: bool = False
+        self, request: GenerationRequest, now: Callable[[], float], *, by_tool: bool = False, gated: bool = False
     ) -> None:
-        """`now()` is UTC seconds; `in_words`: the model was told the schema in words, and answers in text; `gated`:
-        the answer is whole at the end of the model's message, whatever the CLI does then."""
+        """`now()` is UTC seconds; `by_tool`: the answer is what the output tool is given; `gated`: the answer is
+        whole at the end of the model's message, whatever the CLI does then."""
         self._now = now
         self._gated = gated
-        self._by_tool = request.schema is not None and not in_words
+        self._by_tool = by_tool
+        self._tools = {tool.name for tool in request.tools}
         self._model = request.model
-        self._text: list[str] = []
+        self._assembly = Assembly()
+        #: what the output tool is given
         self._json: list[str] = []
-        self._in_output_tool = False
+        #: the block under way: a name of a tool, the id of its call, and whether it has had arguments
+        self._tool = self._call = ""
+        self._has_arguments = False
+        #: whether a tool was asked for that nobody offered
+        self._foreign = False
         self._usage: Usage | None = None
         self._stop_reason: str | None = None
+        self._stop_sequence: str | None = None
         self._refusal: str | None = None
         self._calls = 0
         #: when a used-up subscription is full again, in UTC seconds
@@ -351,23 +300,11 @@ class AnswerParser:
     def _stream_event(self, event: dict[str, Any]) -> Iterator[Event]:
         kind = event.get("type")
         if kind == "content_block_delta":
-            delta = _mapping(event.get("delta"))
-            text = delta.get("text")
-            if delta.get("type") == "text_delta" and isinstance(text, str):
-                self._text.append(text)
-                # With a schema the answer is the tool's JSON; words around it are not part of it.
-                yield Activity() if self._by_tool else PartDelta(0, Text(text))
-            elif delta.get("type") == "input_json_delta" and self._in_output_tool:
-                piece = delta.get("partial_json")
-                if isinstance(piece, str):
-                    self._json.append(piece)
-                    yield PartDelta(0, Text(piece))
-            else:
-                yield Activity()
+            yield self._block_delta(_mapping(event.get("delta")))
         elif kind == "content_block_start":
-            block = _mapping(event.get("content_block"))
-            self._in_output_tool = block.get("name") == OUTPUT_TOOL
-            yield Activity()
+            yield self._block_start(_mapping(event.get("content_block")))
+        elif kind == "content_block_stop":
+            yield self._block_stop()
         elif kind == "message_start":
             body = _mapping(event.get("message"))
             self._model = _string(body.get("model")) or self._model
@@ -377,12 +314,49 @@ class AnswerParser:
             self._usage = usage_of(event.get("usage")) or self._usage
             delta = _mapping(event.get("delta"))
             self._stop_reason = _string(delta.get("stop_reason"))
+            self._stop_sequence = _string(delta.get("stop_sequence"))
             if self._stop_reason == "refusal":
                 why = _string(_mapping(delta.get("stop_details")).get("explanation"))
                 self._refusal = why or self._refusal or DECLINED
             yield Activity(self._usage)
         elif kind == "message_stop" and self._gated:
             yield self._whole()
+
+    def _block_start(self, block: dict[str, Any]) -> Event:
+        self._tool = self._call = ""
+        if block.get("type") != "tool_use":
+            return Activity()
+        name = _string(block.get("name")) or ""
+        if self._by_tool and name == OUTPUT_TOOL:
+            self._tool = name
+        elif name in self._tools:
+            self._tool, self._call, self._has_arguments = name, _string(block.get("id")) or "", False
+            return self._assembly.add_call(self._call, name, "")
+        else:
+            self._foreign = True
+        return Activity()
+
+    def _block_delta(self, delta: dict[str, Any]) -> Event:
+        kind, text, piece = delta.get("type"), delta.get("text"), delta.get("partial_json")
+        if kind == "text_delta" and isinstance(text, str):
+            shown = self._assembly.add_text(text)
+            # With the output tool the answer is its JSON; words around it are not part of it.
+            return Activity() if self._by_tool else shown
+        if kind != "input_json_delta" or not isinstance(piece, str) or not piece:
+            return Activity()
+        if self._call:
+            self._has_arguments = True
+            return self._assembly.add_call(self._call, self._tool, piece)
+        if self._tool:
+            self._json.append(piece)
+            return PartDelta(0, Text(piece))
+        return Activity()
+
+    def _block_stop(self) -> Event:
+        call, self._call = self._call, ""
+        # A call without a word is one without arguments.
+        empty = call and not self._has_arguments
+        return self._assembly.add_call(call, self._tool, "{}") if empty else Activity()
 
     def _result(self, result: dict[str, Any]) -> Event:
         spent = model_usage_of(result.get("modelUsage"))
@@ -401,11 +375,9 @@ class AnswerParser:
         """The end of a message that came to its end."""
         if self._refusal is not None or self._stop_reason == "max_tokens" or self._json:
             return self._completed()
-        if self._by_tool:
-            # Words instead of the tool, or nothing: whether it fits the schema is for others to say.
-            return self._completed()
-        if self._stop_reason == "tool_use":
+        if self._foreign and not self._by_tool:
             return self._bad("The model asked for a tool that it was not given.")
+        # Words instead of the output tool, or nothing: whether they fit the schema is for others to say.
         return self._completed()
 
     def _failure(self, result: dict[str, Any]) -> Failed:
@@ -427,15 +399,18 @@ class AnswerParser:
         return Failed(problem)
 
     def _completed(self) -> Completed:
-        """The answer: what the model gave to the output tool, or its text."""
+        """The answer: what the model gave to the output tool, or its texts and calls."""
         stop_reason = "refusal" if self._refusal is not None else self._stop_reason or "end_turn"
+        if stop_reason == "tool_use" and (self._json or not self._assembly.calls):
+            # The output tool is the CLI's way, not the client's.
+            stop_reason = "end_turn"
         return Completed(
             Answer(
-                content=content_of("".join(self._json or self._text)),
+                content=content_of("".join(self._json)) or self._assembly.content,
                 model=self._model,
-                # The output tool is the CLI's way, not the client's.
-                stop_reason="end_turn" if stop_reason == "tool_use" else stop_reason,
+                stop_reason=stop_reason,
                 usage=self._usage,
+                stop_sequence=self._stop_sequence,
                 refusal=self._refusal,
             )
         )

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.lock
+import msgspec
 
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.gate.pictures import with_stand_ins
+from bridge.gate.stand_ins import with_stand_ins, without_tool_words
 from bridge.gate.ticket import Upstream
+from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
 from bridge.providers.cli import CliProvider, Unfit
+from bridge.providers.codex_body import CodexAsked
 from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, text_ceiling
@@ -92,25 +95,31 @@ class CodexProvider(CliProvider):
 
     def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> CodexTurn:
         self._refuse_if_unavailable()
+        asked = codex_body.ask(request, gated=not self._login)
         if self._login:
             large = request.pixels > LARGE_PIXELS or request.size > LARGE_BYTES
             connect = partial(self._connect_alone, request) if large else self._connect
-            return CodexTurn(connect, str(self._scratch.empty), request, emit, None, tap)
-        request, pictures = with_stand_ins(request)
-        make = partial(self._passage, owner=owner, pictures=pictures, tap=tap)
-        return CodexTurn(self._connect, str(self._scratch.empty), request, emit, make, tap)
+            return CodexTurn(connect, str(self._scratch.empty), asked, emit, None, tap)
+        parts = codex_body.tool_parts(asked.request.messages)
+        told, pictures = with_stand_ins(without_tool_words(asked.request) if parts else asked.request)
+        asked = msgspec.structs.replace(asked, request=told)
+        make = partial(self._passage, asked, owner=owner, pictures=pictures, tool_parts=parts, tap=tap)
+        return CodexTurn(self._connect, str(self._scratch.empty), asked, emit, make, tap)
 
     def _passage(
         self,
-        request: GenerationRequest,
+        asked: CodexAsked,
         alive: Callable[[], None],
         *,
         owner: str,
         pictures: Mapping[str, Image],
+        tool_parts: Mapping[str, Mapping[str, Any]],
         tap: Tap | None,
     ) -> Passage:
-        """The way of a run through the gate; `request` is as the CLI is told it."""
+        """The way of a run through the gate."""
+        request = asked.request
         put_in: dict[str, Any] = {
+            **codex_body.tools_body(request),
             "max_output_tokens": max(request.max_output_tokens, LEAST_OUTPUT_TOKENS),
             "prompt_cache_key": hashlib.sha256(f"{owner}\n{request.system}".encode()).hexdigest()[:32],
             # For models that are not in its catalog the CLI asks for a summary by itself, which some refuse.
@@ -127,8 +136,10 @@ class CodexProvider(CliProvider):
             self._clock,
             alive,
             row=self._row,
+            tools=frozenset(asked.names),
             put_in=put_in,
             pictures=pictures,
+            tool_parts=tool_parts,
             silence_s=silence_s,
             tap=tap,
         )
@@ -254,7 +265,8 @@ class CodexProvider(CliProvider):
         )
 
     def _environment(self, home: Path) -> dict[str, str]:
-        env = {**super()._environment(home), "CODEX_HOME": str(home)}
+        # By itself it calls every call of a tool, which ends its run, an error.
+        env = {**super()._environment(home), "CODEX_HOME": str(home), "RUST_LOG": "error,codex_core::tools=off"}
         if self._login:
             env.update(self._settings.network)
             # Only the log-in: an AGENTS.md or config.toml beside it would be read as well.

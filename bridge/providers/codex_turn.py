@@ -14,9 +14,11 @@ import msgspec
 
 from bridge.errors import BridgeError, Problem
 from bridge.providers import codex_wire as protocol
+from bridge.providers.assembly import Assembly
+from bridge.providers.codex_body import CodexAsked
+from bridge.providers.forced import ForcedCall
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, estimate
-from bridge.providers.structured import adapt
 from bridge.sandbox.child import LAST_WORDS_S, Child, ChildError
 from bridge.types import (
     DECLINED,
@@ -25,14 +27,11 @@ from bridge.types import (
     Completed,
     Event,
     Failed,
-    GenerationRequest,
     PartDelta,
     Receipt,
     Submitted,
     Tap,
-    Text,
     Usage,
-    content_of,
 )
 
 #: How long a request of the protocol itself may take, in seconds; model time is not in it.
@@ -149,6 +148,9 @@ class AppServer:
                 answer.set_exception(RpcError(str(error.get("message") if isinstance(error, dict) else error)))
             elif answer is not None:
                 answer.set(message.get("result"))
+        elif method == "item/tool/call":
+            # Whatever the answer, a refusal too, the CLI would ask the model again: the run ends instead.
+            pass
         elif number is not None:
             # The server asks something, such as an approval: nothing is ever approved.
             refusal = {"code": -32601, "message": "not supported"}
@@ -174,24 +176,29 @@ class CodexTurn:
         self,
         connect: Callable[[], AppServer],
         cwd: str,
-        request: GenerationRequest,
+        asked: CodexAsked,
         emit: Emit,
-        make_passage: Callable[[GenerationRequest, Callable[[], None]], Passage] | None,
+        make_passage: Callable[[Callable[[], None]], Passage] | None,
         tap: Tap | None,
     ) -> None:
-        """`make_passage(told, alive)` is the run's way through the gate; None with a log-in. `tap` hears what the
+        """`make_passage(alive)` is the run's way through the gate; None with a log-in. `tap` hears what the
         process is told and says of this thread."""
         self._connect = connect
         self._cwd = cwd
-        self._request = request
-        self._told, _ = adapt(request, protocol.for_openai)
-        self._emit = emit
+        self._asked = asked
+        self._told = asked.request
+        self._forced = ForcedCall(asked.forced, "call_") if asked.forced else None
+        self._emit_to = emit
         self._tap = tap
         alive = Activity()
-        self._passage = None if make_passage is None else make_passage(self._told, lambda: emit(alive))
+        self._passage = None if make_passage is None else make_passage(lambda: emit(alive))
         self._inbox: gevent.queue.Queue[tuple[str, dict[str, Any]]] = gevent.queue.Queue()
-        self._text: list[str] = []
-        self._text_bytes = 0
+        self._assembly = Assembly()
+        self._text_bytes = self._text_pieces = 0
+        #: whether a tool was asked for, and one that nobody offered
+        self._called = self._foreign = False
+        #: whether the model's answer has come to its end while the CLI waits for what tools give
+        self._whole = False
         self._usage: Usage | None = None
         #: of the model, as far as the CLI has told their usage
         self._calls = 0
@@ -212,7 +219,7 @@ class CodexTurn:
     def _converse(self) -> None:
         try:
             server = self._connect()
-            thread = self._call(server, "thread/start", protocol.thread_start(self._told, self._cwd))["thread"]["id"]
+            thread = self._call(server, "thread/start", protocol.thread_start(self._asked, self._cwd))["thread"]["id"]
         except BridgeError as error:
             self._emit(Failed(error.problem))
             return
@@ -236,6 +243,10 @@ class CodexTurn:
                 except ChildError:
                     pass
 
+    def _emit(self, event: Event) -> None:
+        for each in (event,) if self._forced is None else self._forced.read(event):
+            self._emit_to(each)
+
     def _call(self, server: AppServer, method: str, params: dict[str, Any], timeout_s: float = RPC_TIMEOUT_S) -> Any:
         if self._tap is None:
             return server.call(method, params, timeout_s)
@@ -254,7 +265,7 @@ class CodexTurn:
         self._inbox.put((method, params))
 
     def _take_turn(self, server: AppServer, thread: str) -> None:
-        timeout_s = RPC_TIMEOUT_S + self._request.pixels / PIXELS_PER_SECOND
+        timeout_s = RPC_TIMEOUT_S + self._told.pixels / PIXELS_PER_SECOND
         items = protocol.history(self._told, thread)
         if items is not None:
             self._call(server, "thread/inject_items", items, timeout_s)
@@ -280,7 +291,17 @@ class CodexTurn:
             if method == "turn/completed":
                 self._emit(self._end(_mapping(params.get("turn"))))
                 return
-            self._note(method, params)
+            self._note(method, params, turn)
+            if self._whole:
+                # Nothing more comes from the model, and what its tools give comes with another request.
+                self._emit(self._end({"status": "completed"}))
+                self._interrupt(server, thread, turn)
+                return
+            if self._foreign and self._passage is None:
+                # The CLI answers the model by itself, and asks it again as soon as it can; no gate stops that.
+                self._interrupt(server, thread, turn)
+                self._emit(self._bad_call())
+                return
             if self._calls > 1 and self._passage is None:
                 # Only one call was reserved; the gate lets no other pass.
                 self._interrupt(server, thread, turn)
@@ -292,20 +313,23 @@ class CodexTurn:
                 self._emit(Completed(self._answer("max_tokens")))
                 return
 
-    def _note(self, method: str, params: dict[str, Any]) -> None:
+    def _note(self, method: str, params: dict[str, Any], turn: str) -> None:
         event: Event = Activity()
         if method == "item/agentMessage/delta":
             text = params.get("delta")
             if isinstance(text, str):
-                self._text.append(text)
-                self._text_bytes += len(text.encode("utf-8", "replace"))
-                event = PartDelta(0, Text(text))
-                self._full = estimate(self._text_bytes, len(self._text)) > self._request.max_output_tokens
+                event = self._add_text(text)
+                self._full = estimate(self._text_bytes, self._text_pieces) > self._told.max_output_tokens
         elif method == "item/completed":
             item = _mapping(params.get("item"))
-            if item.get("type") == "agentMessage" and not self._text and item.get("text"):
-                self._text.append(str(item["text"]))
-                event = PartDelta(0, Text(str(item["text"])))
+            if item.get("type") == "agentMessage" and not self._text_pieces and item.get("text"):
+                event = self._add_text(str(item["text"]))
+        elif method == "rawResponseItem/completed" and params.get("turnId") == turn:
+            # What was injected comes back here, too, with a turn id of its own.
+            event = self._note_item(_mapping(params.get("item")))
+        elif method == "rawResponse/completed" and params.get("turnId") == turn:
+            self._usage = protocol.usage_of(params.get("usage")) or self._usage
+            self._whole = self._called
         elif method == "thread/tokenUsage/updated":
             # The thread is this run's alone, so its total is what the run has used, over all calls of the model.
             usage = protocol.usage_of(_mapping(params.get("tokenUsage")).get("total"))
@@ -314,6 +338,25 @@ class CodexTurn:
                 self._usage = usage
             event = Activity(self._usage)
         self._emit(event)
+
+    def _add_text(self, text: str) -> PartDelta:
+        self._text_bytes += len(text.encode("utf-8", "replace"))
+        self._text_pieces += 1
+        return self._assembly.add_text(text)
+
+    def _note_item(self, item: dict[str, Any]) -> Event:
+        """A part of the model's answer, as its API has it."""
+        if item.get("type") not in ("function_call", "custom_tool_call"):
+            return Activity()
+        self._called = True
+        name, arguments = self._asked.names.get(str(item.get("name"))), item.get("arguments")
+        if name is None or item["type"] != "function_call" or not isinstance(arguments, str):
+            self._foreign = True
+            return Activity()
+        if self._passage is None and self._assembly.calls and not self._told.tool_choice.parallel:
+            # The CLI cannot say that one call is enough.
+            return Activity()
+        return self._assembly.add_call(str(item.get("call_id")), name, arguments or "{}")
 
     def _interrupt(self, server: AppServer, thread: str, turn: str) -> None:
         """Stop the turn upstream. A server that does not obey gets no more runs, and those of others end as they may:
@@ -346,14 +389,19 @@ class CodexTurn:
     def _end_as_told(self, turn: dict[str, Any]) -> Completed | Failed:
         error = turn.get("error")
         if turn.get("status") != "completed":
-            if protocol.hit_max_tokens(error) and self._text:
+            if protocol.hit_max_tokens(error) and self._assembly.content:
                 return Completed(self._answer("max_tokens"))
             usage = Usage() if protocol.costs_nothing(error) and self._usage is None else self._usage
             return Failed(protocol.turn_problem(error), usage)
-        return Completed(self._answer("end_turn"))
+        if self._foreign:
+            return self._bad_call()
+        return Completed(self._answer("tool_use" if self._assembly.calls else "end_turn"))
+
+    def _bad_call(self) -> Failed:
+        return Failed(Problem("cli_bad_output", "The model asked for a tool that it was not given."), self._usage)
 
     def _answer(self, stop_reason: str) -> Answer:
-        return Answer(content_of("".join(self._text)), self._request.model, stop_reason, self._usage)
+        return Answer(self._assembly.content, self._told.model, stop_reason, self._usage)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge.errors import Problem
-from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, parts_of, without_dialect
-from bridge.types import GenerationRequest, Image, Message, Text, Usage
+from bridge.providers.codex_body import CodexAsked, data_url, items
+from bridge.types import GenerationRequest, Image, Message, Text, ToolResult, Usage
 
 #: effort as clients say it -> effort of a turn
 EFFORTS = {
+    "none": "none",
     "minimal": "minimal",
     "low": "low",
     "medium": "medium",
@@ -28,10 +29,6 @@ EFFORTS = {
 }
 #: Name of the environment variable that hands the API key to the CLI.
 KEY_VARIABLE = "BRIDGE_CODEX_API_KEY"
-
-#: OpenAI's formats of strings, and its limits.
-_OPENAI_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
-_OPENAI_DEPTH, _OPENAI_PROPERTIES, _OPENAI_ENUM = 10, 5000, 1000
 
 _NO_END = 100_000_000
 
@@ -168,6 +165,9 @@ def catalog_without_tools(catalog: dict[str, Any]) -> dict[str, Any]:
             "max_context_window": _NO_END,
             # As the API does it where nothing is asked for.
             "default_verbosity": "medium",
+            # Tools as the API has them, in parallel; results of theirs are not cut.
+            "use_responses_lite": False,
+            "truncation_policy": {"mode": "bytes", "limit": _NO_END},
             "default_reasoning_summary": "none",
             "model_messages": None,
             "base_instructions": "Answer the user.",
@@ -196,35 +196,37 @@ def initialize(version: str) -> dict[str, Any]:
     }
 
 
-def thread_start(request: GenerationRequest, cwd: str) -> dict[str, Any]:
-    """Parameters of thread/start: one throw-away thread without tools or environments.
+def thread_start(asked: CodexAsked, cwd: str) -> dict[str, Any]:
+    """Parameters of thread/start: one throw-away thread without environments, and with no tools but the client's.
 
     Empty base instructions with developer instructions give exactly one system message upstream, on
     every kind of model.
     """
-    return {
-        "model": request.model,
+    params = {
+        "model": asked.request.model,
         "cwd": cwd,
         "approvalPolicy": "never",
         "sandbox": "read-only",
         "ephemeral": True,
         "environments": [],
-        "dynamicTools": [],
+        "dynamicTools": asked.dynamic_tools,
         "baseInstructions": "",
-        "developerInstructions": request.system,
+        "developerInstructions": asked.request.system,
     }
+    # They repeat the whole prompt, but nothing else says what a call is to the character, and that it is the last.
+    return {**params, "experimentalRawEvents": True} if asked.calls else params
 
 
 def history(request: GenerationRequest, thread_id: str) -> dict[str, Any] | None:
-    """Parameters of thread/inject_items, or None for a conversation of one message."""
-    earlier = request.messages[:-1]
-    if not earlier:
-        return None
-    return {"threadId": thread_id, "items": [_item(message) for message in earlier]}
+    """Parameters of thread/inject_items, or None for a conversation of one message: all but the words and images of
+    the last message, which `turn_start` has."""
+    last = Message("user", tuple(part for part in request.messages[-1].content if isinstance(part, ToolResult)))
+    found = items([*request.messages[:-1], last])
+    return {"threadId": thread_id, "items": found} if found else None
 
 
 def turn_start(request: GenerationRequest, thread_id: str) -> dict[str, Any]:
-    """Parameters of turn/start: the last message, and the schema and effort of its answer."""
+    """Parameters of turn/start: what the last message says, and the schema and effort of its answer."""
     params: dict[str, Any] = {
         "threadId": thread_id,
         "input": [_input(part) for part in request.messages[-1].content if isinstance(part, Text | Image)],
@@ -236,55 +238,11 @@ def turn_start(request: GenerationRequest, thread_id: str) -> dict[str, Any]:
     return params
 
 
-def _item(message: Message) -> dict[str, Any]:
-    kind = "output_text" if message.role == "assistant" else "input_text"
-    content: list[dict[str, Any]] = []
-    for part in message.content:
-        if isinstance(part, Text):
-            content.append({"type": kind, "text": part.text})
-        elif isinstance(part, Image):
-            content.append({"type": "input_image", "image_url": _data_url(part)})
-    return {"type": "message", "role": message.role, "content": content}
-
-
 def _input(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text, "text_elements": []}
     # Never localImage: it names the host's path upstream.
-    return {"type": "image", "url": _data_url(part)}
-
-
-def _data_url(image: Image) -> str:
-    return f"data:{image.media_type};base64,{image.data}"
-
-
-def for_openai(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema as OpenAI's strict mode takes it, or None where it does not."""
-    plain = without_dialect(schema)
-    if plain.get("type") != "object" or plain.keys() & {"anyOf", "$ref"}:
-        return None
-    properties = choices = 0
-    for part, depth in parts_of(plain):
-        if depth > _OPENAI_DEPTH or not _openai_takes(part):
-            return None
-        properties += len(part.get("properties", ()))
-        choices += len(part.get("enum", ()))
-    return plain if properties <= _OPENAI_PROPERTIES and choices <= _OPENAI_ENUM else None
-
-
-def _openai_takes(part: dict[str, Any]) -> bool:
-    if not part.keys() <= SHARED_KEYWORDS or ("$ref" in part and len(part) > 1):
-        return False
-    if part.get("format", "date") not in _OPENAI_FORMATS or not PLAIN_PATTERN.fullmatch(part.get("pattern", "")):
-        return False
-    inner = [*part.get("properties", {}).values(), *part.get("anyOf", ()), *part.get("$defs", {}).values()]
-    if not part.keys() & {"type", "anyOf", "enum", "const", "$ref"} or not all(isinstance(p, dict) for p in inner):
-        return False
-    kinds = part.get("type", [])
-    if "object" in (kinds if isinstance(kinds, list) else [kinds]) or "properties" in part:
-        wanted = set(part.get("properties", ()))
-        return part.get("additionalProperties") is False and set(part.get("required", ())) == wanted
-    return kinds != "array" or isinstance(part.get("items"), dict)
+    return {"type": "image", "url": data_url(part)}
 
 
 def usage_of(raw: Any) -> Usage | None:

@@ -59,6 +59,7 @@ class Passage:
         tools: frozenset[str] = frozenset(),
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
+        tool_parts: Mapping[str, Mapping[str, Any]] | None = None,
         silence_s: float,
         tap: Tap | None = None,
     ) -> None:
@@ -80,6 +81,7 @@ class Passage:
             vouched,
             put_in=put_in,
             pictures=pictures,
+            tool_parts=tool_parts,
             on_bytes=self._note_sign,
             silence_s=silence_s,
             tap=tap,

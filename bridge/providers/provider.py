@@ -11,7 +11,7 @@ import msgspec
 
 from bridge.errors import BridgeError
 from bridge.providers.pool import Breaker
-from bridge.types import Event, GenerationRequest, Image, Receipt, Tap, words
+from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, ToolCall, ToolResult, words
 
 Emit = Callable[[Event], None]
 """Where a conversation puts its events; never blocks."""
@@ -119,12 +119,22 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
     for message in request.messages:
         total += MESSAGE_OVERHEAD_TOKENS
         total += image_tokens * len(message.images)
-        total += sum(len(words(part).encode()) + 4 for part in message.content if not isinstance(part, Image))
+        total += sum(
+            len(words(part).encode()) + _frame(part) for part in message.content if not isinstance(part, Image)
+        )
     if request.schema is not None:
         total += len(json.dumps(request.schema))
     if request.tools:
         total += request.tools_size + TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * len(request.tools)
     return total
+
+
+def _frame(part: Part) -> int:
+    """The most tokens of a part besides its words."""
+    match part:
+        case ToolCall(id) | ToolResult(id):
+            return MESSAGE_OVERHEAD_TOKENS + len(id)
+    return 4
 
 
 def estimate(text_bytes: int, deltas: int) -> int:

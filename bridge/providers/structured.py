@@ -54,14 +54,19 @@ def adapt(
     """The request as a CLI is given it, and whether its schema is in words; `takes` is the CLI's own `for_…`."""
     if request.schema is None:
         return request, False
-    try:
-        schema = takes(request.schema)
-    except (TypeError, AttributeError):
-        # A part that no rule of its dialect looks at, and that is no schema.
-        schema = None
+    schema = fitting(takes, request.schema)
     if schema is None:
         return in_words(request), True
     return msgspec.structs.replace(request, schema=schema), False
+
+
+def fitting(takes: Callable[[dict[str, Any]], dict[str, Any] | None], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema as a CLI's own `for_…` makes it; None also where a part of it, that no rule of its dialect looks at,
+    is none."""
+    try:
+        return takes(schema)
+    except (TypeError, AttributeError, KeyError):
+        return None
 
 
 def in_words(request: GenerationRequest) -> GenerationRequest:

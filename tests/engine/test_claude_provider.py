@@ -11,6 +11,8 @@ from bridge.types import Failed, Image, Message, Submitted, Text, Usage
 from tests.engine.harness import SCHEMA, Running, ask, children, complete, fail, talking, told, until
 
 Make = Callable[..., ClaudeProvider]
+#: a model whose API has no structured output of its own
+BY_TOOL = "claude-opus-4-20250514"
 
 
 def test_the_cli_is_told_model_limit_effort_system_prompt_and_the_conversation(claude: ClaudeProvider) -> None:
@@ -26,18 +28,19 @@ def test_the_cli_is_told_model_limit_effort_system_prompt_and_the_conversation(c
     assert seen["settings"] == {
         "model": "claude-sonnet-5-5",
         "effortLevel": "high",
+        "thinking": 0,
         "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "77"},
     }
     assert seen["earlier"] == [["user", "first"], ["assistant", "second"], ["user", "third"], ["assistant", "fourth"]]
 
 
 def test_json_in_words_is_as_good_as_the_output_tool_where_it_fits(claude: ClaudeProvider) -> None:
-    answer = complete(claude, "[[fake no_structure]]", schema=SCHEMA).answer
+    answer = complete(claude, "[[fake no_structure]]", schema=SCHEMA, model=BY_TOOL).answer
     assert (answer.output, answer.text) == ({"echo": "yes"}, '{"echo":"yes"}')
 
 
 def test_words_instead_of_the_asked_for_structure_are_a_mismatch(claude: ClaudeProvider) -> None:
-    error = fail(claude, "[[fake no_structure]] [[fake say json=words]]", schema=SCHEMA).problem
+    error = fail(claude, "[[fake no_structure]] [[fake say json=words]]", schema=SCHEMA, model=BY_TOOL).problem
     assert error.code == "output_mismatch"
 
 

@@ -264,16 +264,3 @@ def test_of_a_flood_the_beginning_of_each_minute_is_logged(caplog: pytest.LogCap
         f"claude printed {100 - LINES_PER_MINUTE} more lines on stderr",
         "claude printed: the next minute",
     ]
-
-
-def test_a_claude_that_a_schema_keeps_busy_is_not_taken_for_a_broken_one(
-    make_provider: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claude_module, "BOOT_TIMEOUT_S", 0.3)
-    provider = make_provider("claude", boot="hang")
-    for _ in range(pool.THRESHOLD):
-        assert fail(provider, "hello", schema=harness.SCHEMA).problem.code == "cli_failed"
-    assert provider.status().available
-    assert provider.status().boot_failures == 0
-    fail(provider, "hello")
-    assert provider.status().boot_failures == 1

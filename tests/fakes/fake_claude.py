@@ -76,7 +76,7 @@ class Session:
         self.budget = "--max-budget-usd" in options
         self.logged_in = logged_in
         self.system = None
-        self.schema = None
+        self.body = {}
         self.earlier = []
 
     def run(self):
@@ -97,30 +97,53 @@ class Session:
         return 0
 
     def control(self, request_id, request):
-        """initialize and apply_flag_settings; everything else is refused, as an unknown subtype is."""
+        """initialize, set_max_thinking_tokens, apply_flag_settings; others are refused, as an unknown subtype is."""
         response = {"subtype": "success", "request_id": request_id, "response": {}}
         if request["subtype"] == "initialize":
             if self.system is None:
                 self.system = "".join(request["systemPrompt"])
-                self.schema = request.get("jsonSchema")
             directives = misdeeds.Directives(self.system)
             if "exit_before_reading" in directives:
                 os._exit(0)
             if "hang_before_reading" in directives:
                 time.sleep(misdeeds.FOREVER_S)
             response["response"] = {"commands": [], "output_style": "default", "pid": os.getpid()}
+        elif request["subtype"] == "set_max_thinking_tokens":
+            self.settings["thinking"] = request["max_thinking_tokens"]
         elif request["subtype"] == "apply_flag_settings" and "refuse_settings" not in self.system:
             self.settings.update(request["settings"])
+            # As the real one does it: all of it goes into the body.
+            self.body = json.loads(self.settings["env"].get("CLAUDE_CODE_EXTRA_BODY", "{}"))
         else:
             response = {"subtype": "error", "request_id": request_id, "error": "not supported"}
         say({"type": "control_response", "response": response})
 
-    @staticmethod
-    def text(message):
-        """The text blocks of a line, with a note of each image."""
+    @property
+    def by_tool(self):
+        """Whether the answer is to be given to a tool."""
+        return any(tool["name"] == "StructuredOutput" for tool in self.body.get("tools", ()))
+
+    @property
+    def wants_json(self):
+        """Whether the answer is to fit a schema."""
+        return self.by_tool or "output_config" in self.body
+
+    @classmethod
+    def text(cls, message):
+        """The text blocks of a line, with a note of each other block."""
         content = message["message"]["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        return "".join(b["text"] if b["type"] == "text" else f"<{b['source']['media_type']}>" for b in blocks)
+        return cls.said_in([{"type": "text", "text": content}] if isinstance(content, str) else content)
+
+    @classmethod
+    def said_in(cls, blocks):
+        """The words of some blocks."""
+        notes = {
+            "text": lambda b: b["text"],
+            "image": lambda b: f"<{b['source']['media_type']}>",
+            "tool_use": lambda b: f"<{b['name']} {json.dumps(b['input'])}>",
+            "tool_result": lambda b: f"<{b['tool_use_id']}: {cls.said_in(b['content'])}>",
+        }
+        return "".join(notes[b["type"]](b) for b in blocks)
 
     @staticmethod
     def usage(text, prompt_tokens=11):
@@ -152,11 +175,6 @@ class Session:
         self.stream(text, orders)
         result = self.result(text, usage=self.usage(text), total_cost_usd=0.0002)
         result["modelUsage"] = {self.settings["model"]: {"inputTokens": 11, "outputTokens": len(text.split())}}
-        if self.schema is not None and "no_structure" not in orders:
-            try:
-                result["structured_output"] = json.loads(text)
-            except ValueError:
-                pass
         if self.budget and "budget_left" not in orders:
             # As the real one says it: every answer costs more than next to nothing.
             result.update(subtype="error_max_budget_usd", is_error=True, terminal_reason="budget_exhausted")
@@ -183,16 +201,16 @@ class Session:
         if "say" in orders:
             return orders["say"]["json"]
         if "told" in orders:
-            told = {"system": self.system, "settings": self.settings, "earlier": self.earlier, "schema": self.schema}
+            told = {"system": self.system, "settings": self.settings, "earlier": self.earlier, "body": self.body}
             return json.dumps(told)
-        return '{"echo":"yes"}' if self.schema is not None else f"echo: {orders.text}"
+        return '{"echo":"yes"}' if self.wants_json else f"echo: {orders.text}"
 
     def stream(self, text, orders):
         """The lines that the CLI prints while the model speaks."""
         counted = None if "no_usage" in orders else {**self.usage(text), "output_tokens": 1}
         say({"type": "system", "subtype": "status", "status": "requesting", "session_id": SESSION})
         event({"type": "message_start", "message": {"model": self.settings["model"], "usage": counted}})
-        tool = self.schema is not None and "no_structure" not in orders
+        tool = self.by_tool and "no_structure" not in orders
         block = {"type": "tool_use", "name": "StructuredOutput", "input": {}} if tool else {"type": "text", "text": ""}
         event({"type": "content_block_start", "index": 0, "content_block": block})
         count = max(2, int(orders.number("slow", "count", 2)))
@@ -208,14 +226,28 @@ class Session:
             if number == len(pieces) // 2 - 1:
                 misdeeds.in_the_middle(orders)
         event({"type": "content_block_stop", "index": 0})
+        if "call" in orders:
+            self.call(orders["call"])
         # With the budget gone in the middle of a tool's turn, the reason is not told.
-        stop = (
-            "max_tokens" if "max_tokens" in orders else "end_turn" if not tool else None if self.budget else "tool_use"
-        )
+        stop = "end_turn" if not tool else None if self.budget else "tool_use"
+        stop = "tool_use" if "call" in orders else "max_tokens" if "max_tokens" in orders else stop
         event({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": counted and self.usage(text)})
         event({"type": "message_stop"})
         if "twice" in orders:
             say({"type": "system", "subtype": "status", "status": "requesting", "session_id": SESSION})
+
+    @staticmethod
+    def call(order):
+        """A call of a tool, which the CLI answers by itself: it knows none."""
+        block = {"type": "tool_use", "id": "toolu_1", "name": order["name"], "input": {}}
+        event({"type": "content_block_start", "index": 1, "content_block": block})
+        for piece in (order["arguments"][:3], order["arguments"][3:]):
+            delta = {"type": "input_json_delta", "partial_json": piece}
+            event({"type": "content_block_delta", "index": 1, "delta": delta})
+        error = f"<tool_use_error>Error: No such tool available: {order['name']}</tool_use_error>"
+        result = {"type": "tool_result", "content": error, "is_error": True, "tool_use_id": "toolu_1"}
+        say({"type": "user", "message": {"role": "user", "content": [result]}, "session_id": SESSION})
+        event({"type": "content_block_stop", "index": 1})
 
     @staticmethod
     def result(text, **more):

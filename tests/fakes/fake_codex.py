@@ -189,6 +189,9 @@ class Thread:
             return
         usage = {"inputTokens": 1000, "cachedInputTokens": 600, "cacheWriteInputTokens": 0}
         usage.update(outputTokens=len(text.split()), reasoningOutputTokens=0)
+        if "call" in orders:
+            self.ask_for(orders["call"], usage)
+            return
         if "no_usage" not in orders:
             self.tell("thread/tokenUsage/updated", tokenUsage={"total": usage, "last": usage})
         if "twice" in orders:
@@ -198,6 +201,27 @@ class Thread:
             self.stop.wait(misdeeds.FOREVER_S)
             self.end("interrupted")
             return
+        self.end("completed")
+
+    def ask_for(self, order, usage):
+        """A call of a tool, as the model wrote it; the turn waits for what the tool gives, and goes on with that."""
+        call = {"type": "function_call", "call_id": "call_1", "name": order["name"], "arguments": order["arguments"]}
+        if self.params.get("experimentalRawEvents"):
+            # What was injected comes back first, with a turn id of its own.
+            for item in self.earlier:
+                self.tell("rawResponseItem/completed", turnId="auto-compact-0", item=item)
+            self.tell("rawResponseItem/completed", item=call)
+        if any(tool["name"] == order["name"] for tool in self.params["dynamicTools"]):
+            asked = {"threadId": self.id, "turnId": self.turn, "callId": "call_1", "tool": order["name"]}
+            self.server.say({"id": 0, "method": "item/tool/call", "params": asked})
+        if self.params.get("experimentalRawEvents"):
+            self.tell("rawResponse/completed", responseId="resp_1", usage=usage)
+        if self.stop.wait(2) or self.server.answered.wait(0):
+            self.tell("thread/tokenUsage/updated", tokenUsage={"total": usage, "last": usage})
+        if self.stop.is_set():
+            self.end("interrupted")
+            return
+        self.tell("item/agentMessage/delta", itemId="msg_2", delta="a second call")
         self.end("completed")
 
     def said(self, orders, prompt, params):

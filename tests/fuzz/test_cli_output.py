@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.providers import claude_wire
+from bridge.providers import claude_wire, codex_body
 from bridge.providers.codex_turn import AppServer, CodexTurn
 from bridge.sandbox.child import ChildError
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, Usage
@@ -100,7 +100,7 @@ def check_usage(usage: Usage | None) -> None:
 @many
 @given(st.sampled_from(CLAUDE), st.randoms(use_true_random=False), st.booleans())
 def test_claude_may_print_anything(recording: Path, chance: random.Random, schema: bool) -> None:
-    parser = claude_wire.AnswerParser(request("claude", schema), lambda: 1_790_000_000.0)
+    parser = claude_wire.AnswerParser(request("claude", schema), lambda: 1_790_000_000.0, by_tool=schema)
     events: list[Event] = []
     for line in spoilt(recording.read_bytes().splitlines(), chance):
         for event in parser.feed(line):
@@ -176,7 +176,8 @@ def test_codex_may_print_anything(unhandled: list[Any], recording: Path, chance:
         if isinstance(event, Completed | Failed):
             ended.set()
 
-    CodexTurn(lambda: server, "/nowhere", request("codex", schema), emit, None, None)
+    asked = codex_body.ask(request("codex", schema), gated=False)
+    CodexTurn(lambda: server, "/nowhere", asked, emit, None, None)
     assert ended.wait(5), "a run that never ends"
     gevent.sleep(0)
     check(events)

@@ -106,8 +106,8 @@ def test_side_calls_stay_here_and_use_no_ticket_up(
         ({"messages": [{"role": "user", "content": "another run's words"}]}, "message 0"),
         ({"messages": [{"role": "assistant", "content": "hello"}]}, "message 0"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "tool_result", "x": 1}]}]},
-            "a part of the kind tool_result",
+            {"messages": [{"role": "user", "content": [{"type": "document", "x": 1}]}]},
+            "a part of the kind document",
         ),
         ({"messages": [{"role": "system", "content": "TRAP"}]}, "a system message among the messages"),
         ({"messages": 7}, "the body has a shape that is not known (TypeError)"),

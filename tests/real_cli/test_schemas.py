@@ -63,8 +63,9 @@ def test_any_schema_works_by_the_clis_own_way_or_in_words(
     assert json.loads(answer.json["content"][0]["text"]) == answer.json["output"]
     (sent,) = rig.standin.generations
     own_way = by_claude if path == "/generate" else by_codex
-    form = (sent.body.get("text") or {}).get("format") or {}
-    assert (bool(sent.body.get("tools")) or form.get("type") == "json_schema") is own_way
+    form = {**(sent.body.get("text") or {}), **(sent.body.get("output_config") or {})}.get("format") or {}
+    assert (form.get("type") == "json_schema") is own_way
+    assert not sent.body.get("tools")
     if not own_way:
         assert answer.json["output"] == value
         (told,) = [text for text in system_texts(sent) if "SYSTEM-4711" in text]

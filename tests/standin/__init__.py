@@ -16,7 +16,7 @@ As a command, with a control API under `/__requests`, `/__counts` and `/__script
 """
 
 from .record import Recorded
-from .script import Script, ScriptError, encode_text
+from .script import Script, ScriptError, encode_calls, encode_text
 from .server import StandIn
 
-__all__ = ["Recorded", "Script", "ScriptError", "StandIn", "encode_text"]
+__all__ = ["Recorded", "Script", "ScriptError", "StandIn", "encode_calls", "encode_text"]

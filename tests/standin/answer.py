@@ -11,7 +11,8 @@ from typing import Any, Literal
 from .instances import instance, violation
 from .script import Script
 
-Stop = Literal["end", "limit", "refusal", "tool"]
+Stop = Literal["end", "limit", "refusal", "tool", "sequence"]
+Call = tuple[str, str]  # a tool's name, and its arguments as JSON
 
 UNBOUNDED_WORDS = 4096  # of a model that would never stop, when the request names no limit
 _PIECE = 512  # characters of one delta in a long answer
@@ -26,6 +27,11 @@ class Prompt:
     limit: int | None  # output tokens allowed
     schema: dict[str, Any] | None  # of the structured output that is asked for
     tool_answered: bool  # the conversation ends in tool results
+    by_tool: bool = False  # the structured output is asked for with a tool
+    stops: tuple[str, ...] = ()  # sequences at which the answer ends
+    forced: Call | None = None  # the tool that must be called, with arguments that fit
+    may_call: bool = True  # whether tools may be called at all
+    one_call: bool = False  # whether only one may be called
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,10 @@ class Answer:
     stop: Stop
     tokens: Tokens
     thinking: str = ""
-    structured: bool = False  # the pieces are JSON for the schema
+    by_tool: bool = False  # the pieces are JSON for the tool of the structured output
     tool: str = ""
+    calls: tuple[Call, ...] = ()
+    stop_sequence: str | None = None
 
     @property
     def text(self) -> str:
@@ -61,8 +69,11 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
     stop: Stop = "end"
     structured = False
     tool = "" if prompt.tool_answered else script.tool
+    calls = _calls(script, prompt)
     if tool:
         text, stop = "", "tool"
+    elif calls:
+        text, stop = script.text, "tool"
     elif prompt.schema is not None and not script.schema_never and script.mode != "refusal":
         made = violation(prompt.schema) if script.schema_bad else instance(prompt.schema)
         text, structured = json.dumps(made, ensure_ascii=False), True
@@ -79,6 +90,9 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
         stop = "limit" if wanted > limit else "end"
     else:
         text = f"ECHO<{rest}>"
+    found = min((s for s in prompt.stops if s in text), key=text.index, default=None)
+    if found is not None and not structured:
+        text, stop, calls = text[: text.index(found)], "sequence", ()
     if text and not script.text:
         text = text.ljust(script.deltas, " " if structured else ".")
     if script.mode in ("incomplete", "max_tokens"):
@@ -89,11 +103,27 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
     return Answer(
         pieces=_split(text, script.deltas),
         stop=stop,
-        tokens=_tokens(script, prompt, text),
+        tokens=_tokens(script, prompt, text + "".join(map("".join, calls))),
         thinking=thinking,
-        structured=structured,
+        by_tool=structured and prompt.by_tool,
         tool=tool,
+        calls=calls,
+        stop_sequence=found if stop == "sequence" else None,
     )
+
+
+def _calls(script: Script, prompt: Prompt) -> tuple[Call, ...]:
+    """The calls of an answer: those of the script, but not after they were answered; else the one that is forced."""
+    if not prompt.may_call:
+        return ()
+    scripted = () if prompt.tool_answered else script.asked
+    calls = scripted or ((prompt.forced,) if prompt.forced is not None else ())
+    return calls[:1] if prompt.one_call else calls
+
+
+def arguments_for(schema: dict[str, Any]) -> str:
+    """Arguments that fit the schema of a tool."""
+    return json.dumps(instance(schema), ensure_ascii=False)
 
 
 def _split(text: str, deltas: int) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import re
 import uuid
 from typing import Any
 
-from .answer import Answer, Prompt, Tokens
+from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
-from .schemas import anthropic_objection
+from .tools import messages_objection, thinking_objection
 
 Json = dict[str, Any]
 
@@ -47,7 +47,13 @@ _CLI_WRITES = (
     "[Your previous response had no visible output.",
     "[structured-output-enforce]",
 )
-_STOPS = {"end": "end_turn", "limit": "max_tokens", "refusal": "refusal", "tool": "tool_use"}
+_STOPS = {
+    "end": "end_turn",
+    "limit": "max_tokens",
+    "refusal": "refusal",
+    "tool": "tool_use",
+    "sequence": "stop_sequence",
+}
 
 
 def read(body: Json) -> Prompt:
@@ -56,33 +62,42 @@ def read(body: Json) -> Prompt:
     texts = [t for m in messages if m.get("role") == "user" and (t := _text(m.get("content")))]
     last = messages[-1].get("content") if messages else None
     answered = isinstance(last, list) and any(b.get("type") == "tool_result" for b in last)
-    schema = next(
-        (t.get("input_schema") for t in body.get("tools") or () if t.get("name") == STRUCTURED_OUTPUT),
-        None,
-    )
+    tools = [t for t in body.get("tools") or () if isinstance(t, dict)]
+    tool = next((t.get("input_schema") for t in tools if t.get("name") == STRUCTURED_OUTPUT), None)
+    form = ((body.get("output_config") or {}).get("format") or {}).get("schema")
+    choice = body.get("tool_choice") or {}
     size = len(_text(body.get("system"))) + sum(len(_text(m.get("content"))) for m in messages)
     return Prompt(
         text=texts[-1] if texts else "",
         size=size,
         limit=body.get("max_tokens"),
-        schema=schema,
+        schema=tool or form,
         tool_answered=answered,
+        by_tool=tool is not None,
+        stops=tuple(body.get("stop_sequences") or ()),
+        forced=_forced(tools, choice),
+        may_call=choice.get("type") != "none",
+        one_call=bool(choice.get("disable_parallel_tool_use")),
     )
+
+
+def _forced(tools: list[Json], choice: Json) -> Call | None:
+    if choice.get("type") not in ("any", "tool"):
+        return None
+    tool = next((t for t in tools if t.get("name") == choice.get("name", t.get("name"))), {})
+    return str(tool.get("name")), arguments_for(tool.get("input_schema") or {})
 
 
 _NO_ADAPTIVE = re.compile(r"-(?:3|4|4-0|4-1|4-5)(?:-\d{8})?$|claude-3")
 
 
 def objection(body: Json) -> Json | None:
-    """The body of a 400, where the API does not take the limits, the thinking, or the schema of a tool.
+    """The body of a 400, where the API does not take the limits, the thinking, or the tools of a request.
 
     Sources: the reference of the Messages API, and its page on extended thinking.
     """
     why = _limits_objection(body) if "max_tokens" in body or "thinking" in body else None
-    if why is not None:
-        return _error_body("invalid_request_error", why)
-    schemas = [tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool]
-    why = next((why for schema in schemas if (why := anthropic_objection(schema))), None)
+    why = why or messages_objection(body) or thinking_objection(body)
     return None if why is None else _error_body("invalid_request_error", why)
 
 
@@ -98,8 +113,6 @@ def _limits_objection(body: Json) -> str | None:
             return "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024"
         if budget >= limit:
             return "`max_tokens` must be greater than `thinking.budget_tokens`"
-        if body.get("temperature", 1) != 1:
-            return "`temperature` may only be set to 1 when thinking is enabled"
     return None
 
 
@@ -116,7 +129,7 @@ def events(model: str, answer: Answer) -> list[Event]:
     out = [_event("message_start", message=start)]
     for index, block in enumerate(_content(answer)):
         out += _block(index, block, answer, ping=index == 0)
-    delta = {"stop_reason": _STOPS[_stop(answer)], "stop_sequence": None}
+    delta = {"stop_reason": _STOPS[_stop(answer)], "stop_sequence": answer.stop_sequence}
     out.append(_event("message_delta", delta=delta, usage=usage))
     out.append(_event("message_stop"))
     return out
@@ -124,7 +137,8 @@ def events(model: str, answer: Answer) -> list[Event]:
 
 def whole(model: str, answer: Answer) -> Json:
     """The same answer for a request without `stream`."""
-    return _message(model, _content(answer), _STOPS[_stop(answer)], _usage(answer.tokens))
+    content = [_without_pieces(block) for block in _content(answer)]
+    return _message(model, content, _STOPS[_stop(answer)], _usage(answer.tokens))
 
 
 def error(status: int, model: str, quota: bool = False) -> Json:
@@ -166,7 +180,7 @@ def models() -> Json:
 
 
 def _stop(answer: Answer) -> str:
-    return "tool" if answer.structured else answer.stop
+    return "tool" if answer.by_tool else answer.stop
 
 
 def _content(answer: Answer) -> list[Json]:
@@ -175,11 +189,24 @@ def _content(answer: Answer) -> list[Json]:
         blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": "c3RhbmRpbg=="})
     if answer.tool:
         blocks.append(_tool_use(answer.tool, _tool_input(answer.tool)))
-    elif answer.structured:
+    elif answer.by_tool:
         blocks.append(_tool_use(STRUCTURED_OUTPUT, json.loads(answer.text)))
     elif answer.pieces and answer.stop != "refusal":
         blocks.append({"type": "text", "text": answer.text})
+    for name, arguments in answer.calls:
+        blocks.append({**_tool_use(name, {}), "partial": arguments})
     return blocks
+
+
+def _without_pieces(block: Json) -> Json:
+    """A block as it stands in a whole answer: what a model broke off or misspelt is an input of nothing."""
+    if "partial" not in block:
+        return block
+    try:
+        given = json.loads(block["partial"] or "{}")
+    except ValueError:
+        given = {}
+    return {**{k: v for k, v in block.items() if k != "partial"}, "input": given}
 
 
 def _tool_use(name: str, given: Json) -> Json:
@@ -204,8 +231,10 @@ def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event
             empty = {**block, "thinking": "", "signature": ""}
             kind, field, pieces = "thinking_delta", "thinking", (block["thinking"],)
         case "tool_use":
-            empty, kind, field = {**block, "input": {}}, "input_json_delta", "partial_json"
-            pieces = answer.pieces if answer.structured else (json.dumps(block["input"]),)
+            empty = {**_without_pieces(block), "input": {}}
+            kind, field = "input_json_delta", "partial_json"
+            given = block.get("partial", json.dumps(block["input"]))
+            pieces = answer.pieces if answer.by_tool else (given[:7], given[7:12], given[12:])
         case _:
             empty, kind, field = {**block, "text": ""}, "text_delta", "text"
             pieces = answer.pieces

@@ -15,9 +15,10 @@ import time
 import uuid
 from typing import Any
 
-from .answer import Answer, Prompt, Tokens
+from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
 from .schemas import openai_objection
+from .tools import responses_objection
 
 Json = dict[str, Any]
 
@@ -71,16 +72,31 @@ def read(body: Json) -> Prompt:
         limit=body.get("max_output_tokens"),
         schema=form.get("schema") if form.get("type") == "json_schema" else None,
         tool_answered=bool(items) and str(items[-1].get("type")).endswith("_call_output"),
+        forced=_forced(body),
+        may_call=body.get("tool_choice") != "none",
+        one_call=body.get("parallel_tool_calls") is False,
     )
 
 
+def _forced(body: Json) -> Call | None:
+    choice = body.get("tool_choice", "auto")
+    if choice in ("auto", "none"):
+        return None
+    name = choice.get("name") if isinstance(choice, dict) else None
+    tool: Json = next((t for t in body.get("tools") or () if name in (None, t.get("name"))), {})
+    return str(tool.get("name")), arguments_for(tool.get("parameters") or {})
+
+
 def objection(body: Json) -> Json | None:
-    """The body of a 400, where the API does not take the limit, or strict mode the schema, of a request."""
+    """The body of a 400, where the API does not take the limit, the tools, or strict mode the schema, of a request."""
     limit = body.get("max_output_tokens", LEAST_OUTPUT_TOKENS)
     if type(limit) is not int or limit < LEAST_OUTPUT_TOKENS:
         message = f"Invalid 'max_output_tokens': expected a value >= {LEAST_OUTPUT_TOKENS}, but got {limit!r} instead."
         refused = {"message": message, "type": "invalid_request_error", "param": "max_output_tokens"}
         return {"error": {**refused, "code": "integer_below_min_value"}}
+    refused_tools = responses_objection(body)
+    if refused_tools is not None:
+        return refused_tools
     form = (body.get("text") or {}).get("format") or {}
     if form.get("type") != "json_schema" or not form.get("strict"):
         return None
@@ -250,6 +266,9 @@ def _output(answer: Answer) -> list[Json]:
         items.append(_message({"type": "refusal", "refusal": _REFUSAL}))
     elif answer.pieces:
         items.append(_message({"type": "output_text", "text": answer.text, "annotations": []}))
+    for name, arguments in answer.calls:
+        call = {"status": "completed", "call_id": _id("call"), "name": name, "arguments": arguments}
+        items.append({"id": _id("fc"), "type": "function_call", **call})
     return items
 
 

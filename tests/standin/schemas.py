@@ -1,7 +1,7 @@
 """Why the model APIs refuse a schema, in their own words, as far as their documentation tells.
 
 OpenAI: the guide to structured outputs, "supported schemas" (strict mode). Anthropic: the reference of
-tool definitions (`input_schema`).
+tool definitions (`input_schema`), and the page on structured outputs (`output_config.format`, strict tools).
 """
 
 from __future__ import annotations
@@ -60,14 +60,40 @@ def _objection(schema: Any, context: tuple[str, ...]) -> str | None:
     return next((objection for objection in objections if objection), None)
 
 
+_FORMAT_KEYWORDS = {
+    *("type", "description", "title", "default", "enum", "const", "properties", "required", "additionalProperties"),
+    *("items", "minItems", "anyOf", "$ref", "$defs", "definitions", "format"),
+}
+
+
+def format_objection(schema: Any) -> str | None:
+    """What Anthropic's structured output says of a schema; None where it takes it."""
+    if not isinstance(schema, dict):
+        return "schema must be an object"
+    unknown = schema.keys() - _FORMAT_KEYWORDS
+    if unknown:
+        return f"For '{schema.get('type')}' type, property '{min(unknown)}' is not supported"
+    if schema.get("minItems", 0) > 1:
+        return "'minItems' values other than 0 or 1 are not supported"
+    if "$ref" in schema and schema.keys() - {"$ref"}:
+        return "'$ref' cannot have other properties beside it"
+    if (schema.get("type") == "object" or "properties" in schema) and schema.get("additionalProperties") is not False:
+        return "For 'object' type, 'additionalProperties' must be explicitly set to false"
+    inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
+    inner += schema.get("definitions", {}).values()
+    if "items" in schema:
+        inner.append(schema["items"])
+    return next((why for part in inner if (why := format_objection(part))), None)
+
+
 def anthropic_objection(schema: Schema) -> str | None:
     """What the Messages API says of a tool's schema; None where it takes it."""
     if schema.get("type") != "object":
-        return "tools.0.custom.input_schema.type: Input should be 'object'"
+        return "input_schema.type: Input should be 'object'"
     for keyword in ("oneOf", "allOf", "anyOf"):
         if keyword in schema:
-            return "tools.0.custom.input_schema: input_schema does not support oneOf, allOf, or anyOf at the top level"
+            return "input_schema: input_schema does not support oneOf, allOf, or anyOf at the top level"
     for name in schema.get("properties", {}):
         if not _ANTHROPIC_NAME.fullmatch(name):
-            return "tools.0.custom.input_schema.properties: Property keys should match pattern '^[a-zA-Z0-9_.-]{1,64}$'"
+            return "input_schema.properties: Property keys should match pattern '^[a-zA-Z0-9_.-]{1,64}$'"
     return None

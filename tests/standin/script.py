@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -62,6 +63,7 @@ class Script:
     long: bool = False  # the model would never stop: the limit's worth of words
     thinking: bool = False  # a thinking block, or a reasoning item, before the text
     tool: str = ""  # ask for this tool, with /etc/passwd; "custom:NAME" is an OpenAI custom tool
+    calls: str = ""  # call these tools: JSON, [[name, arguments as JSON], …] (base64 in a directive)
     schema_bad: bool = False  # structured output that breaks the schema
     schema_never: bool = False  # plain text although a schema was given
     input: int = -1  # usage; -1: about the size of the prompt. Anthropic: without cached
@@ -69,6 +71,11 @@ class Script:
     cached: int = 0  # usage: read from the prompt cache
     cache_write: int = 0  # usage: written to the prompt cache
     reasoning: int = -1  # usage; -1: 16 with thinking, else 0
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """The calls of tools: name, arguments as JSON."""
+        return tuple((name, arguments) for name, arguments in json.loads(self.calls or "[]"))
 
     def with_(self, **directives: object) -> Script:
         """The same with some directives changed; values may be text. Raises ScriptError."""
@@ -106,11 +113,16 @@ def encode_text(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
+def encode_calls(*calls: tuple[str, str]) -> str:
+    """The value of a `calls=` directive: tools to call, each with its name and its arguments as JSON."""
+    return encode_text(json.dumps(calls))
+
+
 def _decode_text(value: str) -> str:
     try:
         return base64.b64decode(value, altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        raise ScriptError("directive text= is not base64 of UTF-8") from None
+        raise ScriptError("a directive is not base64 of UTF-8") from None
 
 
 def read_prompt(text: str, default: Script) -> tuple[Script, str]:
@@ -127,5 +139,5 @@ def read_prompt(text: str, default: Script) -> tuple[Script, str]:
             name, eq, value = word.partition("=")
             if not eq:
                 raise ScriptError(f"directive {word!r} has no value")
-            script = script.with_(**{name: _decode_text(value) if name == "text" else value})
+            script = script.with_(**{name: _decode_text(value) if name in ("text", "calls") else value})
     return script, _DIRECTIVE.sub("", text).strip() if found else text

@@ -41,7 +41,8 @@ def recorded(name: str) -> list[bytes]:
 
 def play(lines: list[bytes], request: GenerationRequest | None = None) -> list[Event]:
     """The events up to the first end, as a provider takes them."""
-    parser = meaning.AnswerParser(request or ask(), lambda: NOW)
+    request = request or ask()
+    parser = meaning.AnswerParser(request, lambda: NOW, by_tool=request.schema is not None)
     events = []
     for line in lines:
         for event in parser.feed(line):

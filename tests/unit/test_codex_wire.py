@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
 from bridge.types import GenerationRequest, Image, Message, Text, Usage
 
@@ -148,6 +149,9 @@ def test_the_catalog_loses_every_tool_and_keeps_the_rest() -> None:
     assert lean.pop("context_window") == lean.pop("max_context_window") > 10_000_000
     assert (lean.pop("default_verbosity"), lean.pop("default_reasoning_summary")) == ("medium", "none")
     assert len(lean.pop("base_instructions")) < 50
+    # Tools go up as the API has them, and their results whole.
+    assert lean.pop("use_responses_lite") is False
+    assert lean.pop("truncation_policy") == {"mode": "bytes", "limit": 100_000_000}
     assert lean == {
         "shell_type": "disabled",
         "supports_search_tool": False,
@@ -166,7 +170,7 @@ def test_a_catalog_of_another_shape_is_an_error_that_the_provider_expects(catalo
 
 
 def test_a_thread_has_no_tools_no_environment_and_one_system_prompt() -> None:
-    assert protocol.thread_start(ask(system="Be brief."), "/empty") == {
+    assert protocol.thread_start(codex_body.ask(ask(system="Be brief."), gated=False), "/empty") == {
         "model": "gpt-6-sol",
         "cwd": "/empty",
         "approvalPolicy": "never",
@@ -219,7 +223,7 @@ def test_earlier_messages_are_injected_as_items() -> None:
 def test_a_clients_text_stays_text(text: str) -> None:
     request = ask(Message("user", (Text(text),)), system=text)
     assert protocol.turn_start(request, "t")["input"] == [{"type": "text", "text": text, "text_elements": []}]
-    thread = protocol.thread_start(request, "/empty")
+    thread = protocol.thread_start(codex_body.ask(request, gated=False), "/empty")
     assert [name for name, value in thread.items() if value == text] == ["developerInstructions"]
 
 

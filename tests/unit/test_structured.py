@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.providers.claude_wire import for_claude
-from bridge.providers.codex_wire import for_openai
+from bridge.providers.claude_body import for_claude
+from bridge.providers.codex_body import for_openai
 from bridge.providers.structured import adapt, in_words
 from bridge.types import GenerationRequest, Message, Text
 from tests.standin.schemas import anthropic_objection, openai_objection

@@ -1,4 +1,4 @@
-"""Stand-ins for the images of a run: what its CLI is given, and the gate replaces. Pure."""
+"""Stand-ins for the images of a run and the words of its tools: what its CLI is given, and the gate replaces. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bridge.types import GenerationRequest, Image, Message, Part, Text, ToolResult
+from bridge.types import GenerationRequest, Image, Message, Part, Text, ToolCall, ToolResult
 
 
 def with_stand_ins(
@@ -24,9 +24,6 @@ def with_stand_ins(
     images: dict[str, Image] = {}
 
     def stand_in(part: Part) -> Part:
-        if isinstance(part, ToolResult):
-            inner = tuple(each for each in map(stand_in, part.content) if isinstance(each, Text | Image))
-            return msgspec.structs.replace(part, content=inner)
         if not isinstance(part, Image) or not wanted(part):
             return part
         data = _pixel(len(images))
@@ -38,6 +35,25 @@ def with_stand_ins(
         for message in request.messages
     )
     return msgspec.structs.replace(request, messages=messages), images
+
+
+def without_tool_words(request: GenerationRequest) -> GenerationRequest:
+    """The request with nothing but ids and names in its calls, and "ok" in each result.
+
+    What tools are told and give can be long, and the CLIs change it: they read numbers as JavaScript does, cut what is
+    long, and drop images beside errors.
+    """
+
+    def brief(part: Part) -> Part:
+        match part:
+            case ToolCall(id, name):
+                return ToolCall(id, name, "{}")
+            case ToolResult(id):
+                return ToolResult(id, (Text("ok"),))
+        return part
+
+    messages = tuple(Message(message.role, tuple(map(brief, message.content))) for message in request.messages)
+    return msgspec.structs.replace(request, messages=messages)
 
 
 def _pixel(number: int) -> str:

@@ -1,0 +1,342 @@
+"""What a request asks of Anthropic's Messages API that the claude CLI has no words for. Pure.
+
+Behind the gate it is put into the body there; with a log-in it goes through CLAUDE_CODE_EXTRA_BODY. It is built from
+what is known here alone: never from a client's JSON as a whole, of which that variable would take `model`, `system`
+and `max_tokens`, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
+from bridge.providers.models import takes
+from bridge.providers.structured import (
+    MANY,
+    PLAIN_PATTERN,
+    SHARED_KEYWORDS,
+    fitting,
+    in_words,
+    parts_of,
+    without_dialect,
+)
+from bridge.types import GenerationRequest, Image, Message, Part, Text, Thinking, Tool, ToolCall, ToolResult
+
+#: The CLI's tool for structured output, and how it describes it.
+OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
+#: The API takes no smaller budget for thinking, and it must lie below max_tokens.
+LEAST_THINKING_TOKENS = 1024
+
+#: What the check inside the claude CLI knows (JSON Schema draft 7). With any other keyword, or another
+#: `$schema`, the CLI leaves the whole schema out, silently.
+_CLAUDE = frozenset(
+    {
+        *SHARED_KEYWORDS,
+        *("$id", "$comment", "$anchor", "definitions", "default", "examples", "deprecated", "readOnly", "writeOnly"),
+        *("contentEncoding", "contentMediaType", "nullable", "minLength", "maxLength", "uniqueItems"),
+        *("minProperties", "maxProperties", "patternProperties", "propertyNames", "dependencies"),
+        *("allOf", "oneOf", "not", "if", "then", "else", "contains"),
+    }
+)
+#: Names of properties that Anthropic takes in a tool.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Most values of all `enum`s together, of which the CLI compares each with all others before it starts (20 s for 9,400
+#: objects), and most schemas within a schema, which it compiles (3 ms each on a busy host).
+_MOST_CHOICES, _MOST_PARTS = 500, 1000
+
+#: What the API's own structured output takes, its formats of strings, and its limits. Source: Anthropic's page on
+#: structured outputs.
+_FORMAT_KEYWORDS = frozenset(
+    {
+        *("title", "description", "default", "type", "enum", "const", "format", "$defs", "definitions", "$ref"),
+        *("properties", "required", "additionalProperties", "items", "minItems", "anyOf"),
+    }
+)
+#: What only makes the choice smaller: the model is told it in words, as the provider's own SDKs do, and the bridge
+#: checks it.
+_BOUNDS = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+        *("pattern", "maxItems", "uniqueItems"),
+    }
+)
+_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+_MOST_OPTIONAL, _MOST_UNIONS = 24, 16
+
+
+class ClaudeAsked(msgspec.Struct, frozen=True):
+    """A request as it is asked of claude."""
+
+    #: with what is said in words, and without a schema
+    request: GenerationRequest
+    #: the fields that the API gets besides
+    body: dict[str, Any]
+    #: whether the answer is what the output tool is given
+    by_tool: bool = False
+    #: where the answer stands for a call: of one of these
+    forced: tuple[Tool, ...] = ()
+
+    @property
+    def thinking_tokens(self) -> int | None:
+        """What `set_max_thinking_tokens` is told: 0 for no thinking, None for the CLI's own way."""
+        budget = (self.body.get("thinking") or {}).get("budget_tokens")
+        if budget is not None or "thinking" in self.body:
+            return budget if type(budget) is int else None
+        # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
+        request = self.request
+        wished = request.thinking is None and request.effort not in (None, "none")
+        return None if wished and _may_think(request) else 0
+
+
+def ask(request: GenerationRequest) -> ClaudeAsked:
+    """How a request is asked of claude."""
+    forced, schema = forced_tools(request), request.schema
+    output: dict[str, Any] | None = None
+    by_tool = False
+    if forced and not takes("claude", request.model, "forced_tool"):
+        output = fitting(for_output_format, schema_of_call(forced))
+        told = told_to_call(request) if output is None else told_of_call(request, forced)
+        forced = () if output is None else forced
+    else:
+        told, forced = request, ()
+        if schema is not None:
+            native = takes("claude", request.model, "output_format")
+            output = fitting(for_output_format, schema) if native else None
+            own = None if output is not None else fitting(for_claude, schema)
+            by_tool = own is not None
+            told = request if output is not None or by_tool else in_words(request)
+            schema = own
+    told = msgspec.structs.replace(told, schema=None)
+    body = _body(told, output, with_tools=not forced or _has_calls(request), choose=not forced)
+    if by_tool:
+        body["tools"] = [
+            *body.get("tools", ()),
+            {"name": OUTPUT_TOOL, "description": _OUTPUT_TOOL_TEXT, "input_schema": schema},
+        ]
+    return ClaudeAsked(told, body, by_tool, forced)
+
+
+def _body(
+    request: GenerationRequest, output: dict[str, Any] | None, *, with_tools: bool, choose: bool
+) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if request.tools and with_tools:
+        body["tools"] = [_tool(tool, request.model) for tool in request.tools]
+        choice = _tool_choice(request) if choose else {"type": "none"}
+        if choice != {"type": "auto"}:
+            body["tool_choice"] = choice
+    sampling = request.sampling
+    if takes("claude", request.model, "temperature"):
+        given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        body.update({name: value for name, value in given.items() if value is not None})
+    # Of white space alone the API takes none; the bridge cuts there by itself.
+    stop = [each for each in request.stop if each.strip()]
+    if stop and output is None:
+        body["stop_sequences"] = stop
+    if output is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": output}}
+    thinking = _thinking(request)
+    if thinking is not None:
+        body["thinking"] = thinking
+    return body
+
+
+def _tool(tool: Tool, model: str) -> dict[str, Any]:
+    # The API wants an object, and an OpenAI client may leave out what a function without parameters would say.
+    fields: dict[str, Any] = {"name": tool.name, "input_schema": {"type": "object", **tool.schema}}
+    if not tool.schema:
+        fields["input_schema"]["properties"] = {}
+    if tool.description:
+        fields["description"] = tool.description
+    if (
+        tool.strict
+        and takes("claude", model, "output_format")
+        and fitting(for_output_format, tool.schema) == tool.schema
+    ):
+        fields["strict"] = True
+    return fields
+
+
+def _tool_choice(request: GenerationRequest) -> dict[str, Any]:
+    choice = request.tool_choice
+    if choice.mode == "none":
+        return {"type": "none"}
+    alone = {} if choice.parallel else {"disable_parallel_tool_use": True}
+    if choice.mode == "auto":
+        return {"type": "auto", **alone}
+    return {"type": "tool", "name": choice.name, **alone} if choice.name else {"type": "any", **alone}
+
+
+def _thinking(request: GenerationRequest) -> dict[str, Any] | None:
+    """`thinking` where the client asked for it, and may have it."""
+    match request.thinking:
+        case Thinking("enabled", budget) if _may_think(request):
+            most = request.max_output_tokens - 1
+            return {"type": "enabled", "budget_tokens": most if budget is None else min(budget, most)}
+        case Thinking("adaptive" | "between_tools" as mode):
+            return {"type": mode}
+    return None
+
+
+def _may_think(request: GenerationRequest) -> bool:
+    """Whether the API takes a budget for thinking in this request. Without the thinking before them, which is not
+    kept, it takes no results of tools then; and no forced call."""
+    if request.max_output_tokens <= LEAST_THINKING_TOKENS:
+        return False
+    adaptive = takes("claude", request.model, "adaptive_thinking") and request.thinking is None
+    goes_on = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
+    return adaptive or not (goes_on or request.tool_choice.mode == "required")
+
+
+def _has_calls(request: GenerationRequest) -> bool:
+    return any(isinstance(part, ToolCall) for message in request.messages for part in message.content)
+
+
+# --- the conversation ---------------------------------------------------------------------------
+
+
+def blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    """Parts of a message as the API has them."""
+    return [_block(part) for part in parts]
+
+
+def tool_parts(messages: Iterable[Message]) -> Mapping[str, dict[str, Any]]:
+    """Each call and each result of a conversation as the API has it, by its kind and id."""
+    found = {}
+    for message in messages:
+        for part in message.content:
+            if isinstance(part, ToolCall):
+                found[f"tool_use {part.id}"] = _block(part)
+            elif isinstance(part, ToolResult):
+                found[f"tool_result {part.tool_call_id}"] = _block(part)
+    return found
+
+
+def _block(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
+        case Image(media_type, data):
+            return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+        case ToolCall(id, name, arguments):
+            return {"type": "tool_use", "id": id, "name": name, "input": _input(arguments)}
+        case ToolResult(id, content, is_error):
+            block: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, "content": blocks(content)}
+            return {**block, "is_error": True} if is_error else block
+
+
+def _input(arguments: str) -> Any:
+    """Arguments as an object, to the character; what is none stands in one, as text."""
+    if not arguments.strip():
+        return {}
+    try:
+        if isinstance(msgspec.json.decode(arguments), dict):
+            return msgspec.Raw(arguments.encode())
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    return {"arguments": arguments}
+
+
+# --- schemas ------------------------------------------------------------------------------------
+
+
+def for_output_format(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema as the API's own structured output takes it, with its bounds in words; None where it does not."""
+    plain = without_dialect(schema)
+    if plain.get("type") != "object":
+        return None
+    optional = unions = 0
+    for number, (part, _) in enumerate(parts_of(plain)):
+        properties = part.get("properties", {})
+        optional += len(set(properties) - set(part.get("required", ())))
+        unions += isinstance(part.get("type"), list) or "anyOf" in part
+        if number >= _MOST_PARTS or not _format_takes(part):
+            return None
+    if optional > _MOST_OPTIONAL or unions > _MOST_UNIONS or _is_recursive(plain):
+        return None
+    narrowed: dict[str, Any] = _narrowed(plain)
+    return narrowed
+
+
+def _format_takes(part: dict[str, Any]) -> bool:
+    kinds = part.get("type", ())
+    if not part.keys() <= _FORMAT_KEYWORDS | _BOUNDS or part.get("format", "date") not in _FORMATS:
+        return False
+    # An object of anything cannot be written down by rules; one with names, and no word on others, can be closed.
+    is_object = "object" in ([kinds] if isinstance(kinds, str) else kinds) or "properties" in part
+    if is_object and part.get("additionalProperties", "properties" not in part) is not False:
+        return False
+    plain = all(value is None or isinstance(value, str | int | float) for value in part.get("enum", ()))
+    return plain and part.get("minItems", 0) >= 0 and part.get("$ref", "#/").startswith("#/")
+
+
+def _narrowed(schema: Any) -> Any:
+    """A schema whose objects are closed, and whose bounds stand in its descriptions."""
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        # The API takes nothing beside it.
+        return {"$ref": schema["$ref"]}
+    part: dict[str, Any] = {}
+    bounds: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in _BOUNDS or (name == "minItems" and value > 1):
+            bounds[name] = value
+        elif name in ("properties", "$defs", "definitions"):
+            part[name] = {each: _narrowed(inner) for each, inner in value.items()}
+        elif name == "items":
+            part[name] = _narrowed(value)
+        elif name == "anyOf":
+            part[name] = [_narrowed(each) for each in value]
+        else:
+            part[name] = value
+    if "properties" in part:
+        part["additionalProperties"] = False
+    if bounds:
+        said = ", ".join(f"{name}: {value}" for name, value in bounds.items())
+        part["description"] = f"{part['description']}\n\n{{{said}}}" if part.get("description") else f"{{{said}}}"
+    return part
+
+
+def _is_recursive(schema: dict[str, Any]) -> bool:
+    """Whether a definition leads back to itself, or to one that is not there."""
+    named = {
+        f"#/{place}/{name}": part for place in ("$defs", "definitions") for name, part in schema.get(place, {}).items()
+    }
+    leads = {
+        name: {part["$ref"] for part, _ in parts_of(definition) if "$ref" in part} for name, definition in named.items()
+    }
+    wanted = {part["$ref"] for part, _ in parts_of(schema) if "$ref" in part}
+    if not wanted <= named.keys():
+        return True
+    while free := [name for name, needs in leads.items() if not needs & leads.keys()]:
+        for name in free:
+            del leads[name]
+    return bool(leads)
+
+
+def for_claude(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema as the claude CLI and Anthropic's tools take it, or None where they do not."""
+    plain = without_dialect(schema)
+    if plain.get("type") != "object" or not plain.get("properties") or plain.keys() & {*MANY, "$ref"}:
+        return None
+    choices = 0
+    for number, (part, _) in enumerate(parts_of(plain)):
+        choices += len(part.get("enum", ()))
+        if number >= _MOST_PARTS or choices > _MOST_CHOICES or not _claude_takes(part):
+            return None
+    return plain
+
+
+def _claude_takes(part: dict[str, Any]) -> bool:
+    patterns = [part["pattern"]] if "pattern" in part else []
+    patterns += part.get("patternProperties", ())
+    return (
+        part.keys() <= _CLAUDE
+        and all(_PLAIN_NAME.fullmatch(name) for name in part.get("properties", ()))
+        and all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns)
+    )
