@@ -62,6 +62,7 @@ CODES: dict[str, Code] = {
     "cli_bad_output": Code(
         422, "Try again; if it happens again, tell your admin the request id.", sdk_status=400, unpaid_status=502
     ),
+    "provider_broke_off": Code(422, "A part of it was paid; send it again if you need it.", sdk_status=400),
     "output_mismatch": Code(422, "Simplify the schema or say in the prompt what each field means.", sdk_status=400),
     "cancelled": Code(403, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),

@@ -37,6 +37,8 @@ ASSUMED_TOKENS_PER_SECOND = 150
 FASTEST_TOKENS_PER_SECOND = 2000
 #: A count that is so many times the most that was possible is a mistake.
 MISTAKEN = 2
+#: What a provider says of itself, and SDKs take for a reason to ask again.
+_TROUBLE = ("provider_overloaded", "provider_rate_limited")
 #: How much of a prompt the log keeps by default, in characters.
 PREVIEW_CHARACTERS = 200
 
@@ -137,6 +139,14 @@ def _beyond_belief(run: Run, usage: Usage, most: Usage) -> bool:
     if not run.keeps_maximum:
         output = max(output, round((run.submitted_s or 0) * FASTEST_TOKENS_PER_SECOND))
     return usage.prompt > MISTAKEN * most.prompt or usage.output_tokens > MISTAKEN * output
+
+
+def once_paid(problem: Problem, charge: Charge) -> Problem:
+    """Why there is no answer: a provider's trouble that came in the middle of one, and so has cost something, has a
+    code of its own, whose status no SDK repeats by itself."""
+    if problem.code not in _TROUBLE or not charge.cost_micro:
+        return problem
+    return Problem("provider_broke_off", f"The answer was broken off: {problem.message}")
 
 
 def new_run_id(clock: Clock) -> str:

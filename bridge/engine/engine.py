@@ -14,7 +14,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, check_load
 from bridge.engine.answer import Mismatch, with_output
-from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id
+from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id, once_paid
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, Problem
@@ -297,7 +297,7 @@ class Engine:
         """Charge and settle: the line of the log is the settlement. Then keep the answer of a job, so that an answer
         that can be had is paid for."""
         charge = self._charges.of(run, end)
-        result = end.answer if isinstance(end, Completed) else end.problem
+        result = end.answer if isinstance(end, Completed) else once_paid(end.problem, charge)
         finished = Finished(result, charge, round(1000 * run.age_s))
         line = line_of_run(run, finished, self._settings.log_prompts)
         try:

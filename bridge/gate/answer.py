@@ -28,7 +28,10 @@ _LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
 #: What the events have in them that are of interest; all others pass unread.
 _MARKS: Mapping[Wire, tuple[bytes, ...]] = {
     "messages": (b'"message_start"', b'"message_delta"', b'"message_stop"', b'"error"'),
-    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
+    "responses": (
+        *(b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
+        b'"response.output_item.added"',
+    ),
 }
 _decode = msgspec.json.Decoder().decode
 
@@ -105,6 +108,8 @@ class Reader:
 
     def _event(self, event: dict[str, Any]) -> None:
         call, kind = self._call, event.get("type")
+        if kind in ("message_start", "response.output_item.added"):
+            call.begun = True
         if kind == "message_start":
             body = _mapping(event.get("message"))
             call.model = _string(body.get("model"))

@@ -63,6 +63,8 @@ class Call(msgspec.Struct):
     stop_reason: str | None = None
     #: the model's words where it declined, in the Responses API; Anthropic's API has a stop reason for that
     refusal: str | None = None
+    #: whether the model had begun: an error before that is no answer, though the status says 200
+    begun: bool = False
     #: whether the answer came to its end
     complete: bool = False
     #: whether no connection came about, so that nothing was sent

@@ -312,7 +312,7 @@ MOST_RECORDS = 1000
 FORGET_S = 70 * 86400.0
 
 _DOWN = ("cli_unavailable",)
-_FAILED = ("cli_failed", "cli_bad_output", "provider_overloaded", "timeout")
+_FAILED = ("cli_failed", "cli_bad_output", "provider_overloaded", "provider_broke_off", "timeout")
 
 
 class Alerts:

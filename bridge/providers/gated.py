@@ -126,6 +126,7 @@ class Passage:
         if call.complete:
             return call.usage
         turned_away = call.sent_at is None or (call.status is not None and call.status != 200)
+        turned_away = turned_away or (call.error_type is not None and call.usage is None and not call.begun)
         # OpenAI says of a prompt that is too long in a stream, before anything else in it.
         turned_away = turned_away or (call.usage is None and _is_too_long(call))
         return Usage() if turned_away or (call.status is None and call.unreachable) else None

@@ -56,7 +56,7 @@ class OwnRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 #: codes of runs whose answer was of no use, whatever status tells an SDK not to pay again
-_NO_USE = ("cli_bad_output", "output_mismatch")
+_NO_USE = ("cli_bad_output", "output_mismatch", "provider_broke_off")
 
 
 def kind_of(line: RunRecord) -> Literal["ok", "failed", "refused", "stopped"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from bridge.clock import Clock
 from bridge.gate.server import Gate
 from bridge.gate.ticket import Oddity, Upstream
@@ -98,3 +100,20 @@ def test_other_figures_than_the_providers_are_reported_and_not_charged(gate: Gat
     assert gate.misreported == {"claude": 1}
     passage.correct(Completed(Answer((), REQUEST.model, "end_turn", true)))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "usage"),
+    [
+        (b"", Usage()),
+        (b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":5}}}\n\n', None),
+    ],
+)
+def test_an_error_before_the_model_has_begun_has_cost_nothing(
+    gate: Gate, upstream_that_says: Callable[..., str], before: bytes, usage: Usage | None
+) -> None:
+    error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
+    passage = passage_to(gate, upstream_that_says(head % len(before + error) + before + error))
+    ask(gate, passage.ticket.token, messages_body())
+    assert passage.usage == usage

@@ -6,12 +6,14 @@ import gzip
 import json
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import pytest
 
+from bridge.gate.answer import Reader
 from bridge.gate.server import MOST_BODY_BYTES, Gate
-from bridge.gate.ticket import Ticket, Upstream
+from bridge.gate.ticket import Call, Ticket, Upstream
 from bridge.types import Usage
 from tests.gate.conftest import SECRET, ask, messages_body, responses_body, vouched
 from tests.standin import StandIn
@@ -373,3 +375,21 @@ def test_a_tap_hears_why_nothing_left(gate: Gate, standin: StandIn) -> None:
     ask(gate, ticket.token, messages_body(model="claude-opus-5-5"))
     assert heard[-1] == ("gate", "cli", b"400: not the run's body, the model differs")
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("wire", "events", "begun"),
+    [
+        ("messages", [{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}], False),
+        ("messages", [{"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 5}}}], True),
+        ("responses", [{"type": "response.created", "response": {}}], False),
+        ("responses", [{"type": "response.output_item.added", "item": {"type": "reasoning"}}], True),
+    ],
+)
+def test_it_is_known_whether_the_model_had_begun(wire: str, events: list[dict[str, Any]], begun: bool) -> None:
+    seen = Call()
+    reader = Reader(seen, "messages" if wire == "messages" else "responses", {"content-type": "text/event-stream"}, "")
+    seen.status = 200
+    for event in events:
+        reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert seen.begun is begun

@@ -23,7 +23,8 @@ BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
         ("mode=cut", 0, {"cli_failed", "timeout"}),
         ("mode=cut_early", 502, {"cli_failed"}),
         ("mode=garbage", 0, {"cli_failed", "cli_bad_output"}),
-        ("mode=stream_error", 0, {"cli_failed", "provider_overloaded"}),
+        ("mode=stream_error", 422, {"provider_broke_off"}),
+        ("mode=stream_rate_limit", 422, {"provider_broke_off"}),
         ("mode=context", 413, {"prompt_too_long"}),
     ],
 )

@@ -112,7 +112,21 @@ def test_a_run_that_the_admin_stops_is_not_begun_again(real: Clients, standin: S
     assert len(standin.generations) == 1
 
 
-@pytest.mark.parametrize("what", ["refusal", "empty", "mismatch"])
+@BOTH_CLIS
+@EVERY_API
+@pytest.mark.parametrize("mode", ["stream_error", "stream_rate_limit"])
+def test_an_answer_that_the_provider_breaks_off_with_an_error_is_not_begun_again(
+    real: Clients, standin: StandIn, model: str, ask: Ask, sdk: Any, mode: str
+) -> None:
+    with pytest.raises(sdk.BadRequestError) as caught:
+        ask(real, model, f"[[standin mode={mode}]] x")
+    body = caught.value.body
+    assert (body.get("error") or body)["code"] == "provider_broke_off"
+    assert len(standin.generations) == 1
+    assert [(row["status"], row["costUsd"] > 0) for row in real.log()] == [(400, True)]
+
+
+@pytest.mark.parametrize("what", ["refusal", "empty", "mismatch", "broken off"])
 @pytest.mark.parametrize("client", ["openai", "anthropic", "vercel", "vercelAnthropic", "langchain"])
 def test_no_client_in_javascript_pays_again(real: Clients, standin: StandIn, client: str, what: str) -> None:
     # Of another model than Claude's, the AI SDK asks Anthropic's API for JSON by a tool.
@@ -120,11 +134,12 @@ def test_no_client_in_javascript_pays_again(real: Clients, standin: StandIn, cli
     if what == "mismatch":
         standin.script(schema_bad=1)
     try:
-        prompt = "x" if what == "mismatch" else f"[[standin mode={what}]] x"
+        mode = what.replace("broken off", "stream_error")
+        prompt = "x" if what == "mismatch" else f"[[standin mode={mode}]] x"
         given = {"CLIENT": client, "MODEL": model, "PROMPT": prompt, "SCHEMA": json.dumps(SCHEMA)}
         given["WITH_SCHEMA"] = "1" if what == "mismatch" else ""
         seen = run_script("paid.mjs", {"BASE": f"http://127.0.0.1:{real.server.port}", "KEY": real.key, **given})
     finally:
         standin.script()
-    assert (seen["status"] == 400) is (what == "mismatch"), seen
+    assert (seen["status"] == 400) is (what in ("mismatch", "broken off")), seen
     assert len(standin.generations) == (2 if what == "mismatch" else 1)
