@@ -7,7 +7,7 @@ import os
 import click
 
 from bridge import __version__
-from bridge.cli import backup, export_import, keys, link, serve, usage_logs
+from bridge.cli import backup, clis, export_import, keys, link, serve, usage_logs
 from bridge.cli.common import completion, examples
 from bridge.cli.doctor import doctor
 from bridge.cli.top import top
@@ -44,6 +44,7 @@ for command in (
     *usage_logs.COMMANDS,
     top,
     doctor,
+    clis.clis,
     link.link,
     *backup.COMMANDS,
     *export_import.COMMANDS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from click.shell_completion import get_completion_class
 from dotenv import dotenv_values
 
 from bridge.errors import BridgeError, SettingsError, StoreError
+from bridge.ops.doctor import Finding
 from bridge.settings import ENV_FILE, Settings
 
 FAILED, WRONG_USE = 1, 2
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def environment() -> dict[str, str]:
@@ -95,6 +98,25 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON for programs: what `plain` would take away is written as \\uXXXX."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
+
+
+def show_findings(findings: Iterable[Finding], *, raw: bool) -> int:
+    """Print what checks find, each as it comes, and a sum; with `raw` all of it as JSON. How many failed."""
+    shown = []
+    for finding in findings:
+        shown.append(finding)
+        if raw:
+            continue
+        level = click.style(finding.level.ljust(5), fg=_COLOURS[finding.level])
+        click.echo(f"{level} {plain(f'{finding.what}: {finding.found}')}")
+        if finding.todo:
+            say(f"      {finding.todo}")
+    count = Counter(finding.level for finding in shown)
+    if raw:
+        show_json([vars(finding) for finding in shown])
+    else:
+        say(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed.")
+    return count["fail"]
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import click
 
-from bridge.cli.common import FAILED, as_json, environment, examples, plain, plain_errors, say, show_json
+from bridge.cli.common import FAILED, as_json, environment, examples, plain_errors, say, show_findings
 from bridge.errors import SettingsError, StoreError
 from bridge.ops.doctor import Finding, fail
 from bridge.settings import Settings
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command(
@@ -30,22 +28,9 @@ def doctor(probe: bool, repair: bool, raw: bool) -> None:
     Changes nothing and spends nothing, unless --probe or --repair is given. Exit status 0 where nothing
     failed (there may be warnings), 1 where something did.
     """
-    findings = []
     with plain_errors():
-        for finding in _check(probe=probe, repair=repair, raw=raw):
-            findings.append(finding)
-            if raw:
-                continue
-            level = click.style(finding.level.ljust(5), fg=_COLOURS[finding.level])
-            click.echo(f"{level} {plain(f'{finding.what}: {finding.found}')}")
-            if finding.todo:
-                say(f"      {finding.todo}")
-    count = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
-    if raw:
-        show_json([vars(finding) for finding in findings])
-    else:
-        say(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed.")
-    raise SystemExit(FAILED if count["fail"] else 0)
+        failed = show_findings(_check(probe=probe, repair=repair, raw=raw), raw=raw)
+    raise SystemExit(FAILED if failed else 0)
 
 
 def _check(*, probe: bool, repair: bool, raw: bool) -> Iterator[Finding]:

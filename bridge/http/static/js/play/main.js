@@ -2,10 +2,12 @@
 
 import { call } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { TAB_KEY } from "../lib/tabkey.js";
 import { errorBox, field, skeleton } from "../lib/ui.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
+
+/** Where the key is kept: in this tab, until it is closed. */
+const STORED = "cli-bridge key";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -16,7 +18,7 @@ let leave = () => {};
 function gate(message = "", error = null) {
   leave();
   leave = () => {};
-  sessionStorage.removeItem(TAB_KEY);
+  sessionStorage.removeItem(STORED);
   fill(nav);
   fill(holder);
   document.title = "Playground · cli-bridge";
@@ -77,9 +79,8 @@ async function enter(key) {
   const plain = /^[\u0021-\u007e]+$/.test(key) ? key : "not-a-key";
   const headers = { Authorization: `Bearer ${plain}` };
   const me = await call("GET", "/me", { headers });
-  sessionStorage.setItem(TAB_KEY, key);
-  const first = location.hash === "#/first";
-  const context = { me, key, headers, first, expired: (error) => gate("", error) };
+  sessionStorage.setItem(STORED, key);
+  const context = { me, key, headers, expired: (error) => gate("", error) };
   fill(
     nav,
     [
@@ -123,7 +124,7 @@ async function enter(key) {
 }
 
 async function begin() {
-  const stored = sessionStorage.getItem(TAB_KEY);
+  const stored = sessionStorage.getItem(STORED);
   if (!stored) {
     gate();
     return;
