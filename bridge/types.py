@@ -371,6 +371,8 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     stop_reason: str | None = None
     system_prompt: str | None = None
     user_prompt: str | None = None
+    #: the tools that the answer calls, by name: "get_weather, now ×2"
+    calls: str | None = None
     #: further attempts after an answer that missed its schema
     repairs: int = 0
     #: the name that was asked for, where it stands for `model`; None where they are the same

@@ -100,7 +100,7 @@ _COMPATIBILITY_HEAD = """\
 
 <!-- Written by `python -m tools.docs` from bridge/wire: change the tables there. -->
 
-What becomes of each parameter of the three APIs. How to use them: [clients.md](clients.md).
+What becomes of each parameter of the APIs of OpenAI and Anthropic. How to use them: [clients.md](clients.md).
 
 - **supported**: does what it does elsewhere, as far as the remark says.
 - **ignored**: may be sent and asks for nothing that an answer shows.

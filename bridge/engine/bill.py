@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -28,6 +29,7 @@ from bridge.types import (
     GenerationRequest,
     Receipt,
     RunRecord,
+    ToolCall,
     Usage,
 )
 
@@ -200,6 +202,13 @@ def _kept(prompt: str, prompts: str) -> str | None:
     return prompt if prompts == "full" else prompt[:PREVIEW_CHARACTERS]
 
 
+def _calls(answer: Answer) -> str | None:
+    """The tools that an answer calls, as the log has them; no longer than a preview."""
+    names = Counter(part.name for part in answer.content if isinstance(part, ToolCall))
+    told = ", ".join(name if times == 1 else f"{name} ×{times}" for name, times in names.items())
+    return told[:PREVIEW_CHARACTERS] or None
+
+
 def log_line(
     run_id: str,
     at: float,
@@ -228,5 +237,6 @@ def log_line(
         cost_usd=charge.cost_micro / 1e6,
         assumed=charge.assumed,
         stop_reason=result.stop_reason if isinstance(result, Answer) else None,
+        calls=_calls(result) if isinstance(result, Answer) else None,
         request_id=request.request_id,
     )

@@ -33,7 +33,7 @@ _NOT_SHOWN = ("seq", "crc", "kind", "day")
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
 _SEARCHED = (
     *("id", "requestId", "upstreamRequestId", "keyName", "model", "alias", "code", "error", "upstreamMessage"),
-    *("userPrompt", "systemPrompt", "output"),
+    *("userPrompt", "systemPrompt", "output", "calls"),
 )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from bridge.wire import anthropic, native, openai_chat, openai_responses
+from bridge.wire import anthropic, native, openai_chat, openai_completions, openai_responses
 from bridge.wire.api import Api
 
 #: by the name that the log shows and `GenerationRequest.api` holds
-APIS: Mapping[str, Api] = {api.name: api for api in (native.API, openai_chat.API, openai_responses.API, anthropic.API)}
+APIS: Mapping[str, Api] = {
+    api.name: api for api in (native.API, openai_chat.API, openai_responses.API, anthropic.API, openai_completions.API)
+}
 
 
 #: a path under which the SDKs of several APIs ask

@@ -496,8 +496,7 @@ class _Stream:
                     yield self.event("response.custom_tool_call_input.delta", **self._at, delta=item.input)
                     yield self.event("response.custom_tool_call_input.done", **self._at, input=item.input)
                 else:
-                    done = {"name": name, "arguments": call.arguments}
-                    yield self.event("response.function_call_arguments.done", **self._at, **done)
+                    yield self.event("response.function_call_arguments.done", **self._at, arguments=call.arguments)
             case _:
                 yield from self._end_text()
                 item = OutputMessage(self._item_id, status, self._content)

@@ -164,6 +164,7 @@ def test_a_line_says_what_was_asked_for_and_what_the_provider_said(visit: Visit)
     # The simulated CLI has no provider, so the line is made here.
     seen = {
         "alias": "quick\u202eone",
+        "calls": "get_weather, now\u202e ×2",
         "upstreamStatus": 429,
         "upstreamMessage": "<b>Slow down</b>, please.",
         "upstreamRequestId": "req_up_4711",
@@ -180,12 +181,14 @@ def test_a_line_says_what_was_asked_for_and_what_the_provider_said(visit: Visit)
     page.locator("tbody tr").nth(1).get_by_role("button").click()
     expect(dialog).to_contain_text("gpt-6-sol (codex)")
     expect(dialog).not_to_contain_text("asked for as")
+    expect(dialog).not_to_contain_text("Calls")
     expect(dialog).not_to_contain_text("Provider's")
     page.keyboard.press("Escape")
     page.route("**/admin/logs/run_*", completed)
     page.locator("tbody tr").nth(1).get_by_role("button").click()
     expect(dialog).to_contain_text("gpt-6-sol (codex), asked for as quick")
     expect(dialog).not_to_contain_text("\u202e")
+    expect(dialog).to_contain_text("Callsget_weather, now")
     expect(dialog).to_contain_text("Provider's status429")
     expect(dialog).to_contain_text("Provider said<b>Slow down</b>, please.")
     expect(dialog).to_contain_text("Provider's idreq_up_4711")

@@ -23,6 +23,7 @@ PAGES = {"/", "/docs", "/docs/style.css", "/admin/", "/admin", "/static/{version
 #: What a call of the SDKs in Python asks for, below /v1.
 SDK_CALLS = {
     "chat.completions.create(": "chat/completions",
+    "client.completions.create(": "completions",
     "responses.create(": "responses",
     "messages.create(": "messages",
     "messages.count_tokens(": "messages/count_tokens",

@@ -157,7 +157,7 @@ def test_tool_calls_and_results_come_through_a_run_a_job_and_the_log_without_los
     assert isinstance(kept, Job)
     assert kept.finished == finished
     (line,) = lines(service)
-    assert (line["userPrompt"], line["stopReason"]) == ("Which city?", "tool_use")
+    assert (line["userPrompt"], line["stopReason"], line["calls"]) == ("Which city?", "tool_use", CALL.name)
 
 
 def test_a_stop_sequence_ends_the_text_and_what_came_before_it_is_the_answer(

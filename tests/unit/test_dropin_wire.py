@@ -25,7 +25,11 @@ from bridge.types import (
     content_of,
 )
 from bridge.wire.apis import APIS as RENDERED
-from tests.unit.test_parameters import APIS, HELLO, parse, refusal
+from tests.unit.test_parameters import APIS as EVERY
+from tests.unit.test_parameters import HELLO, parse, refusal
+
+#: the APIs that have conversations
+APIS = {name: api for name, api in EVERY.items() if name != "completions"}
 
 #: A picture of one pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -344,7 +348,7 @@ DROPIN = ["openai-chat", "openai-responses", "anthropic"]
 
 
 def test_every_api_is_found_by_its_name() -> None:
-    assert set(RENDERED) == {"native", *DROPIN}
+    assert set(RENDERED) == {"native", "openai-completions", *DROPIN}
     assert all(api.name == name for name, api in RENDERED.items())
 
 

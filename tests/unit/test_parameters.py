@@ -13,7 +13,7 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, ModelChoice, Sampling, Thinking
-from bridge.wire import anthropic, openai_chat, openai_responses
+from bridge.wire import anthropic, openai_chat, openai_completions, openai_responses
 from bridge.wire.parameters import Parameter, read, refused, table
 
 SETTINGS = Settings.load({})
@@ -23,6 +23,7 @@ APIS: dict[str, tuple[Any, dict[str, Any]]] = {
     "chat": (openai_chat, {"model": "gpt-6-sol", "messages": HELLO}),
     "responses": (openai_responses, {"model": "gpt-6-sol", "input": "hello"}),
     "messages": (anthropic, {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": HELLO}),
+    "completions": (openai_completions, {"model": "gpt-6-sol", "prompt": "hello"}),
 }
 ROWS = [(api, parameter) for api, (module, _) in APIS.items() for parameter in module.PARAMETERS.values()]
 #: Values of every kind: what is ignored takes any of them, what is refused none.
@@ -88,16 +89,14 @@ def test_what_asks_for_what_happens_anyway_is_taken(api: str, parameter: Paramet
 @of_kind("supported")
 def test_what_is_supported_is_a_field_of_the_body(api: str, parameter: Parameter) -> None:
     module, _ = APIS[api]
-    body = {"chat": "ChatBody", "responses": "ResponsesBody", "messages": "MessagesBody"}[api]
-    assert parameter.name in getattr(module, body).__struct_encode_fields__
+    assert parameter.name in module.API.body_type.__struct_encode_fields__
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_every_field_of_the_body_is_supported(api: str) -> None:
     module, _ = APIS[api]
-    body = {"chat": "ChatBody", "responses": "ResponsesBody", "messages": "MessagesBody"}[api]
     wanted = {name for name, parameter in module.PARAMETERS.items() if parameter.what == "supported"}
-    assert set(getattr(module, body).__struct_encode_fields__) == wanted
+    assert set(module.API.body_type.__struct_encode_fields__) == wanted
 
 
 @of_kind("supported", "ignored", "passed over", "refused")
@@ -150,6 +149,8 @@ def test_an_object_that_is_taken_may_say_more() -> None:
         ("messages", "temperature", (0, 0.7, 2), (-0.1, 2.1, True, "hot")),
         ("messages", "top_p", (0, 0.1), (-0.1, 1.1, True)),
         ("messages", "top_k", (0, 40), (-1, 0.5, True)),
+        ("completions", "temperature", (0, 0.7, 2), (-0.1, 2.1, True, "hot")),
+        ("completions", "top_p", (0, 0.1), (-0.1, 1.1, True)),
     ],
 )
 def test_how_words_are_picked_arrives(api: str, field: str, values: tuple[Any, ...], wrong: tuple[Any, ...]) -> None:

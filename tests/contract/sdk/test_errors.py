@@ -97,7 +97,7 @@ def test_a_model_that_no_cli_has_is_not_found(clients: Clients, ask: Ask, sdk: A
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"extra_body": {"tools": [{"name": "x", "input_schema": {}}]}}, "tools"),
+        ({"extra_body": {"tools": [{"type": "mcp", "name": "x"}]}}, "tools"),
         ({"extra_body": {"model": "--help"}}, "model"),
         ({"messages": []}, "user"),
         ({"messages": [{"role": "user", "content": " "}]}, "empty"),

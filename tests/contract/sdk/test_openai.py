@@ -202,3 +202,14 @@ def test_models_are_listed_with_their_prices_and_found(clients: Clients) -> None
     assert client.models.retrieve(CODEX) == listed[CODEX]
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no-such-model")
+
+
+@BOTH_CLIS
+def test_the_older_completions_answer_and_stream(clients: Clients, model: str) -> None:
+    client = clients.openai()
+    answer = client.completions.create(model=model, prompt="hello")
+    assert "hello" in answer.choices[0].text
+    assert (answer.choices[0].finish_reason, answer.object) == ("stop", "text_completion")
+    chunks = list(client.completions.create(model=model, prompt="hello", stream=True, max_tokens=5))
+    assert "".join(chunk.choices[0].text for chunk in chunks).startswith("[demo answer")
+    assert chunks[-1].choices[0].finish_reason == "length"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
 from anthropic.types.beta import message_create_params as beta_message_create_params
+from openai.types import completion_create_params as completions_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 
-from bridge.wire import anthropic, openai_chat, openai_responses
+from bridge.wire import anthropic, openai_chat, openai_completions, openai_responses
 
 #: Sent as headers, not in the body.
 IN_HEADERS = {"betas", "workspace_id"}
@@ -20,6 +21,8 @@ IN_HEADERS = {"betas", "workspace_id"}
 KNOWN: list[tuple[Mapping[str, Any], Any, str]] = [
     (openai_chat.PARAMETERS, completion_create_params, "CompletionCreateParamsBase"),
     (openai_chat.PARAMETERS, completion_create_params, "CompletionCreateParamsStreaming"),
+    (openai_completions.PARAMETERS, completions_create_params, "CompletionCreateParamsBase"),
+    (openai_completions.PARAMETERS, completions_create_params, "CompletionCreateParamsStreaming"),
     (openai_responses.PARAMETERS, response_create_params, "ResponseCreateParamsBase"),
     (openai_responses.PARAMETERS, response_create_params, "ResponseCreateParamsStreaming"),
     (anthropic.PARAMETERS, message_create_params, "MessageCreateParamsBase"),

@@ -27,6 +27,7 @@ BODIES = [
     ("/v1/chat/completions", CHAT, openai.types.chat.ChatCompletion),
     ("/v1/chat/completions", {**CHAT, "max_tokens": 5}, openai.types.chat.ChatCompletion),
     ("/v1/chat/completions", {**CHAT, **CHAT_SCHEMA}, openai.types.chat.ChatCompletion),
+    ("/v1/completions", {"model": CODEX, "prompt": "hello"}, openai.types.Completion),
     ("/v1/responses", RESPONSES, openai.types.responses.Response),
     ("/v1/responses", {**RESPONSES, "max_output_tokens": 5}, openai.types.responses.Response),
     ("/v1/responses", {**RESPONSES, **TEXT_SCHEMA}, openai.types.responses.Response),

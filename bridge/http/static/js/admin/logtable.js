@@ -149,6 +149,7 @@ function details(line) {
         ["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
         ["Status", statusBadge(line)],
         ...(line.stopReason ? [["Ended with", visible(line.stopReason)]] : []),
+        ...(line.calls ? [["Calls", h("span.mono", {}, visible(line.calls))]] : []),
         ...(line.repairs > 0
           ? [["Asked again", `${plural(line.repairs, "time")}, because the answer missed its schema`]]
           : []),
