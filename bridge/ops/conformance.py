@@ -32,7 +32,20 @@ from bridge.registry import PROVIDERS, ProviderRow
 from bridge.sandbox.scratch import Scratch
 from bridge.service import real_providers
 from bridge.settings import Settings
-from bridge.types import Answer, Completed, Event, Failed, GenerationRequest, Image, Message, PartDelta, Text
+from bridge.types import (
+    Answer,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    Image,
+    Message,
+    PartDelta,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 
 #: Longest that one conversation may take, in seconds.
 RUN_S = 20.0
@@ -48,6 +61,7 @@ _SCHEMA = {
     "required": ["city"],
     "additionalProperties": False,
 }
+_TOOL = Tool("get_weather", "How warm it is in a city.", _SCHEMA)
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -181,6 +195,21 @@ def _schema(bench: Bench) -> None:
         raise Differs("left the schema out")
 
 
+def _tool(bench: Bench) -> None:
+    """A client's tool is offered, and its call comes back unanswered"""
+    answer = bench.answer(reply=Saying('{"city": "Paris"}', tool=_TOOL.name), tools=(_TOOL,))
+    calls = [(part.name, part.arguments) for part in answer.content if isinstance(part, ToolCall)]
+    _expect("brought other calls", (calls, answer.stop_reason), ([(_TOOL.name, '{"city": "Paris"}')], "tool_use"))
+
+
+def _tool_result(bench: Bench) -> None:
+    """The call of a tool and its result go up with the conversation"""
+    call = ToolCall("call_one", _TOOL.name, '{"city": "Paris"}')
+    result = ToolResult(call.id, (Text("Twelve degrees."),))
+    turns = (_user("How warm?"), Message("assistant", (call,)), Message("user", (result,)))
+    bench.answer(messages=turns, tools=(_TOOL,))
+
+
 def _usage(bench: Bench) -> None:
     """The model's figures come back"""
     usage = bench.answer().usage
@@ -247,6 +276,8 @@ CASES: Mapping[Callable[[Bench], None], int] = {
     _limit: 1,
     _effort: 1,
     _schema: 1,
+    _tool: 1,
+    _tool_result: 1,
     _usage: 1,
     _again: 2,
     _side_by_side: 2,

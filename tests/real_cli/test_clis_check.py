@@ -83,7 +83,7 @@ def between(folder: Path, program: Path, change: str) -> Path:
 def test_the_pinned_ones_do_what_the_bridge_relies_on(tmp_path: Path) -> None:
     status, findings = check(tmp_path)
     assert [each for each in findings if each["level"] != "ok"] == []
-    assert (status, len(findings)) == (0, 32)
+    assert (status, len(findings)) == (0, 36)
     for name in ("claude", "codex"):
         assert f"version {PINNED[name]}" in [each["found"] for each in findings if each["what"] == name]
 
