@@ -230,7 +230,7 @@ def _block(part: Part) -> dict[str, Any]:
 
 
 def _input(arguments: str) -> Any:
-    """Arguments as an object, to the character; what is none stands in one, as text."""
+    """Arguments as an object, to the character; what is none stands in one, as Anthropic's page on tool use has it."""
     if not arguments.strip():
         return {}
     try:
@@ -238,7 +238,7 @@ def _input(arguments: str) -> Any:
             return msgspec.Raw(arguments.encode())
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass
-    return {"arguments": arguments}
+    return {"INVALID_JSON": arguments}
 
 
 # --- schemas ------------------------------------------------------------------------------------

@@ -39,8 +39,6 @@ MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
 #: Most stop sequences of a request, and their characters together: each piece of text is held against all of them.
 MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
 
-#: effort as the APIs say it -> effort of a request
-EFFORTS = {"none": "minimal", **{name: name for name in ("minimal", "low", "medium", "high", "xhigh", "max")}}
 
 #: Ids of tool calls that every API takes; others, which some programs make up, get new ones.
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -274,7 +272,7 @@ def generation(
         system=turns.system,
         max_output_tokens=min(max_output_tokens or settings.max_output_tokens, most),
         timeout_s=timeout_s or settings.timeout_s,
-        effort=None if effort is None else EFFORTS[effort],
+        effort=effort,
         schema=schema,
         api=api,
         alias=choice.alias,

@@ -57,7 +57,7 @@ PARAMETERS = table(
     supported("model", "its name picks the CLI; aliases work"),
     supported("max_completion_tokens", "more than the bridge allows counts as what it allows"),
     supported("max_tokens", "the same, older name"),
-    supported("reasoning_effort", "none counts as minimal; a model may know fewer steps"),
+    supported("reasoning_effort", "none for no thinking; a model may know fewer steps"),
     supported("response_format", "text, json_object, json_schema; any JSON Schema, strict or not"),
     supported("stop", "a text or a list; passed over where the answer must be JSON"),
     supported("stream", "server-sent events"),

@@ -49,7 +49,7 @@ PARAMETERS = table(
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
-    supported("reasoning", "effort; none counts as minimal; a summary is passed over"),
+    supported("reasoning", "effort, none for no thinking; a summary is passed over"),
     supported("stream", "server-sent events"),
     supported("temperature", SAMPLED),
     supported("tool_choice", "auto, none, required, one tool, allowed_tools"),

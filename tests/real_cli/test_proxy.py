@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_cli.conftest import _await_both, environment
+from tests.real_cli.conftest import await_both, environment
 from tests.standin import StandIn
 from tests.support import server as servers
 from tests.support.proxy import certificate, proxy_to, tls_before
@@ -37,7 +37,7 @@ def test_both_clis_reach_their_models_through_the_proxy_and_its_password_shows_n
             (tmp_path / "settings").write_text(f"HTTPS_PROXY=bob:hid%20den@127.0.0.1:{proxy.port}\n")
             (tmp_path / "settings").chmod(0o600)
             with servers.running(tmp_path, {**made, **env}) as server:
-                _await_both(server)
+                await_both(server)
                 key = server.new_key()
                 for path in ("/generate", "/generate-codex"):
                     answer = server.call("POST", path, {"userPrompt": "hi"}, key=key)

@@ -143,9 +143,9 @@ def test_a_forced_tool_whose_schema_cannot_be_enforced_is_asked_for_in_words() -
         ("", b"{}"),
         (" ", b"{}"),
         ('{"a": 1.50, "b": 12345678901234567890}', b'{"a": 1.50, "b": 12345678901234567890}'),
-        ('{"a": "Par', b'{"arguments":"{\\"a\\": \\"Par"}'),
-        ("[1]", b'{"arguments":"[1]"}'),
-        ("[" * 5000, b'{"arguments":"' + b"[" * 5000 + b'"}'),
+        ('{"a": "Par', b'{"INVALID_JSON":"{\\"a\\": \\"Par"}'),
+        ("[1]", b'{"INVALID_JSON":"[1]"}'),
+        ("[" * 5000, b'{"INVALID_JSON":"' + b"[" * 5000 + b'"}'),
     ],
 )
 def test_arguments_of_earlier_calls_stay_as_they_were_written(arguments: str, sent: bytes) -> None:

@@ -273,7 +273,7 @@ def test_a_summary_of_the_reasoning_is_passed_over(name: str) -> None:
 
 
 def test_efforts_and_maxima_arrive() -> None:
-    assert parse("chat", reasoning_effort="none").effort == "minimal"
+    assert parse("chat", reasoning_effort="none").effort == "none"
     assert parse("responses", reasoning={"effort": "max", "summary": "auto"}).effort == "max"
     assert parse("messages", output_config={"effort": "xhigh"}).effort == "xhigh"
     assert parse("chat", max_tokens=7).max_output_tokens == 7
