@@ -125,7 +125,7 @@ class Service:
     @property
     def has_credentials(self) -> bool:
         """Whether any provider has something to pay with."""
-        return any(own.api_key or own.credentials == "login" for own in self.settings.providers.values())
+        return bool(self.credentials.list())
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""
@@ -144,7 +144,7 @@ class Service:
             jobs=self.jobs,
             audit=self.audit,
             schemas=schemas,
-            admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several),
+            admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several, self.clock),
             keys=self.keys,
             observers=self.observers,
             traces=self.traces,

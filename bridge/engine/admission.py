@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 
+from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.types import GenerationRequest
 
@@ -17,6 +18,11 @@ SMALL_BYTES = 256 * 1024
 LARGEST_OF_KEY, LARGEST_OF_ALL = 2, 4
 #: Retry-After where too many large requests run, in seconds.
 COME_AGAIN_S = 10.0
+#: What others wanted at once is left free for as long as a key's own runs last, within these bounds in seconds: a slot
+#: that is taken now is gone for that time.
+SHORTEST_MEMORY_S, LONGEST_MEMORY_S = 10.0, 600.0
+#: One of so many slots is a key's whatever others have wanted.
+SLOTS_TO_ONE = 4
 
 
 class Place:
@@ -30,13 +36,32 @@ class Place:
         self.granted = False
 
 
+class _Caller:
+    """A key that has asked lately."""
+
+    __slots__ = ("asked_at", "hold_s", "others_wanted")
+
+    def __init__(self) -> None:
+        self.asked_at = 0.0
+        #: how long its runs hold their slots, on average
+        self.hold_s = SHORTEST_MEMORY_S
+        #: how many slots all others wanted at once, and when last
+        self.others_wanted: dict[int, float] = {}
+
+
 class Admission:
-    """Hands slots to runs, taking turns between keys: a hundred runs of one key do not delay the
-    first one of another. Where others may come, the last slot is not for a key that holds all the rest.
+    """Hands slots to runs. Of those who wait, the key that holds the fewest is next, and keys that hold as many take
+    turns: a hundred runs of one key do not delay the first one of another. Where others may come, the key that holds
+    the most leaves room for them: as many free slots as they wanted at once lately, and the last one in any case.
     All in memory, never blocking."""
 
-    def __init__(self, slots: int, queue_limit: int, others: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, slots: int, queue_limit: int, others: Callable[[], bool], clock: Clock) -> None:
         """`others()`: whether there is more than one key."""
+        self._clock = clock
+        #: by key, in the order in which they asked last
+        self._callers: OrderedDict[str, _Caller] = OrderedDict()
+        #: slots that each key holds or waits for
+        self._wanted: Counter[str] = Counter()
         self.slots = slots
         self._others = others
         self._held: Counter[str] = Counter()
@@ -68,26 +93,42 @@ class Admission:
         """Take a slot, or queue up; `grant()` is called once when the slot is there."""
         place = Place(key_name, grant)
         self._queues.setdefault(key_name, deque()).append(place)
-        self._hand_out()
+        self._wanted[key_name] += 1
+        self._remember(key_name)
+        self.hand_out()
         return place
+
+    def _remember(self, key_name: str) -> None:
+        """Note for everybody how many slots the others want now."""
+        now, total = self._clock.monotonic(), self._wanted.total()
+        caller = self._callers.pop(key_name, None) or _Caller()
+        caller.asked_at = now
+        self._callers[key_name] = caller
+        while now - next(iter(self._callers.values())).asked_at > LONGEST_MEMORY_S:
+            self._callers.popitem(last=False)
+        for name, each in self._callers.items():
+            each.others_wanted[min(self.slots, total - self._wanted[name])] = now
 
     def leave(self, place: Place, took_s: float | None = None) -> None:
         """Give a slot back, or leave the queue. `took_s` says how long the slot was held."""
+        name = place.key_name
         if place.granted:
             place.granted = False
             self.running -= 1
-            self._held[place.key_name] -= 1
-            if not self._held[place.key_name]:
-                del self._held[place.key_name]
+            _take_one(self._held, name)
+            _take_one(self._wanted, name)
             if took_s is not None:
                 self._average_s += 0.2 * (took_s - self._average_s)
+                if (caller := self._callers.get(name)) is not None:
+                    caller.hold_s += 0.2 * (took_s - caller.hold_s)
         else:
-            queue = self._queues.get(place.key_name)
+            queue = self._queues.get(name)
             if queue is not None and place in queue:
                 queue.remove(place)
+                _take_one(self._wanted, name)
                 if not queue:
-                    del self._queues[place.key_name]
-        self._hand_out()
+                    del self._queues[name]
+        self.hand_out()
 
     def position(self, place: Place) -> int:
         """How many will be served before this one, plus one; 0 for one that does not wait."""
@@ -101,7 +142,8 @@ class Admission:
             before += min(len(queue), rounds)
         return before + 1
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Give away what is free. Time alone may make a slot one for a key that waits: to be called now and then."""
         while self.running < self.slots and (key_name := self._next()) is not None:
             queue = self._queues.pop(key_name)
             place = queue.popleft()
@@ -115,8 +157,33 @@ class Admission:
 
     def _next(self) -> str | None:
         """The key whose turn it is and that may hold one more slot."""
-        most = self.slots - 1 if self.slots > 1 and self._others() else self.slots
-        return next((name for name in self._queues if self._held[name] < most), None)
+        may = (name for name in self._queues if self._may_hold_more(name))
+        return min(may, key=lambda name: self._held[name], default=None)
+
+    def _may_hold_more(self, name: str) -> bool:
+        """Whether a key may take one of the slots that are free: one that holds less than another always may."""
+        if self.slots == 1 or not self._others():
+            return True
+        held, free = self._held[name], self.slots - self.running
+        if held >= self.slots - 1:
+            return False
+        share = max(self.slots // SLOTS_TO_ONE, *self._held.values(), 1)
+        return held < share or free > self._to_come(name)
+
+    def _to_come(self, name: str) -> int:
+        """How many more slots others may want soon than they do now, as far as they did lately."""
+        caller = self._callers.get(name)
+        if caller is None:
+            return 0
+        since = self._clock.monotonic() - min(LONGEST_MEMORY_S, max(SHORTEST_MEMORY_S, caller.hold_s))
+        lately = max((wanted for wanted, at in caller.others_wanted.items() if at >= since), default=0)
+        return lately - min(self.slots, self._wanted.total() - self._wanted[name])
+
+
+def _take_one(counter: Counter[str], name: str) -> None:
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]
 
 
 def check_load(

@@ -39,6 +39,8 @@ from bridge.types import (
 
 #: The most text that one answer may have, in bytes; far above any model's maximum of tokens.
 MAX_ANSWER_BYTES = 4_000_000
+#: How often a run that waits for a slot looks whether time has made one its own, in seconds.
+LOOK_S = 1.0
 
 
 class _Granted(msgspec.Struct, frozen=True):
@@ -189,14 +191,21 @@ class Run:
 
     def await_slot(self, timeout_s: float) -> None:
         """Wait for the slot. Raises BridgeError for a stop, or where none is free within `timeout_s`."""
-        try:
-            message = self.inbox.get(timeout=timeout_s)
-        except gevent.queue.Empty:
-            raise BridgeError(
-                "queue_timeout",
-                f"No slot became free within {timeout_s:g} seconds.",
-                retry_after=self._admission.retry_after_s(),
-            ) from None
+        until = self._began + timeout_s
+        while True:
+            left_s = until - self._clock.monotonic()
+            try:
+                message = self.inbox.get(timeout=max(0.0, min(left_s, LOOK_S)))
+                break
+            except gevent.queue.Empty:
+                if left_s > LOOK_S:
+                    self._admission.hand_out()
+                    continue
+                raise BridgeError(
+                    "queue_timeout",
+                    f"No slot became free within {timeout_s:g} seconds.",
+                    retry_after=self._admission.retry_after_s(),
+                ) from None
         if isinstance(message, _Stop):
             raise BridgeError.of(message.problem)
         self.state = "running"

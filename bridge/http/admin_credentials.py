@@ -24,9 +24,11 @@ from bridge.http.views import (
     Done,
     KeyUsage,
     OneCredential,
+    Resets,
     show_time,
 )
 from bridge.keys.credentials import Credential
+from bridge.records.statistics import CredentialDay
 from bridge.registry import PROVIDERS
 
 routes = Routes("Admin", who="admin")
@@ -59,7 +61,7 @@ def list_credentials() -> CredentialList:
     """All credentials, how each is doing, and what was used with it."""
     book, only = service_of().credentials, request.args.get("provider")
     found = [each for each in book.list() if only in (None, each.provider)]
-    return CredentialList([_view(each) for each in found], book.problem)
+    return CredentialList([_view(each) for each in found], book.problem, Resets(**service_of().ledger.resets_at()))
 
 
 @routes.add("POST", "/admin/credentials", status=201, body=CredentialOrder, example=_EXAMPLE, errors=("conflict",))
@@ -218,6 +220,7 @@ def _view(credential: Credential) -> CredentialView:
         running=_running(credential),
         usage=msgspec.convert(usage, KeyUsage),
         last_used_at=last_used_at,
+        last_day=service.statistics.of_credentials().get((credential.provider, credential.name), CredentialDay()),
         rate_limits=None,
     )
 

@@ -123,13 +123,18 @@ def problems() -> list[str]:
 
 
 def _providers() -> list[ProviderView]:
-    """Each provider, and how many runs it has."""
+    """Each provider, and how many runs and credentials it has."""
+    book = service_of().credentials
+    known = Counter(each.provider for each in book.list())
+    open_ = Counter(each.provider for each in book.list() if book.state(each).open)
     runs = Counter((run.request.provider, run.state) for run in engine_of().runs.values())
     return [
         ProviderView(
             **msgspec.structs.asdict(status),
             busy=runs[status.name, "running"],
             queued=runs[status.name, "queued"],
+            credentials_open=open_[status.name],
+            credentials_known=known[status.name],
             rate_limits=rate_limits(status.name),
         )
         for status in engine_of().statuses()

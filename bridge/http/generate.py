@@ -7,12 +7,15 @@ from functools import partial
 from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
+from bridge.http.body import SMALL_BYTES
 from bridge.http.context import edge, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.respond import repeat_of, respond
 from bridge.http.views import Accepted
 from bridge.keys.keys import Key
 from bridge.providers.models import heeded
+from bridge.service import Service
+from bridge.store.files import in_thread
 from bridge.types import ModelChoice
 from bridge.wire.api import Api
 from bridge.wire.apis import APIS
@@ -35,8 +38,10 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
     service = service_of()
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
-        resolve = service.models.resolve if provider is None else partial(_model_of, provider)
-        wanted, answer, events = api.parse(body, settings=service.settings, resolve=resolve)
+        resolve = service.models.resolve if provider is None else partial(_model_of, service, provider)
+        parse = partial(api.parse, body, settings=service.settings, resolve=resolve)
+        # Everybody else would wait for a large one: its texts and images are decoded in a thread.
+        wanted, answer, events = parse() if len(body) <= SMALL_BYTES else in_thread(parse)
         wanted = heeded(wanted)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events
@@ -47,9 +52,8 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         return respond(key, wanted, api, repeat, answer, events)
 
 
-def _model_of(provider: str, name: str) -> ModelChoice:
+def _model_of(service: Service, provider: str, name: str) -> ModelChoice:
     """The model behind a name at the endpoint of one provider. Raises BridgeError."""
-    service = service_of()
     name = name or service.settings.providers[provider].default_model
     choice = service.models.of_provider(provider, name)
     if choice.provider != provider:

@@ -69,9 +69,15 @@ def files() -> Files:
 
 def _registry() -> bytes:
     """A module with the tables that the pages read: each provider by its name, and the limits in their order."""
-    known = {name: {"title": row.title, "program": row.program, "path": row.path} for name, row in PROVIDERS.items()}
+    fields = ("title", "program", "vendor", "path", "key_prefix", "key_variable")
+    known = {name: {_camel(each): getattr(row, each) for each in fields} for name, row in PROVIDERS.items()}
     tables = {"PROVIDERS": known, "LIMITS": rows()}
     return b"".join(b"export const %s = %s;\n" % (n.encode(), msgspec.json.encode(t)) for n, t in tables.items())
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
 
 
 @routes.add("GET", "/", media=_HTML)

@@ -17,7 +17,7 @@ from bridge.keys.keys import invalid
 from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
 from bridge.records.lately import LatelyLine
-from bridge.records.statistics import OwnRequest
+from bridge.records.statistics import CredentialDay, OwnRequest
 from bridge.registry import PROVIDERS
 from bridge.types import MODEL_PATTERN, RunRecord
 
@@ -342,14 +342,17 @@ class CredentialView(msgspec.Struct, rename="camel"):
     running: int
     usage: KeyUsage  # type: ignore[valid-type]
     last_used_at: Time | None
+    last_day: CredentialDay
     rate_limits: RateLimitsView | None
 
 
-class CredentialList(msgspec.Struct):
-    """All credentials; `problem`: what is wrong with credentials.json, where the last good one is in force."""
+class CredentialList(msgspec.Struct, rename="camel"):
+    """All credentials, and when their windows end; `problem`: what is wrong with credentials.json, where the last good
+    one is in force."""
 
     credentials: list[CredentialView]
     problem: str | None
+    resets_at: Resets  # type: ignore[valid-type]
 
 
 class OneCredential(msgspec.Struct):
@@ -508,10 +511,13 @@ class AuditPage(msgspec.Struct):
 
 
 class ProviderView(ProviderStatus, frozen=True):
-    """A CLI, and how many runs it has and waits for."""
+    """A CLI, how many runs it has and waits for, and how many credentials there are for it; `credentials_open`: of
+    them those that a run may get now."""
 
     busy: int = 0
     queued: int = 0
+    credentials_open: int = 0
+    credentials_known: int = 0
     rate_limits: RateLimitsView | None = None
 
 

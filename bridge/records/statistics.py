@@ -68,13 +68,28 @@ def kind_of(line: RunRecord) -> Literal["ok", "failed", "refused", "stopped"]:
     return "refused" if line.status < 500 and line.code not in _NO_USE else "failed"
 
 
+class CredentialDay(msgspec.Struct):
+    """What became of the runs that used a credential, in 24 hours. `ok`: its provider answered; `limited`: 429;
+    `rejected`: it was not accepted, or its account cannot pay; `overloaded`: 503 and 529; `stopped`: by the client or
+    the admin; `failed`: all else."""
+
+    ok: int = 0
+    limited: int = 0
+    rejected: int = 0
+    overloaded: int = 0
+    failed: int = 0
+    stopped: int = 0
+
+
 class Hour:
     """The runs that began in one hour. `refused`: by a cap or a mistake; `stopped`: by the client or the admin."""
 
-    __slots__ = ("failed", "first", "ok", "refused", "stopped", "total")
+    __slots__ = ("credentials", "failed", "first", "ok", "refused", "stopped", "total")
 
     def __init__(self) -> None:
         self.ok = self.failed = self.refused = self.stopped = 0
+        #: (provider, name of a credential, field of CredentialDay) -> runs
+        self.credentials: Counter[tuple[str, str, str]] = Counter()
         #: provider -> milliseconds to the first piece of text, and to the end, of runs that went well
         self.first: dict[str, Times] = {}
         self.total: dict[str, Times] = {}
@@ -82,6 +97,8 @@ class Hour:
     def add(self, line: RunRecord) -> None:
         """Count one run."""
         kind = kind_of(line)
+        if line.credential is not None:
+            self.credentials[line.provider, line.credential, _for_its_credential(line)] += 1
         if kind == "ok":
             self.ok += 1
             self.total.setdefault(line.provider, Counter())[_class(line.duration_ms)] += 1
@@ -134,6 +151,16 @@ class Statistics:
     def moved(self, most: int) -> list[str]:
         """The keys that asked last, the latest first; at most so many."""
         return list(islice(reversed(self._recent), most))
+
+    def of_credentials(self) -> dict[tuple[str, str], CredentialDay]:
+        """(provider, name) -> its last 24 hours, of those that were used."""
+        current = int(self._clock.now() // HOUR_S)
+        found: dict[tuple[str, str], CredentialDay] = {}
+        for number in range(current - SUMMARY_HOURS + 1, current + 1):
+            for (provider, name, end), runs in self._hours.get(number, _NOTHING).credentials.items():
+                day = found.setdefault((provider, name), CredentialDay())
+                setattr(day, end, getattr(day, end) + runs)
+        return found
 
     def view(self) -> dict[str, Any]:
         """All of it, as the dashboard shows it; times in milliseconds."""
@@ -195,6 +222,25 @@ class Statistics:
 
 
 _NOTHING = Hour()
+
+
+def _for_its_credential(line: RunRecord) -> str:
+    """What a run says of the credential that it used: a field of CredentialDay."""
+    if line.code == "cancelled":
+        return "stopped"
+    match line.upstream_status:
+        case 200:
+            return "ok"
+        case 429:
+            return "limited"
+        case 401 | 402 | 403:
+            return "rejected"
+        case 503 | 529:
+            return "overloaded"
+        case None if line.status < 400:
+            # A log-in: its calls pass no gate.
+            return "ok"
+    return "failed"
 
 
 def _shown(record: RunRecord) -> OwnRequest:

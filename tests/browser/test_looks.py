@@ -14,7 +14,7 @@ from tests.support import history
 from tests.support import server as servers
 from tests.support.server import Server
 
-VIEWS = ("", "keys", "keys/design-team", "live", "logs", "audit")
+VIEWS = ("", "keys", "keys/design-team", "credentials", "start", "live", "logs", "audit")
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 
 

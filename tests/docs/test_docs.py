@@ -164,8 +164,8 @@ def test_every_file_of_the_project_that_is_named_exists(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_readme_begins_with_the_two_commands() -> None:
+def test_the_readme_begins_with_the_three_commands() -> None:
     first = re.search(r"```sh\n(.*?)```", TEXTS["README.md"], re.DOTALL)
     assert first is not None
-    assert first[1].splitlines() == ["./run demo", "./run test"]
+    assert first[1].splitlines() == ["./run", "./run demo", "./run test"]
     assert len(TEXTS["README.md"].splitlines()) < 200

@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.engine.admission import Admission, Place
+from bridge.engine.admission import LONGEST_MEMORY_S, SHORTEST_MEMORY_S, Admission, Place
 from bridge.errors import BridgeError
+from tests.support.ledger import FrozenClock
 
 
 class Desk:
     """An Admission with the order in which it granted."""
 
     def __init__(self, slots: int, queue_limit: int = 1000, *, others: bool = False) -> None:
-        self.admission = Admission(slots, queue_limit, lambda: others)
+        self.clock = FrozenClock()
+        self.admission = Admission(slots, queue_limit, lambda: others, self.clock)
         self.order: list[str] = []
 
     def enter(self, key: str, label: str | None = None) -> Place:
@@ -139,6 +141,113 @@ def test_who_waits_behind_a_key_that_has_all_it_may_does_not_wait_with_it() -> N
     assert desk.enter("other").granted
 
 
+def held(desk: Desk, places: list[Place], key: str) -> int:
+    return sum(place.granted for place in places if place.key_name == key)
+
+
+@pytest.mark.parametrize(
+    ("slots", "others_at_once", "most"),
+    [
+        (4, 0, 3),
+        (4, 1, 3),
+        (4, 2, 2),
+        (4, 3, 1),
+        (4, 4, 1),
+        (2, 1, 1),
+        (16, 1, 15),
+        (16, 5, 11),
+        (16, 16, 4),
+        (1, 1, 1),
+    ],
+)
+def test_a_key_leaves_free_what_others_wanted_at_once_lately(slots: int, others_at_once: int, most: int) -> None:
+    desk = Desk(slots, others=True)
+    desk.admission.leave(desk.enter("greedy"))
+    for place in [desk.enter(f"other-{n}") for n in range(others_at_once)]:
+        desk.admission.leave(place)
+    places = [desk.enter("greedy") for _ in range(slots + 3)]
+    assert held(desk, places, "greedy") == most
+    assert all(desk.enter(f"other-{n}").granted for n in range(others_at_once) if slots >= others_at_once + most)
+
+
+@pytest.mark.parametrize(
+    ("took_s", "after_s", "most"),
+    [
+        # A key whose runs are short has its slots back soon, and leaves less for less long.
+        (1.0, SHORTEST_MEMORY_S - 1, 1),
+        (1.0, SHORTEST_MEMORY_S + 1, 3),
+        (60.0, 45, 1),
+        (60.0, 61, 3),
+        (300.0, 250, 1),
+        (300.0, 301, 3),
+        (9000.0, LONGEST_MEMORY_S - 1, 1),
+    ],
+)
+def test_how_long_it_leaves_that_free_goes_by_how_long_its_own_runs_last(
+    took_s: float, after_s: float, most: int
+) -> None:
+    desk = Desk(4, others=True)
+    for _ in range(40):
+        desk.admission.leave(desk.enter("greedy"), took_s)
+    for place in [desk.enter(f"other-{n}") for n in range(3)]:
+        desk.admission.leave(place)
+    desk.clock.pass_s(after_s)
+    places = [desk.enter("greedy") for _ in range(4)]
+    assert held(desk, places, "greedy") == most
+
+
+def test_time_alone_gives_a_waiting_key_what_others_left() -> None:
+    desk = Desk(4, others=True)
+    desk.admission.leave(desk.enter("busy"))
+    for place in [desk.enter(f"other-{n}") for n in range(3)]:
+        desk.admission.leave(place)
+    places = [desk.enter("busy") for _ in range(4)]
+    assert held(desk, places, "busy") == 1
+    desk.clock.pass_s(SHORTEST_MEMORY_S + 1)
+    desk.admission.hand_out()
+    assert held(desk, places, "busy") == 3
+
+
+def test_one_request_of_a_colleague_takes_nothing_from_a_busy_key() -> None:
+    desk = Desk(8, others=True)
+    desk.admission.leave(desk.enter("busy"), 60.0)
+    desk.admission.leave(desk.enter("colleague"))
+    places = [desk.enter("busy") for _ in range(8)]
+    assert held(desk, places, "busy") == 7
+
+
+def test_two_busy_keys_use_all_slots_half_each() -> None:
+    desk = Desk(8, others=True)
+    places = [desk.enter("a" if n % 2 else "b") for n in range(40)]
+    for _ in range(100):
+        assert (held(desk, places, "a"), held(desk, places, "b")) == (4, 4)
+        # One of them has runs that end soon, the other's hang.
+        done = next(place for place in places if place.granted and place.key_name == "a")
+        desk.admission.leave(done, 0.5)
+        places.remove(done)
+        places.append(desk.enter("a"))
+        desk.clock.pass_s(0.5)
+
+
+def test_of_those_who_wait_the_one_that_holds_least_is_next() -> None:
+    desk = Desk(4, others=True)
+    greedy = [desk.enter("greedy") for _ in range(4)]
+    small = [desk.enter("small"), desk.enter("small")]
+    assert [place.granted for place in small] == [True, False]
+    desk.admission.leave(greedy[0])
+    assert small[1].granted
+    assert held(desk, greedy, "greedy") == 2
+
+
+def test_who_has_not_asked_for_long_is_forgotten() -> None:
+    desk = Desk(4, others=True)
+    for n in range(50):
+        desk.admission.leave(desk.enter(f"visitor-{n}"))
+    desk.clock.pass_s(LONGEST_MEMORY_S + 1)
+    desk.admission.leave(desk.enter("last"))
+    assert list(desk.admission._callers) == ["last"]
+
+
 def test_the_only_key_has_all_slots() -> None:
     desk = Desk(4)
     assert [desk.enter("only").granted for _ in range(5)] == [True] * 4 + [False]
@@ -179,3 +288,27 @@ def test_positions_tell_the_order_in_which_slots_come(keys: list[str]) -> None:
         holder = places[label]
         assert holder.granted
     assert desk.order == ["first", *told]
+
+
+@given(st.integers(1, 6), STEPS, st.lists(st.floats(0, 400), min_size=80, max_size=80))
+def test_where_others_may_come_somebody_who_waits_always_gets_on(
+    slots: int, steps: list[tuple[str, int, str]], pauses: list[float]
+) -> None:
+    desk = Desk(slots, others=True)
+    places: list[Place] = []
+    for (action, number, key), pause_s in zip(steps, pauses, strict=False):
+        if action == "enter":
+            places.append(desk.enter(key))
+        elif places:
+            desk.admission.leave(places.pop(number % len(places)), pause_s)
+        desk.clock.pass_s(pause_s)
+        running = [place.key_name for place in places if place.granted]
+        waiting = {place.key_name for place in places if not place.granted}
+        assert desk.admission.running == len(running) <= slots
+        # A key that waits holds its share, or there is no slot free for it.
+        assert all(name in running or len(running) == slots for name in waiting)
+    while desk.admission.running:
+        place = next(place for place in places if place.granted)
+        places.remove(place)
+        desk.admission.leave(place, 1.0)
+    assert not places

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.clock import iso
 from bridge.records import statistics
-from bridge.records.statistics import HOUR_S, HOURS, RECENT, Statistics
+from bridge.records.statistics import HOUR_S, HOURS, RECENT, CredentialDay, Statistics
 from tests.support.ledger import FrozenClock, open_log, record, write
 
 
@@ -184,3 +184,39 @@ def test_a_log_that_cannot_be_read_is_no_reason_not_to_start(tmp_path: Path, clo
     figures = Statistics(clock)
     figures.fill(log)
     assert figures.view()["lastDay"]["ok"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "end"),
+    [
+        ({"upstream_status": 200}, "ok"),
+        ({"upstream_status": 200, "status": 422, "code": "output_mismatch"}, "ok"),
+        ({}, "ok"),
+        ({"upstream_status": 429, "status": 503, "code": "provider_rate_limited"}, "limited"),
+        ({"upstream_status": 401, "status": 503, "code": "no_credentials"}, "rejected"),
+        ({"upstream_status": 402, "status": 503, "code": "no_credentials"}, "rejected"),
+        ({"upstream_status": 529, "status": 503, "code": "provider_overloaded"}, "overloaded"),
+        ({"upstream_status": 500, "status": 502, "code": "cli_failed"}, "failed"),
+        ({"status": 504, "code": "timeout"}, "failed"),
+        ({"upstream_status": 200, "status": 403, "code": "cancelled"}, "stopped"),
+    ],
+)
+def test_what_a_run_says_of_its_credential(clock: FrozenClock, fields: dict[str, Any], end: str) -> None:
+    statistics = Statistics(clock)
+    statistics.observe(line(clock, provider="claude", credential="team", **fields))
+    statistics.observe(line(clock, status=429, code="cost_per_day"))
+    days = {name: vars_of(day) for name, day in statistics.of_credentials().items()}
+    assert days == {("claude", "team"): {**dict.fromkeys(CredentialDay.__struct_fields__, 0), end: 1}}
+
+
+def test_the_day_of_a_credential_is_over_after_24_hours(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    statistics.observe(line(clock, provider="claude", credential="team"))
+    clock.pass_s(23 * HOUR_S)
+    assert statistics.of_credentials()["claude", "team"].ok == 1
+    clock.pass_s(HOUR_S)
+    assert statistics.of_credentials() == {}
+
+
+def vars_of(day: CredentialDay) -> dict[str, int]:
+    return {name: getattr(day, name) for name in day.__struct_fields__}

@@ -234,6 +234,7 @@ function about(key) {
     ["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
     ["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
     ["May use", key.providers ? key.providers.join(", ") || "nothing" : everyProvider()],
+    ...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
     ...Object.keys(key.resetsAt).map((window) => [inWords(window), windowText(key.usage[window])]),
     ...(key.usage.thisMonth.assumedUsd > 0

@@ -39,14 +39,25 @@ const GRACES = [
 
 /** Ask for a new key and make it. Gives its name, or undefined. */
 export async function createKey(session) {
-  const made = await dialog((close) => form(session, null, close), { wide: true });
+  const credentials = await credentialNames();
+  const made = await dialog((close) => form(session, null, credentials, close), { wide: true });
   if (made) await showSecret(made, session, "made");
   return made?.name;
 }
 
 /** Change a key. Gives whether it was. */
 export async function editKey(session, key) {
-  return Boolean(await dialog((close) => form(session, key, close), { wide: true }));
+  const credentials = await credentialNames();
+  return Boolean(await dialog((close) => form(session, key, credentials, close), { wide: true }));
+}
+
+/** What a key may be bound to; a list that cannot be had only lacks in a hint. */
+async function credentialNames() {
+  try {
+    return (await call("GET", "/admin/credentials")).credentials.map((each) => each.name);
+  } catch {
+    return [];
+  }
 }
 
 /** Give a key a new secret, after asking how long the old one shall work. */
@@ -116,7 +127,7 @@ function showSecret(made, session, what) {
   );
 }
 
-function form(session, key, close) {
+function form(session, key, credentials, close) {
   const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
   const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
   const name = h("input", {
@@ -129,6 +140,7 @@ function form(session, key, close) {
   });
   const note = h("input", { type: "text", maxlength: "500", autocomplete: "off" });
   const models = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
+  const bound = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
   const providers = Object.fromEntries(Object.keys(PROVIDERS).map((each) => [each, checkbox(true)]));
   const expiry = select(EXPIRIES, "", { onchange: showDate });
   const date = h("input", { type: "datetime-local" });
@@ -143,6 +155,7 @@ function form(session, key, close) {
   if (key) {
     note.value = key.note;
     models.value = (key.models ?? []).join(", ");
+    bound.value = (key.credentials ?? []).join(", ");
     for (const [each, input] of Object.entries(providers))
       input.checked = key.providers === null || key.providers.includes(each);
     if (key.expiresAt) {
@@ -173,6 +186,7 @@ function form(session, key, close) {
       ...limits(inputs),
       note: note.value.trim(),
       models: names(models.value),
+      credentials: names(bound.value),
       providers: chosen.length === Object.keys(providers).length ? null : chosen,
       ...(key && expiryIs(key) ? {} : { expiresAt: expiresAt() }),
     };
@@ -246,6 +260,7 @@ function form(session, key, close) {
           ),
         ),
         field("Only these models", models, "Names with commas between them. Empty: any."),
+        field("Only these credentials", bound, `Names with commas between them${such(credentials)}. Empty: any.`),
       ),
       problem,
     ),
@@ -254,6 +269,11 @@ function form(session, key, close) {
       h("button.button.primary", { type: "submit", form: id }, key ? "Save" : "Make the key"),
     ],
   };
+}
+
+function such(credentials) {
+  if (!credentials.length) return "";
+  return `, of ${credentials.slice(0, 6).join(", ")}${credentials.length > 6 ? " …" : ""}`;
 }
 
 function limitInput(limit, key, byDefault) {

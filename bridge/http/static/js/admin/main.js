@@ -3,6 +3,8 @@
 import { fill, h, icon, say } from "../lib/dom.js";
 import { errorBox, skeleton, toast } from "../lib/ui.js";
 import * as audit from "./audit.js";
+import * as credentials from "./credentials.js";
+import * as guide from "./guide.js";
 import * as key from "./key.js";
 import * as keys from "./keys.js";
 import * as live from "./live.js";
@@ -11,10 +13,11 @@ import * as logs from "./logs.js";
 import * as overview from "./overview.js";
 import * as session from "./session.js";
 
-const VIEWS = { "": overview, keys, live, logs, audit };
+const VIEWS = { "": overview, start: guide, keys, credentials, live, logs, audit };
 const NAV = [
   ["", "Overview", "overview"],
   ["keys", "Keys", "keys"],
+  ["credentials", "Credentials", "credentials"],
   ["live", "Live", "live"],
   ["logs", "Logs", "logs"],
   ["audit", "Audit", "audit"],

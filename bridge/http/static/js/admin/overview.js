@@ -5,7 +5,7 @@ import { REST_TOKEN } from "../lib/chart.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, compact, count, duration, money, percent, resets, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
-import { LIMITS } from "../lib/registry.js";
+import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { badge, card, emptyState, skeleton } from "../lib/ui.js";
 import { costChart, hourChart } from "./charts.js";
 import { renderProviders } from "./providers.js";
@@ -93,7 +93,7 @@ export function show({ head, body }) {
         : `${text}: ${overview.running} of ${overview.slots} slots in use`,
     );
     renderTiles(tiles, overview);
-    renderProblems(problems, overview.problems);
+    renderProblems(problems, [...unpaid(overview.providers), ...overview.problems.map((text) => ({ text }))]);
     renderClosest(closest, overview);
     renderProviders(providers.list, overview);
     pace.update(overview.activity.hours);
@@ -164,14 +164,37 @@ function listCard(label, extra = null) {
   return { element: card(label, extra, list, empty, foot), list, empty, foot };
 }
 
+/** The providers that nothing can be asked of because nothing pays for it, each with the way to mend that. */
+function unpaid(providers) {
+  if (providers.every((each) => each.credentials === "demo")) return [];
+  if (providers.every((each) => each.credentials_known === 0)) {
+    const text = "There is no API key of a provider yet, so every request is refused.";
+    return [{ text, bad: true, href: "#/start", mend: "Set it up" }];
+  }
+  return providers
+    .filter((each) => each.credentials_known > 0 && each.credentials_open === 0)
+    .map(({ name }) => ({
+      text: `${PROVIDERS[name]?.title ?? name} has no usable credential, so its requests are refused.`,
+      bad: true,
+      href: "#/credentials",
+      mend: "See why",
+    }));
+}
+
 function renderProblems(box, problems) {
   box.hidden = problems.length === 0;
   keyed(
     box,
     problems,
-    (text) => text,
-    (text) => ({
-      element: h("div.notice.warn", {}, icon("warning"), h("p", {}, h("bdi", {}, visible(text)))),
+    ({ text }) => text,
+    ({ text, bad, href, mend }) => ({
+      element: h(
+        bad ? "div.notice.bad" : "div.notice.warn",
+        {},
+        icon("warning"),
+        h("p", {}, h("bdi", {}, visible(text))),
+        href && h("a.button.small", { href }, mend),
+      ),
     }),
   );
 }

@@ -1,12 +1,11 @@
 /** The state of the CLIs behind the bridge. */
 
 import { h, keyed, refill, say } from "../lib/dom.js";
-import { duration, visible, whenFull } from "../lib/format.js";
+import { duration, plural, visible, whenFull } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { badge, errorBox } from "../lib/ui.js";
 
 const CREDENTIALS = {
-  "api-key": "API key",
   login: "the CLI's own log-in (for yourself alone; see the terms)",
   demo: "simulated",
 };
@@ -22,15 +21,25 @@ export function renderProviders(list, { providers, activity }) {
       const state = h("span");
       const facts = h("dl.facts");
       const trouble = h("div");
+      const unpaid = h("div");
       return {
-        element: h("li.provider", {}, h("div.row", {}, name, state), facts, trouble),
+        element: h("li.provider", {}, h("div.row", {}, name, state), facts, trouble, unpaid),
         update(each) {
           say(name, PROVIDERS[each.name]?.program ?? each.name);
-          refill(state, each.available, each.available ? badge("available", "good") : badge("not available", "bad"));
+          const paid = each.credentials === "demo" || each.credentials_open > 0;
+          refill(
+            state,
+            [each.available, paid].join(),
+            each.available
+              ? paid
+                ? badge("available", "good")
+                : badge("no usable credential", "bad")
+              : badge("not available", "bad"),
+          );
           const times = activity.providers[each.name];
           const rows = [
             ["Version", each.version ?? "unknown"],
-            ["Credentials", CREDENTIALS[each.credentials] ?? each.credentials],
+            ["Credentials", credentials(each)],
             ["Now", `${each.busy} running, ${each.queued} waiting, ${each.warm} warm`],
             ...(each.rate_limits
               ? [["Rate limits", `${rateLimits(each.rate_limits.limits)} (${whenFull(each.rate_limits.at)})`]]
@@ -50,6 +59,11 @@ export function renderProviders(list, { providers, activity }) {
             },
           );
           refill(
+            unpaid,
+            paid,
+            !paid && h("a.button.small", { href: "#/credentials" }, each.credentials_known ? "See why" : "Add an API key"),
+          );
+          refill(
             trouble,
             `${each.problem} ${each.hint} ${each.said}`,
             each.problem && [
@@ -61,6 +75,11 @@ export function renderProviders(list, { providers, activity }) {
       };
     },
   );
+}
+
+function credentials({ credentials: kind, credentials_open: open, credentials_known: known }) {
+  if (kind !== "api-key") return CREDENTIALS[kind] ?? kind;
+  return known ? `${open} of ${plural(known, "API key")} usable` : "no API key yet";
 }
 
 /** What is left of the account's limits, as its provider named them last: the headers without what all share. */

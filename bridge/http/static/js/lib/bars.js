@@ -42,17 +42,18 @@ export function nearest(limits, usage) {
 
 /**
  * A bar: {element, update(level)}. `full` also writes out what is reserved and what remains; `note(level)`
- * gives a line below it.
+ * gives a text below it. A level's `line` (0 to 1), if it has one, is marked on it.
  */
 export function bar({ full = false, note = null } = {}) {
   const label = h("span.bar-label");
   const figures = h("span.bar-figures");
   const used = h("span.bar-used");
   const held = h("span.bar-held");
+  const line = h("span.bar-line", { hidden: true });
   const track = h("div.bar-track", { role: "meter", "aria-valuemin": "0", "aria-valuemax": "100" }, used, held);
   const rest = full ? h("div.bar-rest") : null;
   const below = note ? h("div.bar-rest") : null;
-  const element = h("div.bar", {}, h("div.bar-head", {}, label, figures), track, rest, below);
+  const element = h("div.bar", {}, h("div.bar-head", {}, label, figures), h("div.bar-scale", {}, track, line), rest, below);
 
   function update(level) {
     const show = level.unit === "dollars" ? money : count;
@@ -71,6 +72,8 @@ export function bar({ full = false, note = null } = {}) {
     if (below) say(below, note(level));
     used.style.width = `${100 * Math.min(1, share)}%`;
     held.style.width = `${100 * Math.max(0, Math.min(1, both) - Math.min(1, share))}%`;
+    line.hidden = typeof level.line !== "number";
+    if (!line.hidden) line.style.left = `${100 * level.line}%`;
     element.dataset.state = left === 0 ? "full" : both >= CLOSE ? "close" : "";
     track.setAttribute("aria-label", level.label);
     track.setAttribute("aria-valuenow", String(Math.round(100 * Math.min(1, both))));

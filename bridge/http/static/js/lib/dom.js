@@ -77,6 +77,7 @@ export function keyed(container, items, keyOf, make) {
 const PATHS = {
   overview: "M4 13h6V4H4zm0 7h6v-4H4zm10 0h6v-9h-6zm0-16v4h6V4z",
   keys: "M14 10a4 4 0 1 0-3.700 2.500L4 18.800V21h3v-2h2v-2h2l2-2.500A4 4 0 0 0 18 10.500M15.500 8.500h.010",
+  credentials: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3M12 14.500v2",
   live: "M3 12h4l3-8 4 16 3-8h4",
   logs: "M5 4h14v16H5zM8.500 8.500h7M8.500 12h7M8.500 15.500h4",
   audit: "M12 3l7 3v5c0 4.500-3 8-7 10-4-2-7-5.500-7-10V6zM9 12l2 2 4-4",

@@ -2,12 +2,10 @@
 
 import { call } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
+import { TAB_KEY } from "../lib/tabkey.js";
 import { errorBox, field, skeleton } from "../lib/ui.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
-
-/** Where the key is kept: in this tab, until it is closed. */
-const STORED = "cli-bridge key";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -18,7 +16,7 @@ let leave = () => {};
 function gate(message = "", error = null) {
   leave();
   leave = () => {};
-  sessionStorage.removeItem(STORED);
+  sessionStorage.removeItem(TAB_KEY);
   fill(nav);
   fill(holder);
   document.title = "Playground · cli-bridge";
@@ -79,8 +77,9 @@ async function enter(key) {
   const plain = /^[\u0021-\u007e]+$/.test(key) ? key : "not-a-key";
   const headers = { Authorization: `Bearer ${plain}` };
   const me = await call("GET", "/me", { headers });
-  sessionStorage.setItem(STORED, key);
-  const context = { me, key, headers, expired: (error) => gate("", error) };
+  sessionStorage.setItem(TAB_KEY, key);
+  const first = location.hash === "#/first";
+  const context = { me, key, headers, first, expired: (error) => gate("", error) };
   fill(
     nav,
     [
@@ -124,7 +123,7 @@ async function enter(key) {
 }
 
 async function begin() {
-  const stored = sessionStorage.getItem(STORED);
+  const stored = sessionStorage.getItem(TAB_KEY);
   if (!stored) {
     gate();
     return;

@@ -10,7 +10,7 @@ import { images } from "./images.js";
 
 export const title = "Playground";
 
-export function show(main, { me, headers, expired }) {
+export function show(main, { me, headers, first, expired }) {
   const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
   let provider = providers[0] ?? Object.keys(PROVIDERS)[0];
   let controller = null;
@@ -57,6 +57,9 @@ export function show(main, { me, headers, expired }) {
     body: body(),
   }));
 
+  const back = h("a", { href: "/admin/" }, "Back to the dashboard");
+  // The last of the first steps, which lead here from the dashboard.
+  if (first) prompt.value = `Say hello to ${me.name} in one sentence.`;
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
@@ -66,6 +69,12 @@ export function show(main, { me, headers, expired }) {
     h("h1.hidden", {}, "Playground"),
     providers.length === 0 &&
       h("p.notice.warn", {}, "No provider is available to this key at the moment. Ask your admin."),
+    first &&
+      h(
+        "p.notice",
+        {},
+        h("span", {}, `This is the playground, with the key of ${me.name}. Press Send for the first answer. `, back),
+      ),
     h(
       "div.workbench",
       {},

@@ -1,0 +1,190 @@
+/** The dialogs of a credential: add one, with the secret pasted once, and change one. */
+
+import { fill, h } from "../lib/dom.js";
+import { PROVIDERS } from "../lib/registry.js";
+import { dialog, errorBox, field, select, toast } from "../lib/ui.js";
+import { call } from "./session.js";
+
+/** The path of a credential; two of different providers can have the name of what the environment brings. */
+export function credentialPath({ name, provider }, tail = "") {
+  return `/admin/credentials/${encodeURIComponent(name)}${tail}?provider=${encodeURIComponent(provider)}`;
+}
+
+/** A name that no credential of this list has yet, such as anthropic or anthropic-2. */
+export function freeName(provider, all) {
+  const base = PROVIDERS[provider].vendor.toLowerCase();
+  const taken = new Set(all.map((each) => each.name));
+  for (let number = 1; ; number += 1) {
+    const name = number === 1 ? base : `${base}-${number}`;
+    if (!taken.has(name)) return name;
+  }
+}
+
+/** The field for a secret: nobody sees it, no browser keeps it. */
+export function secretInput(attributes = {}) {
+  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", maxlength: "4100", ...attributes });
+}
+
+/** What to paste for a provider. */
+export function secretHint(provider) {
+  const { vendor, keyPrefix } = PROVIDERS[provider];
+  return `From the console of ${vendor}; it begins with ${keyPrefix} there. It is shown nowhere again.`;
+}
+
+/** Ask for a new credential, make it and test it. Gives it, or undefined. */
+export async function addCredential(provider, all) {
+  const made = await dialog((close) => form(null, provider ?? Object.keys(PROVIDERS)[0], all, close), { wide: true });
+  if (!made) return undefined;
+  toast(`${made.name} is added.`);
+  try {
+    const result = await call("POST", credentialPath(made, "/test"));
+    toast(result.ok ? `${made.name} works.` : `${made.name} does not work: ${result.message}`);
+  } catch (error) {
+    toast(error.message);
+  }
+  return made;
+}
+
+/** Change a credential. Gives it, or undefined. */
+export function editCredential(credential) {
+  return dialog((close) => form(credential, credential.provider, [], close), { wide: true });
+}
+
+function form(credential, provider, all, close) {
+  const text = (attributes) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
+  const number = (attributes) => h("input", { type: "number", min: "0", step: "1", inputmode: "decimal", ...attributes });
+  const kind = select(
+    Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor}, for ${title}`]),
+    provider,
+    { onchange: () => usual() },
+  );
+  const name = text({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", oninput: () => (typed = true) });
+  const secret = secretInput({ required: !credential, autofocus: !credential });
+  const secretField = field(credential ? "New API key" : "API key", secret, " ");
+  const group = text({ maxlength: "100" });
+  const note = text({ maxlength: "500" });
+  const baseUrl = text({ inputmode: "url", placeholder: "the usual one", maxlength: "500" });
+  const day = number({ step: "any", placeholder: "no limit" });
+  const month = number({ step: "any", placeholder: "no limit" });
+  const priority = number({ min: "-1000", max: "1000", placeholder: "0" });
+  const weight = number({ min: "1", max: "1000", placeholder: "1" });
+  const atOnce = number({ placeholder: "no limit" });
+  const models = text({ placeholder: "any" });
+  const keys = text({ placeholder: "any" });
+  const problem = h("div");
+  let typed = Boolean(credential);
+
+  if (credential) {
+    name.value = credential.name;
+    group.value = credential.group;
+    note.value = credential.note;
+    baseUrl.value = credential.baseUrl ?? "";
+    day.value = credential.limits.maxCostPerDay || "";
+    month.value = credential.limits.maxCostPerMonth || "";
+    priority.value = credential.priority || "";
+    weight.value = credential.weight === 1 ? "" : credential.weight;
+    atOnce.value = credential.maxConcurrent || "";
+    models.value = (credential.models ?? []).join(", ");
+    keys.value = (credential.keys ?? []).join(", ");
+  }
+  usual();
+
+  /** What goes with the chosen provider, as long as nobody has typed another name. */
+  function usual() {
+    if (!typed) name.value = freeName(kind.value, all);
+    secretField.querySelector(".hint").textContent = credential
+      ? `Empty: the one that it has stays${credential.last4 ? `, which ends with ${credential.last4}` : ""}.`
+      : secretHint(kind.value);
+  }
+
+  async function submit(event) {
+    event.preventDefault();
+    fill(problem);
+    const body = {
+      name: name.value.trim(),
+      ...(credential ? {} : { provider: kind.value }),
+      ...(secret.value && { apiKey: secret.value.trim() }),
+      baseUrl: baseUrl.value.trim() || null,
+      group: group.value.trim(),
+      note: note.value.trim(),
+      limits: { maxCostPerDay: day.valueAsNumber || 0, maxCostPerMonth: month.valueAsNumber || 0 },
+      priority: priority.valueAsNumber || 0,
+      weight: weight.valueAsNumber || 1,
+      maxConcurrent: atOnce.valueAsNumber || 0,
+      models: list(models.value),
+      keys: list(keys.value),
+    };
+    try {
+      const answer = credential
+        ? await call("PATCH", credentialPath(credential), { body })
+        : await call("POST", "/admin/credentials", { body });
+      secret.value = "";
+      close(answer.credential);
+    } catch (error) {
+      fill(problem, errorBox(error));
+      problem.scrollIntoView({ block: "nearest" });
+    }
+  }
+
+  const id = "credential-form";
+  return {
+    title: credential ? `Change ${credential.name}` : "Add an API key",
+    body: h(
+      "form.stack",
+      { id, onsubmit: submit },
+      h(
+        "div.fields",
+        {},
+        !credential && field("Provider", kind),
+        h("div.field.full", {}, secretField),
+        field("Name", name, "Letters, digits, _ and -. Only admins see it."),
+        field("Note", note, "For yourself: whose it is, who pays."),
+      ),
+      h(
+        "fieldset",
+        {},
+        h("legend", {}, "What it may spend"),
+        h(
+          "div.fields.three",
+          {},
+          field("Dollars per day", day),
+          field("Dollars per month", month),
+          field("Requests at once", atOnce),
+        ),
+        h("p.hint.spaced", {}, "Kept like the caps of a key. Empty: no limit here."),
+      ),
+      h(
+        "details.more",
+        { open: Boolean(credential && (credential.baseUrl || credential.group || credential.models || credential.keys)) },
+        h("summary", {}, "Organization, order, endpoint"),
+        h(
+          "div.stack",
+          {},
+          h(
+            "div.fields",
+            {},
+            field("Organization", group, "Keys of one organization share its rate limits; give them the same word."),
+            field("Endpoint", baseUrl, "Only if it is not the provider's own. https, or this host."),
+            field("Only these models", models, "With commas between them; * stands for anything. Empty: any."),
+            field("Only these keys", keys, "Names of the bridge's keys, with commas. Empty: any."),
+            field("Priority", priority, "The highest comes first with BRIDGE_ROUTING=fill-first."),
+            field("Weight", weight, "Its share beside others that have no budget."),
+          ),
+        ),
+      ),
+      problem,
+    ),
+    actions: [
+      h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
+      h("button.button.primary", { type: "submit", form: id }, credential ? "Save" : "Add and test"),
+    ],
+  };
+}
+
+function list(text) {
+  const found = text
+    .split(",")
+    .map((each) => each.trim())
+    .filter(Boolean);
+  return found.length ? found : null;
+}

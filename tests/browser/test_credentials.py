@@ -1,0 +1,247 @@
+"""The page Credentials: how each is doing and why, what it may spend, and everything that can be done with one."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from bridge.keys.credentials import Credential
+from bridge.service import credential_book
+from bridge.settings import Settings
+from bridge.store.folder import Store
+from tests.browser import axe_core
+from tests.browser.conftest import Visit, profile
+from tests.browser.test_looks import SIZES, too_wide
+from tests.standin import StandIn
+from tests.support import server as servers
+from tests.support.ledger import FrozenClock
+from tests.support.server import Server
+
+SECRET = "sk-ant-pasted-once-{}-0001"
+
+
+def write_states(folder: Path) -> None:
+    """A data folder whose credentials are in every state, as a server that ended has left it."""
+    Store.open(folder).close()
+    clock = FrozenClock(time.time() - 2000)
+    book = credential_book(Settings.load({"BRIDGE_DATA_DIR": str(folder)}), clock)
+
+    def make(name: str, provider: str = "claude", **fields: object) -> Credential:
+        return book.create(name, provider, SECRET.format(name), **fields)
+
+    make("well", limits={"maxCostPerDay": 10, "maxCostPerMonth": 200}, note="paid by Design", group="acme", priority=2)
+    guessed = make("guessed")
+    for _ in range(5):
+        clock.pass_s(400)
+        book.note_limited(guessed, None, "Anthropic limits its rate (429).", 1.0)
+    book.note_limited(make("limited"), 900, "Anthropic limits its rate (429).", 0.5)
+    book.note_rejected(make("poor"), "Its account has no credit left (400).")
+    book.enable(make("off", models=["claude-haiku-*"], keys=["ada"]), False)
+    book.note_rejected(make("gone", "codex"), "OpenAI did not accept it (401).")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("credentials")
+    write_states(folder / "data")
+    with StandIn() as standin:
+        more = {
+            "ANTHROPIC_API_KEY": "sk-ant-of-the-environment",
+            "ANTHROPIC_BASE_URL": standin.url,
+            "OPENAI_BASE_URL": standin.openai_url,
+        }
+        with servers.running(folder, more, demo=True) as running:
+            yield running
+
+
+def row_of(page: Page, name: str) -> Locator:
+    """A credential on the page."""
+    return page.locator(".credential").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def press(page: Page, label: str, name: str) -> None:
+    row_of(page, name).get_by_role("button", name=f"{label} {name}", exact=True).click()
+
+
+def one(server: Server, name: str) -> dict[str, object]:
+    found: dict[str, object] = server.admin("GET", f"/credentials/{name}").json
+    return found
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_the_page_and_its_dialogs_have_no_barriers(chromium: Browser, server: Server, size: str, scheme: str) -> None:
+    with profile(chromium, server, viewport=SIZES[size], color_scheme=scheme, reduced_motion="reduce") as visit:
+        page = visit.admin("credentials")
+        expect(row_of(page, "well")).to_be_visible()
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+        page.get_by_role("button", name="Add an API key").click()
+        expect(page.get_by_label("API key", exact=True)).to_be_focused()
+        page.get_by_text("Organization, order, endpoint").click()
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+        page.keyboard.press("Escape")
+        press(page, "Remove", "off")
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+
+
+def test_each_says_in_words_how_it_is_why_and_when_it_is_tried_again(visit: Visit) -> None:
+    page = visit.admin("credentials")
+    for name, badge, sentence in (
+        ("well", "usable", r"Takes requests\."),
+        (
+            "limited",
+            "limited",
+            r"Anthropic limits its rate \(429\)\. It is tried again in 1[0-5] min \(\d+ \w+, [\d:]+\)",
+        ),
+        ("guessed", "limited", r"It is tried again .* \(.*, by the bridge's own guess\)\."),
+        ("poor", "blocked", r"Its account has no credit left \(400\)\. It is tried again in 1 hr"),
+        ("off", "disabled", r"An admin has disabled it; it gets no requests until it is enabled\."),
+    ):
+        row = row_of(page, name)
+        expect(row.locator(".badge").first).to_have_text(badge)
+        expect(row).to_contain_text(re.compile(sentence))
+    expect(row_of(page, "well")).to_contain_text("…0001")
+    expect(row_of(page, "well")).to_contain_text("preferred")
+    expect(row_of(page, "off")).to_contain_text("models claude-haiku-*; keys ada")
+    expect(row_of(page, "default")).to_contain_text("the environment (ANTHROPIC_API_KEY); it is changed there")
+    expect(row_of(page, "default").get_by_role("button")).to_have_text(["Test", "Disable"])
+    codex = page.get_by_role("region", name="Codex (OpenAI)")
+    expect(codex).to_contain_text("none is usable: requests are refused")
+    assert "sk-ant-" not in page.content()
+
+
+def test_a_budget_has_a_bar_with_the_line_of_its_window(visit: Visit) -> None:
+    page = visit.admin("credentials")
+    row = row_of(page, "well")
+    expect(row.get_by_role("meter", name="Cost today")).to_have_attribute("aria-valuetext", re.compile("left of \\$10"))
+    expect(row).to_contain_text(re.compile(r"The line is at \$\d+\.\d\d now: [\d.]+% below\. Resets"))
+    lines = row.locator(".bar-line")
+    expect(lines).to_have_count(2)
+    shares = lines.evaluate_all("all => all.map((line) => parseFloat(line.style.left))")
+    assert all(0 <= share <= 100 for share in shares)
+    day, month = (
+        page.evaluate("new Date().getUTCHours() * 100 / 24"),
+        page.evaluate("(new Date().getUTCDate() - 1) * 100 / 31"),
+    )
+    assert shares[0] == pytest.approx(day, abs=5)
+    assert shares[1] == pytest.approx(month, abs=8)
+
+
+def test_one_is_pasted_once_tested_and_nowhere_on_the_page_again(visit: Visit, server: Server) -> None:
+    secret = SECRET.format("added")
+    page = visit.admin("credentials")
+    page.get_by_role("button", name="Add an API key").click()
+    expect(page.get_by_label("Name")).to_have_value("anthropic")
+    page.get_by_label("Provider").select_option("OpenAI, for Codex")
+    expect(page.get_by_label("Name")).to_have_value("openai")
+    page.get_by_label("API key", exact=True).fill(f"  {secret} ")
+    page.get_by_label("Name").fill("added")
+    page.get_by_label("Dollars per month").fill("50")
+    page.get_by_role("button", name="Add and test").click()
+    expect(page.get_by_text("added works.")).to_be_visible()
+    expect(row_of(page, "added")).to_contain_text("$0.00 of $50.00")
+    assert secret not in page.content()
+    made = one(server, "added")
+    assert (made["provider"], made["last4"], made["limits"]) == (
+        "codex",
+        "0001",
+        {"maxCostPerDay": 0, "maxCostPerMonth": 50},
+    )
+    visit.go(page, "audit")
+    expect(page.get_by_role("table")).to_contain_text("added the credential added")
+    assert secret not in page.content()
+
+
+def test_what_cannot_be_taken_is_said_in_the_dialog_with_what_was_typed(visit: Visit) -> None:
+    page = visit.admin("credentials")
+    page.get_by_role("button", name="Add an API key").click()
+    page.get_by_label("API key", exact=True).fill(SECRET.format("well"))
+    page.get_by_label("Name").fill("twin")
+    page.get_by_role("button", name="Add and test").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("'well' of claude has this API key already")
+    expect(page.get_by_label("Name")).to_have_value("twin")
+    page.get_by_label("API key", exact=True).fill("sk-ant-another-one-0001")
+    page.get_by_text("Organization, order, endpoint").click()
+    page.get_by_label("Endpoint").fill("http://gateway.example.com")
+    page.get_by_role("button", name="Add and test").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("https://")
+    visit.expect_refusals()
+
+
+def test_one_is_changed_and_its_secret_stays_unless_another_is_pasted(visit: Visit, server: Server) -> None:
+    page = visit.admin("credentials")
+    press(page, "Edit", "limited")
+    expect(page.get_by_role("dialog")).to_contain_text("ends with 0001")
+    page.get_by_label("Name").fill("renamed")
+    page.get_by_label("Note").fill("for the workshop")
+    page.get_by_label("Dollars per day").fill("3")
+    page.get_by_role("button", name="Save").click()
+    expect(row_of(page, "renamed")).to_contain_text("for the workshop")
+    expect(row_of(page, "renamed").locator(".badge").first).to_have_text("limited")
+    press(page, "Edit", "renamed")
+    page.get_by_label("New API key").fill("sk-ant-another-secret-9876")
+    page.get_by_role("button", name="Save").click()
+    expect(row_of(page, "renamed").locator(".badge").first).to_have_text("usable")
+    changed = one(server, "renamed")
+    assert (changed["last4"], changed["note"], changed["limits"]) == (
+        "9876",
+        "for the workshop",
+        {"maxCostPerDay": 3, "maxCostPerMonth": 0},
+    )
+
+
+def test_each_button_does_what_it_says(visit: Visit, server: Server) -> None:
+    page = visit.admin("credentials")
+    press(page, "Test", "well")
+    expect(row_of(page, "well").get_by_role("status")).to_contain_text("Anthropic took it, and lists")
+    press(page, "Try again now", "poor")
+    expect(row_of(page, "poor").locator(".badge").first).to_have_text("usable")
+    press(page, "Disable", "poor")
+    expect(row_of(page, "poor").locator(".badge").first).to_have_text("disabled")
+    press(page, "Enable", "poor")
+    expect(row_of(page, "poor").locator(".badge").first).to_have_text("usable")
+    press(page, "Prefer", "poor")
+    expect(row_of(page, "poor")).to_contain_text("preferred")
+    assert one(server, "poor")["priority"] == 3
+    press(page, "Remove", "guessed")
+    expect(page.get_by_role("dialog")).to_contain_text("Nothing of it is running now.")
+    page.get_by_role("button", name="Remove it").click()
+    expect(row_of(page, "guessed")).to_have_count(0)
+    assert server.admin("GET", "/credentials/guessed").status == 404
+
+
+def test_one_that_a_key_is_bound_to_is_removed_only_after_a_second_look(visit: Visit, server: Server) -> None:
+    body = {"name": "bound", "provider": "claude", "apiKey": SECRET.format("bound")}
+    assert server.admin("POST", "/credentials", body).status == 201
+    page = visit.admin("keys")
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("only-bound")
+    expect(page.get_by_role("dialog")).to_contain_text(re.compile(r"of .*bound.*\. Empty: any\."))
+    page.get_by_label("Only these credentials").fill("bound")
+    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="I have copied the key").click()
+    expect(page.locator("dl.facts")).to_contain_text("bound")
+    assert server.admin("GET", "/keys/only-bound").json["credentials"] == ["bound"]
+    visit.go(page, "credentials")
+    press(page, "Remove", "bound")
+    page.get_by_role("button", name="Remove it").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Keys are bound to the credential bound")
+    visit.expect_refusals()
+    page.get_by_role("button", name="Remove it all the same").click()
+    expect(row_of(page, "bound")).to_have_count(0)
+    assert server.admin("GET", "/credentials/bound").status == 404
+
+
+def test_bars_and_states_are_seen_without_the_pages_own_colours(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, forced_colors="active") as visit:
+        page = visit.admin("credentials")
+        expect(row_of(page, "well")).to_be_visible()
+        shown = "(e) => { const s = getComputedStyle(e); return [s.borderTopStyle, s.backgroundColor]; }"
+        assert row_of(page, "well").locator(".bar-track").first.evaluate(shown)[0] == "solid"
+        assert row_of(page, "well").locator(".badge").first.evaluate(shown)[0] == "solid"
+        track, line = (row_of(page, "well").locator(each).first for each in (".bar-track", ".bar-line"))
+        assert track.evaluate(shown)[1] != line.evaluate(shown)[1]
