@@ -24,6 +24,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.host import User
 from bridge.sandbox.scratch import Scratch
@@ -33,9 +34,9 @@ MAX_SCHEMA_BYTES = 100_000
 #: Longest check of a schema alone, which costs its sender nothing, and of an answer: at first, and where it is tried
 #: again behind all others, in seconds of processor time. A sane one takes a few milliseconds.
 SCHEMA_TIMEOUT_S, QUICK_S, CHECK_TIMEOUT_S = 1.0, 0.25, 2.0
-#: Longest start of the child, in seconds; and what it may take by the clock: for each second of processor time, and
-#: besides.
-START_TIMEOUT_S, PATIENCE, PATIENCE_S = 20.0, 3.0, 1.0
+#: Longest start of the child, in seconds; what it may take by the clock: for each second of processor time, and
+#: besides; and at most where a busy host does not let it have its processor time.
+START_TIMEOUT_S, PATIENCE, PATIENCE_S, LONGEST_S = 20.0, 3.0, 1.0, 30.0
 #: Schemas whose verdict is remembered: programs send the same one again and again. But that one took too long may
 #: have been the host's fault, which passes; that is remembered for so many seconds only.
 REMEMBERED, TOO_LONG_S = 500, 60.0
@@ -141,7 +142,7 @@ class _Process:
             try:
                 child = self._ready()
                 child.write(line)
-                answer = self._next_line(PATIENCE * timeout_s + PATIENCE_S)
+                answer = self._answer_of(child, timeout_s)
             except ChildError:
                 answer = None
             except BaseException:
@@ -153,6 +154,19 @@ class _Process:
                 return _TOO_LONG
             problem: str | None = msgspec.json.decode(answer)
             return problem
+
+    def _answer_of(self, child: Child, timeout_s: float) -> bytes | None:
+        """Its line; None where it ended, or does not give up although its time is over. On a busy host it has had less
+        than its time, and starting another one would take longer."""
+        used_s, until = host.processor_s(child.pid), Clock().monotonic() + LONGEST_S
+        # In a greenlet of its own: reading that is broken off cannot be taken up again.
+        reading = gevent.spawn(_read_line, self._lines)
+        while True:
+            reading.join(PATIENCE * timeout_s + PATIENCE_S)
+            used_up = host.processor_s(child.pid) - used_s > timeout_s or Clock().monotonic() >= until
+            if reading.ready() or used_up:
+                line: bytes | None = reading.value
+                return line
 
     def _ready(self) -> Child:
         """The child, started and listening. Raises ChildError."""
@@ -186,3 +200,10 @@ class _Process:
                 if expired is not timeout:
                     raise
                 return None
+
+
+def _read_line(lines: Iterator[bytes]) -> bytes | None:
+    try:
+        return next(lines, None)
+    except ChildError:
+        return None

@@ -135,6 +135,15 @@ def resident_bytes(pid: int | str = "self") -> int:
         return 0
 
 
+def processor_s(pid: int) -> float:
+    """Seconds of processor time that a process has used; 0 where it has gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 def descendants(pid: int | str = "self") -> Iterator[int]:
     """The process ids of a process's children, and of theirs."""
     for child in children(pid):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import gevent
 import pytest
 
 from bridge.engine import schema as module
-from bridge.engine.schema import MAX_SCHEMA_BYTES, SchemaChecker
+from bridge.engine.schema import MAX_SCHEMA_BYTES, PATIENCE, PATIENCE_S, QUICK_S, SchemaChecker
 from bridge.errors import BridgeError
 from bridge.sandbox.scratch import Scratch
 from tests.engine.harness import children, until
@@ -182,6 +184,20 @@ def test_a_child_that_gives_a_question_up_goes_on_with_the_next(checker: SchemaC
     assert mismatch(checker, *OUTPUT_BOMBS["backtracking"]) is not None
     assert mismatch(checker, PERSON, {"name": "Bob"}) is None
     assert children() == before
+
+
+def test_a_child_that_a_busy_host_lets_wait_keeps_its_place(checker: SchemaChecker) -> None:
+    assert checker.mismatch(PERSON, {"name": "Ada"}) is None
+    child = checker._answers._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    waiting = gevent.spawn(checker.mismatch, PERSON, {"name": "Bob"})
+    # Longer than it may take by the clock; of its processor time it has had nothing.
+    gevent.sleep(PATIENCE * QUICK_S + PATIENCE_S + 0.5)
+    assert not waiting.ready()
+    os.kill(child.pid, signal.SIGCONT)
+    assert waiting.get(timeout=30) is None
+    assert checker._answers._child is child
 
 
 def test_the_child_has_no_rights_no_files_and_no_network(checker: SchemaChecker) -> None:
