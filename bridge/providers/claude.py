@@ -25,7 +25,7 @@ from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
 from bridge.providers.claude_body import ClaudeAsked
-from bridge.providers.cli import CliProvider
+from bridge.providers.cli import CliProvider, problem_of_start
 from bridge.providers.forced import ForcedCall, forced_tools
 from bridge.providers.gated import Passage
 from bridge.providers.pool import Pool, slots, warm_processes
@@ -295,7 +295,7 @@ class _Conversation:
                 # One that asked for something else may hold what belongs to another run.
                 clean = clean and (self._passage is None or self._passage.call.refused is None)
         except ChildError as error:
-            self._say(Failed(Problem("cli_failed", f"The claude CLI failed: {error}.")))
+            self._say(Failed(problem_of_start("claude", error)))
         except BridgeError as error:
             self._say(Failed(error.problem))
         finally:

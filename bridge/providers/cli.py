@@ -12,14 +12,14 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.masks import masked
 from bridge.providers.pool import Breaker
 from bridge.providers.provider import ProviderStatus
 from bridge.registry import ProviderRow
 from bridge.sandbox.child import LAST_WORDS_S, Captured, Child, ChildError, capture, program
 from bridge.sandbox.host import User
-from bridge.sandbox.scratch import Scratch
+from bridge.sandbox.scratch import NoPlace, Scratch
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,6 +86,14 @@ class Stderr:
     def summary(self, lines: Sequence[str]) -> str | None:
         """The last of some lines in one; None where there are none."""
         return " | ".join(map(self.mask, lines[-LAST_LINES:])) or None
+
+
+def problem_of_start(name: str, error: ChildError) -> Problem:
+    """Why a run came to nothing whose CLI did not begin."""
+    if isinstance(error, NoPlace):
+        message = "The bridge's host has no room for the files of a CLI."
+        return Problem("overloaded", message, retry_after=MAX_LOOK_AGAIN_S)
+    return Problem("cli_failed", f"The {name} CLI failed: {error}.")
 
 
 class CliProvider:

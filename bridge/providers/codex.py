@@ -25,7 +25,7 @@ from bridge.gate.stand_ins import with_stand_ins, without_tool_words
 from bridge.gate.ticket import Upstream
 from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
-from bridge.providers.cli import CliProvider, Unfit
+from bridge.providers.cli import CliProvider, Unfit, problem_of_start
 from bridge.providers.codex_body import CodexAsked
 from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
@@ -33,7 +33,7 @@ from bridge.providers.provider import Emit, text_ceiling
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
-from bridge.sandbox.scratch import Scratch
+from bridge.sandbox.scratch import NoPlace, Scratch
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, Image, Tap
 
@@ -231,8 +231,10 @@ class CodexProvider(CliProvider):
             home = self._make_home()
             environment = {} if self._login else {protocol.KEY_VARIABLE: token}
             child = self._launch_program(self._arguments(home), home, environment)
-        except ChildError:
+        except ChildError as error:
             self._gate.tickets.dismiss_process(token)
+            if isinstance(error, NoPlace):
+                raise BridgeError.of(problem_of_start("codex", error)) from None
             self._breaker.failed()
             raise
         self._tokens[child] = token

@@ -21,6 +21,10 @@ from bridge.sandbox.host import User
 log = logging.getLogger("bridge")
 
 
+class NoPlace(ChildError):
+    """There is no room, or no folder, for the files of a CLI: the host's trouble, and no CLI's."""
+
+
 class Scratch:
     """A private folder on tmpfs (where there is one) that lives as long as the server.
 
@@ -51,7 +55,7 @@ class Scratch:
 
     def make(self) -> None:
         """Make what is missing: the host may clear it away (logind does, where a user logs out who has no service),
-        or had no room for it before. Raises ChildError."""
+        or had no room for it before. Raises NoPlace."""
         try:
             try:
                 self.path.mkdir(mode=0o700)
@@ -73,7 +77,7 @@ class Scratch:
             raise _no_place(error) from None
 
     def folder(self, prefix: str, files: Mapping[str, bytes] | None = None) -> Path:
-        """A fresh private folder with these files; its owner removes it with `remove`. Raises ChildError."""
+        """A fresh private folder with these files; its owner removes it with `remove`. Raises NoPlace."""
         self.make()
         try:
             folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=self.path))
@@ -92,7 +96,7 @@ class Scratch:
             raise _no_place(error) from None
 
     def shared_file(self, name: str, content: bytes) -> Path:
-        """A file that every CLI can read and none can write. Raises ChildError."""
+        """A file that every CLI can read and none can write. Raises NoPlace."""
         self.make()
         try:
             self._write_shared(name, content)
@@ -142,5 +146,5 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _no_place(error: OSError) -> ChildError:
-    return ChildError(f"there is no place for its files ({error.strerror})")
+def _no_place(error: OSError) -> NoPlace:
+    return NoPlace(f"there is no place for its files ({error.strerror})")

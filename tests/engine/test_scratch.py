@@ -14,7 +14,8 @@ import pytest
 from bridge.registry import PROVIDERS
 from bridge.sandbox.child import ChildError
 from bridge.sandbox.scratch import Scratch
-from tests.engine.harness import complete, until
+from bridge.types import Failed
+from tests.engine.harness import Running, ask, complete, until
 
 Make = Callable[..., Any]
 
@@ -42,6 +43,21 @@ def test_a_folder_without_room_is_said_and_found_again(
         problem = provider.status().problem
         assert problem == f"The {name} CLI cannot be run: there is no place for its files (No space left on device)."
     provider.open()
+    assert complete(provider, "hello").answer.text == "echo: hello"
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_run_that_finds_no_room_is_told_that_the_host_is_full(
+    make_provider: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    provider = make_provider(name)
+    for child in list(provider._children):
+        child.stop()
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "mkdtemp", _no_room)
+        end = Running(provider, ask("hello", provider=name)).end()
+        assert isinstance(end, Failed)
+        assert (end.problem.code, end.problem.status) == ("overloaded", 503)
     assert complete(provider, "hello").answer.text == "echo: hello"
 
 
