@@ -308,15 +308,15 @@ class _Conversation:
                 self._provider._give_back(self._child, self._owner)
             elif self._child is not None:
                 self._child.stop()
+            if self._ended and self._provider._reused:
+                self._provider._pool.expect_no_more(self._owner)
 
     def _take_turn(self, child: Child) -> bool:
         """Hand the prompt over and pass the answer on; whether the process is as it was before."""
         request, lines = self._asked.request, child.lines()
-        marks = [str(uuid.uuid4())]
-        if len(request.messages) > 1:
-            marks.append(str(uuid.uuid4()))
+        marks = [str(uuid.uuid4()) for message in request.messages if message.role == "user"]
         self._boot(child)
-        for line, acknowledged in protocol.history(request, marks[-1]):
+        for line, acknowledged in protocol.history(request, marks[:-1]):
             child.write(line)
             if acknowledged and not any(map(protocol.is_result, lines)):
                 self._say(Failed(Problem("cli_failed", "The claude CLI did not take the history.")))
@@ -324,7 +324,7 @@ class _Conversation:
         if self._passage is not None:
             self._passage.open()
         self._say(Submitted(self._warm))
-        child.write(protocol.prompt(request, marks[0]))
+        child.write(protocol.prompt(request, marks[-1]))
         for line in lines:
             if self._passage is not None and protocol.is_result(line):
                 self._say(Failed(self._passage.problem(), self._passage.usage))
@@ -377,19 +377,24 @@ class _Conversation:
             return False
 
     def _rewind(self, child: Child, marks: list[str]) -> bool:
-        """Take the run out of the process: its prompt, then the first line of its history. The other way round the
-        history would stay."""
+        """Take the run out of the process, from its prompt back to its first message: each rewind takes one message of
+        the user away, with what followed it."""
+        if self._asked.request.messages[0].role != "user":
+            # Nothing takes it away.
+            return False
         try:
             with gevent.Timeout(REWIND_S, ChildError("it was not rewound in time")):
-                return all([_rewound(child, mark) for mark in marks])
+                return all(_rewound(child, mark) for mark in reversed(marks))
         except ChildError:
             return False
 
     def _say(self, event: Event) -> None:
         if isinstance(event, PartDelta):
             self._provider._starting.discard(self)
-        if isinstance(event, Completed | Failed):
+        if isinstance(event, Completed | Failed) and not self._ended:
             self._ended = True
+            if self._provider._reused:
+                self._provider._pool.expect(self._owner)
         if not self._cancelled:
             self._emit(event)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -167,26 +167,28 @@ def _settings(asked: ClaudeAsked, env: dict[str, str]) -> bytes:
 
 
 def rewind(mark: str) -> bytes:
-    """Take a line, and all after it, out of the conversation of a process. Ends with an answer to REWIND_REQUEST."""
+    """Take the last message of the user that is left, and what follows it, out of the conversation of a process; any
+    other is `stale_target`, or of an assistant `target_not_found`. Ends with an answer to REWIND_REQUEST."""
     return _control(REWIND_REQUEST, {"subtype": "rewind_conversation", "target_message_uuid": mark})
 
 
-def history(request: GenerationRequest, mark: str | None = None) -> list[tuple[bytes, bool]]:
+def history(request: GenerationRequest, marks: Iterable[str] = ()) -> list[tuple[bytes, bool]]:
     """The earlier messages, each with whether the CLI acknowledges it with a result of its own.
 
-    Lines that are sent before the acknowledgement of the one before are merged in the wrong order. `mark`: a uuid for
-    the first line, to `rewind` to.
+    Lines that are sent before the acknowledgement of the one before are merged in the wrong order. `marks`: a uuid for
+    each message of the user, to `rewind` to, from the last to the first.
     """
+    left = iter(marks)
     return [
-        (_assistant_line(message, (number == 0 and mark) or None), False)
+        (_assistant_line(message), False)
         if message.role == "assistant"
-        else (_user_line(message, query=False, mark=(number == 0 and mark) or None), True)
-        for number, message in enumerate(request.messages[:-1])
+        else (_user_line(message, query=False, mark=next(left, None)), True)
+        for message in request.messages[:-1]
     ]
 
 
 def prompt(request: GenerationRequest, mark: str | None = None) -> bytes:
-    """The message that is to be answered; `mark` as with `history`."""
+    """The message that is to be answered; `mark`: a uuid to `rewind` to."""
     return _user_line(request.messages[-1], query=True, mark=mark)
 
 
@@ -210,16 +212,15 @@ def _user_line(message: Message, *, query: bool, mark: str | None = None) -> byt
     return _line(line)
 
 
-def _assistant_line(message: Message, mark: str | None = None) -> bytes:
-    line: dict[str, Any] = {
-        "type": "assistant",
-        "message": {"role": "assistant", "content": blocks(message.content)},
-        "parent_tool_use_id": None,
-        "session_id": "",
-    }
-    if mark is not None:
-        line["uuid"] = mark
-    return _line(line)
+def _assistant_line(message: Message) -> bytes:
+    return _line(
+        {
+            "type": "assistant",
+            "message": {"role": "assistant", "content": blocks(message.content)},
+            "parent_tool_use_id": None,
+            "session_id": "",
+        }
+    )
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ stops trying a CLI that does not start, and tries it again now and then.
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import gevent
@@ -26,6 +26,9 @@ from bridge.settings import Settings
 MAX_IDLE_S, MAX_IDLE_BYTES = 1800.0, 400 * 2**20
 #: How long a kept process waits for its owner's next run, in seconds.
 KEPT_S = 600.0
+#: Longest wait of a run for a process of its owner that is just being rewound, in seconds: it takes 6 ms, and without
+#: it everybody who asks again at once would need two processes.
+RETURN_S = 0.1
 #: Pause between two starts of the refill, in seconds: a boot takes 0.6 s of CPU from live runs.
 REFILL_PAUSE_S = 0.3
 #: Longest time for which a start waits for a quiet moment, in seconds.
@@ -145,6 +148,9 @@ class Pool:
         self._warm: deque[_Standing] = deque()
         #: the one that was used last comes last
         self._kept: deque[_Standing] = deque()
+        #: owner -> how many processes are about to be given back; the event is set when that changes
+        self._due: Counter[str] = Counter()
+        self._returned = gevent.event.Event()
         self._closed = False
         self._wanted = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
@@ -195,13 +201,36 @@ class Pool:
         while len(self._kept) > self._most_kept:
             self._kept.popleft().child.stop()
 
+    def expect(self, owner: str) -> None:
+        """A run of that owner has its answer, and its process will be given back, or ended, in a moment."""
+        self._due[owner] += 1
+
+    def expect_no_more(self, owner: str) -> None:
+        """What was expected has happened."""
+        self._due[owner] -= 1
+        if not self._due[owner]:
+            del self._due[owner]
+        self._returned.set()
+
+    def _own(self, owner: str) -> Child | None:
+        """A kept process of that owner, or one that is given back within a moment."""
+        until = self._clock.monotonic() + RETURN_S
+        while True:
+            for each in [each for each in reversed(self._kept) if each.owner == owner]:
+                self._kept.remove(each)
+                if each.child.fit:
+                    return each.child
+                each.child.stop()
+            left = until - self._clock.monotonic()
+            if owner not in self._due or left <= 0:
+                return None
+            self._returned.clear()
+            self._returned.wait(left)
+
     def _stands_ready(self, owner: str | None) -> Child | None:
-        own = [each for each in self._kept if each.owner == owner] if owner is not None else []
-        for each in reversed(own):
-            self._kept.remove(each)
-            if each.child.fit:
-                return each.child
-            each.child.stop()
+        own = None if owner is None else self._own(owner)
+        if own is not None:
+            return own
         while self._warm:
             each = self._warm.popleft()
             self._wanted.set()

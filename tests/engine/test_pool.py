@@ -335,3 +335,34 @@ def test_runs_that_wait_for_memory_do_not_wait_for_each_other(spawn: Spawner) ->
     assert {each.exception.code for each in others if isinstance(each.exception, BridgeError)} == {"overloaded"}
     assert all(each.ready() for each in others)
     assert spawn.count == 0
+
+
+def test_a_run_waits_a_moment_for_the_process_of_its_owner_that_is_being_given_back(
+    spawn: Spawner, clock: FrozenClock
+) -> None:
+    pool = Pool(spawn, 0, clock, Breaker(clock), most_kept=2)
+    own, _ = pool.take(owner="ada")
+    pool.expect("ada")
+    again = gevent.spawn(pool.take, lambda: True, "ada")
+    other = gevent.spawn(pool.take, lambda: True, "bob")
+    assert other.get(timeout=5)[0] is not own
+    assert not again.ready(), "it waits"
+    pool.give_back(own, "ada")
+    pool.expect_no_more("ada")
+    assert again.get(timeout=5) == (own, True)
+    assert spawn.count == 2
+    for child in (own, other.get()[0]):
+        child.stop()
+    pool.close()
+
+
+def test_a_run_whose_owner_gets_no_process_back_takes_another(spawn: Spawner, clock: FrozenClock) -> None:
+    pool = Pool(spawn, 0, clock, Breaker(clock), most_kept=2)
+    pool.expect("ada")
+    run = gevent.spawn(pool.take, lambda: True, "ada")
+    gevent.sleep(0)
+    pool.expect_no_more("ada")
+    child, ready = run.get(timeout=5)
+    assert not ready
+    child.stop()
+    pool.close()

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.real_cli.conftest import Rig, everything
+from tests.real_cli.conftest import Rig, await_both, environment, everything
+from tests.standin import Recorded, StandIn
+from tests.support import server as servers
 
-KEYS, RUNS, AT_ONCE = 5, 150, 8
+KEYS, RUNS = 5, 500
 _SECRET = re.compile(r"SECRET-\d+-[a-z]+-\d+")
 
 
@@ -36,25 +41,47 @@ def request(owner: int, number: int, chance: random.Random) -> tuple[str, dict[s
     return path, body
 
 
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Rig]:
+    """A bridge that can keep processes of every key."""
+    with StandIn() as standin:
+        env = {**environment(standin), "BRIDGE_MAX_CONCURRENT": "8"}
+        with servers.running(tmp_path, env) as server:
+            await_both(server)
+            yield Rig(server, standin, server.new_key())
+
+
+def owner_of(sent: Recorded) -> str:
+    (owner,) = {secret.split("-")[1] for secret in _SECRET.findall(everything(sent))}
+    return owner
+
+
 @pytest.mark.timeout(300)
-def test_no_request_to_a_model_has_a_word_of_another_run(rig: Rig) -> None:
+def test_no_request_to_a_model_has_a_word_of_another_run_and_no_process_serves_two_keys(roomy: Rig) -> None:
     chance = random.Random(4711)
-    keys = [rig.server.new_key(f"isolated-{owner}") for owner in range(KEYS)]
-    asked = []
-    for number in range(RUNS):
-        owner = chance.randrange(KEYS)
-        asked.append((owner, *request(owner, number, chance)))
+    keys = [roomy.server.new_key(f"isolated-{owner}") for owner in range(KEYS)]
+    asked = [[request(owner, number, chance) for number in range(owner, RUNS, KEYS)] for owner in range(KEYS)]
 
-    def ask(order: tuple[int, str, dict[str, Any]]) -> tuple[int, set[str], str]:
-        owner, path, body = order
-        answer = rig.server.call("POST", path, body, key=keys[owner], timeout_s=120)
-        return answer.status, set(_SECRET.findall(json.dumps(body))), answer.body.decode()
+    def ask_all(owner: int) -> list[tuple[int, set[str], str]]:
+        found = []
+        for path, body in asked[owner]:
+            answer = roomy.server.call("POST", path, body, key=keys[owner], timeout_s=120)
+            found.append((answer.status, set(_SECRET.findall(json.dumps(body))), answer.body.decode()))
+        return found
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(ask, asked))
+    with ThreadPoolExecutor(KEYS) as pool:
+        answers = [each for found in pool.map(ask_all, range(KEYS)) for each in found]
     assert {status for status, _, _ in answers} == {200}
-    said = [frozenset(_SECRET.findall(everything(sent))) for sent in rig.standin.generations]
+    generations = roomy.standin.generations
+    said = [frozenset(_SECRET.findall(everything(sent))) for sent in generations]
     assert len(said) == RUNS
     assert sorted(map(sorted, said)) == sorted(sorted(secrets) for _, secrets, _ in answers)
     for _, own, answer in answers:
         assert set(_SECRET.findall(answer)) <= own
+    # A claude process names itself in each of its calls.
+    owners: dict[str, set[str]] = defaultdict(set)
+    by_claude = [sent for sent in generations if sent.api == "anthropic"]
+    for sent in by_claude:
+        owners[sent.headers["x-claude-code-session-id"]].add(owner_of(sent))
+    assert all(len(each) == 1 for each in owners.values())
+    assert len(owners) < len(by_claude) / 3, "most runs were on a process that had served others"

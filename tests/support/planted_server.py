@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -48,10 +48,10 @@ def spoil(module: Any, name: str) -> None:
     setattr(module, name, lambda request, *rest, **named: real(spoilt(request), *rest, **named))
 
 
-def history_of_claude(request: GenerationRequest, mark: str) -> list[tuple[bytes, bool]]:
-    # Where there is no history, the mark is the prompt's, and a line that has it as well would be taken for the prompt.
-    found: list[tuple[bytes, bool]] = told_before(spoilt(request), mark if len(request.messages) > 1 else None)
-    return found
+def history_of_claude(request: GenerationRequest, marks: Sequence[str]) -> list[tuple[bytes, bool]]:
+    # What is planted has no mark: the marks are those of the run's own messages.
+    planted, own = told_before(spoilt(request)), told_before(request, marks)
+    return [*planted[: len(planted) - len(own)], *own]
 
 
 def with_tool_of_claude(request: GenerationRequest, **named: Any) -> bytes:
