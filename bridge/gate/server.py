@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 import msgspec
 from gevent.pywsgi import WSGIHandler, WSGIServer
-from gevent.socket import IPPROTO_TCP, TCP_NODELAY
+from gevent.socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY
 
 from bridge.clock import Clock
 from bridge.gate.answer import Reader, note_headers
@@ -30,10 +30,13 @@ MOST_BODY_BYTES = 96 * 2**20
 MOST_ANSWER_BYTES = 48 * 2**20
 #: The most of a list of models that is read, in bytes.
 MOST_LIST_BYTES = 4 * 2**20
-#: Longest time for a CLI to send its body, in seconds.
-BODY_S = 30.0
-#: Connections at once; the CLIs of one server need far fewer.
-MOST_CONNECTIONS = 1024
+#: Longest time for a CLI to send its body, and to hear that it was refused, in seconds.
+BODY_S, LINGER_S = 30.0, 1.0
+#: Connections at once; the CLIs of one server need far fewer. Of those that have not shown a ticket yet only so many
+#: are kept, the newest: a CLI shows its own with its first bytes.
+MOST_CONNECTIONS, MOST_STRANGERS = 1024, 64
+#: Longest time for a stranger to show a ticket, in seconds.
+STRANGER_S = 10.0
 
 #: path of a call -> the API that is spoken there
 _CALLS: dict[str, Wire] = {"/v1/messages": "messages", "/v1/responses": "responses"}
@@ -66,12 +69,39 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class _Handler(WSGIHandler):
-    """A connection of a CLI."""
+    """A connection of a CLI, or of a stranger: whoever has not shown a ticket."""
+
+    server: _Server
 
     def handle(self) -> None:
         # Without this, 40 ms are lost to Nagle's algorithm and delayed acknowledgements.
         self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        super().handle()
+        strangers = self.server.strangers
+        if len(strangers) >= MOST_STRANGERS:
+            next(iter(strangers)).hang_up()
+        strangers[self] = gevent.spawn_later(STRANGER_S, self.hang_up)
+        try:
+            super().handle()
+        finally:
+            self.introduce()
+
+    def introduce(self) -> None:
+        """It has shown a ticket, or has gone: it is no stranger. Safe to call again."""
+        patience = self.server.strangers.pop(self, None)
+        if patience is not None:
+            patience.kill(block=False)
+
+    def hang_up(self) -> None:
+        """End the connection; who waits for its bytes sees their end."""
+        self.server.strangers.pop(self, None)
+        try:
+            self.socket.shutdown(SHUT_RDWR)
+        except OSError:
+            pass
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        return {**environ, "bridge.connection": self}
 
     def log_request(self) -> None:
         """Nothing: a run's own line says what there is to say."""
@@ -82,6 +112,16 @@ class _Handler(WSGIHandler):
 
     def log_error(self, msg: str, *arguments: Any) -> None:
         """Nothing: what is no request is answered, and is nobody's run."""
+
+
+class _Server(WSGIServer):
+    """The listener, with those who have not shown a ticket yet, oldest first, and when their time is up."""
+
+    def __init__(self, answer: Any) -> None:
+        self.strangers: dict[_Handler, Any] = {}
+        super().__init__(
+            ("127.0.0.1", 0), answer, handler_class=_Handler, log=None, error_log=None, spawn=MOST_CONNECTIONS
+        )
 
 
 class Gate:
@@ -99,7 +139,7 @@ class Gate:
         self.watchers: list[Callable[[Oddity], None]] = []
         self._clock = clock
         self._connections = connections or Connections({})
-        self._server: WSGIServer | None = None
+        self._server: _Server | None = None
 
     @property
     def url(self) -> str:
@@ -114,9 +154,7 @@ class Gate:
 
     def open(self) -> None:
         """Listen, on a port that the kernel chooses. Raises OSError."""
-        self._server = WSGIServer(
-            ("127.0.0.1", 0), self._answer, handler_class=_Handler, log=None, error_log=None, spawn=MOST_CONNECTIONS
-        )
+        self._server = _Server(self._answer)
         self._server.start()
 
     def close(self) -> None:
@@ -163,6 +201,8 @@ class Gate:
         ticket = self.tickets.find(_token(environ), environ.get("HTTP_THREAD_ID"))
         if ticket is None or ticket.closed:
             return self._turn_away(start, "unknown token", 401, wire)
+        connection: _Handler = environ["bridge.connection"]
+        connection.introduce()
         if wire is None or environ["REQUEST_METHOD"] != "POST":
             # What a CLI asks for besides: lists of models, counts of tokens, telemetry.
             return self._turn_away(start, "side call", 404, wire, ticket)
@@ -171,6 +211,8 @@ class Gate:
         ticket.used = True
         body = _body(environ)
         if body is None:
+            # What else of it comes is nobody's business; but the answer should arrive.
+            gevent.spawn_later(LINGER_S, connection.hang_up)
             return self._turn_away(start, "body", 400, wire, ticket)
         if ticket.upstream is None:
             return _warm_up(start)
