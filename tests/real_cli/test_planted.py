@@ -26,7 +26,7 @@ FAULTS = [
     ("EXTRA", "/generate-codex", "the number of messages (3 instead of 1) differs"),
     ("LIMIT", "/generate", "the output limit differs"),
     ("TOOL", "/generate", "the tools differs"),
-    ("TOOL", "/generate-codex", "an item of the kind additional_tools differs"),
+    ("TOOL", "/generate-codex", "the tools differs"),
 ]
 
 

@@ -45,7 +45,13 @@ def spoilt(request: GenerationRequest) -> GenerationRequest:
 def spoil(module: Any, name: str) -> None:
     """Let a function of a wire module see what is planted instead of its request."""
     real: Callable[..., Any] = getattr(module, name)
-    setattr(module, name, lambda request, *rest, **named: real(spoilt(request), *rest, **named))
+
+    def wrong(told: Any, *rest: Any, **named: Any) -> Any:
+        if isinstance(told, GenerationRequest):
+            return real(spoilt(told), *rest, **named)
+        return real(msgspec.structs.replace(told, request=spoilt(told.request)), *rest, **named)
+
+    setattr(module, name, wrong)
 
 
 def history_of_claude(request: GenerationRequest, marks: Sequence[str]) -> list[tuple[bytes, bool]]:
@@ -54,24 +60,24 @@ def history_of_claude(request: GenerationRequest, marks: Sequence[str]) -> list[
     return [*planted[: len(planted) - len(own)], *own]
 
 
-def with_tool_of_claude(request: GenerationRequest, **named: Any) -> bytes:
-    said: bytes = settings_of_claude(request, **named)
-    if wants(request, "TOOL"):
+def with_tool_of_claude(asked: Any, **named: Any) -> bytes:
+    said: bytes = settings_of_claude(asked, **named)
+    if wants(asked.request, "TOOL"):
         tool = json.dumps({"name": "Bash", "description": EXTRA, "input_schema": {"type": "object"}})
         said = said.replace(rb"\"tools\":[]", rb"\"tools\":[%b]" % tool.replace('"', '\\"').encode())
     return said
 
 
-def with_tool_of_codex(request: GenerationRequest, cwd: str) -> dict[str, Any]:
-    params: dict[str, Any] = thread_of_codex(request, cwd)
-    if wants(request, "TOOL"):
+def with_tool_of_codex(asked: Any, cwd: str) -> dict[str, Any]:
+    params: dict[str, Any] = thread_of_codex(asked, cwd)
+    if wants(asked.request, "TOOL"):
         tool = {"name": "shell", "description": EXTRA, "inputSchema": {"type": "object", "properties": {}}}
         params["dynamicTools"] = [tool]
     return params
 
 
 def rewind(conversation: Any, child: Any, marks: list[str]) -> bool:
-    return wants(conversation._request, "REWIND") or really_rewind(conversation, child, marks)
+    return wants(conversation._asked.request, "REWIND") or really_rewind(conversation, child, marks)
 
 
 def with_claude_md() -> None:
