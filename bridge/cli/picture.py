@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.cli.common import plain
-from bridge.clock import parse_iso
+from bridge.clock import iso, parse_iso
 from bridge.limits import BY_NAME, money
 
 Style = Literal["", "good", "warn", "bad", "dim", "bold"]
@@ -20,6 +20,8 @@ Answer = Mapping[str, Any]
 
 #: Shares of a cap from which on its bar is yellow, and red.
 WARN, BAD = 0.7, 0.9
+#: Lines of the log from which on older actions are left out.
+MANY_LINES = 20
 #: Cells of a bar, and of a line of bars.
 BAR, SPARK = 10, 15
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -28,11 +30,12 @@ _VERDICTS: dict[str, Style] = {"green": "good", "yellow": "warn", "red": "bad"}
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """A text of one line, and what it is sorted by where that is not the text."""
+    """A text of one line, and what it is sorted by where that is not the text. `spare`: as of a column."""
 
     text: str
     style: Style = ""
     rank: float | None = None
+    spare: int = 0
 
     @property
     def order(self) -> tuple[float, str]:
@@ -41,14 +44,14 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of a table. `grows`: it takes what is left. Where all do not fit, the one with the highest `spare` is
-    left out first, and one with 0 never."""
+    """A column of a table. `grows`: so many cells it takes besides, where they are left. Where all do not fit, the one
+    with the highest `spare` is left out first, and one with 0 never."""
 
     name: str
     width: int
     right: bool = False
     spare: int = 0
-    grows: bool = False
+    grows: int = 0
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -76,11 +79,28 @@ class Box(msgspec.Struct, frozen=True):
             if not most[1].spare:
                 break
             shown.remove(most)
-        wider = max(0, room)
+        # Those that grow take turns.
+        grown = [0] * len(shown)
+        for turn in range(max((column.grows for _, column in shown), default=0)):
+            for number, (_, column) in enumerate(shown):
+                if room > 0 and turn < column.grows:
+                    grown[number] += 1
+                    room -= 1
         return [
-            (place, msgspec.structs.replace(column, width=column.width + wider) if column.grows else column)
-            for place, column in shown
+            (place, msgspec.structs.replace(column, width=column.width + more))
+            for (place, column), more in zip(shown, grown, strict=True)
         ]
+
+
+def fitting(cells: Sequence[Cell], width: int) -> list[Cell]:
+    """Those cells of a line that fit, two cells between them; the spare ones are left out first."""
+    left = list(cells)
+    while sum(len(cell.text) + 2 for cell in left) - 2 > width:
+        most = max(left, key=lambda cell: cell.spare)
+        if not most.spare:
+            break
+        left.remove(most)
+    return left
 
 
 # --- small texts -------------------------------------------------------------------------------------------
@@ -133,8 +153,8 @@ def head(answer: Answer, address: str) -> list[Cell]:
     """The first line: which server, and whether work is welcome."""
     capacity = answer["capacity"]
     return [
-        Cell(f"cli-bridge {plain(answer['version'])}", "bold"),
-        text(address, "dim"),
+        Cell(f"cli-bridge {plain(answer['version'])}", "bold", spare=1),
+        Cell(plain(address), "dim", spare=3),
         Cell(capacity["verdict"].upper(), _VERDICTS[capacity["verdict"]]),
         Cell(f"slots {answer['running']}/{answer['slots']}"),
         Cell(f"queue {answer['queued']}", "warn" if answer["queued"] else ""),
@@ -151,12 +171,12 @@ def money_line(answer: Answer) -> list[Cell]:
     tokens = answer["tokensPerMinute"]
     return [
         *_spent("today", today["costUsd"], answer["alertsAt"]["today"]),
-        Cell(f"{today['requests']:,} requests"),
-        Cell(f"{short(today['tokens'])} tokens"),
-        Cell(f"held {money(held)}"),
+        Cell(f"{today['requests']:,} requests", spare=3),
+        Cell(f"{short(today['tokens'])} tokens", spare=4),
+        Cell(f"held {money(held)}", spare=2),
         *_spent("month", month["costUsd"], answer["alertsAt"]["thisMonth"]),
         Cell(f"errors 5m {failed:.0%}", "bad" if failed >= 0.2 else "warn" if failed >= 0.05 else ""),
-        Cell(f"{spark(tokens[-SPARK:])} {short(tokens[-2] if len(tokens) > 1 else 0)} tok/m", "dim"),
+        Cell(f"{spark(tokens[-SPARK:])} {short(tokens[-2] if len(tokens) > 1 else 0)} tok/m", "dim", spare=5),
     ]
 
 
@@ -185,7 +205,7 @@ def providers(answer: Answer) -> Box:
         Column("WAIT", 4, right=True, spare=1),
         Column("REQ/15m", 7, right=True),
         Column("LIMITED", 7, right=True, spare=2),
-        Column("LAST", 12, grows=True),
+        Column("LAST", 12, grows=60),
     )
     rows = []
     for each in answer["providers"]:
@@ -196,7 +216,7 @@ def providers(answer: Answer) -> Box:
             what = Cell("-", "dim")
         else:
             word = "ok" if last["code"] is None else f"{last['status']} {last['code']}"
-            what = text(f"{word} {ago(now - parse_iso(last['timestamp']))}", "" if last["code"] is None else "warn")
+            what = text(f"{word} {ago(now - _end(last))}", "" if last["code"] is None else "warn")
         cells = (
             text(each["name"], "bold"),
             Cell("usable", "good") if each["available"] else Cell("unavailable", "bad"),
@@ -215,8 +235,8 @@ def runs(answer: Answer) -> Box:
     columns = (
         Column("", 1),
         Column("RUN", 9, spare=2),
-        Column("KEY", 12),
-        Column("MODEL", 12, grows=True),
+        Column("KEY", 12, grows=12),
+        Column("MODEL", 12, grows=14),
         Column("API", 9, spare=5),
         Column("STATE", 10),
         Column("AGE", 6, right=True),
@@ -236,7 +256,10 @@ def runs(answer: Answer) -> Box:
         else:
             state = Cell("running", "good", 0)
         cells = (
-            Cell("·" if waits else "R" if run["repairs"] else "~" if run["outputTokensSoFar"] else " ", faint),
+            Cell(
+                "·" if waits else "" if ended else "R" if run["repairs"] else "~" if run["outputTokensSoFar"] else " ",
+                faint,
+            ),
             text("…" + run["id"][-8:], faint or "dim"),
             text(run["keyName"], faint or "bold"),
             text(run["model"], faint),
@@ -260,7 +283,7 @@ def keys(answer: Answer) -> Box:
     """The keys that moved or are close to a cap."""
     now = parse_iso(answer["at"])
     columns = (
-        Column("KEY", 12, grows=True),
+        Column("KEY", 12, grows=14),
         Column("NEAREST CAP", BAR + 7),
         Column("OF", 14, spare=1),
         Column("TODAY", 9, right=True, spare=4),
@@ -303,26 +326,33 @@ def log(answer: Answer) -> Box:
         Column("TIME", 8),
         Column("KEY", 12),
         Column("MODEL", 18, spare=2),
-        Column("STATUS", 14, grows=True),
+        Column("STATUS", 14, grows=30),
         Column("TOKENS", 7, right=True, spare=3),
         Column("COST", 9, right=True, spare=1),
         Column("TOOK", 8, right=True),
     )
-    oldest = min((line["timestamp"] for line in answer["log"]), default="")
-    rows = [(line["timestamp"], _line(line)) for line in answer["log"]]
-    rows += [(each["at"], _action(each)) for each in answer["audit"] if each["at"] >= oldest]
-    return Box(
-        "Log (UTC)", columns, [row for _, row in sorted(rows, key=lambda row: row[0], reverse=True)], "Nothing yet."
-    )
+    ended = [(_end(line), line) for line in answer["log"]]
+    # What was done before all of these lines would stand below them for days.
+    oldest = min(at for at, _ in ended) if len(ended) >= MANY_LINES else 0.0
+    rows = [(at, _line(line, at)) for at, line in ended]
+    done = ((parse_iso(each["at"]), each) for each in answer["audit"])
+    rows += [(at, _action(each)) for at, each in done if at >= oldest]
+    rows.sort(key=lambda row: row[0], reverse=True)
+    return Box("Log (UTC)", columns, [row for _, row in rows], "Nothing yet.")
 
 
-def _line(line: Answer) -> Row:
+def _end(line: Answer) -> float:
+    """When a request ended, in UTC seconds."""
+    return parse_iso(line["timestamp"]) + float(line["durationMs"]) / 1000
+
+
+def _line(line: Answer, at: float) -> Row:
     well = line["code"] is None
     style: Style = "" if well else "bad" if line["status"] >= 500 else "warn"
     word = str(line["status"]) if well else f"{line['status']} {line['code']}"
     many = f" ×{line['times']}" if line["times"] > 1 else ""
     cells = (
-        text(line["timestamp"][11:19], "dim"),
+        Cell(iso(at)[11:19], "dim"),
         text(line["keyName"], "bold"),
         text(line["model"]),
         text(word + many, style),
@@ -360,3 +390,33 @@ def matching(rows: Iterable[Row], wanted: str) -> list[Row]:
 def by_column(rows: Iterable[Row], place: int, *, reverse: bool) -> list[Row]:
     """The rows sorted by one of their cells."""
     return sorted(rows, key=lambda row: row.cells[place].order, reverse=reverse)
+
+
+# --- all about one thing -------------------------------------------------------------------------------------
+
+#: Lines of details, and characters of each.
+MOST_DETAILS, LONGEST_DETAIL = 400, 2000
+
+
+def details(value: Any, indent: str = "") -> list[str]:
+    """An answer of the API as lines to read."""
+    found: list[str] = []
+    for name, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(each, Mapping) and each:
+            found += [plain(f"{indent}{name}"), *details(each, indent + "  ")]
+        elif isinstance(each, list) and each and isinstance(each[0], Mapping):
+            found += [plain(f"{indent}{name}"), *(line for one in each for line in details(one, indent + "  "))]
+        elif each not in (None, "", [], {}):
+            shown = ", ".join(map(str, each)) if isinstance(each, list) else str(each)
+            found.append(plain(f"{indent}{name!s:<22} {shown}")[:LONGEST_DETAIL])
+    return found[:MOST_DETAILS]
+
+
+def log_line(line: Answer) -> str:
+    """A line of the request log to read."""
+    status = str(line["status"]) if line["code"] is None else f"{line['status']} {line['code']}"
+    tokens = f"{line['inputTokens']:,}+{line['outputTokens']:,}"
+    when, took = line["timestamp"][5:19].replace("T", " "), f"{line['durationMs'] / 1000:.1f} s"
+    who = f"{line['keyName']:<12.12}  {line['model']:<18.18}  {status:<16.22}"
+    prompt = (line["userPrompt"] or "").replace("\n", " ")
+    return plain(f"{when}  {who}  {tokens:>11}  {money(line['costUsd']):>8}  {took}  {prompt}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -25,7 +26,6 @@ from bridge.cli.common import (
 )
 from bridge.cli.picture import Answer
 from bridge.cli.usage_logs import VERDICTS
-from bridge.errors import BridgeError
 from bridge.ops.remote import RemoteAdmin, elsewhere, here
 
 #: Seconds between two looks: by default, at least and at most.
@@ -34,7 +34,6 @@ EVERY_S, LEAST_S, MOST_S = 2.0, 0.5, 60.0
 LINES = 10
 
 COLOURS = {"good": "green", "warn": "yellow", "bad": "red"}
-_MISSING = "cli-bridge: The full screen needs one more package: pip install 'cli-bridge[top]'\n"
 
 
 @click.command(
@@ -69,19 +68,32 @@ def top(every_s: float, once: bool, url: str | None, key_file: Path | None, raw:
 
     Exit status of --once and --json: 0 for green, 10 for yellow, 20 for red, 1 where no server answers.
     """
-    admin = _admin(url, key_file)
+    connect = _connector(url, key_file)
     if raw or once or not _full_screen():
-        _print_once(admin, raw)
-    raise SystemExit(FAILED)
+        _print_once(connect(), raw)
+    try:
+        from bridge.cli.screen import TopApp
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        say("The full screen needs one more package: pip install 'cli-bridge[top]'\n", err=True)
+        _print_once(connect(), raw)
+    with plain_errors():
+        connect().top()
+    app = TopApp(connect, every_s)
+    status = app.run()
+    if app.farewell:
+        say(f"cli-bridge: {app.farewell}", err=True)
+    raise SystemExit(status)
 
 
-def _admin(url: str | None, key_file: Path | None) -> RemoteAdmin:
-    """The server that is meant; wrong use ends the command."""
+def _connector(url: str | None, key_file: Path | None) -> Callable[[], RemoteAdmin]:
+    """Makes clients of the server that is meant; wrong use ends the command."""
     if url is None:
         if key_file is not None:
             raise click.UsageError("--key-file goes with --url.")
         settings = load_settings()
-        return RemoteAdmin(lambda: here(settings))
+        return lambda: RemoteAdmin(lambda: here(settings))
     with plain_errors():
         secret = environment().get("BRIDGE_ADMIN_KEY", "")
     if key_file is not None:
@@ -97,7 +109,7 @@ def _admin(url: str | None, key_file: Path | None) -> RemoteAdmin:
     except ValueError as error:
         say(f"cli-bridge: {error}", err=True)
         raise SystemExit(WRONG_USE) from None
-    return RemoteAdmin(lambda: access)
+    return lambda: RemoteAdmin(lambda: access)
 
 
 def _full_screen() -> bool:
@@ -106,23 +118,12 @@ def _full_screen() -> bool:
 
 def _print_once(admin: RemoteAdmin, raw: bool) -> NoReturn:
     with plain_errors():
-        answer = look(admin)
+        answer = admin.top()
     if raw:
         show_json(answer)
     else:
         _print(answer, admin.address)
     raise SystemExit(VERDICTS[answer["capacity"]["verdict"]])
-
-
-def look(admin: RemoteAdmin, query: str = "") -> Any:
-    """An answer of `/admin/top`. Raises BridgeError."""
-    try:
-        return admin.call("GET", f"/admin/top{query}")
-    except BridgeError as error:
-        if error.code != "not_found":
-            raise
-        message = "The server is of an older version, which has nothing for `top`."
-        raise BridgeError("not_found", message, "Upgrade the server, or use its dashboard.") from None
 
 
 def _print(answer: Answer, address: str) -> None:

@@ -66,6 +66,16 @@ class RemoteAdmin(AdminClient):
         self._connection: http.client.HTTPConnection | None = None
         self._access = AdminAddress("", "")
 
+    def top(self, query: str = "") -> Any:
+        """An answer of `/admin/top`. Raises BridgeError."""
+        try:
+            return self.call("GET", f"/admin/top{query}")
+        except BridgeError as error:
+            if error.code != "not_found":
+                raise
+            message = "The server is of an older version, which has nothing for `top`."
+            raise BridgeError("not_found", message, "Upgrade the server, or use its dashboard.") from None
+
     def send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """One call, on the connection that is open, or on a new one where there is none or it was closed meanwhile:
         what is asked here may come twice. Raises BridgeError."""

@@ -102,7 +102,7 @@ def wanted(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("requirements.txt", ["build"]), ("requirements-dev.txt", ["build", "dev"])]
+    ("name", "extras"), [("requirements.txt", ["build"]), ("requirements-dev.txt", ["build", "dev", "top"])]
 )
 def test_a_lock_has_what_the_project_depends_on_in_versions_that_fit(name: str, extras: list[str]) -> None:
     locked = lock(name)

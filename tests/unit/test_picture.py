@@ -73,9 +73,9 @@ def test_a_cap_of_a_newer_server_is_named() -> None:
 
 def test_log_and_audit_are_one_list_newest_first() -> None:
     rows = texts(picture.log(ANSWER))
-    assert [row[0] for row in rows] == ["12:04:29", "12:04:28", "12:04:27"]
-    assert rows[1][3] == "key disabled: eve"
-    assert rows[2][3] == "429 cost_per_day ×3"
+    assert [row[0] for row in rows] == ["12:04:31", "12:04:29", "12:04:28"]
+    assert rows[1][3] == "429 cost_per_day ×3"
+    assert rows[2][3] == "key disabled: eve", "a request stands where it ended"
 
 
 @pytest.mark.parametrize("share", [-1, 0, 0.01, 0.5, 0.999, 1, 3])
@@ -117,7 +117,17 @@ def test_columns_fit_the_width() -> None:
         for width in (60, 80, 100, 140, 200):
             fitted = make(ANSWER).fitted(width)
             assert sum(column.width + 2 for _, column in fitted) <= width, (make, width)
-        assert sum(column.width + 2 for _, column in make(ANSWER).fitted(200)) == 200
+        assert len(make(ANSWER).fitted(200)) == len(make(ANSWER).columns)
+    assert [column.width for _, column in picture.runs(ANSWER).fitted(140)][2:4] == [24, 26]
+    assert [column.width for _, column in picture.runs(ANSWER).fitted(80)][1:3] == [17, 16], "they take turns"
+
+
+def test_a_line_keeps_what_matters_most() -> None:
+    line = picture.money_line(ANSWER)
+    assert picture.fitting(line, 300) == line
+    short = picture.fitting(line, 78)
+    assert [cell.text.split()[0] for cell in short] == ["today", "held", "month", "errors"]
+    assert len("  ".join(cell.text for cell in short)) <= 78
 
 
 def test_the_columns_that_matter_most_stay() -> None:
