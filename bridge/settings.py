@@ -68,7 +68,8 @@ class ProviderSettings:
 
 def _provider_rows(row: ProviderRow) -> dict[str, dict[str, Any]]:
     """The settings of one provider, by the fields of ProviderSettings."""
-    program, login = f"the {row.program} CLI", "whatever the CLI itself is logged in with (see Terms of service)"
+    program = f"the {row.program} CLI"
+    login = "what the CLI itself is logged in with, for that one person alone; the terms: docs/security.md"
     endpoint, any_model = f"endpoint for the {row.name} CLI, if not the usual one", "unset: any well-formed name"
     kinds, no_model = parsers.choice("api-key", "login"), "where a request names none"
     rows = {
