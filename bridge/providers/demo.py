@@ -30,6 +30,7 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
+    Message,
     Part,
     PartDelta,
     Receipt,
@@ -102,6 +103,12 @@ class DemoProvider(CliProvider):
         return self._launch([sys.executable, "-I", "-c", _START, root], {"PATH": os.defpath, "LANG": "C.UTF-8"})
 
 
+def _results(message: Message) -> list[str]:
+    """What tools gave, where nothing else was said since."""
+    results = [words(part) for part in message.content if isinstance(part, ToolResult)]
+    return results if len(results) == len(message.content) else []
+
+
 class _Conversation:
     """One prompt on one process, which ends with it."""
 
@@ -146,7 +153,7 @@ class _Conversation:
         request = self._request
         self._say(Submitted(self._warm))
         question = {
-            "prompt": request.messages[-1].text,
+            "prompt": "\n\n".join(part.text for part in request.messages[-1].content if isinstance(part, Text)),
             "turns": len(request.messages),
             "images": sum(len(message.images) for message in request.messages),
             "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
@@ -157,7 +164,7 @@ class _Conversation:
             "toolsCalled": [
                 part.name for message in request.messages for part in message.content if isinstance(part, ToolCall)
             ],
-            "toolResults": [words(part) for part in request.messages[-1].content if isinstance(part, ToolResult)],
+            "toolResults": _results(request.messages[-1]),
             "paceSeconds": self._pace_s,
         }
         child.write(msgspec.json.encode(question) + b"\n")

@@ -37,7 +37,7 @@ def send(page: Page, text: str) -> None:
 
 
 def options(page: Page) -> None:
-    page.get_by_text("System prompt, model, length, schema").click()
+    page.get_by_text("System prompt, model, schema, tools").click()
 
 
 def answer(page: Page) -> str:
@@ -201,6 +201,46 @@ def test_a_schema_gives_a_checked_value_and_a_wrong_one_is_said_before_anything_
     schema.fill('{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}')
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("region", name="Structured answer")).to_contain_text('"city": "demo"')
+
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather",
+    "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+def test_a_call_of_a_tool_is_a_card_and_who_types_its_result_goes_on(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    options(page)
+    tools = page.get_by_label("Tools to offer, as JSON")
+    tools.fill('{"name": "no list"}')
+    send(page, "Weather")
+    expect(page.get_by_text("The tools are not a JSON list yet.")).to_be_visible()
+    expect(tools).to_be_focused()
+    tools.fill(json.dumps([WEATHER, {"name": "now"}]))
+    page.get_by_label("Add images").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}])  # type: ignore[list-item]
+    send(page, "get_weather and now")
+    call = page.get_by_role("region", name="Call of get_weather")
+    expect(call.get_by_role("region", name="Input of get_weather")).to_contain_text('"city": "demo"')
+    expect(page.get_by_text("Waits for what its tools give")).to_be_visible()
+    page.get_by_label("Result of get_weather").fill("sunny <b>")
+    page.get_by_label("Result of now").fill("noon")
+    with page.expect_request("**/generate") as caught:
+        page.get_by_role("button", name="Send the results").click()
+    sent = caught.value.post_data_json
+    assert sent is not None
+    user, assistant, results = sent["messages"]
+    assert [part["type"] for part in user["content"]] == ["image", "text"]
+    calls = [part for part in assistant["content"] if part["type"] == "tool_use"]
+    assert results["content"] == [
+        {"type": "tool_result", "toolUseId": part["id"], "content": text}
+        for part, text in zip(calls, ("sunny <b>", "noon"), strict=True)
+    ]
+    assert [tool["name"] for tool in sent["tools"]] == ["get_weather", "now"]
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("The tools gave: “sunny <b>”; “noon”.")
+    expect(page.get_by_text("Done", exact=True)).to_be_visible()
+    expect(call).to_have_count(0)
 
 
 def test_every_option_goes_into_the_request(visit: Visit, new_key: NewKey) -> None:

@@ -140,3 +140,28 @@ def test_vercels_ai_sdk_works_with_every_api(vercel_seen: tuple[dict[str, Any], 
         assert set(seen[api]["object"]) == {"city", "country"}
     assert (seen["error"]["name"], seen["error"]["status"]) == ("AI_APICallError", 404)
     assert {row["api"] for row in clients.log()} == {"openai-chat", "openai-responses", "anthropic"}
+
+
+@pytest.fixture(scope="module")
+def tools_seen(server: Server, slow_server: Server) -> dict[str, Any]:
+    return run("tools.mjs", clients_of(server), clients_of(slow_server))
+
+
+@pytest.mark.parametrize("model", [CLAUDE, CODEX])
+def test_the_helpers_of_the_official_packages_run_tools(tools_seen: dict[str, Any], model: str) -> None:
+    seen = tools_seen[model]
+    for helper in ("runTools", "runToolsStream", "toolRunner", "toolRunnerStream"):
+        assert seen[helper]["asked"] == ["demo"], helper
+        assert "sunny" in seen[helper]["text"], helper
+    assert seen["parsed"] == {"city": "demo"}
+
+
+@pytest.mark.parametrize("way", ["responses", "responsesOfClaude", "chat", "messages", "messagesOfCodex"])
+def test_vercels_ai_sdk_runs_tools_in_several_steps(tools_seen: dict[str, Any], way: str) -> None:
+    seen = tools_seen[way]
+    assert (seen["asked"], seen["steps"]) == (["demo", "demo"], 2)
+    assert "sunny" in seen["text"]
+    assert "sunny" in seen["streamed"]
+    assert "hello again" in seen["again"]
+    assert seen["object"] == {"city": "demo"}
+    assert seen["must"] == ["get_weather"]

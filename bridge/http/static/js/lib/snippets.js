@@ -46,7 +46,7 @@ request = urllib.request.Request(
 )
 with urllib.request.urlopen(request, timeout=310) as response:
     answer = json.load(response)
-print(answer["content"][0]["text"])
+print(${body.tools ? 'json.dumps(answer["content"], indent=2)' : 'answer["content"][0]["text"]'})
 `;
   },
 
@@ -59,7 +59,7 @@ const response = await fetch(${script(base + path({ provider }))}, {
 });
 const answer = await response.json();
 if (!response.ok) throw new Error(\`\${answer.code}: \${answer.error}\`);
-console.log(answer.content[0].text);
+console.log(${body.tools ? "JSON.stringify(answer.content, null, 2)" : "answer.content[0].text"});
 `;
   },
 
@@ -78,7 +78,7 @@ function ASK(prompt) {
   });
   const answer = JSON.parse(response.getContentText());
   if (response.getResponseCode() !== 200) throw new Error(answer.error);
-  return answer.content[0].text;
+  return ${body.tools ? "JSON.stringify(answer.content)" : "answer.content[0].text"};
 }
 
 function tryIt() {
@@ -104,6 +104,12 @@ function tryIt() {
         json_schema: { name: "answer", strict: true, schema: body.schema },
       };
     }
+    if (body.tools) {
+      given.tools = body.tools.map(({ name, description = "", inputSchema = { type: "object" } }) => ({
+        type: "function",
+        function: { name, description, parameters: inputSchema },
+      }));
+    }
     const lines = Object.entries(given).map(([name, value]) => `    ${name}=${python(value, 1)},`);
     return `${key ? "" : "import os\n\n"}from openai import OpenAI
 
@@ -111,7 +117,7 @@ client = OpenAI(base_url=${python(`${base}/v1`)}, api_key=${key ? python(key) : 
 answer = client.chat.completions.create(
 ${lines.join("\n")}
 )
-print(answer.choices[0].message.content)
+print(answer.choices[0].message${body.tools ? "" : ".content"})
 `;
   },
 };

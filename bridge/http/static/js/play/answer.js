@@ -3,16 +3,21 @@
 import { fill, h, say } from "../lib/dom.js";
 import { cost, count, duration, when } from "../lib/format.js";
 import { longText, longTextIn } from "../lib/longtext.js";
-import { card, copyButton, errorBox } from "../lib/ui.js";
+import { card, copyButton, errorBox, field } from "../lib/ui.js";
 
 /** What an answer says that did not simply come to its end. */
-const ENDS = { max_tokens: "Cut at the longest allowed", refusal: "Declined by the model" };
+const ENDS = {
+  max_tokens: "Cut at the longest allowed",
+  refusal: "Declined by the model",
+  tool_use: "Waits for what its tools give",
+};
 
-/** {element, begin(), event(name, data), fail(error), stopped()}. */
+/** {element, begin(), event(name, data), ask(goOn), fail(error), stopped()}. */
 export function answerBox(zone) {
   const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
   const state = h("span.muted.small", { role: "status" });
   const problem = h("div");
+  const calls = h("div.stack");
   const output = h("div");
   const meta = h("div.meta");
   const copy = copyButton(() => words);
@@ -24,17 +29,21 @@ export function answerBox(zone) {
   let began = 0;
   let ticker = 0;
   let doing = "";
+  /** The tool calls so far: {id, result}, with the field for what the tool gave. */
+  let called = [];
 
   fill(text, intro);
   copy.hidden = true;
-  const element = card("Answer", h("div.row", {}, state, copy), problem, text, output, meta);
+  const element = card("Answer", h("div.row", {}, state, copy), problem, text, calls, output, meta);
 
   function begin() {
     words = waiting = "";
     written.clear();
     fill(problem);
+    fill(calls);
     fill(output);
     fill(meta);
+    called = [];
     copy.hidden = true;
     text.hidden = false;
     text.classList.add("waiting");
@@ -79,19 +88,23 @@ export function answerBox(zone) {
       words += data.text;
       waiting += data.text;
       frame ||= requestAnimationFrame(flush);
+    } else if (name === "tool_use") {
+      doing = "Answering";
+      call(data);
     }
     if (name !== "done") {
       say(state, doing);
       return;
     }
     end(ENDS[data.stop_reason] || "Done");
-    const whole = data.content.map((part) => part.text).join("");
+    const whole = data.content.map((part) => part.text ?? "").join("");
     if (whole !== words) {
       words = whole;
       written.clear();
       written.append(words);
     }
     copy.hidden = words === "";
+    text.hidden = words === "" && called.length > 0;
     if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
     if (data.output !== undefined && data.output !== null) {
       fill(
@@ -116,6 +129,35 @@ export function answerBox(zone) {
     );
   }
 
+  /** Show a call, with a field for what the tool gave: whoever tries the playground is the tool. */
+  function call({ id, name, input }) {
+    const result = h("textarea.mono", { rows: "2", placeholder: "What the tool would answer", dir: "auto" });
+    called.push({ id, result });
+    calls.append(
+      h(
+        "section.call",
+        { "aria-label": `Call of ${name}` },
+        h("h3.label", {}, "Calls ", h("bdi.mono", {}, name)),
+        longTextIn(
+          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Input of ${name}` }),
+          JSON.stringify(input, null, 2),
+        ),
+        field(`Result of ${name}`, result),
+      ),
+    );
+  }
+
+  /** Offer to go on with the results; `goOn` gets [{id, content}, …]. */
+  function ask(goOn) {
+    const button = h(
+      "button.button.primary",
+      { type: "button", onclick: () => goOn(called.map(({ id, result }) => ({ id, content: result.value }))) },
+      called.length > 1 ? "Send the results" : "Send the result",
+    );
+    calls.append(h("div.send", {}, button));
+    called[0]?.result.focus({ preventScroll: true });
+  }
+
   function fail(error) {
     end("Failed");
     text.hidden = words === "";
@@ -137,7 +179,7 @@ export function answerBox(zone) {
     fill(meta, h("span", {}, "Stopped by you. What was used until then is charged; see My usage."));
   }
 
-  return { element, begin, event, fail, stopped };
+  return { element, begin, event, ask, fail, stopped };
 }
 
 function item(label, value) {

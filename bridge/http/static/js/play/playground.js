@@ -26,6 +26,13 @@ export function show(main, { me, headers, first, expired }) {
       '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}',
   });
   const schemaHint = h("span", { role: "status" });
+  const tools = h("textarea.mono", {
+    rows: "6",
+    spellcheck: "false",
+    placeholder:
+      '[{"name": "get_weather", "description": "The weather in a city", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]',
+  });
+  const toolsHint = h("span", { role: "status" });
   const send = h("button.button.primary", { type: "submit" }, "Send");
   const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => controller?.abort() }, "Stop");
   const drop = h("div.drop", {}, field("Prompt", prompt));
@@ -39,7 +46,7 @@ export function show(main, { me, headers, first, expired }) {
     h(
       "details.more",
       {},
-      h("summary", {}, "System prompt, model, length, schema"),
+      h("summary", {}, "System prompt, model, schema, tools"),
       h(
         "div.stack",
         {},
@@ -47,6 +54,8 @@ export function show(main, { me, headers, first, expired }) {
         h("div.fields", {}, h("div", {}, field("Model", model), models), field("Longest answer, in tokens", longest)),
         field("JSON Schema that the answer must fit", schema),
         schemaHint,
+        field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
+        toolsHint,
       ),
     ),
     h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends")),
@@ -110,33 +119,37 @@ export function show(main, { me, headers, first, expired }) {
     code?.update();
   }
 
-  /** The request's body as far as it is filled in. A schema that is no JSON is left out, and said. */
+  /** The request's body as far as it is filled in. A schema or tools that are no JSON are left out, and said. */
   function body() {
     const urls = pictures.urls();
     // Named even where nobody has chosen one: the server's own default may be one that this key may not use.
     const chosen = model.value.trim() || me.models[provider]?.default;
+    const shape = jsonOf(schema, schemaHint, "The schema is not a JSON object yet.", (value) => !Array.isArray(value));
+    const offers = jsonOf(tools, toolsHint, "The tools are not a JSON list yet.", Array.isArray);
     return {
       userPrompt: prompt.value,
       ...(system.value.trim() && { systemPrompt: system.value }),
       ...(urls.length && { images: urls }),
       ...(chosen && { model: chosen }),
       ...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
-      ...(schemaOf() && { schema: schemaOf() }),
+      ...(shape && { schema: shape }),
+      ...(offers?.length && { tools: offers }),
     };
   }
 
-  function schemaOf() {
-    schema.removeAttribute("aria-invalid");
-    say(schemaHint, "");
-    if (!schema.value.trim()) return null;
+  /** What is written in a field as JSON, if it `fits`; null where there is nothing, or not yet. */
+  function jsonOf(input, hint, problem, fits) {
+    input.removeAttribute("aria-invalid");
+    say(hint, "");
+    if (!input.value.trim()) return null;
     try {
-      const value = JSON.parse(schema.value);
-      if (value && typeof value === "object" && !Array.isArray(value)) return value;
+      const value = JSON.parse(input.value);
+      if (value && typeof value === "object" && fits(value)) return value;
     } catch {
       // Said below.
     }
-    schema.setAttribute("aria-invalid", "true");
-    say(schemaHint, "The schema is not a JSON object yet.");
+    input.setAttribute("aria-invalid", "true");
+    say(hint, problem);
     return null;
   }
 
@@ -144,10 +157,13 @@ export function show(main, { me, headers, first, expired }) {
     event.preventDefault();
     if (controller) return;
     const request = body();
-    if (schema.getAttribute("aria-invalid")) {
-      schema.focus();
-      return;
-    }
+    const wrong = [schema, tools].find((input) => input.getAttribute("aria-invalid"));
+    if (wrong) wrong.focus();
+    else await run(request);
+  }
+
+  async function run(request) {
+    if (controller) return;
     controller = new AbortController();
     send.disabled = true;
     stop.hidden = false;
@@ -156,7 +172,7 @@ export function show(main, { me, headers, first, expired }) {
       const { signal } = controller;
       const { path } = PROVIDERS[provider];
       const stream = await open("POST", path, { body: { ...request, stream: true }, headers, signal });
-      await follow(stream);
+      await follow(stream, request);
     } catch (error) {
       if (error.name === "AbortError") answer.stopped();
       else if (error.status === 401) expired(error);
@@ -168,10 +184,13 @@ export function show(main, { me, headers, first, expired }) {
     }
   }
 
-  async function follow(stream) {
+  async function follow(stream, request) {
     for await (const [name, data] of events(stream)) {
       if (name === "error") throw new ApiError(200, data);
       answer.event(name, data);
+      if (name === "done" && data.stop_reason === "tool_use") {
+        answer.ask((results) => run(continued(request, data.content, results)));
+      }
       if (name === "done") return;
     }
     throw new ApiError(0, {
@@ -181,4 +200,15 @@ export function show(main, { me, headers, first, expired }) {
   }
 
   return () => controller?.abort();
+}
+
+/** The request that goes on after an answer's calls, with what the tools gave: [{id, content}, …]. */
+function continued({ userPrompt, images = [], messages, ...rest }, content, results) {
+  const pictures = images.map((url) => {
+    const [, mediaType, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s) ?? [null, "", ""];
+    return { type: "image", mediaType, data };
+  });
+  const asked = messages ?? [{ role: "user", content: [...pictures, { type: "text", text: userPrompt }] }];
+  const given = results.map(({ id, content: text }) => ({ type: "tool_result", toolUseId: id, content: text }));
+  return { ...rest, messages: [...asked, { role: "assistant", content }, { role: "user", content: given }] };
 }
