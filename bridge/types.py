@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import astuple, replace
 
 from bridge.errors import Problem
@@ -343,6 +344,11 @@ class Receipt(msgspec.Struct, frozen=True):
         return self if earlier is None else replace(self, model_ms=self.model_ms + earlier.model_ms)
 
 
+#: Figures as they may stand in the log: a line that says less than nothing, or more than there is, is damaged.
+Tokens = Annotated[int, Meta(ge=0, le=10**15)]
+Dollars = Annotated[float, Meta(ge=0, le=10**9)]
+
+
 class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
     """One line of the request log: one run, whatever came of it."""
 
@@ -356,13 +362,13 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     code: str | None
     error: str | None
     stream: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float = 0.0
-    reserved_usd: float = 0.0
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    cache_read_tokens: Tokens = 0
+    cache_write_tokens: Tokens = 0
+    reasoning_tokens: Tokens = 0
+    cost_usd: Dollars = 0.0
+    reserved_usd: Dollars = 0.0
     assumed: bool = False
     duration_ms: int = 0
     queued_ms: int = 0

@@ -41,6 +41,10 @@ _RETRY_S = 1.0
 log = logging.getLogger("bridge")
 
 
+#: A figure as it may be on the disk.
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+
+
 class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     """What a run may use at most. Held until it is settled; costs in micro-dollars, `at` in UTC seconds.
 
@@ -53,10 +57,10 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     model: str
     at: float
     day: str
-    input_tokens: int
-    output_tokens: int
-    cost_micro: int
-    requests: int = 1
+    input_tokens: Count
+    output_tokens: Count
+    cost_micro: Count
+    requests: Count = 1
     #: the process that runs it: what one has left behind is settled by `recover`
     owner: str = ""
     #: the id of the provider's credential that it uses; None while it has none
@@ -66,10 +70,6 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     def tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
-
-
-#: A figure as it may be on the disk.
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -132,7 +132,8 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
     def used(self, span: Span) -> Counts:
         """What counts as used in a window; what is held by open runs is not part of it."""
         counts, off = self.booked(span.days), self.forgiven.get(span.key)
-        return counts if off is None else counts.minus(off)
+        # Never less than nothing, whatever somebody has written into the file.
+        return counts if off is None else Counts(*(max(0, figure) for figure in _figures(counts.minus(off))))
 
     def held(self, span: Span | None = None) -> Counts:
         """What open runs hold in a window, or altogether."""

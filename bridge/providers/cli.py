@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 CHECK_S = 30.0
 #: First pause before a CLI that stopped working is looked at again, in seconds; doubles up to the maximum.
 LOOK_AGAIN_S, MAX_LOOK_AGAIN_S = 1.0, 60.0
+#: How often is looked whether its program was replaced, in seconds.
+PROGRAM_LOOK_S = 20.0
 #: Lines of a CLI's stderr that are logged in a minute, and characters of each that are shown.
 LINES_PER_MINUTE, LINE_CHARACTERS = 20, 300
 #: How many of its last lines say why it does not work.
@@ -125,6 +128,9 @@ class CliProvider:
         #: the last lines of the last process that failed
         self._said: str | None = None
         self._recovery: gevent.Greenlet[[], None] | None = None
+        self._watcher: gevent.Greenlet[[], None] | None = None
+        #: what its program was when it was looked at last
+        self._program: tuple[int, ...] | None = None
         self._closed = False
         self._status = self._unavailable("not checked yet")
 
@@ -153,6 +159,23 @@ class CliProvider:
     def open(self) -> None:
         if not self._is_well():
             self._look_again()
+        if self._watcher is None:
+            self._watcher = gevent.spawn(self._watch_program)
+
+    def _watch_program(self) -> None:
+        """Look again where another program has come into its place: its version may be another."""
+        while True:
+            gevent.sleep(PROGRAM_LOOK_S)
+            if self._stamp() != self._program:
+                self._look_again()
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """By which a program that was replaced is known; None where there is none."""
+        try:
+            status = os.stat(program(self._own.command) or "")
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _is_well(self) -> bool:
         """Look at it now."""
@@ -163,6 +186,7 @@ class CliProvider:
         return self._status.available
 
     def _look(self) -> None:
+        self._program = self._stamp()
         before, status = self._status, self.check()
         if status.available and not before.available:
             # Whatever was wrong with it is mended.
@@ -181,8 +205,8 @@ class CliProvider:
     def close(self) -> None:
         self._closed = True
         self._status = self._unavailable("The bridge is stopping.")
-        if self._recovery is not None:
-            self._recovery.kill()
+        for greenlet in filter(None, (self._recovery, self._watcher)):
+            greenlet.kill()
         children = list(self._children)
         for child in children:
             child.stop(self.grace_s)

@@ -264,3 +264,21 @@ def test_of_a_flood_the_beginning_of_each_minute_is_logged(caplog: pytest.LogCap
         f"claude printed {100 - LINES_PER_MINUTE} more lines on stderr",
         "claude printed: the next minute",
     ]
+
+
+def test_a_program_that_was_replaced_is_looked_at_again_while_its_process_goes_on(
+    make: Make, install: Callable[..., Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "PROGRAM_LOOK_S", 0.1)
+    says = {"claude": "{} (Claude Code)", "codex": "codex-cli {}"}[name]
+    provider = make(version=says.format("9.1.0"))
+    assert provider.status().version == "9.1.0"
+    install(version=says.format("9.2.0"))
+    assert until(lambda: provider.status().version == "9.2.0")
+    assert provider.status().available
+    install(version=says.format("0.1.0"))
+    assert until(lambda: not provider.status().available)
+    assert "too old" in provider.status().problem
+    install(version=says.format("9.3.0"))
+    assert until(lambda: provider.status().version == "9.3.0")
+    assert complete(provider, "hello").answer.text == "echo: hello"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import gevent
@@ -139,6 +141,34 @@ def test_a_snapshot_of_a_newer_version_is_left_alone(desk):
     path.write_bytes(BAD["wrong version"](path.read_bytes()))
     assert repair(desk.folder) == []
     assert check(desk.folder)[0].repair is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("costUsd", -5.0), ("costUsd", 1e300), ("inputTokens", -1_000_000), ("outputTokens", -1)),
+        *(("cacheReadTokens", -1), ("cacheWriteTokens", -1), ("inputTokens", 10**18)),
+    ],
+)
+def test_a_line_whose_figures_cannot_be_never_opens_the_service_and_lowers_no_usage(desk, field, value):
+    before = desk.today()
+    desk.spend(cost_micro=7_000)
+    desk.store.close()
+    path = desk.folder / LOG
+    *lines, last = path.read_bytes().splitlines(keepends=True)
+    edited = {**json.loads(last), field: value}
+    assert edited.pop("kind") == "settle"
+    del edited["crc"]
+    # By somebody who knows how a line is made.
+    text = json.dumps({"seq": edited.pop("seq"), "kind": "settle", **edited}, separators=(",", ":"))[:-1].encode()
+    path.write_bytes(b"".join(lines) + text + b',"crc":"%08x"}\n' % zlib.crc32(text))
+    with pytest.raises(StoreError, match="record"):
+        open_everything(desk.folder)
+    repair(desk.folder)
+    desk.open()
+    after = desk.today()
+    assert after["costUsd"] >= before["costUsd"]
+    assert after["tokens"] >= before["tokens"]
 
 
 def test_repair_of_a_journal_keeps_every_whole_line_and_says_how_many_are_lost(desk):

@@ -170,3 +170,8 @@ def test_where_nothing_can_be_stored_no_run_is_admitted_and_an_end_counts_all_th
     assert figures(backend) == (1, 0, 600)
     assert confirmed_lines(backend) == {"run_1": 0.0006}
     assert list(backend.tallies.tally("ada").open) == [ended.id]
+
+
+def test_what_was_forgiven_is_never_more_than_what_was_used() -> None:
+    tally = Tally(days={DAY: Counts(requests=2, cost_micro=500)}, forgiven={TODAY.key: Counts(cost_micro=900)})
+    assert (tally.used(TODAY).requests, tally.used(TODAY).cost_micro) == (2, 0)
