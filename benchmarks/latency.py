@@ -22,6 +22,20 @@ from benchmarks import lab
 from benchmarks.cold import CLAUDE_MODEL, CODEX_MODEL, Colds
 from tests.support import server as servers
 
+#: Fifty tools of a kilobyte each.
+TOOLS = [
+    {
+        "name": f"tool_{number}",
+        "description": "What it does, in words. " * 20,
+        "inputSchema": {
+            "type": "object",
+            "properties": {f"field_{n}": {"type": "string", "description": "what it is"} for n in range(8)},
+            "required": ["field_0"],
+        },
+    }
+    for number in range(50)
+]
+
 
 def direct(url: str, path: str, body: dict[str, Any]) -> float:
     """A streaming request to the stand-in, read to its end."""
@@ -117,9 +131,11 @@ def measure(rounds: int) -> dict[str, Any]:
                 "claude cold, our flags": colds.claude_lean,
                 "claude through the bridge": lambda: client.generate("/generate"),
                 "claude through the bridge, first delta": lambda: client.first_delta("/generate"),
+                "claude through the bridge, 50 tools": lambda: client.generate("/generate", tools=TOOLS),
                 "codex cold, default flags": colds.codex_default,
                 "codex cold, our flags": colds.codex_lean,
                 "codex through the bridge": lambda: client.generate("/generate-codex"),
+                "codex through the bridge, 50 tools": lambda: client.generate("/generate-codex", tools=TOOLS),
                 "codex through the bridge, first delta": lambda: client.first_delta("/generate-codex"),
             }
             for number in range(rounds + 1):
@@ -186,6 +202,10 @@ def main() -> None:
     added = {
         "the bridge's own part, ms (at most 5)": median("simulated CLI through the bridge")
         - median("simulated CLI, directly"),
+        "claude: what 50 tools add, ms (at most 10)": median("claude through the bridge, 50 tools")
+        - median("claude through the bridge"),
+        "codex: what 50 tools add, ms (at most 10)": median("codex through the bridge, 50 tools")
+        - median("codex through the bridge"),
         "claude: bridge - direct call, ms": median("claude through the bridge") - median("direct, Messages API"),
         "codex: bridge - direct call, ms": median("codex through the bridge") - median("direct, Responses API"),
     }

@@ -276,6 +276,14 @@ def test_calls_and_results_may_stand_long_before(desk: Desk, name: str) -> None:
     desk.answer(name, *turns)
 
 
+def test_claude_asks_for_results_to_be_cached(desk: Desk) -> None:
+    call, result = ToolCall("toolu_1", "get_weather", "{}"), ToolResult("toolu_1", (Text("7"),))
+    turns = (*user("go"), Message("assistant", (call,)), Message("user", (result,)))
+    desk.answer("claude", *turns, tools=(WEATHER,), system="Be brief.")
+    last = [turn for turn in desk.sent.body["messages"] if turn["content"]][-1]["content"][-1]
+    assert (last["type"], last["cache_control"]) == ("tool_result", {"type": "ephemeral"})
+
+
 # --- what the model may say ---------------------------------------------------------------------
 
 

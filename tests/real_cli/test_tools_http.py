@@ -250,3 +250,24 @@ def test_a_tool_that_must_be_called_is_called(rig: Rig, api: str, model: str, st
     assert (text, name, given.keys()) == ("", "b", {"city", "days"})
     # OpenAI's chat says so, too, where one function was asked for by its name.
     assert reason in {"chat": ("tool_calls", "stop")}.get(api, ("tool_use",))
+
+
+OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_with_a_schema_may_call_tools_first(rig: Rig, api: str, model: str, stream: bool) -> None:
+    form = {"type": "json_schema", "schema": OUTPUT, "name": "n"}
+    asked: Json = {
+        "chat": {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": OUTPUT}}},
+        "responses": {"text": {"format": form}},
+        "messages": {"output_config": {"format": {name: form[name] for name in ("type", "schema")}}},
+        "native": {"schema": OUTPUT},
+    }[api]
+    way, tools = APIS[api], [_tool("a")]
+    prompt = way.ask(f"hi [[standin calls={encode_calls(('a', '{}'))}]]")
+    _, calls, _ = ask(rig, way, MODELS[model], stream, prompt, tools, **asked)
+    assert [(name, given) for _, name, given in calls] == [("a", {})]
+    text, calls, _ = ask(rig, way, MODELS[model], stream, [*prompt, *way.give(calls, "7")], tools, **asked)
+    assert (json.loads(text).keys(), calls) == ({"n"}, [])

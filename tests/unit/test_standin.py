@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.standin import ScriptError, StandIn, encode_text
+from tests.standin import ScriptError, StandIn, anthropic, encode_text, openai
 
 HEADERS = {"content-type": "application/json", "x-api-key": "made-up"}
 SCHEMA = {
@@ -321,3 +322,78 @@ def test_what_keeps_anthropics_rules_is_taken(standin: StandIn) -> None:
 @pytest.mark.parametrize(("limit", "status"), [(0, 400), (15, 400), (16, 200)])
 def test_openais_least_output_is_kept(standin: StandIn, limit: int, status: int) -> None:
     assert ask_openai(standin, "hi", max_output_tokens=limit).status == status
+
+
+# --- what the APIs say of tools -----------------------------------------------------------------
+
+_CALL = {"type": "tool_use", "id": "t1", "name": "a", "input": {}}
+_RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "7"}
+_TOOLS = [{"name": "a", "input_schema": {"type": "object"}}]
+_TEXT = {"type": "text", "text": "hi"}
+
+
+def _turns(*contents: list[Any]) -> dict[str, Any]:
+    roles = itertools.cycle(["user", "assistant"])
+    return {"messages": [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "why"),
+    [
+        ("claude-sonnet-5-5", _turns([_TEXT], [_CALL], [_RESULT]), None),
+        ("claude-sonnet-5-5", _turns([_TEXT], [_CALL], [_TEXT]), "without `tool_result`"),
+        ("claude-sonnet-5-5", _turns([_RESULT]), "unexpected `tool_use_id`"),
+        ("claude-sonnet-5-5", _turns([_TEXT], [_CALL], [_TEXT, _RESULT]), "must come first"),
+        ("claude-sonnet-5-5", _turns([_TEXT], [_CALL, _CALL], [_RESULT]), "unique"),
+        ("claude-sonnet-5-5", _turns([_TEXT], [{**_CALL, "input": "x"}], [_RESULT]), "dictionary"),
+        ("claude-sonnet-5-5", {"tools": [{"name": "a b", "input_schema": {"type": "object"}}]}, "pattern"),
+        ("claude-sonnet-5-5", {"tools": [*_TOOLS, *_TOOLS]}, "unique"),
+        ("claude-sonnet-5-5", {"tools": [{**_TOOLS[0], "strict": True}]}, "additionalProperties"),
+        ("claude-sonnet-5-5", {"tools": _TOOLS, "tool_choice": {"type": "any"}}, "not supported for this model"),
+        ("claude-opus-4-7", {"tools": _TOOLS, "tool_choice": {"type": "any"}}, None),
+        ("claude-opus-4-7", {"tools": _TOOLS, "tool_choice": {"type": "tool", "name": "b"}}, "not found"),
+        ("claude-opus-4-7", {"tool_choice": {"type": "auto"}}, "while providing tools"),
+        ("claude-opus-4-7", {"temperature": 0.5}, "deprecated"),
+        ("claude-opus-4-6", {"temperature": 0.5}, None),
+        ("claude-opus-4-6", {"temperature": 1.5}, "range"),
+        ("claude-opus-4-6", {"temperature": 0.5, "thinking": {"type": "adaptive"}}, "only be set to 1"),
+        ("claude-opus-4-6", {"stop_sequences": ["\n"]}, "non-whitespace"),
+        ("claude-opus-4-1", {"output_config": {"format": {"schema": {}}}}, "not supported"),
+        ("claude-opus-4-6", {"output_config": {"format": {"schema": {"type": "object"}}}}, "additionalProperties"),
+        (
+            "claude-haiku-4-5",
+            {**_turns([_TEXT], [_CALL], [_RESULT]), "thinking": {"type": "enabled", "budget_tokens": 1024}},
+            "must start with a thinking block",
+        ),
+    ],
+)
+def test_the_messages_api_keeps_its_rules_for_tools(model: str, body: dict[str, Any], why: str | None) -> None:
+    objection = anthropic.objection({"model": model, "max_tokens": 2000, **_turns([_TEXT]), **body})
+    assert (objection is None) is (why is None)
+    if objection is not None:
+        assert str(why) in objection["error"]["message"]
+
+
+_FUNCTION = {"type": "function", "name": "a", "parameters": {"type": "object", "properties": {}}}
+_ASKED = {"type": "function_call", "call_id": "c1", "name": "a", "arguments": "{}"}
+_GIVEN = {"type": "function_call_output", "call_id": "c1", "output": "7"}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"tools": [_FUNCTION], "tool_choice": "required", "input": [_ASKED, _GIVEN]}, None),
+        ({"input": [_ASKED]}, "No tool output found"),
+        ({"input": [_GIVEN]}, "No tool call found"),
+        ({"tools": [{**_FUNCTION, "strict": True}]}, "additionalProperties"),
+        ({"tools": [{**_FUNCTION, "name": "a.b"}]}, "expected"),
+        ({"tools": [_FUNCTION], "tool_choice": {"type": "function", "name": "b"}}, "not found"),
+        ({"tool_choice": "required"}, "with tools"),
+        ({"temperature": 0.5}, "not supported"),
+    ],
+)
+def test_the_responses_api_keeps_its_rules_for_tools(body: dict[str, Any], why: str | None) -> None:
+    objection = openai.objection({"model": "gpt-6-sol", "input": [], **body})
+    assert (objection is None) is (why is None)
+    if objection is not None:
+        assert str(why) in objection["error"]["message"]
