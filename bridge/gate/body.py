@@ -59,7 +59,9 @@ def check(wire: Wire, body: Any, vouched: Vouched) -> None:
         raise Refused("the output limit")
     if limit is None and wire == "messages":
         raise Refused("the output limit is missing")
-    if system.strip() != vouched.system.strip():
+    # A client may well be a claude itself, with the same lines before its own.
+    others = [text for text in system if not text.startswith(_CLAUDES_OWN)]
+    if vouched.system.strip() not in ("\n\n".join(system).strip(), "\n\n".join(others).strip()):
         raise Refused("the system text")
     if not tools <= vouched.tools:
         raise Refused("the tools")
@@ -141,10 +143,9 @@ def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _read_messages(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | None, frozenset[str]]:
+def _read_messages(body: dict[str, Any]) -> tuple[list[str], Sequence[Any], int | None, frozenset[str]]:
     given = body.get("system") or []
-    blocks = [given] if isinstance(given, str) else [block["text"] for block in given]
-    system = "\n\n".join(text for text in blocks if not text.startswith(_CLAUDES_OWN))
+    system = [given] if isinstance(given, str) else [block["text"] for block in given]
     turns: list[tuple[str, list[Mark]]] = []
     for message in body["messages"]:
         content = message["content"]
@@ -182,7 +183,7 @@ def _mark_of_result(id: str, content: Sequence[Mark], *, is_error: bool) -> Mark
     return "tool_result", _encode([id, content, is_error]).decode()
 
 
-def _read_responses(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | None, frozenset[str]]:
+def _read_responses(body: dict[str, Any]) -> tuple[list[str], Sequence[Any], int | None, frozenset[str]]:
     system = [body["instructions"]] if body.get("instructions") else []
     tools = {str(tool.get("name") or tool.get("type")) for tool in body.get("tools") or ()}
     turns: list[tuple[str, list[Mark]]] = []
@@ -201,7 +202,7 @@ def _read_responses(body: dict[str, Any]) -> tuple[str, Sequence[Any], int | Non
             system += [part["text"] for part in item["content"]]
         else:
             _add(turns, item["role"], [_mark_of_part(part) for part in item["content"]])
-    return "\n\n".join(system), _merged(turns), body.get("max_output_tokens"), frozenset(tools)
+    return system, _merged(turns), body.get("max_output_tokens"), frozenset(tools)
 
 
 def _mark_of_part(part: dict[str, Any]) -> Mark:
