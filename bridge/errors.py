@@ -78,6 +78,11 @@ CODES: dict[str, Code] = {
 }
 
 
+def usual_hint(code: str | None) -> str | None:
+    """What to do after an error of a code, where no more is known; None where there is no such code."""
+    return CODES[code].hint if code in CODES else None
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem"):
     """What went wrong, as it is stored, sent and shown: a value, which holds no trace of where it came from."""
 

@@ -398,6 +398,8 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     credential: str | None = None
     #: those that were tried before, each with what the provider said
     tried: str | None = None
+    #: what its error said to do next
+    hint: str | None = None
 
     @property
     def usage(self) -> Usage:

@@ -6,7 +6,7 @@ import base64
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -27,6 +27,7 @@ from bridge.types import (
     Failed,
     Finished,
     GenerationRequest,
+    Message,
     Receipt,
     RunRecord,
     ToolCall,
@@ -196,6 +197,11 @@ def line_of_refusal(
     )
 
 
+def preview(messages: Sequence[Message], prompts: str) -> str | None:
+    """The beginning of what is asked, for those who watch, as far as the log may keep it."""
+    return _kept(messages[-1].text[:PREVIEW_CHARACTERS], prompts) if messages else None
+
+
 def _kept(prompt: str, prompts: str) -> str | None:
     if prompts == "off":
         return None
@@ -233,6 +239,7 @@ def log_line(
         status=status,
         code=problem.code if problem else None,
         error=problem.message if problem else None,
+        hint=problem.hint if problem else None,
         **msgspec.structs.asdict(charge.usage),
         cost_usd=charge.cost_micro / 1e6,
         assumed=charge.assumed,

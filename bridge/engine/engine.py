@@ -175,6 +175,14 @@ class Engine:
         gevent.spawn(self._live, run, provider)
         return run
 
+    def quote(self, key: Key, request: GenerationRequest) -> Reservation:
+        """What would be reserved for a request at this moment; nothing is. Raises BridgeError like `submit`, but for
+        what only a request that is sent can come to: a loop, a full queue."""
+        provider = self._check(key, request)
+        wanted = max(request.max_output_tokens, provider.least_output_tokens)
+        about = (request.provider, request.model, provider.input_ceiling(request), wanted)
+        return self._ledger.quote(key.name, key.limits, *about)
+
     def _check_all(self, key: Key, request: GenerationRequest) -> tuple[Provider, Key]:
         """The provider of a request that may run now, and its key as it is by now. Raises BridgeError."""
         self._check(key, request)

@@ -26,6 +26,7 @@ from bridge.http.views import (
     OneKey,
     Resets,
     Rotation,
+    TotalsView,
 )
 from bridge.keys.keys import Key, invalid
 from bridge.limits import DEFAULTS, Limits, WrongLimit, effective
@@ -159,6 +160,7 @@ def _facts(key: Key) -> dict[str, Any]:
         "limits": _caps(key),
         "own_limits": key.limits.to_wire(),
         "usage": msgspec.convert(usage, KeyUsage),
+        "forecast": msgspec.convert(service.ledger.forecast(key.name), TotalsView | None),
         "rotating_until": iso(grace[0]) if grace and grace[0] > service.clock.now() else None,
         **{field.name: field.show(getattr(key, field.name)) for field in KEY_FIELDS},
     }

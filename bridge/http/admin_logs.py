@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from flask import Response, request
 
 from bridge.clock import parse_iso
 from bridge.engine.bill import PREVIEW_CHARACTERS
-from bridge.errors import CODES, BridgeError
+from bridge.errors import BridgeError, usual_hint
 from bridge.http.context import LARGEST_PAGE, audit, page_limit, service_of
 from bridge.http.describe import Query, Routes
-from bridge.http.views import AuditEntry, AuditPage, LoggedRun, Logs
+from bridge.http.views import AuditEntry, AuditPage, Logs, LogSumsView
+from bridge.limits import dollars
 from bridge.records.runlog import Filter
+from bridge.types import RunRecord
 
 routes = Routes("Admin", who="admin")
 
@@ -32,32 +35,42 @@ _FILTERS = (
     Query("key", "Only this key."),
     Query("provider", "Only this CLI."),
     Query("status", "A number, `ok`, `error`, or a code."),
-    Query("text", "A part of a prompt or an error."),
+    Query("text", "A part of a prompt, an error, a name or an id."),
     Query("since", "From then on.", _TIME),
     Query("until", "Before then.", _TIME),
 )
 
 
-@routes.add("GET", "/admin/logs", query=(*_FILTERS, *_PAGE), answer=Logs)
+@routes.add(
+    "GET",
+    "/admin/logs",
+    query=(*_FILTERS, *_PAGE, Query("sums", "`0`: without them.")),
+    answer=Logs,
+)
 def logs() -> dict[str, Any]:
-    """The request log, newest first; `next` goes into `before` for the page after."""
-    rows, following = service_of().log.page(
-        **_log_filters(),
-        before=request.args.get("before"),
+    """The request log, newest first, and what it adds up to; `next` goes into `before` for the page after."""
+    filters, before, log = _log_filters(), request.args.get("before"), service_of().log
+    rows, following = log.page(
+        **filters,
+        before=before,
         limit=page_limit(),
         prompt_characters=PREVIEW_CHARACTERS if request.args.get("prompts") == "preview" else None,
     )
-    return {"logs": rows, "next": following}
+    page: dict[str, Any] = {"logs": rows, "next": following}
+    if before is None and request.args.get("sums") != "0":
+        sums = log.sums(Filter(**filters))
+        cost_usd = dollars(sums.cost_micro)
+        page["sums"] = LogSumsView(sums.requests, sums.errors, sums.tokens, cost_usd, sums.since)
+    return page
 
 
-@routes.add("GET", "/admin/logs/<id>", errors=("not_found",), answer=LoggedRun)
+@routes.add("GET", "/admin/logs/<id>", errors=("not_found",), answer=RunRecord)
 def log_entry(id: str) -> dict[str, Any]:
-    """One line of the request log."""
+    """One line of the request log, by its id or by its request id."""
     found = service_of().log.find(id)
     if found is None:
-        raise BridgeError("not_found", "The log has no such request.")
-    hint = CODES[found["code"]].hint if found["code"] in CODES else None
-    return {**found, "hint": hint}
+        raise BridgeError("not_found", "The log has no such request.", "Lines are removed after the days of retention.")
+    return {**found, "hint": found.get("hint") or usual_hint(found["code"])}
 
 
 @routes.add(
@@ -75,14 +88,16 @@ def export_logs() -> Response:
     audit("logs_exported", kind)
     lines = _csv(rows) if kind == "csv" else (msgspec.json.encode(row) + b"\n" for row in rows)
     response = Response(_in_chunks(lines), mimetype="text/csv" if kind == "csv" else "application/x-ndjson")
-    response.headers["Content-Disposition"] = f'attachment; filename="cli-bridge-log.{kind}"'
+    name = f"cli-bridge-log-{service_of().ledger.today()}.{kind}"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
-@routes.add("GET", "/admin/audit", query=_PAGE)
+@routes.add("GET", "/admin/audit", query=(*_PAGE, Query("text", "Only entries with this anywhere.")))
 def show_audit() -> AuditPage:
     """Who changed what, newest first."""
-    rows, following = service_of().audit.page(before=request.args.get("before"), limit=page_limit())
+    before, text = request.args.get("before"), request.args.get("text")
+    rows, following = service_of().audit.page(before=before, limit=page_limit(), text=text)
     return AuditPage(msgspec.convert(rows, list[AuditEntry]), following)
 
 
@@ -100,6 +115,8 @@ def _log_filters() -> dict[str, Any]:
                 raise BridgeError(
                     "invalid_request", f"{name} must be a time with a zone, such as 2026-12-31T18:00:00Z."
                 ) from None
+    if None not in (since := filters["since"], until := filters["until"]) and since >= until:
+        raise BridgeError("invalid_request", "since lies after until.", "Swap the two times.")
     return filters
 
 
@@ -115,7 +132,9 @@ def _in_chunks(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """Rows as CSV. Cells that a spreadsheet would run as a formula begin with an apostrophe."""
+    """Rows as CSV, with the mark by which spreadsheets know that it is UTF-8. Cells that they would run as a formula
+    begin with an apostrophe."""
+    yield codecs.BOM_UTF8
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for row in rows:

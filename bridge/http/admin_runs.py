@@ -8,13 +8,15 @@ import msgspec
 from flask import request
 
 from bridge.clock import iso
+from bridge.engine.bill import preview
 from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
 from bridge.http.context import audit, engine_of, number, service_of
 from bridge.http.describe import Query, Routes
-from bridge.http.me import capacity
+from bridge.http.me import FROM_TO, breakdown, capacity
 from bridge.http.views import (
     AlertView,
+    Breakdown,
     DailyUsage,
     Day,
     Done,
@@ -25,9 +27,11 @@ from bridge.http.views import (
     RateLimitsView,
     Resets,
     Runs,
+    TotalsView,
     UsageView,
 )
 from bridge.ledger.pricing import cost as cost_of
+from bridge.ledger.report import BY
 from bridge.limits import dollars
 
 routes = Routes("Admin", who="admin")
@@ -64,6 +68,8 @@ def live_run(run: Run) -> LiveRun:
         cost_usd_so_far=dollars(cost_of(price, run.usage_so_far)),
         reserved_usd=dollars(run.reservation.cost_micro),
         repairs=run.repairs,
+        request_id=run.request.request_id,
+        user_prompt=preview(run.request.messages, service_of().settings.log_prompts),
     )
 
 
@@ -91,12 +97,28 @@ def daily_usage() -> DailyUsage:
     return msgspec.convert(service_of().ledger.daily(days, MOST_SERIES, key), DailyUsage)
 
 
+@routes.add(
+    "GET",
+    "/admin/usage/breakdown",
+    query=(
+        *FROM_TO,
+        Query("by", "What the rows are.", {"enum": list(BY)}),
+        *(Query(name, f"Only this {name}.") for name in BY),
+    ),
+)
+def usage_breakdown() -> Breakdown:
+    """Who spent what on what, dearest first."""
+    only = {name: value for name in BY if (value := request.args.get(name))}
+    return breakdown(tuple(BY), only)
+
+
 @routes.add("GET", "/admin/overview", errors=("draining",))
 def overview() -> Overview:
     """Totals, providers, queue, latency and warnings at one glance."""
     service, engine = service_of(), engine_of()
     return Overview(
         totals=service.ledger.totals(),
+        forecast=msgspec.convert(service.ledger.forecast(), TotalsView | None),
         providers=_providers(),
         slots=engine.admission.slots,
         running=engine.admission.running,

@@ -24,6 +24,7 @@ from bridge.http import (
     admin_runs,
     admin_top,
     describe,
+    estimate,
     generate,
     host_only,
     jobs,
@@ -79,6 +80,7 @@ _GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.pa
 
 PARTS = (
     generate,
+    estimate,
     jobs,
     v1,
     me,

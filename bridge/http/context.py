@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Callable
+from datetime import date, timedelta
 from typing import Any
 
 import msgspec
@@ -189,6 +190,27 @@ def json_body(known: tuple[str, ...]) -> dict[str, Any]:
 def page_limit() -> int:
     """`?limit=`: rows of one page."""
     return number("limit", PAGE, LARGEST_PAGE)
+
+
+def days(default: int) -> tuple[str, str]:
+    """`?from=` and `?to=`: the first and the last day, up to today and by default the last `default` days. Raises
+    BridgeError."""
+    today = date.fromisoformat(service_of().ledger.today())
+    last = _day("to", today)
+    first = _day("from", last - timedelta(days=default - 1))
+    if first > last:
+        raise BridgeError("invalid_request", f"from ({first}) lies after to ({last}).", "Swap the two days.")
+    return first.isoformat(), last.isoformat()
+
+
+def _day(name: str, default: date) -> date:
+    text = request.args.get(name) or default.isoformat()
+    try:
+        if len(text) != len("2026-12-31"):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BridgeError("invalid_request", f"{name} must be a day such as 2026-12-31.") from None
 
 
 def number(name: str, default: int, most: int) -> int:

@@ -38,7 +38,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
     service = service_of()
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
-        resolve = service.models.resolve if provider is None else partial(_model_of, service, provider)
+        resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
         parse = partial(api.parse, body, settings=service.settings, resolve=resolve)
         # Everybody else would wait for a large one: its texts and images are decoded in a thread.
         wanted, answer, events = parse() if len(body) <= SMALL_BYTES else in_thread(parse)
@@ -52,7 +52,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         return respond(key, wanted, api, repeat, answer, events)
 
 
-def _model_of(service: Service, provider: str, name: str) -> ModelChoice:
+def model_of(service: Service, provider: str, name: str) -> ModelChoice:
     """The model behind a name at the endpoint of one provider. Raises BridgeError."""
     name = name or service.settings.providers[provider].default_model
     choice = service.models.of_provider(provider, name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 import msgspec
+from flask import request
 
-from bridge.clock import iso
+from bridge.clock import day_of, iso
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, is_admin, service_of
-from bridge.http.describe import Routes
+from bridge.http.context import days, engine_of, is_admin, service_of
+from bridge.http.describe import Query, Routes
 from bridge.http.views import (
+    Breakdown,
     Capacity,
     Example,
     Health,
@@ -24,6 +26,7 @@ from bridge.http.views import (
     Ready,
     Remaining,
     Resets,
+    TotalsView,
     show_time,
 )
 from bridge.keys.keys import Key, may_use
@@ -34,23 +37,23 @@ from bridge.types import ModelChoice
 
 routes = Routes("Service")
 
+_DAY = {"anyOf": [{"type": "string", "format": "date"}, {"const": ""}]}
+
 
 @routes.add("GET", "/me", who="key", errors=("draining",))
 def me(key: Key) -> Me:
     """Your own limits, usage and models."""
     service = service_of()
     ledger, settings = service.ledger, service.settings
-    remaining: dict[str, dict[str, float]] = {window.field: {} for window in WINDOWS}
-    for limit, window, left in ledger.remaining(key.name, key.limits):
-        remaining[window.field][limit.field] = limit.shown(left)
     return Me(
         name=key.name,
         status="active",
         expires_at=show_time(key.expires_at),
         limits=LimitsView(**effective(key.limits, settings.default_limits).to_wire()),
         usage=msgspec.convert(ledger.usage(key.name), OwnUsage),
-        remaining=msgspec.convert(remaining, Remaining),
+        remaining=remaining(key),
         resets_at=Resets(**ledger.resets_at()),
+        forecast=msgspec.convert(ledger.forecast(key.name), TotalsView | None),
         timezone=str(settings.zone),
         models={
             status.name: ProviderModels(status.available, usual(key, status.name), allowed(key, status.name))
@@ -65,6 +68,47 @@ def my_requests(key: Key) -> OwnRequests:
     """Your own last requests, newest first; not those of a revoked key that had the same name."""
     made = iso(key.created_at)
     return OwnRequests([row for row in service_of().statistics.recent(key.name) if row.timestamp >= made])
+
+
+def remaining(key: Key) -> Any:
+    """What is left of each limit of a key that adds up in a window."""
+    found: dict[str, dict[str, float]] = {window.field: {} for window in WINDOWS}
+    for limit, window, left in service_of().ledger.remaining(key.name, key.limits):
+        found[window.field][limit.field] = limit.shown(left)
+    return msgspec.convert(found, Remaining)
+
+
+#: The days of a breakdown.
+FROM_TO = (
+    Query("from", "The first day; 30 days with the last one if it is not given.", _DAY),
+    Query("to", "The last day; today if it is not given.", _DAY),
+)
+#: What a holder can have their usage broken down by.
+_OWN = ("model", "provider")
+
+
+@routes.add(
+    "GET",
+    "/me/usage",
+    who="key",
+    query=(*FROM_TO, Query("by", "What the rows are.", {"enum": list(_OWN)})),
+    errors=("invalid_request",),
+)
+def my_usage(key: Key) -> Breakdown:
+    """What your own key spent on what, dearest first; not what a key of before spent that had the same name."""
+    made = day_of(key.created_at, service_of().settings.zone)
+    return breakdown(_OWN, {"key": key.name}, since=made)
+
+
+def breakdown(choices: Sequence[str], only: dict[str, str], since: str = "") -> Breakdown:
+    """The answer to `?from=&to=&by=`; `by` is one of `choices`, and nothing counts from before `since`. Raises
+    BridgeError."""
+    by = request.args.get("by") or choices[0]
+    if by not in choices:
+        raise BridgeError("invalid_request", f"by must be {' or '.join(choices)}.")
+    first, last = days(30)
+    found = service_of().ledger.breakdown(max(first, since), last, by, only)
+    return msgspec.convert({"from": first, "to": last, **found}, Breakdown)
 
 
 @routes.add("GET", "/health", counted=False)

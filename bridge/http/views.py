@@ -164,8 +164,21 @@ class Me(msgspec.Struct, rename="camel"):
     usage: OwnUsage  # type: ignore[valid-type]
     remaining: Remaining  # type: ignore[valid-type]
     resets_at: Resets  # type: ignore[valid-type]
+    #: what this month may come to; null: too early to say
+    forecast: TotalsView | None
     timezone: str
     models: dict[str, ProviderModels]
+
+
+class Estimate(msgspec.Struct, rename="camel"):
+    """What a request may cost and use at most: what would be reserved for it, and what is left before that."""
+
+    provider: Provider
+    model: str
+    cost_usd: float
+    input_tokens: int
+    max_output_tokens: int
+    remaining: Remaining  # type: ignore[valid-type]
 
 
 class OwnRequests(msgspec.Struct):
@@ -235,6 +248,8 @@ class KeyView(_KeyFields):  # type: ignore[misc]
     limits: LimitsView  # type: ignore[valid-type]
     own_limits: dict[str, float]
     usage: KeyUsage  # type: ignore[valid-type]
+    #: what this month may come to; null: too early to say
+    forecast: TotalsView | None
     rotating_until: Time | None
 
 
@@ -429,6 +444,9 @@ class LiveRun(msgspec.Struct, rename="camel"):
     cost_usd_so_far: float
     reserved_usd: float
     repairs: int
+    request_id: str | None
+    #: the beginning of the prompt, as far as the log may keep it
+    user_prompt: str | None
 
 
 class Runs(msgspec.Struct):
@@ -437,17 +455,23 @@ class Runs(msgspec.Struct):
     runs: list[LiveRun]
 
 
-class LoggedRun(RunRecord, frozen=True):
-    """A line of the request log. `hint`: what to do after its error."""
+class LogSumsView(msgspec.Struct, rename="camel"):
+    """What all lines of a filter add up to. `requests` and `errors` count refused ones, too. `since`: the log was too
+    long to read all of it, and this is the oldest line that is counted."""
 
-    hint: str | None = None
+    requests: int
+    errors: int
+    tokens: int
+    cost_usd: float
+    since: Time | None
 
 
 class Logs(msgspec.Struct):
-    """A page of the request log, newest first; `next` goes into `before`."""
+    """A page of the request log, newest first; `next` goes into `before`. `sums`: of the first page alone."""
 
     logs: list[RunRecord]
     next: str | None
+    sums: LogSumsView | UnsetType = UNSET
 
 
 class Day(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -465,6 +489,28 @@ class Day(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     reasoning_tokens: int
     cost_usd: float
     assumed_usd: float
+
+
+class Share(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What was used of all. The fields that it is broken down by are there; null: it is not known so finely."""
+
+    requests: int
+    tokens: int
+    cost_usd: float
+    errors: int
+    key: str | UnsetType = UNSET
+    provider: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    credential: str | UnsetType | None = UNSET
+
+
+class Breakdown(msgspec.Struct, rename={"first": "from", "last": "to"}):
+    """Who spent what on what, from one day to another, dearest first."""
+
+    first: str
+    last: str
+    rows: list[Share]
+    total: Share
 
 
 class UsageView(msgspec.Struct):
@@ -551,6 +597,8 @@ class Overview(msgspec.Struct, rename="camel"):
     """All at one glance: totals, providers, queue, latency, the keys that are closest to a cap, and problems."""
 
     totals: dict[str, dict[str, float]]
+    #: what this month may come to; null: too early to say
+    forecast: TotalsView | None
     providers: list[ProviderView]
     slots: int
     running: int

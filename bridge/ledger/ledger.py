@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import tzinfo
 from typing import Any
 
+import gevent
 import msgspec
 
 from bridge.clock import Clock, iso
@@ -25,6 +26,12 @@ PurseOf = Callable[[str, Limits], Purse]
 
 Pick = Callable[[PurseOf, int], str | None]
 """The id of a credential whose purse has room for so many output tokens; None where there is none. Must not wait."""
+#: Tallies that are read before other greenlets get their turn: a few milliseconds.
+TALLIES_A_TURN = 10
+
+
+def _no_credential(purse_of: PurseOf, output_tokens: int) -> None:
+    """The choice where there are no credentials to choose from."""
 
 
 class Ledger:
@@ -58,7 +65,7 @@ class Ledger:
         request_model: str,
         input_ceiling: int,
         output_wanted: int,
-        pick: Pick = lambda purse_of, output: None,
+        pick: Pick = _no_credential,
     ) -> Reservation:
         """Hold what a run can use at most, of its key's caps and of those of the credential that `pick` finds; on the
         disk when this returns.
@@ -67,6 +74,34 @@ class Ledger:
         run short. It has no credential where `pick` finds none. Raises BridgeError with the code of the cap that does
         not allow it, or storage_failed; then nothing is held and nothing counted.
         """
+        asked = (provider, request_model, input_ceiling, output_wanted)
+        return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, *asked, pick))
+
+    def quote(
+        self,
+        key_name: str,
+        limits: Limits,
+        provider: str,
+        request_model: str,
+        input_ceiling: int,
+        output_wanted: int,
+    ) -> Reservation:
+        """What `reserve` would hold at this moment; nothing is held. Raises BridgeError with the code of a cap."""
+        asked = (provider, request_model, input_ceiling, output_wanted)
+        decide = self._decision(key_name, limits, "", *asked, _no_credential)
+        return decide(self._tallies.tally(key_name), {})
+
+    def _decision(
+        self,
+        key_name: str,
+        limits: Limits,
+        run_id: str,
+        provider: str,
+        request_model: str,
+        input_ceiling: int,
+        output_wanted: int,
+        pick: Pick,
+    ) -> Callable[[Tally, Mapping[str, Tally]], Reservation]:
         ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted)
         caps = self._caps(limits)
 
@@ -100,7 +135,7 @@ class Ledger:
                 credential=credential,
             )
 
-        return self._tallies.admit(key_name, decide)
+        return decide
 
     def move(self, held: Reservation, pick: Pick) -> Reservation | None:
         """Let a run go on with another credential, within what it holds; on the disk when this returns. None where
@@ -181,6 +216,26 @@ class Ledger:
     def daily(self, days: int, most: int, only: str | None = None) -> dict[str, Any]:
         """Columns for a chart of the last `days` calendar days; see `report.daily`."""
         return report.daily(self._tallies.all(), self._now().day, days, most, only)
+
+    def breakdown(self, first: str, last: str, by: str, only: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Who spent what on what, from one day to another; see `report.breakdown`."""
+        return report.breakdown(self._in_turns(), first, last, by, only or {})
+
+    def _in_turns(self) -> Iterator[tuple[str, Tally]]:
+        """Every tally; other greenlets get their turn in between."""
+        for number, each in enumerate(list(self._tallies.all().items()), start=1):
+            if number % TALLIES_A_TURN == 0:
+                gevent.sleep(0)
+            yield each
+
+    def forecast(self, key_name: str | None = None) -> dict[str, Any] | None:
+        """What the running month may come to, for a key or for all together; see `report.forecast`."""
+        tallies = self._tallies.all().values() if key_name is None else [self._tallies.tally(key_name)]
+        return report.forecast(tallies, self._now())
+
+    def today(self) -> str:
+        """The day that it is in the bridge's time zone, `YYYY-MM-DD`."""
+        return self._now().day
 
     def nearest_cap(self, key_name: str, limits: Limits) -> dict[str, Any] | None:
         """The cap that adds up in a window and that a key is closest to; None where it has none."""

@@ -32,6 +32,9 @@ from bridge.store.journal import DayJournal, Position, day_files, read_forwards
 from bridge.types import RunRecord
 
 KEPT_DAYS = 400
+#: Days of a key that are kept by model, and models (with their credentials) of one day: the rest of a day is known
+#: as a whole only. A key that names a new model with each request must not fill the memory.
+BOOKED_DAYS, MOST_BOOKS = 100, 50
 MINUTE_S = 60.0
 #: A snapshot is saved after so much of the journal, so that a start has no more to replay.
 SNAPSHOT_LINES = 20_000
@@ -117,6 +120,8 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
     """One key, or one credential. What it used is kept by day (`2026-11-20`); longer windows are sums of days."""
 
     days: dict[str, Counts] = {}
+    #: day -> book -> the part of that day that was used of one model; see `book_of`
+    books: dict[str, dict[str, Counts]] = {}
     #: window (`2026-11-20`, `2026-11`) -> what an admin's reset took out of the count
     forgiven: dict[str, Counts] = {}
     #: run id -> what it holds
@@ -124,6 +129,13 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
     #: run id -> when it was admitted (UTC seconds), for the last minute
     recent: dict[str, float] = {}
     last_used_at: float | None = None
+
+    def enter(self, day: str, book: str, counts: Counts) -> None:
+        """Book what a run used on its day, as a whole and by model."""
+        self.days.setdefault(day, Counts()).add(counts)
+        books = self.books.setdefault(day, {})
+        if book in books or len(books) < MOST_BOOKS:
+            books.setdefault(book, Counts()).add(counts)
 
     def booked(self, days: Set[str]) -> Counts:
         """All that ended runs used on these days."""
@@ -164,9 +176,14 @@ class Tally(msgspec.Struct, rename="camel", omit_defaults=True):
     def prune(self) -> None:
         """Forget the oldest days and resets. They are counted, not compared with today: a clock that was wrong
         for a moment must not cost the history."""
-        for kept in (self.days, self.forgiven):
-            for window in sorted(kept)[:-KEPT_DAYS]:
-                del kept[window]
+        kept: tuple[tuple[dict[str, Any], int], ...] = (
+            (self.days, KEPT_DAYS),
+            (self.forgiven, KEPT_DAYS),
+            (self.books, BOOKED_DAYS),
+        )
+        for windows, most in kept:
+            for window in sorted(windows)[:-most]:
+                del windows[window]
 
 
 # --- records -------------------------------------------------------------------------------------
@@ -277,7 +294,7 @@ def apply(figures: Figures, record: Record) -> None:
             held = tally.open.pop(record.id, None)
             if held is not None:
                 counts = _counts_of(record)
-                tally.days.setdefault(record.day, Counts()).add(counts)
+                tally.enter(record.day, book_of(record), counts)
                 _let_go(figures, held)
                 if held.credential is not None:
                     figures.credentials[held.credential].days.setdefault(record.day, Counts()).add(counts)
@@ -302,6 +319,11 @@ def _let_go(figures: Figures, held: Reservation | None) -> None:
     """Let the credential of a reservation hold it no longer."""
     if held is not None and held.credential is not None:
         figures.credentials.setdefault(held.credential, Tally()).open.pop(held.id, None)
+
+
+def book_of(line: RunRecord) -> str:
+    """Where a run is booked by model: provider, model and, if one is named, credential, with spaces between them."""
+    return " ".join(filter(None, (line.provider, line.model, line.credential)))
 
 
 def _counts_of(line: RunRecord) -> Counts:

@@ -39,8 +39,12 @@ class Audit:
         }
         self._file.write(msgspec.json.encode(entry))
 
-    def page(self, before: str | None = None, limit: int = 100) -> tuple[list[dict[str, Any]], str | None]:
-        """Entries, newest first, those older than the id `before`; and the id to go on from, if there are more."""
+    def page(
+        self, before: str | None = None, limit: int = 100, text: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Entries, newest first, those older than the id `before`; and the id to go on from, if there are more. `text`:
+        only those with it anywhere, whatever the case of its letters."""
+        wanted = text.lower() if text else ""
         found: list[dict[str, Any]] = []
         # No number of a line is longer; Python refuses to read one of thousands of digits.
         ceiling = int(before) if before and before.isdecimal() and len(before) < 20 else None
@@ -49,7 +53,7 @@ class Audit:
                 continue
             entry = msgspec.json.decode(line)
             number = entry.pop("seq")
-            if ceiling is not None and number >= ceiling:
+            if (ceiling is not None and number >= ceiling) or not _has(entry, wanted):
                 continue
             if len(found) == limit:
                 return found, found[-1]["id"]
@@ -61,3 +65,8 @@ class Audit:
         """Close the file. Never raises for the disk: those who wrote were told."""
         with contextlib.suppress(BridgeError):
             self._file.close()
+
+
+def _has(entry: dict[str, Any], text: str) -> bool:
+    said = msgspec.json.encode([value for name, value in entry.items() if name != "crc"]).decode()
+    return text in said.lower().replace("_", " ") or text in said.lower()

@@ -19,7 +19,7 @@ import msgspec
 from bridge.clock import Clock, JumpGuard, day_of, first_moment, iso, parse_iso
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.tallies import void
-from bridge.limits import spans_of
+from bridge.limits import MICRO, spans_of
 from bridge.store.journal import LINES_A_TURN, DayJournal, Journal, intact, read_backwards
 from bridge.types import RunRecord
 
@@ -28,6 +28,10 @@ _FILE = re.compile(r"\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
 _LINES = (b',"kind":"settle"', b',"kind":"void"')
 #: Fields of a record that are none of its line.
 _NOT_SHOWN = ("seq", "crc", "kind", "day")
+
+#: How much of the log is read for its sums, in bytes: some 60,000 lines.
+MOST_SUMMED = 64 * 2**20
+_TOKENS = ("inputTokens", "cacheReadTokens", "cacheWriteTokens", "outputTokens")
 
 #: Texts that look the same inside of JSON.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")
@@ -69,6 +73,25 @@ class Filter(msgspec.Struct, frozen=True):
             and (self.status is None or _has_status(line, self.status))
             and (self.text is None or _has_text(line, self.text.lower()))
         )
+
+
+class LogSums(msgspec.Struct):
+    """What the lines of a filter add up to. `requests` and `errors` count refused ones, too; `since`: where the log was
+    too long to read all of it, the time of the oldest line that is counted."""
+
+    requests: int = 0
+    errors: int = 0
+    tokens: int = 0
+    cost_micro: int = 0
+    since: str | None = None
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Count a line."""
+        times = line.get("times", 1)
+        self.requests += times
+        self.errors += times if line["status"] >= 400 else 0
+        self.tokens += sum(line[name] for name in _TOKENS)
+        self.cost_micro += round(line["costUsd"] * MICRO)
 
 
 class RunLog:
@@ -136,6 +159,23 @@ class RunLog:
                 found.append(line if prompt_characters is None else _cut(line, prompt_characters))
         return found, None
 
+    def sums(self, wanted: Filter) -> LogSums:
+        """What all lines that are wanted add up to, as far back as MOST_SUMMED bytes of the log reach."""
+        sums, marks, left = LogSums(), wanted.marks(), MOST_SUMMED
+        for path in reversed(self._files(wanted)):
+            for raw in read_backwards(path):
+                left -= len(raw)
+                wants = _is_line(raw) and (left <= 0 or _has_marks(raw, marks))
+                line = _decode(raw) if wants else None
+                if line is None:
+                    continue
+                if left <= 0:
+                    sums.since = line["timestamp"]
+                    return sums
+                if wanted.takes(line):
+                    sums.add(line)
+        return sums
+
     def newest(self, most_lines: int, most_bytes: int) -> Iterator[RunRecord]:
         """The last lines, newest first, up to either bound (or one line beyond it). Lines that another version
         wrote with other fields are left out, like damaged ones."""
@@ -149,9 +189,10 @@ class RunLog:
                     with contextlib.suppress(msgspec.DecodeError):
                         yield decoder.decode(raw)
 
-    def find(self, run_id: str) -> dict[str, Any] | None:
-        """The line of a run."""
-        return next(self._lines_with({run_id}, self._files()), None)
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The line of a run, by its id or by the request id that its client got."""
+        field = "requestId" if name.startswith("req_") else "id"
+        return next(self._lines_with({name}, self._files(), field), None)
 
     def iterate(self, wanted: Filter | None = None) -> Iterator[dict[str, Any]]:
         """All lines that are wanted, oldest first, for an export. Reads one line at a time."""
@@ -207,15 +248,15 @@ class RunLog:
                 elif _is_line(raw) and _has_marks(raw, marks) and (line := _decode(raw)):
                     yield line
 
-    def _lines_with(self, run_ids: set[str], paths: list[Path]) -> Iterator[dict[str, Any]]:
-        marks = {_mark(run_id): run_id for run_id in run_ids}
+    def _lines_with(self, ids: set[str], paths: list[Path], field: str = "id") -> Iterator[dict[str, Any]]:
+        marks = {_mark(each, field): each for each in ids}
         for path in reversed(paths):
             for raw in read_backwards(path):
                 if not marks:
                     return
                 for mark in [mark for mark in marks if mark in raw]:
                     line = _decode(raw)
-                    if line is not None and line["id"] == marks[mark]:
+                    if line is not None and line[field] == marks[mark]:
                         del marks[mark]
                         yield line
 
@@ -237,8 +278,8 @@ def _cut(line: dict[str, Any], characters: int) -> dict[str, Any]:
     return {**line, **prompts}
 
 
-def _mark(run_id: str) -> bytes:
-    return b'"id":' + msgspec.json.encode(run_id)
+def _mark(value: str, field: str = "id") -> bytes:
+    return msgspec.json.encode({field: value})[1:-1]
 
 
 def _has_marks(raw: bytes, marks: list[bytes]) -> bool:

@@ -17,6 +17,7 @@ import gevent
 import msgspec
 
 from bridge.clock import Clock, iso, parse_iso
+from bridge.errors import usual_hint
 from bridge.records.runlog import RunLog
 from bridge.store.journal import LINES_A_TURN
 from bridge.types import RunRecord
@@ -39,19 +40,27 @@ Times = Counter[int]
 
 
 class OwnRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """A request that a key made, as its holder sees it. `input_tokens` are those of all kinds; of the prompt there is
-    only its beginning."""
+    """A request that a key made, as its holder sees it: what the answer said, and nothing that is for the admin.
+    `input_tokens` are those of all kinds; of the prompt there is only its beginning."""
 
     id: str
+    request_id: str | None
     timestamp: str
     provider: str
     model: str
     status: int
     code: str | None
+    error: str | None
+    hint: str | None
+    stop_reason: str | None
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    #: the bridge's own figure, because the CLI never gave one
+    assumed: bool
     duration_ms: int
+    queued_ms: int
+    first_token_ms: int | None
     user_prompt: str | None
 
 
@@ -145,8 +154,8 @@ class Statistics:
             log.warning("the last hours could not be read from the log: %s", error.strerror)
 
     def recent(self, key_name: str) -> list[OwnRequest]:
-        """The last requests of a key, newest first."""
-        return list(self._recent.get(key_name, ()))
+        """The last requests of a key, by when they came, newest first."""
+        return sorted(self._recent.get(key_name, ()), key=lambda each: each.timestamp, reverse=True)
 
     def moved(self, most: int) -> list[str]:
         """The keys that asked last, the latest first; at most so many."""
@@ -246,15 +255,22 @@ def _for_its_credential(line: RunRecord) -> str:
 def _shown(record: RunRecord) -> OwnRequest:
     return OwnRequest(
         id=record.id,
+        request_id=record.request_id,
         timestamp=record.timestamp,
         provider=record.provider,
         model=record.model,
         status=record.status,
         code=record.code,
+        error=record.error,
+        hint=record.hint or usual_hint(record.code),
+        stop_reason=record.stop_reason,
         input_tokens=record.usage.prompt,
         output_tokens=record.output_tokens,
         cost_usd=record.cost_usd,
+        assumed=record.assumed,
         duration_ms=record.duration_ms,
+        queued_ms=record.queued_ms,
+        first_token_ms=record.first_token_ms,
         user_prompt=None if record.user_prompt is None else record.user_prompt[:PREVIEW_CHARACTERS],
     )
 

@@ -72,6 +72,53 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
     expect(page.get_by_role("row").nth(1)).to_contain_text("dashboard")
 
 
+def test_what_runs_stands_above_what_has_ended_unless_a_pointer_is_there(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    page = visit.admin("live")
+    expect(page.get_by_text("Nothing is running")).to_be_visible()
+    runs = [pool.submit(ask, server, server.new_key("ends-early"))]
+    names = page.locator("tbody .key-name")
+    expect(names).to_have_text(["ends-early"])
+    runs.append(pool.submit(ask, server, server.new_key("goes-on")))
+    expect(names).to_have_text(["ends-early", "goes-on"])
+    page.mouse.move(2, 2)
+    (first,) = [run for run in server.admin("GET", "/runs").json["runs"] if run["keyName"] == "ends-early"]
+    server.admin("DELETE", f"/runs/{first['id']}")
+    expect(names).to_have_text(["goes-on", "ends-early"])
+    expect(page.locator("tbody tr").last).to_contain_text("ended")
+
+    # With a pointer over the rows, nothing moves under it.
+    page.locator("tbody tr").first.hover()
+    runs.append(pool.submit(ask, server, server.new_key("comes-last")))
+    expect(names).to_have_text(["goes-on", "ends-early", "comes-last"])
+    for name in ("goes-on", "comes-last"):
+        page.get_by_role("button", name=f"Stop the request of {name}").click()
+    for each in runs:
+        each.result(30)
+
+
+def test_what_runs_can_be_searched_by_what_was_asked(visit: Visit, server: Server, pool: ThreadPoolExecutor) -> None:
+    def asks(name: str, prompt: str) -> None:
+        server.call("POST", "/generate", {"userPrompt": prompt}, key=server.new_key(name))
+
+    runs = [pool.submit(asks, "asks-a", "Haiku about tea"), pool.submit(asks, "asks-b", "Essay about coffee")]
+    page = visit.admin("live")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.filter(has_text="asks-a")).to_contain_text("Haiku about tea")
+    page.get_by_label("Search what runs").fill("COFFEE")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("asks-b")
+    page.get_by_label("Search what runs").fill("nothing")
+    expect(page.get_by_text("Nothing that runs matches")).to_be_visible()
+    page.get_by_label("Search what runs").fill("")
+    for name in ("asks-a", "asks-b"):
+        page.get_by_role("button", name=f"Stop the request of {name}").click()
+    for each in runs:
+        each.result(30)
+
+
 def test_the_focus_stays_on_a_stop_button_while_the_list_changes(
     visit: Visit, server: Server, pool: ThreadPoolExecutor
 ) -> None:

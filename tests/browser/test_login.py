@@ -66,6 +66,7 @@ def test_the_cookie_is_out_of_reach_of_scripts(visit: Visit) -> None:
 def test_an_expired_session_asks_for_the_key_again_and_goes_on_where_it_was(visit: Visit, server: Server) -> None:
     page = visit.admin("logs?status=ok")
     expect(page.get_by_role("heading", name="Logs", level=1)).to_be_visible()
+    page.wait_for_load_state("networkidle")
     put_cookie(visit, cookie_of(server, idle_s=IDLE_S + 1))
     page.get_by_role("button", name="Refresh").click()
     expect(page.get_by_role("status").filter(has_text="Your session has ended.")).to_be_visible()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from bridge.errors import CODES
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, profile
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -79,7 +80,7 @@ def test_provider_and_status_filter_at_once_and_the_address_keeps_them(visit: Vi
     expect(page.locator("tbody tr")).to_have_count(1)
     page.go_back()
     expect(page.get_by_label("Provider")).to_have_value("")
-    page.get_by_role("link", name="Clear", exact=True).click()
+    page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator("tbody tr")).to_have_count(50)
 
 
@@ -202,7 +203,7 @@ def test_exports_hold_what_the_filters_leave(visit: Visit, tmp_path: Path) -> No
         with page.expect_download() as caught:
             page.get_by_role("link", name=label).click()
         caught.value.save_as(tmp_path / name)
-    with (tmp_path / "log.csv").open(newline="") as file:
+    with (tmp_path / "log.csv").open(newline="", encoding="utf-8-sig") as file:
         table = list(csv.DictReader(file))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["userPrompt"] for row in table] == ["a needle in the hay", "one too many"]
@@ -226,3 +227,108 @@ def test_the_log_of_a_key_is_one_click_away(visit: Visit) -> None:
     page.get_by_role("link", name="All of them").click()
     expect(page.get_by_label("Key", exact=True)).to_have_value("bob")
     expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_filter_is_gone_through_with_the_arrow_keys_and_keeps_the_focus(visit: Visit) -> None:
+    page = visit.admin("logs")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    status = page.get_by_label("Status")
+    status.focus()
+    for number in range(1, 5):
+        page.keyboard.press("ArrowDown")
+        expect(status).to_be_focused()
+        chosen = status.evaluate("(select) => select.selectedIndex")
+        assert chosen == number
+    value = status.input_value()
+    expect(page).to_have_url(re.compile(f"status={value}"))
+    page.get_by_label("Key", exact=True).focus()
+    page.keyboard.type("bob")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
+
+
+def test_older_lines_take_the_focus_along_and_are_there_when_one_comes_back(visit: Visit) -> None:
+    page = visit.admin("logs")
+    rows_ = page.locator("tbody tr")
+    expect(rows_).to_have_count(50)
+    more = page.get_by_role("button", name="Show older")
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(rows_.nth(50).get_by_role("button")).to_be_focused()
+    shown = rows_.count()
+    assert shown > 50
+    rows_.nth(52).locator("a.key-name").click()
+    expect(page.get_by_role("heading", level=1)).not_to_have_text("Logs")
+    page.go_back()
+    expect(rows_).to_have_count(shown)
+
+
+def test_exports_follow_what_is_typed(visit: Visit) -> None:
+    page = visit.admin("logs")
+    page.get_by_label("Key", exact=True).fill("bob")
+    expect(page.get_by_role("link", name="Export CSV")).to_have_attribute("href", re.compile("key=bob"))
+
+
+def test_the_sums_of_the_filter_stand_above_its_lines(visit: Visit) -> None:
+    page = visit.admin("logs?key=bob")
+    expect(page.locator(".sums")).to_have_text(
+        re.compile(r"^2 requests, 1 of them not answered, .*\$0\.\d+, \d+ tokens$")
+    )
+    page.get_by_label("Text").fill("no such thing")
+    show(page)
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    expect(page.locator(".sums")).to_have_text("")
+
+
+def test_a_part_of_a_name_leads_to_the_keys_that_have_it(visit: Visit) -> None:
+    page = visit.admin("logs?key=bo")
+    expect(page.get_by_text("No key is named bo")).to_be_visible()
+    page.get_by_role("button", name="bob").click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_days_in_the_wrong_order_are_said(visit: Visit) -> None:
+    page = visit.admin("logs?from=2026-02-02&to=2026-02-01")
+    expect(page.get_by_role("alert")).to_contain_text("The first day lies after the last one.")
+
+
+def test_following_shows_new_lines_on_top(visit: Visit, server: Server) -> None:
+    key = server.new_key("comes-in")
+    page = visit.admin("logs?key=comes-in")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_role("button", name="Follow").click()
+    for number in (1, 2):
+        server.call("POST", "/generate", {"userPrompt": f"number {number}"}, key=key)
+        expect(page.locator("tbody tr")).to_have_count(number)
+        expect(page.locator("tbody tr").first).to_contain_text(f"number {number}")
+    page.get_by_role("button", name="Follow").click()
+    server.call("POST", "/generate", {"userPrompt": "not seen"}, key=key)
+    page.wait_for_timeout(2500)
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_on_a_phone_the_first_line_is_seen_at_once(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, viewport={"width": 390, "height": 780}) as visit:
+        page = visit.admin("logs")
+        expect(page.locator("tbody tr")).to_have_count(50)
+        box = page.locator("tbody tr").first.bounding_box()
+        assert box is not None
+        assert box["y"] < 500
+        page.get_by_text("Filters").click()
+        expect(page.get_by_label("Status")).to_be_visible()
+
+
+def test_the_audit_is_searched_saved_and_leads_to_its_keys(visit: Visit, server: Server, tmp_path: Path) -> None:
+    server.new_key("audited")
+    server.admin("PATCH", "/keys/audited", {"note": "for the audit"})
+    page = visit.admin("audit")
+    page.get_by_label("Search the audit").fill("AUDITED")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Save as JSONL").click()
+    caught.value.save_as(tmp_path / "audit.jsonl")
+    entries = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [entry["action"] for entry in entries] == ["key_changed", "key_created"]
+    page.get_by_role("link", name="audited").first.click()
+    expect(page.get_by_role("heading", name="audited", level=1)).to_be_visible()

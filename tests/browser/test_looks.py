@@ -91,8 +91,7 @@ def test_the_keyboard_alone_logs_in_makes_a_key_and_finds_the_focus_again(visit:
     expect(page.get_by_role("button", name="New key")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
-    page.keyboard.press("Tab")
-    expect(page.get_by_label("Name")).to_be_focused()
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
     page.keyboard.type("by-keyboard")
     page.keyboard.press("Enter")
     expect(page.locator("#new-key")).to_be_visible()
@@ -135,10 +134,11 @@ def test_charts_can_be_read_without_seeing_them(visit: Visit) -> None:
     expect(chart).to_be_visible()
     page.get_by_text("Show as a table").first.click()
     table = page.locator("details[open] table")
-    expect(table.get_by_role("row")).to_have_count(31)
+    expect(table.get_by_role("row")).to_have_count(32)
+    expect(table.get_by_role("rowheader", name="Total")).to_be_visible()
     expect(table.get_by_role("columnheader", name="design-team")).to_be_visible()
     page.get_by_role("button", name="90 days").click()
-    expect(table.get_by_role("row")).to_have_count(91)
+    expect(table.get_by_role("row")).to_have_count(92)
     expect(page.get_by_role("img", name="Cost per day and key over 90 days")).to_be_visible()
 
 

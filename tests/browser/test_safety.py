@@ -160,7 +160,7 @@ def test_hostile_prompts_and_notes_are_text_everywhere_in_the_dashboard(visit: V
 
     holder = visit.holder(secret)
     holder.get_by_role("link", name="My usage").click()
-    expect(holder.get_by_role("table")).to_contain_text("<script>alert(1)</script>")
+    expect(holder.get_by_role("table", name="Your last requests")).to_contain_text("<script>alert(1)</script>")
     assert_harmless(holder)
 
 

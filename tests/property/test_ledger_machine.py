@@ -33,7 +33,7 @@ from bridge.clock import day_of
 from bridge.errors import BridgeError
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.tallies import Reservation
+from bridge.ledger.tallies import Reservation, sum_of
 from bridge.limits import LIMITS, Limits, Moment, Span, effective, per_request, spans_of, summed
 from tests.property.tallies_suite import BACKENDS, refused
 from tests.support.ledger import UNLIMITED, FrozenClock, key_with, line_of
@@ -268,6 +268,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.open_for_business
 
     # --- always ---
+
+    @invariant()
+    def the_books_by_model_are_the_books(self) -> None:
+        for name in NAMES:
+            tally = self.tallies.tally(name)
+            for day, books in tally.books.items():
+                assert sum_of(books.values()) == tally.days[day]
 
     @invariant()
     def what_was_acknowledged_is_booked_exactly(self) -> None:

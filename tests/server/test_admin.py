@@ -180,7 +180,7 @@ def test_logs_are_paged_filtered_and_exported(server: Server) -> None:
     assert [row["userPrompt"] for row in found] == ["prompt 3"]
     lines = server.admin("GET", "/logs/export?format=jsonl&key=logged").body.splitlines()
     assert [json.loads(line)["userPrompt"] for line in lines] == [f"prompt {n}" for n in range(5)]
-    table = server.admin("GET", "/logs/export?format=csv&key=logged").body.decode().splitlines()
+    table = server.admin("GET", "/logs/export?format=csv&key=logged").body.decode("utf-8-sig").splitlines()
     assert len(table) == 6
     assert server.admin("GET", "/logs?limit=0").status == 400
     assert server.admin("GET", "/logs?limit=x").status == 400
@@ -189,7 +189,7 @@ def test_logs_are_paged_filtered_and_exported(server: Server) -> None:
 def test_a_spreadsheet_does_not_run_what_a_prompt_says(server: Server) -> None:
     raw = server.new_key("formula")
     server.call("POST", "/generate", {"userPrompt": "=cmd|' /C calc'!A0"}, key=raw)
-    table = server.admin("GET", "/logs/export?format=csv&key=formula").body.decode()
+    table = server.admin("GET", "/logs/export?format=csv&key=formula").body.decode("utf-8-sig")
     assert "'=cmd" in table
 
 

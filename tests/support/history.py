@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge.clock import day_of, iso
 from bridge.keys.keys import Key, KeyHash, hash_of, to_disk
-from bridge.ledger.tallies import Counts, Figures, Import, Tally, apply, void
+from bridge.ledger.tallies import Counts, Tally, book_of, void
 from bridge.limits import Limits
 from bridge.store.document import Document
 from bridge.store.folder import Store
@@ -32,6 +32,8 @@ PROMPTS = (
     "Make up 20 plausible product names for a demo shop, as a JSON list",
     "Draft release notes from these commit messages for people who do not read code",
 )
+#: Days of before are known without their models.
+KNOWN_DAYS = 60
 MODELS = {
     "claude": (("claude-sonnet-5-5", 3.0, 15.0), ("claude-haiku-5", 1.0, 5.0)),
     "codex": (("gpt-6-sol", 2.0, 12.0),),
@@ -64,16 +66,20 @@ def write(folder: Path, people: Sequence[Person], *, days: int, lines: int, now:
     _write_keys(folder, people, now - days * 86400.0)
     tallies: dict[str, Tally] = defaultdict(Tally)
     logs = defaultdict(list)
-    used: dict[tuple[str, str], Counts] = defaultdict(Counts)
     for number, at in enumerate(_moments(chance, days, lines, now)):
         person = chance.choices(people, [p.weight for p in people])[0]
         line = _line(chance, number, at, person)
         day = day_of(at, UTC)
         logs[day].append(line)
-        _count(used[person.name, day], line)
-        tallies[person.name].last_used_at = at
-    for (name, day), counts in used.items():
-        apply(Figures(tallies), Import(name, day, counts))
+        tally = tallies[person.name]
+        tally.last_used_at = at
+        if line.status == 429:
+            continue
+        if now - at > KNOWN_DAYS * 86400:
+            # As it is where models were not booked yet.
+            tally.days.setdefault(day, Counts()).add(_counts(line))
+        else:
+            tally.enter(day, book_of(line), _counts(line))
     (folder / "logs").mkdir(mode=0o700)
     seq, path = 0, folder / "logs"
     for day, rows in logs.items():
@@ -151,10 +157,9 @@ def _line(chance: random.Random, number: int, at: float, person: Person) -> Any:
     return record(f"run_{int(at * 1000):014x}{number:012x}", **{**fields, "timestamp": iso(at)})
 
 
-def _count(counts: Counts, line: Any) -> None:
-    if line.status != 429:
-        cost = round(line.cost_usd * 1e6)
-        counts.add(Counts(1, int(line.status >= 400), line.input_tokens, 0, 0, line.output_tokens, 0, cost))
+def _counts(line: Any) -> Counts:
+    cost = round(line.cost_usd * 1e6)
+    return Counts(1, int(line.status >= 400), line.input_tokens, 0, 0, line.output_tokens, 0, cost)
 
 
 TEAM = (

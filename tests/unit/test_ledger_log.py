@@ -8,6 +8,7 @@ import pytest
 
 from bridge.clock import parse_iso
 from bridge.errors import BridgeError
+from bridge.records import runlog
 from bridge.records.audit import Audit
 from bridge.records.runlog import Filter, RunLog
 from bridge.store.journal import Position, day_files, read_forwards, seq_of
@@ -324,3 +325,38 @@ def test_prompts_are_cut_only_where_that_is_asked_for(log):
     (line,), _ = log.page(prompt_characters=10)
     assert (line["userPrompt"], line["systemPrompt"]) == ("x" * 10, None)
     assert len(log.page()[0][0]["userPrompt"]) == 500
+
+
+# --- sums ----------------------------------------------------------------------------------------
+
+
+def test_the_sums_of_a_filter_are_those_of_its_lines(log, clock):
+    write(
+        log, record("run_1", cost_usd=0.25, input_tokens=5, cache_read_tokens=2, cache_write_tokens=1, output_tokens=4)
+    )
+    write(log, record("run_2", key_name="bob", cost_usd=0.5, input_tokens=1, output_tokens=0))
+    clock.pass_s(86_400)
+    write(log, record("run_3", clock.now(), status=429, code="cost_per_day", cost_usd=0, times=40, input_tokens=0))
+    every = log.sums(Filter())
+    assert (every.requests, every.errors, every.cost_micro, every.since) == (42, 40, 750_000, None)
+    assert log.sums(Filter(key="bob")).tokens == 1
+    assert log.sums(Filter(key="alice", status="ok")).tokens == 12
+    assert log.sums(Filter(text="cost_per")).requests == 40
+    assert log.sums(Filter(since=clock.now())).requests == 40
+    assert log.sums(Filter(key="nobody")).requests == 0
+
+
+def test_sums_of_a_log_that_is_too_long_say_from_when_they_count(log, clock, monkeypatch):
+    fill(log, clock, days=2, runs=3)
+    monkeypatch.setattr(runlog, "MOST_SUMMED", 1600)
+    some = log.sums(Filter())
+    newest = [line["timestamp"] for line in log.page()[0]]
+    assert 0 < some.requests < 6
+    assert some.since == newest[some.requests]
+
+
+def test_a_line_is_found_by_the_request_id_that_its_client_has(log):
+    write(log, record("run_1", request_id="req_a"), record("run_2", request_id="req_b", user_prompt="req_a"))
+    assert log.find("req_a")["id"] == "run_1"
+    assert log.find("req_b")["id"] == "run_2"
+    assert log.find("req_c") is None

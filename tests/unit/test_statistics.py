@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.clock import iso
+from bridge.errors import CODES
 from bridge.records import statistics
 from bridge.records.statistics import HOUR_S, HOURS, RECENT, CredentialDay, Statistics
 from tests.support.ledger import FrozenClock, open_log, record, write
@@ -220,3 +222,38 @@ def test_the_day_of_a_credential_is_over_after_24_hours(clock: FrozenClock) -> N
 
 def vars_of(day: CredentialDay) -> dict[str, int]:
     return {name: getattr(day, name) for name in day.__struct_fields__}
+
+
+def test_a_holder_reads_why_it_failed_in_the_words_of_the_answer_and_no_others(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    statistics.observe(
+        line(
+            clock,
+            request_id="req_1",
+            status=400,
+            code="provider_invalid_request",
+            error="Anthropic did not accept the request.",
+            hint="Send a smaller image.",
+            upstream_message="organization acme-internal: image exceeds 5 MB",
+            upstream_request_id="req_upstream",
+            credential="team-key",
+        )
+    )
+    (shown,) = statistics.recent("alice")
+    assert (shown.request_id, shown.error) == ("req_1", "Anthropic did not accept the request.")
+    assert shown.hint == "Send a smaller image."
+    said = msgspec.json.encode(shown).decode()
+    assert not [word for word in ("acme", "upstream", "team-key") if word in said]
+
+
+def test_a_line_of_an_older_version_has_the_usual_hint(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    statistics.observe(line(clock, status=502, code="cli_failed", error="It broke off."))
+    assert statistics.recent("alice")[0].hint == CODES["cli_failed"].hint
+
+
+def test_requests_are_listed_by_when_they_came_and_not_by_when_they_ended(clock: FrozenClock) -> None:
+    statistics = Statistics(clock)
+    for number, ago_s in ((1, 10), (2, 30), (3, 20)):
+        statistics.observe(line(clock, number, ago_s=ago_s))
+    assert [each.id for each in statistics.recent("alice")] == ["run_1", "run_3", "run_2"]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.ledger.tallies import Counts, Reservation, Tally
+from bridge.ledger.tallies import BOOKED_DAYS, Counts, Reservation, Tally, sum_of
 from bridge.limits import spans_of
 from tests.property.tallies_suite import BACKENDS, Backend, refused
 from tests.support.ledger import FrozenClock, line_of, record
@@ -175,3 +175,28 @@ def test_where_nothing_can_be_stored_no_run_is_admitted_and_an_end_counts_all_th
 def test_what_was_forgiven_is_never_more_than_what_was_used() -> None:
     tally = Tally(days={DAY: Counts(requests=2, cost_micro=500)}, forgiven={TODAY.key: Counts(cost_micro=900)})
     assert (tally.used(TODAY).requests, tally.used(TODAY).cost_micro) == (2, 0)
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stop", "crash"])
+def test_the_books_by_model_are_there_again_and_are_those_of_the_day(backend: Backend, crash: bool) -> None:
+    first, second = admit(backend), admit(backend, "run_2")
+    backend.tallies.settle(line_of(first, 700, output_tokens=4, credential="team"))
+    backend.tallies.take_over("ada", "2026-11-01", Counts(requests=3, cost_micro=9))
+    backend.tallies.settle(line_of(second, 300, output_tokens=4))
+    restart(backend, crash=crash)
+    tally = backend.tallies.tally("ada")
+    assert {name: part.cost_micro for name, part in tally.books[DAY].items()} == {
+        "demo demo team": 700,
+        "demo demo": 300,
+    }
+    assert sum_of(tally.books[DAY].values()) == tally.days[DAY]
+    assert set(tally.books) == {DAY}
+
+
+def test_old_books_are_forgotten_before_old_days() -> None:
+    tally = Tally()
+    for number in range(BOOKED_DAYS + 5):
+        tally.enter(f"day-{number:04}", "demo demo", Counts(requests=1))
+    tally.prune()
+    assert (len(tally.days), len(tally.books)) == (BOOKED_DAYS + 5, BOOKED_DAYS)
+    assert "day-0004" not in tally.books

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -42,13 +43,14 @@ def test_every_command_prints_by_these_ways() -> None:
     ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1+1", " =1", "\u3000=1", "＝1", "＋1", "－1", "＠x"],
 )
 def test_a_cell_of_a_table_is_no_formula(value: str) -> None:
-    head, cell = b"".join(_csv(iter([{"a": value}]))).decode().split("\r\n", 1)
+    head, cell = b"".join(_csv(iter([{"a": value}]))).decode("utf-8-sig").split("\r\n", 1)
     assert head == '"a"'
     assert cell.startswith("\"'")
 
 
 def test_a_cell_does_not_end_at_a_semicolon() -> None:
-    assert b"".join(_csv(iter([{"a": "x;=1+1", "b": 3, "c": None}]))) == b'"a","b","c"\r\n"x;=1+1","3",""\r\n'
+    table = b"".join(_csv(iter([{"a": "x;=1+1", "b": 3, "c": None}])))
+    assert table == codecs.BOM_UTF8 + b'"a","b","c"\r\n"x;=1+1","3",""\r\n'
 
 
 def test_the_settings_of_another_user_are_refused_where_they_only_lie_there(

@@ -1,11 +1,13 @@
 /** Audit: who changed what, when, and from where. */
 
+import { query } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { visible, whenExact, whenFull } from "../lib/format.js";
 import { cell, row, table } from "../lib/table.js";
-import { emptyState, errorBox, skeleton } from "../lib/ui.js";
+import { busy, emptyState, errorBox, focusOn, skeleton, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
+const PAGE = 50;
 const ACTIONS = {
   key_created: "made the key",
   key_changed: "changed the key",
@@ -32,19 +34,40 @@ const ALONE = new Set(["link_made", "logged_in", "logged_out", "sessions_ended"]
 
 export const title = () => "Audit";
 
-export function show({ head, body }) {
-  head.append(h("button.button", { type: "button", onclick: () => load(null) }, "Refresh"));
+export function show({ head, body, query: given }) {
+  const refresh = h("button.button", { type: "button", onclick: () => load(null) }, "Refresh");
+  const text = h("input", {
+    type: "search",
+    "aria-label": "Search the audit",
+    placeholder: "Who, what, key or address",
+    value: given.get("text") ?? "",
+  });
+  const saving = h("button.button", { type: "button", onclick: () => busy(saving, save) }, "Save as JSONL");
+  head.append(h("div.row", {}, refresh, saving));
   const { element, body: rows } = table("Changes by admins", [["When"], ["Who"], ["What"], ["From"]]);
   const box = h("section.card.flush", {}, skeleton(6));
-  const more = h("div.pager", { hidden: true });
+  const older = h("button.button", { type: "button", onclick: () => busy(older, () => load(next)) }, "Show older");
+  const more = h("div.pager", { hidden: true }, older);
   const error = h("div");
-  fill(body, error, box);
+  const form = h("form.toolbar", { role: "search", onsubmit: search }, text, h("button.button", {}, "Search"));
+  fill(body, h("div.stack", {}, form, error, box));
   let left = false;
+  let next = null;
+
+  function search(event) {
+    event.preventDefault();
+    history.replaceState(null, "", `#/audit${query({ text: text.value.trim() })}`);
+    load(null);
+  }
+
+  function ask(before, limit) {
+    return call("GET", `/admin/audit${query({ limit, before, text: text.value.trim() })}`);
+  }
 
   async function load(before) {
     let answer;
     try {
-      answer = await call("GET", `/admin/audit?limit=50${before ? `&before=${encodeURIComponent(before)}` : ""}`);
+      answer = await ask(before, PAGE);
     } catch (failure) {
       if (!left)
         fill(
@@ -56,8 +79,10 @@ export function show({ head, body }) {
     if (left) return;
     fill(error);
     if (before === null) rows.replaceChildren();
-    rows.append(...answer.audit.map(entryRow));
+    const fresh = answer.audit.map(entryRow);
+    rows.append(...fresh);
     if (rows.childElementCount) fill(box, element, more);
+    else if (text.value.trim()) fill(box, emptyState("Nothing matches", "No change has this anywhere."));
     else
       fill(
         box,
@@ -66,8 +91,28 @@ export function show({ head, body }) {
           "Every change of a key, every log-in and every stopped request is written down here.",
         ),
       );
-    more.hidden = !answer.next;
-    fill(more, h("button.button", { type: "button", onclick: () => load(answer.next) }, "Show older"));
+    if (before !== null) focusOn(fresh[0]);
+    next = answer.next;
+    more.hidden = !next;
+  }
+
+  /** All entries that the search leaves, newest first, one a line. */
+  async function save() {
+    const lines = [];
+    try {
+      let before = null;
+      do {
+        const answer = await ask(before, 1000);
+        lines.push(...answer.audit.map((entry) => `${JSON.stringify(entry)}\n`));
+        before = answer.next;
+      } while (before);
+    } catch (failure) {
+      toast(failure.message);
+      return;
+    }
+    const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
+    h("a", { href: url, download: "cli-bridge-audit.jsonl" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
   }
 
   load(null);
@@ -77,18 +122,36 @@ export function show({ head, body }) {
 }
 
 function entryRow(entry) {
-  const subject = ALONE.has(entry.action) ? null : h("strong", {}, h("bdi", {}, visible(entry.subject)));
-  const changes = differences(entry.before, entry.after);
+  const { keyName, ...before } = entry.action === "run_stopped" ? (entry.before ?? {}) : {};
+  const changes = differences(entry.action === "run_stopped" ? before : entry.before, entry.after);
   return row(
-    {},
+    { tabindex: "-1" },
     cell("When", h("time.nowrap", { datetime: entry.at, title: whenFull(entry.at) }, whenExact(entry.at))),
     cell("Who", h("bdi", {}, visible(entry.actor))),
     cell("", [
-      h("div", {}, ACTIONS[entry.action] ?? visible(entry.action), " ", subject),
+      h(
+        "div",
+        {},
+        ACTIONS[entry.action] ?? visible(entry.action),
+        " ",
+        ALONE.has(entry.action) ? null : subject(entry),
+        keyName && [" of the key ", keyLink(keyName)],
+      ),
       changes.map((change) => h("div.small.muted", {}, h("bdi", {}, change))),
     ]),
     cell("From", h("span.mono", {}, visible(entry.address || "this host"))),
   );
+}
+
+/** What was changed, with a link to it where it has a page. */
+function subject({ action, subject: name }) {
+  if (action.startsWith("key_") || action === "usage_reset" || action === "loop_suspected") return keyLink(name);
+  if (action === "run_stopped") return h("a.mono", { href: `#/logs/${encodeURIComponent(name)}` }, visible(name));
+  return h("strong", {}, h("bdi", {}, visible(name)));
+}
+
+function keyLink(name) {
+  return h("a.key-name", { href: `#/keys/${encodeURIComponent(name)}` }, h("bdi", {}, visible(name)));
 }
 
 /** What is not the same before and after, one line each. */

@@ -2,12 +2,14 @@
 
 import { REST_TOKEN, chart, seriesToken } from "../lib/chart.js";
 import { fill, h, say } from "../lib/dom.js";
-import { day, hour, money, when } from "../lib/format.js";
+import { cost, day, hour, money, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { card, segmented } from "../lib/ui.js";
 import { look } from "./session.js";
 
 const EVERY_MS = 60000;
+/** Where the tallest day costs less, the axis needs more than whole cents. */
+const FINE_USD = 0.1;
 
 /** Cost per day, stacked by key: {element, stop()}. Asks for its figures by itself. */
 export function costChart() {
@@ -20,15 +22,20 @@ export function costChart() {
   const asking = poll(
     async (signal) => {
       const usage = await look(`/admin/usage/daily?days=${days}`, signal);
-      const sum = usage.series.reduce((all, each) => all + each.costUsd.reduce((a, b) => a + b, 0), 0);
+      const sums = usage.series.map((each) => each.costUsd.reduce((a, b) => a + b, 0));
+      const sum = sums.reduce((a, b) => a + b, 0);
+      const tallest = Math.max(...usage.days.map((_, at) => usage.series.reduce((all, each) => all + each.costUsd[at], 0)));
       fill(error);
       say(total, `${money(sum)} in ${usage.days.length} days`);
       plot.update({
         labels: usage.days.map(day),
         total: sum,
+        sums,
         show: money,
+        axis: tallest < FINE_USD ? cost : money,
         series: usage.series.map((each, place) => ({
           label: each.key ?? "all other keys",
+          href: each.key === null ? "#/usage" : `#/keys/${encodeURIComponent(each.key)}`,
           token: each.key === null ? REST_TOKEN : seriesToken(place),
           values: each.costUsd,
         })),
@@ -40,6 +47,7 @@ export function costChart() {
   const choice = segmented(
     "Days",
     [
+      [7, "7 days"],
       [30, "30 days"],
       [90, "90 days"],
     ],
@@ -50,7 +58,7 @@ export function costChart() {
     },
   );
   return {
-    element: card("Cost per day", [total, choice], error, plot.element),
+    element: card("Cost per day", [total, choice, h("a.quiet", { href: "#/usage" }, "Who, and on what")], error, plot.element),
     stop() {
       asking.stop();
       plot.destroy();

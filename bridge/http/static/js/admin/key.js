@@ -1,6 +1,6 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
-import { bar, levels, otherLimits } from "../lib/bars.js";
+import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
 import { day, inWords, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
@@ -9,7 +9,7 @@ import { PROVIDERS } from "../lib/registry.js";
 import { badge, card, confirm, emptyState, skeleton, toast } from "../lib/ui.js";
 import { editKey, rotateKey } from "./keyform.js";
 import { change } from "./keys.js";
-import { openLine, logTable } from "./logtable.js";
+import { logTable } from "./logtable.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 5000;
@@ -100,7 +100,6 @@ export function show({ head, body, detail: name, session }) {
       });
       log.update(
         lines.logs,
-        openLine,
         emptyState("No requests yet", "What this key asks for is listed here as it happens."),
       );
     },
@@ -143,7 +142,8 @@ export function show({ head, body, detail: name, session }) {
 
   function note(level) {
     if (!level.window) return "Those that wait for a slot count, too";
-    return resets(key.resetsAt[level.window], session.timezone);
+    const ends = resets(key.resetsAt[level.window], session.timezone);
+    return [ends, outlook(level, key.forecast)].filter(Boolean).join(". ");
   }
 
   /** A revoked key can only be looked at. */
@@ -183,7 +183,7 @@ export function show({ head, body, detail: name, session }) {
   async function act(method, to, done) {
     try {
       await call(method, to);
-      toast(done);
+      toast(done, null, `key ${name}`);
       watch.now();
       return true;
     } catch (failure) {
@@ -237,6 +237,7 @@ function about(key) {
     ...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
     ...Object.keys(key.resetsAt).map((window) => [inWords(window), windowText(key.usage[window])]),
+    ...(key.forecast ? [["At this pace", `about ${money(key.forecast.costUsd)} by the end of the month`]] : []),
     ...(key.usage.thisMonth.assumedUsd > 0
       ? [["Of it assumed", `${money(key.usage.thisMonth.assumedUsd)} (runs that broke off without a bill)`]]
       : []),

@@ -1,13 +1,12 @@
-/** The dialogs of a key: make, change, rotate, and the one moment in which its secret is shown. */
+/** The dialogs of a key: make one or several, change, rotate. */
 
-import { copyAs } from "../lib/copyas.js";
+import { ApiError } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { copyButton, dialog, errorBox, field, select } from "../lib/ui.js";
+import { dialog, errorBox, field, select } from "../lib/ui.js";
+import { showSecret, showSecrets } from "./handover.js";
 import { call } from "./session.js";
-
-const [FIRST] = Object.keys(PROVIDERS);
 
 const PRESETS = [
   ["Designer: $5 a day", { maxCostPerDay: 5, maxRequestsPerMinute: 20, maxConcurrent: 2 }],
@@ -37,11 +36,12 @@ const GRACES = [
   ["604800", "In a week"],
 ];
 
-/** Ask for a new key and make it. Gives its name, or undefined. */
+/** Ask for a new key, or several, and make them. Gives the name of the key where it is one, or undefined. */
 export async function createKey(session) {
   const credentials = await credentialNames();
   const made = await dialog((close) => form(session, null, credentials, close), { wide: true });
-  if (made) await showSecret(made, session, "made");
+  if (made?.several) await showSecrets(made.several, made.failed);
+  else if (made) await showSecret(made, session, "made");
   return made?.name;
 }
 
@@ -94,39 +94,6 @@ export async function rotateKey(session, key) {
   return Boolean(rotated);
 }
 
-/** The secret of a key, this once, with code that uses it. */
-function showSecret(made, session, what) {
-  // A key that may use nothing yet has no example.
-  const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
-  const request = () => ({
-    base: location.origin,
-    provider,
-    body: { userPrompt: "Three names for a tea shop", model },
-  });
-  return dialog(
-    (close) => ({
-      title: `Key ${made.name} ${what}`,
-      body: [
-        h("p", {}, "Copy the key now. It is stored as a hash and ", h("strong", {}, "cannot be shown again"), "."),
-        h(
-          "div.secret",
-          {},
-          h("code", { id: "new-key" }, made.key),
-          copyButton(() => made.key, "Copy key"),
-        ),
-        h(
-          "div",
-          {},
-          h("h3", {}, "Ready to use, with this key in it"),
-          h("div.spaced", {}, copyAs(request, made.key).element),
-        ),
-      ],
-      actions: [h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the key")],
-    }),
-    { wide: true, closable: false },
-  );
-}
-
 function form(session, key, credentials, close) {
   const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
   const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
@@ -138,6 +105,11 @@ function form(session, key, credentials, close) {
     autocomplete: "off",
     spellcheck: "false",
   });
+  const list = h("textarea", { rows: "6", spellcheck: "false", autocomplete: "off" });
+  const one = field("Name", name, "Letters, digits, _ and -. It cannot be changed later.");
+  const many = field("People or things, one in each line", list, "Each gets a key of its own, with the limits below.");
+  const several = checkbox(false);
+  several.addEventListener("change", showNames);
   const note = h("input", { type: "text", maxlength: "500", autocomplete: "off" });
   const models = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
   const bound = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
@@ -164,6 +136,13 @@ function form(session, key, credentials, close) {
     }
   }
   showDate();
+  showNames();
+
+  function showNames() {
+    one.hidden = name.disabled = several.checked;
+    many.hidden = list.disabled = !several.checked;
+    list.required = several.checked;
+  }
 
   function showDate() {
     dateField.hidden = expiry.value !== "date";
@@ -182,7 +161,7 @@ function form(session, key, credentials, close) {
     fill(problem);
     const chosen = Object.keys(providers).filter((each) => providers[each].checked);
     const body = {
-      ...(key ? {} : { name: name.value.trim() }),
+      ...(key || several.checked ? {} : { name: name.value.trim() }),
       ...limits(inputs),
       note: note.value.trim(),
       models: names(models.value),
@@ -192,7 +171,8 @@ function form(session, key, credentials, close) {
     };
     try {
       const path = key ? `/admin/keys/${encodeURIComponent(key.name)}` : "/admin/keys";
-      close(await call(key ? "PATCH" : "POST", path, { body }));
+      if (several.checked) close(await makeAll(keysOf(list.value), body));
+      else close(await call(key ? "PATCH" : "POST", path, { body }));
     } catch (error) {
       fill(problem, errorBox(error));
       problem.scrollIntoView({ block: "nearest" });
@@ -213,6 +193,7 @@ function form(session, key, credentials, close) {
   }
 
   const id = "key-form";
+  const save = h("button.button.primary", { type: "submit", form: id }, key ? "Save" : "Make the key");
   return {
     title: key ? `Change ${key.name}` : "New key",
     body: h(
@@ -222,7 +203,7 @@ function form(session, key, credentials, close) {
         h(
           "div.fields",
           {},
-          field("Name", name, "Letters, digits, _ and -. It cannot be changed later."),
+          h("div.stack.tight", {}, one, many, h("label.check.small", {}, several, "Several keys at once")),
           field("Start from", preset, "Fills in the limits below; change what you like."),
         ),
       h(
@@ -266,7 +247,7 @@ function form(session, key, credentials, close) {
     ),
     actions: [
       h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
-      h("button.button.primary", { type: "submit", form: id }, key ? "Save" : "Make the key"),
+      save,
     ],
   };
 }
@@ -274,6 +255,37 @@ function form(session, key, credentials, close) {
 function such(credentials) {
   if (!credentials.length) return "";
   return `, of ${credentials.slice(0, 6).join(", ")}${credentials.length > 6 ? " …" : ""}`;
+}
+
+/** Names of people as names of keys: [name, who it is for], each once. "Zoë Müller" becomes Zoe-Muller. */
+function keysOf(text) {
+  const found = new Map();
+  for (const line of text.split(/[\n\t,;]+/).map((each) => each.trim())) {
+    const plain = line.normalize("NFKD").replace(/\p{M}/gu, "").replaceAll("ß", "ss");
+    const name = plain.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 50);
+    if (line && name && !found.has(name)) found.set(name, line);
+  }
+  return [...found];
+}
+
+/** Make a key for each name. Those that cannot be made do not stop the others. Throws ApiError where none can. */
+async function makeAll(names, body) {
+  const several = [];
+  const failed = [];
+  for (const [name, line] of names) {
+    try {
+      const note = body.note || (line === name ? "" : line);
+      several.push(await call("POST", "/admin/keys", { body: { ...body, name, note } }));
+    } catch (error) {
+      failed.push([name, error.message]);
+      if (error.status === 401) break;
+    }
+  }
+  if (!several.length) {
+    const [name, reason] = failed[0] ?? ["", "There is no name in the list."];
+    throw new ApiError(400, { error: name ? `${name}: ${reason}` : reason });
+  }
+  return { several, failed };
 }
 
 function limitInput(limit, key, byDefault) {

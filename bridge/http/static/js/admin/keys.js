@@ -5,11 +5,15 @@ import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { compact, count, money, plural, timeElement, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, emptyState, select, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, emptyState, select, skeleton, toast } from "../lib/ui.js";
 import { createKey } from "./keyform.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 5000;
+/** Rows at once: more of them would hold the page up. */
+const PAGE = 50;
+/** Typing changes the list only when it pauses, in milliseconds. */
+const PAUSE_MS = 120;
 const KINDS = { disabled: "warn", expired: "warn", revoked: "" };
 const ORDERS = {
   closest: ["Closest to a cap", (key) => -nearest(key.limits, key.usage)],
@@ -26,7 +30,10 @@ export function show({ head, body, session }) {
     type: "search",
     "aria-label": "Search keys",
     placeholder: "Search by name or note",
-    oninput: arrange,
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(arrange, PAUSE_MS);
+    },
   });
   const sort = select(
     Object.entries(ORDERS).map(([id, [label]]) => [id, `Sort: ${label}`]),
@@ -64,8 +71,12 @@ export function show({ head, body, session }) {
       box,
     ),
   );
+  const more = h("button.button", { type: "button", onclick: showMore }, "Show more");
+  const pager = h("div.pager", { hidden: true }, more);
   let keys = null;
   let order = [];
+  let most = PAGE;
+  let timer = 0;
 
   const watch = poll(
     async (signal) => {
@@ -92,6 +103,7 @@ export function show({ head, body, session }) {
 
   function arrange() {
     if (keys === null) return;
+    most = PAGE;
     const wanted = search.value.trim().toLowerCase();
     const worth = ORDERS[sort.value][1];
     order = keys
@@ -110,8 +122,10 @@ export function show({ head, body, session }) {
         ? plural(keys.length, "key")
         : `${count(shown.length)} of ${plural(keys.length, "key")}`,
     );
+    pager.hidden = shown.length <= most;
+    say(more, `Show ${plural(Math.min(PAGE, shown.length - most), "more key")}`);
     if (shown.length) {
-      if (!element.isConnected) fill(box, element);
+      if (!element.isConnected) fill(box, element, pager);
     } else if (keys.length) {
       fill(box, emptyState("No key matches", "Try a part of its name or of its note."));
     } else {
@@ -126,10 +140,17 @@ export function show({ head, body, session }) {
     }
     keyed(
       rows,
-      shown,
+      shown.slice(0, most),
       (key) => key.name,
       (key) => keyRow(key, watch),
     );
+  }
+
+  function showMore() {
+    const first = most;
+    most += PAGE;
+    render();
+    rows.children[first]?.querySelector("a").focus();
   }
 
   async function make() {
@@ -138,7 +159,10 @@ export function show({ head, body, session }) {
     else watch.now();
   }
 
-  return () => watch.stop();
+  return () => {
+    clearTimeout(timer);
+    watch.stop();
+  };
 }
 
 function keyRow(first, watch) {
@@ -147,18 +171,15 @@ function keyRow(first, watch) {
   const bars = h("div.bars");
   const unlimited = h("span.small.muted");
   const [today, requests, month, used] = [h("div"), h("div.small.muted"), h("span"), h("span.nowrap")];
-  const toggle = h("button.button.small", { type: "button", onclick: act });
+  const toggle = h("button.button.small", { type: "button", onclick: () => busy(toggle, act) });
   let key = first;
 
   async function act() {
     const action = key.status === "disabled" ? "enable" : "disable";
-    toggle.disabled = true;
     try {
       await change(first.name, action, watch);
     } catch (error) {
       toast(error.message);
-    } finally {
-      toggle.disabled = false;
     }
   }
 
@@ -211,8 +232,6 @@ export async function change(name, action, watch) {
   await call("POST", `/admin/keys/${encodeURIComponent(name)}/${action}`);
   watch.now();
   const other = action === "disable" ? "enable" : "disable";
-  toast(`${name} is ${action}d${action === "disable" ? "; what it has running goes on" : ""}.`, {
-    label: "Undo",
-    run: () => change(name, other, watch).catch((error) => toast(error.message)),
-  });
+  const undo = { label: "Undo", run: () => change(name, other, watch).catch((error) => toast(error.message)) };
+  toast(`${name} is ${action}d${action === "disable" ? "; what it has running goes on" : ""}.`, undo, `key ${name}`);
 }

@@ -1,21 +1,31 @@
-/** Live: what waits and runs now, and the button that stops it. */
+/** Live: what waits and runs now, what was asked, and the button that stops it. */
 
 import { fill, h, keyed, refill, say } from "../lib/dom.js";
 import { cost, count, duration, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, emptyState, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, emptyState, skeleton, toast } from "../lib/ui.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 1500;
-/** How long a request that has ended stays in its place: nothing may slip under a finger that wants to stop it. */
+/** How long a request that has ended is still shown. */
 const LINGER_MS = 12000;
+/** After a touch, rows keep their places for so long: a finger does not hover. */
+const TOUCHED_MS = 3000;
+/** A press so soon after rows have moved was meant for another row. */
+const SETTLE_MS = 400;
 
 export const title = () => "Live";
 
 export function show({ head, body }) {
   const summary = h("span.muted", { role: "status" });
   head.append(summary);
+  const search = h("input", {
+    type: "search",
+    "aria-label": "Search what runs",
+    placeholder: "Key, model, prompt or id",
+    oninput: () => arrange(),
+  });
   const { element, body: rows } = table("Requests that wait or run", [
     ["Key"],
     ["Model"],
@@ -26,51 +36,86 @@ export function show({ head, body }) {
     [""],
   ]);
   const empty = emptyState("Nothing is running", "Requests appear here by themselves while they wait or run.");
+  const none = emptyState("Nothing that runs matches", "Try a part of a key, a model, a prompt or an id.");
   const box = h("section.card.flush", {}, skeleton(4));
-  fill(body, box);
-  let shown = new Map();
+  fill(body, h("div", {}, h("div.toolbar", {}, search), box));
+  let entries = new Map();
+  let order = [];
+  let hovered = false;
+  let touchedAt = 0;
+  let movedAt = 0;
+
+  element.addEventListener("pointerenter", (event) => (hovered = event.pointerType === "mouse"));
+  element.addEventListener("pointerleave", () => (hovered = false));
+  element.addEventListener("pointerdown", () => (touchedAt = Date.now()));
 
   const watch = poll(
     async (signal) => {
-      render((await look("/admin/runs", signal)).runs);
+      take((await look("/admin/runs", signal)).runs);
     },
     EVERY_MS,
     box,
   );
 
-  function render(runs) {
+  /** Whether somebody is about to press something: then no row may slip under pointer, finger or focus. */
+  function held() {
+    return hovered || rows.contains(document.activeElement) || Date.now() - touchedAt < TOUCHED_MS;
+  }
+
+  function take(runs) {
     const now = Date.now();
     const current = new Map(runs.map((run) => [run.id, { run, endedAt: null }]));
-    for (const [id, entry] of shown) {
+    for (const [id, entry] of entries) {
       const endedAt = entry.endedAt ?? now;
-      if (!current.has(id) && now - endedAt < LINGER_MS) current.set(id, { run: entry.run, endedAt });
+      const seen = now - endedAt < LINGER_MS || (held() && document.activeElement?.dataset.run === id);
+      if (!current.has(id) && seen) current.set(id, { run: entry.run, endedAt });
     }
-    shown = new Map([...current].sort(([one], [other]) => (one < other ? -1 : 1)));
+    entries = current;
     const waiting = runs.filter((run) => run.state === "queued").length;
     say(summary, `${runs.length - waiting} running, ${waiting} waiting`);
-    if (shown.size) {
-      if (!element.isConnected) fill(box, element);
-    } else if (!empty.isConnected) fill(box, empty);
+    arrange();
+  }
+
+  /** Those that run first, then those that wait, then those that have ended. */
+  function arrange() {
+    const before = order;
+    const rank = ({ run, endedAt }) => (endedAt ? 2 : run.state === "queued" ? 1 : 0);
+    const wanted = [...entries]
+      .sort(([one, first], [other, second]) => rank(first) - rank(second) || (one < other ? -1 : 1))
+      .map(([id]) => id);
+    const stay = held() ? before.filter((id) => entries.has(id)) : [];
+    order = [...stay, ...wanted.filter((id) => !stay.includes(id))];
+    if (before.some((id, place) => order[place] !== id)) movedAt = Date.now();
+    const text = search.value.trim().toLowerCase();
+    const shown = order.map((id) => entries.get(id)).filter(({ run }) => !text || saysOf(run).includes(text));
+    const content = shown.length ? element : entries.size ? none : empty;
+    if (!content.isConnected) fill(box, content);
     keyed(
       rows,
-      [...shown.values()],
+      shown,
       (entry) => entry.run.id,
-      (entry) => runRow(entry.run.id, watch),
+      (entry) => runRow(entry.run.id, watch, () => Date.now() - movedAt > SETTLE_MS),
     );
   }
 
   return () => watch.stop();
 }
 
-function runRow(id, watch) {
+function saysOf(run) {
+  return [run.keyName, run.model, run.provider, run.userPrompt, run.id, run.requestId].join("\n").toLowerCase();
+}
+
+function runRow(id, watch, settled) {
   const name = h("a.key-name");
   const model = h("span");
   const state = h("span", {});
+  const asked = h("div.small.muted.truncate");
   const [age, tokens, spent] = [h("span"), h("span"), h("span")];
-  const stop = h("button.button.small.danger", { type: "button", onclick: end }, "Stop");
+  const stop = h("button.button.small.danger", { type: "button", "data-run": id, onclick: press }, "Stop");
+  let over = false;
   const element = row(
     { class: "run" },
-    cell("", [name, h("div.small.muted.mono", {}, id)]),
+    cell("", [name, asked, h("div.small.muted.mono", {}, id)]),
     cell("Model", model),
     cell("State", state),
     cell("Age", age, "num"),
@@ -79,15 +124,19 @@ function runRow(id, watch) {
     cell("", stop, "num"),
   );
 
+  function press(event) {
+    // A key press is for the button that has the focus, wherever it has moved.
+    if (over || (event.detail > 0 && !settled())) return;
+    busy(stop, end);
+  }
+
   async function end() {
-    stop.disabled = true;
     say(stop, "Stopping");
     try {
       await call("DELETE", `/admin/runs/${encodeURIComponent(id)}`);
       watch.now();
     } catch (error) {
       toast(error.message);
-      stop.disabled = false;
       say(stop, "Stop");
     }
   }
@@ -102,10 +151,14 @@ function runRow(id, watch) {
         stop.setAttribute("aria-label", `Stop the request of ${run.keyName}`);
       }
       say(model, `${visible(run.model)} (${run.provider})`);
+      say(asked, run.userPrompt ? visible(run.userPrompt) : "");
       refill(state, text, badge(text, endedAt ? "" : run.state === "queued" ? "warn" : "good"));
       if (endedAt) {
+        if (over) return;
+        over = true;
         element.classList.add("over");
-        stop.disabled = true;
+        stop.setAttribute("aria-disabled", "true");
+        stop.setAttribute("aria-label", `Ended: the request of ${run.keyName}`);
         say(stop, "Ended");
         return;
       }

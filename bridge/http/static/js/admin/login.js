@@ -1,8 +1,10 @@
 /** The log-in with the admin key. */
 
 import { fill, h } from "../lib/dom.js";
-import { brand, errorBox, field } from "../lib/ui.js";
+import { brand, busy, errorBox, field } from "../lib/ui.js";
 import { logIn } from "./session.js";
+
+const NOT_IT = "Check that you have copied all of it; the key of a person (cb_…) opens the playground, and not this page.";
 
 /** The form; `done()` is called when somebody is logged in. `error` is why Cloudflare Access did not do it. */
 export function loginView(message, error, done) {
@@ -34,18 +36,20 @@ export function loginView(message, error, done) {
 
   async function submit(event) {
     event.preventDefault();
-    button.disabled = true;
+    await busy(button, open);
+  }
+
+  async function open() {
     key.removeAttribute("aria-invalid");
     fill(problem);
     try {
       await logIn(key.value.trim());
       done();
     } catch (failure) {
-      fill(problem, errorBox(failure));
+      fill(problem, errorBox(failure.status === 401 ? { ...failure, message: failure.message, hint: NOT_IT } : failure));
       key.setAttribute("aria-invalid", "true");
+      key.focus();
       key.select();
-    } finally {
-      button.disabled = false;
     }
   }
 

@@ -1,13 +1,17 @@
-/** Logs: every request, newest first, with filters and exports. */
+/** Logs: every request, newest first, with filters, sums, and exports. */
 
-import { fill, h } from "../lib/dom.js";
-import { query } from "../lib/api.js";
+import { ApiError, query } from "../lib/api.js";
+import { fill, h, say } from "../lib/dom.js";
+import { compact, count, money, plural, when } from "../lib/format.js";
+import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { emptyState, errorBox, field, select } from "../lib/ui.js";
-import { logTable, openLine } from "./logtable.js";
-import { call } from "./session.js";
+import { busy, emptyState, errorBox, field, select } from "../lib/ui.js";
+import { logTable } from "./logtable.js";
+import { call, look } from "./session.js";
 
 const PAGE = 50;
+const MOST_ROWS = 1000;
+const FOLLOW_MS = 2000;
 const STATUSES = [
   ["", "Any"],
   ["ok", "Answered"],
@@ -26,6 +30,7 @@ export function show({ head, body, query: given, session }) {
   const names = h("datalist", { id: "key-names" });
   const asked = given.get("status") ?? "";
   const inputs = {
+    text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt, error, model, id" }),
     key: h("input", {
       type: "text",
       list: "key-names",
@@ -39,50 +44,63 @@ export function show({ head, body, query: given, session }) {
       given.get("provider") ?? "",
     ),
     status: select(statuses(session.codes, asked), asked),
-    text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt, error, model or id" }),
     from: h("input", { type: "date", value: given.get("from") ?? "" }),
     to: h("input", { type: "date", value: given.get("to") ?? "" }),
   };
   const form = h(
-    "form.card",
-    { onsubmit: search, "aria-label": "Filters", role: "search" },
+    "form",
+    { onsubmit: search, oninput: setExports, "aria-label": "Filters", role: "search" },
     h(
       "div.filters",
       {},
       field("Text", inputs.text),
       field("Key", inputs.key),
-      field("Provider", inputs.provider),
       field("Status", inputs.status),
+      field("Provider", inputs.provider),
       field("From", inputs.from),
       field("Until", inputs.to),
+      h(
+        "div.row",
+        {},
+        h("button.button.primary", { type: "submit" }, "Show"),
+        h("button.button", { type: "button", onclick: clear }, "Clear"),
+      ),
     ),
-    h(
-      "div.row.filter-foot",
-      {},
-      h("button.button.primary", { type: "submit" }, "Show"),
-      h("a.button", { href: "#/logs" }, "Clear"),
-      h("span.hint", {}, "Days are those of your own time zone."),
-    ),
+    h("p.hint.filter-foot", {}, "Days are those of your own time zone. Exports take what stands here."),
     names,
   );
+  const wide = window.matchMedia("(min-width: 641px)").matches;
+  const fold = h("details.card.fold", { open: wide || isFiltered() }, h("summary", {}, "Filters"), form);
   const csv = h("a.button", { download: true }, "Export CSV");
   const jsonl = h("a.button", { download: true }, "Export JSONL");
-  head.append(
-    h("div.row", {}, h("button.button", { type: "button", onclick: () => load(null) }, "Refresh"), csv, jsonl),
-  );
+  const follow = h("button.button", { type: "button", "aria-pressed": "false", onclick: toggleFollow }, "Follow");
+  const refresh = h("button.button", { type: "button", onclick: () => load() }, "Refresh");
+  head.append(h("div.row", {}, follow, refresh, csv, jsonl));
   const table = logTable("Requests");
-  const more = h("div.pager", { hidden: true });
+  const older = h("button.button", { type: "button", onclick: () => busy(older, showOlder) }, "Show older");
+  const more = h("div.pager", { hidden: true }, older);
+  const sums = h("p.sums", { role: "status" });
   const error = h("div");
-  fill(body, form, error, h("section.card.flush", {}, table.element, more));
+  fill(body, fold, error, h("section.card.flush", {}, sums, table.element, more));
   const controller = new AbortController();
+  let turn = 0;
+  let next = null;
+  let rows = 0;
+  let keys = null;
+  let following = null;
 
   for (const each of [inputs.provider, inputs.status]) each.addEventListener("change", search);
+  window.addEventListener("scrollend", remember);
   setExports();
-  load(null);
+  load(history.state);
   suggest();
 
   function values() {
     return Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value.trim()]));
+  }
+
+  function isFiltered() {
+    return Object.values(values()).some(Boolean);
   }
 
   /** The filters as the API wants them: days become moments, the last one included. */
@@ -93,11 +111,18 @@ export function show({ head, body, query: given, session }) {
     return { ...rest, since: from && new Date(`${from}T00:00`).toISOString(), until: until && until.toISOString() };
   }
 
+  /** Show what the filters say. They stand in the address, and the focus stays where it is. */
   function search(event) {
-    event.preventDefault();
-    const next = `#/logs${query(values())}`;
-    if (next === location.hash) load(null);
-    else location.hash = next;
+    event?.preventDefault();
+    const address = `#/logs${query(values())}`;
+    if (address !== location.hash) history.pushState(null, "", address);
+    setExports();
+    load();
+  }
+
+  function clear() {
+    for (const input of Object.values(inputs)) input.value = "";
+    search();
   }
 
   function setExports() {
@@ -108,48 +133,139 @@ export function show({ head, body, query: given, session }) {
       link.href = `/admin/logs/export${query({ ...filters(), format })}`;
   }
 
-  async function load(before) {
+  function ask(wanted, background = false) {
+    const path = `/admin/logs${query({ ...filters(), prompts: "preview", ...wanted })}`;
+    return background ? look(path, controller.signal) : call("GET", path, { signal: controller.signal });
+  }
+
+  /** The first page; `before` is what was remembered of it, when somebody comes back to it. */
+  async function load(before = null) {
+    const mine = ++turn;
+    const { from, to } = values();
+    if (from && to && from > to) {
+      fill(error, errorBox(new ApiError(400, { error: "The first day lies after the last one.", hint: "Swap them." })));
+      return;
+    }
     try {
-      const page = await call("GET", `/admin/logs${query({ ...filters(), before, limit: PAGE, prompts: "preview" })}`, {
-        signal: controller.signal,
-      });
+      const limit = Math.min(MOST_ROWS, Math.max(PAGE, before?.rows ?? 0));
+      const page = await ask({ limit, sums: 0 });
+      if (mine !== turn) return;
       fill(error);
-      if (before === null) table.update(page.logs, openLine, nothing());
-      else table.append(page.logs, openLine);
-      more.hidden = !page.next;
-      fill(more, h("button.button", { type: "button", onclick: () => load(page.next) }, "Show older"));
+      rows = page.logs.length;
+      table.update(page.logs, nothing());
+      shownUpTo(page);
+      if (before?.top) window.scrollTo(0, before.top);
+      say(sums, "");
+      const { sums: found } = await ask({ limit: 1 });
+      if (mine === turn) say(sums, inWords(found));
     } catch (failure) {
-      if (!controller.signal.aborted)
-        fill(
-          error,
-          errorBox(failure, () => load(before)),
-        );
+      if (mine !== turn || controller.signal.aborted) return;
+      fill(
+        error,
+        errorBox(failure, () => load()),
+      );
     }
   }
 
+  async function showOlder() {
+    const mine = turn;
+    try {
+      const page = await ask({ before: next, limit: PAGE });
+      if (mine !== turn) return;
+      rows += page.logs.length;
+      const first = table.append(page.logs);
+      first?.querySelector("button").focus();
+      shownUpTo(page);
+    } catch (failure) {
+      if (!controller.signal.aborted) fill(error, errorBox(failure));
+    }
+  }
+
+  function shownUpTo(page) {
+    next = page.next;
+    more.hidden = !next;
+    remember();
+  }
+
+  /** How much is shown, and where, for somebody who comes back to this address. */
+  function remember() {
+    if (location.hash.split("?")[0] === "#/logs") history.replaceState({ rows, top: window.scrollY }, "");
+  }
+
+  function toggleFollow() {
+    const on = following === null;
+    follow.setAttribute("aria-pressed", String(on));
+    if (!on) {
+      following.stop();
+      following = null;
+      return;
+    }
+    following = poll(
+      async () => {
+        const page = await ask({ limit: PAGE, sums: 0 }, true);
+        if (following) rows += table.prepend(page.logs);
+      },
+      FOLLOW_MS,
+      error,
+    );
+  }
+
   function nothing() {
-    return Object.values(values()).some(Boolean)
+    const { key } = values();
+    if (key && keys && !keys.includes(key)) {
+      const like = keys.filter((each) => each.toLowerCase().includes(key.toLowerCase())).slice(0, 5);
+      return emptyState(
+        `No key is named ${key}`,
+        like.length ? "The key has to be named in full. One of these?" : "The key has to be named in full.",
+        h(
+          "div.row",
+          {},
+          like.map((each) => h("button.button", { type: "button", onclick: () => use(each) }, h("bdi", {}, each))),
+        ),
+      );
+    }
+    return isFiltered()
       ? emptyState(
           "Nothing matches",
           "No request in the log fits these filters.",
-          h("a.button", { href: "#/logs" }, "Clear the filters"),
+          h("button.button", { type: "button", onclick: clear }, "Clear the filters"),
         )
       : emptyState("The log is empty", "Every request is listed here, also those that a cap has refused.");
   }
 
+  function use(key) {
+    inputs.key.value = key;
+    search();
+    inputs.key.focus();
+  }
+
   async function suggest() {
     try {
-      const { keys } = await call("GET", "/admin/keys?revoked=1", { background: true, signal: controller.signal });
+      const answer = await call("GET", "/admin/keys?revoked=1", { background: true, signal: controller.signal });
+      keys = answer.keys.map((key) => key.name);
       fill(
         names,
-        keys.map((key) => h("option", { value: key.name })),
+        keys.map((key) => h("option", { value: key })),
       );
+      if (rows === 0 && values().key) load();
     } catch {
       // Only a help for typing.
     }
   }
 
-  return () => controller.abort();
+  return () => {
+    controller.abort();
+    window.removeEventListener("scrollend", remember);
+    following?.stop();
+  };
+}
+
+/** Sums in words: 1,234 requests, 12 of them not answered, $3.20, 1.2M tokens. */
+function inWords({ requests, errors, tokens, costUsd, since }) {
+  if (!requests) return "";
+  const failed = errors ? `, ${count(errors)} of them not answered` : "";
+  const from = since ? ` since ${when(since)} (what is older was not added up)` : "";
+  return `${plural(requests, "request")}${failed}, ${money(costUsd)}, ${plural(tokens, "token", compact)}${from}`;
 }
 
 /** The choices of the status: every code of an error, and whatever else the address names. */

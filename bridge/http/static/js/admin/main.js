@@ -1,7 +1,7 @@
 /** The dashboard: log-in, navigation, and which view is shown. */
 
 import { fill, h, icon, say } from "../lib/dom.js";
-import { errorBox, skeleton, toast } from "../lib/ui.js";
+import { confirm, errorBox, skeleton, toast } from "../lib/ui.js";
 import * as audit from "./audit.js";
 import * as credentials from "./credentials.js";
 import * as guide from "./guide.js";
@@ -11,11 +11,16 @@ import * as live from "./live.js";
 import { loginView } from "./login.js";
 import * as logs from "./logs.js";
 import * as overview from "./overview.js";
+import * as request from "./request.js";
 import * as session from "./session.js";
+import * as usage from "./usage.js";
 
-const VIEWS = { "": overview, start: guide, keys, credentials, live, logs, audit };
+const VIEWS = { "": overview, start: guide, usage, keys, credentials, live, logs, audit };
+/** Views of one thing, whose name follows: `#/keys/ada`. */
+const DETAILS = { keys: key, logs: request };
 const NAV = [
   ["", "Overview", "overview"],
+  ["usage", "Usage", "usage"],
   ["keys", "Keys", "keys"],
   ["credentials", "Credentials", "credentials"],
   ["live", "Live", "live"],
@@ -58,7 +63,7 @@ function show() {
   }
   if (!session.current()) return;
   const { name, detail, query } = place();
-  const view = name === "keys" && detail ? key : (VIEWS[name] ?? overview);
+  const view = (detail && DETAILS[name]) || (VIEWS[name] ?? overview);
   leave();
   for (const link of nav.querySelectorAll("a")) {
     if (link.dataset.name === name) link.setAttribute("aria-current", "page");
@@ -92,11 +97,25 @@ function askForKey(message = "", error = null) {
   side.hidden = true;
   document.title = "Log in · cli-bridge";
   document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
-  fill(main, loginView(message, error, start));
+  fill(
+    main,
+    loginView(message, error, () => {
+      start();
+      main.querySelector("h1").focus();
+    }),
+  );
   main.querySelector("input[type=password]").focus();
 }
 
 async function logOut(everywhere) {
+  if (everywhere) {
+    const sure = await confirm(
+      "Log out everywhere?",
+      "Every session on every device and of every admin ends at once.",
+      "Log out everywhere",
+    );
+    if (!sure) return;
+  }
   try {
     await session.logOut({ everywhere });
     askForKey(everywhere ? "Every session on every device is ended." : "You are logged out.");

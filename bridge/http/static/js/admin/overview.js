@@ -81,6 +81,10 @@ export function show({ head, body }) {
     },
     EVERY_MS,
     body,
+    () => {
+      verdict.className = "pill";
+      say(verdict, "Not known: the bridge does not answer");
+    },
   );
 
   function render(overview) {
@@ -130,11 +134,11 @@ function tile(label) {
   };
 }
 
-function renderTiles(tiles, { totals, activity, running, queued, resetsAt, timezone }) {
+function renderTiles(tiles, { totals, forecast, activity, running, queued, resetsAt, timezone }) {
   const { today, thisMonth, reserved } = totals;
   tiles.cost.set(
     money(today.costUsd),
-    `${money(thisMonth.costUsd)} this month`,
+    `${money(thisMonth.costUsd)} this month${forecast ? `, about ${money(forecast.costUsd)} by its end` : ""}`,
     reserved.costUsd > 0 ? `${money(reserved.costUsd)} reserved now` : "",
   );
   tiles.cost.element.title = resets(resetsAt.today, timezone);

@@ -53,7 +53,8 @@ async function refusal(answer) {
   let body;
   try {
     body = await answer.json();
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     // Not ours: a proxy in front of the bridge.
     body = { error: `The answer was an error (HTTP ${answer.status}).`, hint: "Wait a moment and try again." };
   }

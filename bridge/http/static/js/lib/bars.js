@@ -1,7 +1,7 @@
 /** Limits as bars: what is used, what running requests hold, and what remains. */
 
 import { h, say } from "./dom.js";
-import { compact, count, money, percent } from "./format.js";
+import { compact, count, money, percent, plural } from "./format.js";
 import { LIMITS } from "./registry.js";
 
 /** From here on a bar warns. */
@@ -32,12 +32,21 @@ export function otherLimits(limits, shown) {
 }
 
 function amount(unit, value) {
-  return unit === "dollars" ? money(value) : `${count(value)} ${unit}`;
+  return unit === "dollars" ? money(value) : plural(value, unit.replace(/s$/, ""));
 }
 
 /** How much of the cap that is closest is used or held: 0 for none, above 1 where a cap was lowered. */
 export function nearest(limits, usage) {
   return Math.max(0, ...levels(limits, usage).map((level) => (level.used + level.reserved) / level.most));
+}
+
+/** Where this month is going, for a limit of the month: a sentence; empty where it is too early to say. */
+export function outlook(level, forecast) {
+  if (level.window !== "thisMonth" || !forecast) return "";
+  const { field } = LIMITS.find((row) => row.name === level.limit);
+  const most = forecast[field];
+  const over = most > level.most ? ": more than the limit" : "";
+  return `At this pace about ${amount(level.unit, most)} by the end of the month${over}`;
 }
 
 /**

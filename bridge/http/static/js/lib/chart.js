@@ -1,6 +1,6 @@
 /** Charts on uPlot: stacked bars and lines, with a box of figures at the pointer and a table for everybody. */
 
-import { fill, h } from "./dom.js";
+import { fill, h, say } from "./dom.js";
 
 const HEIGHT = 220;
 const STYLE = () => getComputedStyle(document.documentElement);
@@ -20,11 +20,12 @@ export function chart(kind, { describe, unit = "Day" }) {
   const stage = h("div.chart", { role: "img" });
   const legend = h("ul.legend");
   const tip = h("div.chart-tip", { hidden: true, "aria-hidden": "true" });
-  const table = h("div.table-wrap");
+  const table = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Figures of the chart" });
   const details = h("details.figures", {}, h("summary", {}, "Show as a table"), table);
   const element = h("div", {}, h("div.chart-area", {}, stage, tip), legend, details);
   let plot = null;
   let current = null;
+  let touched = false;
 
   function update(data) {
     const same = current && plot && shapeOf(current) === shapeOf(data);
@@ -35,9 +36,16 @@ export function chart(kind, { describe, unit = "Day" }) {
     if (!same)
       fill(
         legend,
-        data.series.map((each) => h("li", {}, swatch(each.token), h("bdi", {}, each.label))),
+        data.series.map((each) => h("li", {}, swatch(each.token), named(each), h("span.num"))),
       );
+    if (data.sums) [...legend.children].forEach((item, place) => say(item.lastChild, data.show(data.sums[place])));
     if (details.open) fillTable();
+  }
+
+  /** The name of a series, which leads to what it is about where that is known. */
+  function named({ label, href }) {
+    const name = h("bdi", {}, label);
+    return href ? h("a.quiet", { href }, name) : name;
   }
 
   function draw() {
@@ -47,8 +55,19 @@ export function chart(kind, { describe, unit = "Day" }) {
     plot = new uPlot(options(kind, current, stage.clientWidth, point), columns(kind, current), stage);
   }
 
+  /** A finger has no pointer that stays: what it touched is shown until it touches something else. */
+  function touch(event) {
+    if (event.pointerType === "mouse" || !plot) return;
+    const { left, width } = plot.over.getBoundingClientRect();
+    const at = event.clientX - left;
+    touched = at >= 0 && at <= width;
+    if (touched) plot.setCursor({ left: at, top: 10 });
+    else point(plot);
+  }
+
   function point(self) {
     const { left, idx } = self.cursor;
+    if (touched && left < 0) return;
     tip.hidden = idx === null || idx === undefined || left < 0;
     if (tip.hidden) return;
     const rows = current.series.map((each) => [each, each.values[idx]]).filter(([, value]) => value);
@@ -101,10 +120,24 @@ export function chart(kind, { describe, unit = "Day" }) {
             )
             .reverse(),
         ),
+        current.sums && h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Total"), current.sums.map(total))),
       ),
     );
   }
 
+  function total(sum) {
+    return h("td.num", {}, current.show(sum));
+  }
+
+  function untouch(event) {
+    if (!touched || stage.contains(event.target)) return;
+    touched = false;
+    tip.hidden = true;
+  }
+
+  stage.addEventListener("pointerdown", touch);
+  stage.addEventListener("pointermove", touch);
+  document.addEventListener("pointerdown", untouch);
   details.addEventListener("toggle", () => details.open && current && fillTable());
   const resized = new ResizeObserver(() => {
     if (plot && plot.width === stage.clientWidth) return;
@@ -118,6 +151,7 @@ export function chart(kind, { describe, unit = "Day" }) {
     update,
     destroy() {
       resized.disconnect();
+      document.removeEventListener("pointerdown", untouch);
       dark.removeEventListener("change", recolour);
       plot?.destroy();
     },
@@ -176,7 +210,7 @@ function options(kind, data, width, point) {
         ...axis,
         size: 58,
         grid: { stroke: colour("--line"), width: 1 },
-        values: (_, splits) => splits.map((value) => (data.axis ?? data.show)(value)),
+        values: (_, splits) => told(splits.map((value) => (data.axis ?? data.show)(value))),
       },
     ],
     series: [
@@ -185,11 +219,22 @@ function options(kind, data, width, point) {
         const paint = colour(each.token);
         return kind === "bars"
           ? { fill: paint, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.72, 36], gap: 1 }) }
-          : { stroke: paint, width: 2, spanGaps: true, points: { show: false } };
+          : { stroke: paint, width: 2, spanGaps: true, points: { show: alone(each.values), size: 7, fill: paint } };
       }),
     ],
     hooks: { setCursor: [point] },
   };
+}
+
+/** Labels of an axis: one that says the same as the one below it says nothing. */
+export function told(labels) {
+  return labels.map((label, place) => (place > 0 && label === labels[place - 1] ? "" : label));
+}
+
+/** Whether a line has a point without a neighbour: no line would be drawn for it. */
+function alone(values) {
+  const there = (place) => values[place] !== null && values[place] !== undefined;
+  return values.some((_, place) => there(place) && !there(place - 1) && !there(place + 1));
 }
 
 /** The tokens of app.css for up to eight series; what is left over is grey. */

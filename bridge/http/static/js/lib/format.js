@@ -103,6 +103,14 @@ export function whenFull(iso) {
   return fullTime.format(new Date(iso));
 }
 
+/** Today as a calendar day in a time zone, `back` days before it: 2026-11-21. */
+export function calendarDay(zone, back = 0) {
+  const parts = new Intl.DateTimeFormat("en-CA", { timeZone: zone, dateStyle: "short" });
+  const today = new Date(`${parts.format(new Date())}T00:00:00Z`);
+  today.setUTCDate(today.getUTCDate() - back);
+  return today.toISOString().slice(0, 10);
+}
+
 /** A calendar day such as 2026-11-21, wherever it was counted: 21 Nov. */
 export function day(text) {
   return monthDay.format(new Date(`${text}T00:00:00Z`));
@@ -124,6 +132,11 @@ export function ago(iso, now = Date.now()) {
     }
   }
   return "";
+}
+
+/** A sentence of the API with its moments as the viewer reads them: 2026-11-29T00:00:00.000Z becomes 29 Nov, 01:00. */
+export function inOwnTime(text) {
+  return text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g, when);
 }
 
 /** When a window ends, in the viewer's zone, and whose midnight that is. */

@@ -8,9 +8,9 @@ const LONGEST_PAUSE_MS = 30000;
 /**
  * Run `task(signal)` now and then every `everyMs` after it has ended. Waits while the page is hidden, and
  * longer each time it fails. What went wrong is shown in `place` until it has worked once; later it is a
- * notice that moves nothing. Gives {now(), stop()}: `now` asks at once.
+ * notice that moves nothing, and `stale()` is called. Gives {now(), stop()}: `now` asks at once.
  */
-export function poll(task, everyMs, place) {
+export function poll(task, everyMs, place, stale = () => {}) {
   const controller = new AbortController();
   let failures = 0;
   let timer = 0;
@@ -29,8 +29,10 @@ export function poll(task, everyMs, place) {
       if (controller.signal.aborted) return;
       failures += 1;
       pause = Math.max((error.retryAfter ?? 0) * 1000, Math.min(everyMs * 2 ** failures, LONGEST_PAUSE_MS));
-      if (shown) trouble(error);
-      else fill(place, errorBox(error, now));
+      if (shown) {
+        trouble(error);
+        stale();
+      } else fill(place, errorBox(error, now));
     }
     if (!controller.signal.aborted) timer = setTimeout(run, pause);
   }

@@ -2,12 +2,12 @@
 
 import { h } from "./dom.js";
 
-/** {element, body}: `columns` are [label, "num"?]; `caption` is read out, not shown. */
+/** {element, body}: `columns` are [label, kind?], `kind` being classes such as "num"; `caption` is read out, not shown. */
 export function table(caption, columns) {
   const body = h("tbody", { role: "rowgroup" });
   const head = columns.map(([label, kind]) =>
     h(
-      kind === "num" ? "th.num" : "th",
+      kind ? `th.${kind}` : "th",
       { scope: "col", role: "columnheader" },
       label || h("span.hidden", {}, "Actions"),
     ),

@@ -1,20 +1,33 @@
 /** Parts that every page uses: notices, dialogs, copying, empty and error states. */
 
 import { fill, h, icon, say } from "./dom.js";
+import { inOwnTime } from "./format.js";
+import { hintOf } from "./hints.js";
 
 const TOAST_MS = 8000;
 
-/** A short message that goes away by itself; `action` is {label, run}. */
-export function toast(text, action = null) {
-  const box = h("div.toast", {}, h("span", {}, text));
+/**
+ * A short message that goes away by itself, but not under a pointer or the focus. `action` is {label, run}; a message
+ * about the same `subject` takes the place of the one before it.
+ */
+export function toast(text, action = null, subject = text) {
+  const box = h("div.toast", { "data-subject": subject }, h("span", {}, text));
+  const from = document.activeElement;
+  let timer = 0;
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => box.remove(), TOAST_MS);
+  };
+  const stay = () => clearTimeout(timer);
   if (action) {
     box.append(
       h(
-        "button.quiet",
+        "button.quiet.nowrap",
         {
           type: "button",
           onclick: () => {
             box.remove();
+            focusOn(from);
             action.run();
           },
         },
@@ -22,15 +35,41 @@ export function toast(text, action = null) {
       ),
     );
   }
-  document.getElementById("toasts").append(box);
-  setTimeout(() => box.remove(), TOAST_MS);
+  for (const [name, listener] of [
+    ["pointerenter", stay],
+    ["pointerleave", wait],
+    ["focusin", stay],
+    ["focusout", wait],
+  ])
+    box.addEventListener(name, listener);
+  const place = document.getElementById("toasts");
+  for (const older of [...place.children]) if (older.dataset.subject === subject) older.remove();
+  place.append(box);
+  wait();
+}
+
+/** Put the focus on an element, or on the title of the page where that is gone: never on nothing. */
+export function focusOn(element) {
+  const target = element?.isConnected && element !== document.body ? element : document.querySelector("main h1");
+  target?.focus({ preventScroll: true });
+}
+
+/** Do something for a button, once at a time. It keeps the focus: a disabled one would lose it. */
+export async function busy(button, task) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await task();
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
 }
 
 /** Say at the edge of the page that something does not work at the moment, or with null that it does again. */
 export function trouble(error) {
   const box = document.getElementById("trouble");
   box.hidden = error === null;
-  if (error !== null) say(box, `${error.message} ${error.status === 0 ? "Trying again." : error.hint}`);
+  if (error !== null) say(box, `${inOwnTime(error.message)} ${error.status === 0 ? "Trying again." : hintOf(error)}`);
 }
 
 /** What went wrong and what to do, in a box; `retry` adds a button. */
@@ -42,8 +81,8 @@ export function errorBox(error, retry = null) {
     h(
       "div",
       {},
-      h("p.strong", {}, h("bdi", {}, error.message)),
-      error.hint && h("p", {}, h("bdi", {}, error.hint)),
+      h("p.strong", {}, h("bdi", {}, inOwnTime(error.message))),
+      error.hint && h("p", {}, h("bdi", {}, hintOf(error))),
       (error.code || error.body?.request_id) &&
         h("p.small.muted", {}, [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
       retry && h("button.button.small", { type: "button", onclick: retry }, "Try again"),
@@ -110,7 +149,8 @@ export function copyButton(text, label = "Copy") {
 
 /**
  * A dialog. `build(close)` gives {title, body, actions}; gives a promise of what `close(value)` was called
- * with, undefined where it was left.
+ * with, undefined where it was left. The focus is on its first field, or else on its first button. Escape leaves what
+ * was filled in only at the second time.
  */
 export function dialog(build, { wide = false, closable = true } = {}) {
   return new Promise((resolve) => {
@@ -133,13 +173,23 @@ export function dialog(build, { wide = false, closable = true } = {}) {
       h("div.dialog-body", {}, body),
       actions.length > 0 && h("div.dialog-foot", {}, actions),
     );
-    if (!closable) element.addEventListener("cancel", (event) => event.preventDefault());
+    let filled = false;
+    const unsaved = h("p.notice.warn", { role: "alert" }, "Nothing of this is saved yet. Press Escape again to leave.");
+    element.addEventListener("input", () => (filled = true));
+    element.addEventListener("cancel", (event) => {
+      if (closable && (!filled || unsaved.isConnected)) return;
+      event.preventDefault();
+      if (closable) element.querySelector(".dialog-body").append(unsaved);
+      unsaved.scrollIntoView({ block: "nearest" });
+    });
     element.addEventListener("close", () => {
       element.remove();
       resolve(result);
     });
     document.body.append(element);
     element.showModal();
+    const first = ".dialog-body :is(input, select, textarea):not([hidden], [type=hidden]), .dialog-foot button";
+    element.querySelector(first)?.focus();
   });
 }
 

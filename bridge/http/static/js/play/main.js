@@ -2,8 +2,9 @@
 
 import { call } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
+import { keyIn, keyInAddress } from "../lib/pasted.js";
 import { TAB_KEY } from "../lib/tabkey.js";
-import { errorBox, field, skeleton } from "../lib/ui.js";
+import { busy, errorBox, field, skeleton } from "../lib/ui.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
 
@@ -12,6 +13,14 @@ const nav = document.getElementById("nav");
 const holder = document.getElementById("holder");
 /** Ends what the shown pages do by themselves. */
 let leave = () => {};
+/** A link that hands over a key has it in the address: it is taken out before anything else. */
+let given = takeKey();
+
+function takeKey() {
+  const key = keyInAddress(location.hash);
+  if (key) history.replaceState(null, "", `${location.pathname}#/`);
+  return key;
+}
 
 function gate(message = "", error = null) {
   leave();
@@ -32,16 +41,18 @@ function gate(message = "", error = null) {
 
   async function submit(event) {
     event.preventDefault();
-    button.disabled = true;
+    await busy(button, open);
+  }
+
+  async function open() {
     fill(problem);
     try {
-      await enter(key.value.trim());
+      await enter(keyIn(key.value));
     } catch (failure) {
-      fill(problem, errorBox(failure));
+      fill(problem, errorBox(readable(failure, keyIn(key.value))));
       key.setAttribute("aria-invalid", "true");
+      key.focus();
       key.select();
-    } finally {
-      button.disabled = false;
     }
   }
 
@@ -69,6 +80,12 @@ function gate(message = "", error = null) {
     ),
   );
   key.focus();
+}
+
+/** Why the gate did not open, where the key is of another kind. */
+function readable(error, key) {
+  if (error.status !== 401 || !key.startsWith("cba_")) return error;
+  return { ...error, message: "This is an admin key.", hint: "It opens the dashboard, at /admin/. Here goes your own key." };
 }
 
 /** Ask who the key belongs to, and show the page. Throws ApiError. */
@@ -123,7 +140,7 @@ async function enter(key) {
 }
 
 async function begin() {
-  const stored = sessionStorage.getItem(TAB_KEY);
+  const stored = given ?? sessionStorage.getItem(TAB_KEY);
   if (!stored) {
     gate();
     return;
@@ -137,6 +154,13 @@ async function begin() {
   }
 }
 
+window.addEventListener("hashchange", () => {
+  // The link was opened in a tab that has the page already.
+  const key = takeKey();
+  if (!key) return;
+  given = key;
+  begin();
+});
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();

@@ -1,12 +1,14 @@
-/** The holder's own usage: bars, what remains, when it resets, and the last requests. */
+/** The holder's own usage: bars, what remains, when it resets, what it was spent on, and the last requests. */
 
-import { call } from "../lib/api.js";
-import { bar, levels, otherLimits } from "../lib/bars.js";
-import { fill, h, keyed, say } from "../lib/dom.js";
+import { call, query } from "../lib/api.js";
+import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
+import { breakdownTable, dayRange } from "../lib/breakdown.js";
+import { fill, h, icon, keyed, say } from "../lib/dom.js";
 import {
   cost,
   count,
   duration,
+  inOwnTime,
   inWords,
   money,
   plural,
@@ -16,15 +18,16 @@ import {
   whenExact,
   whenFull,
 } from "../lib/format.js";
+import { hintOf } from "../lib/hints.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, card, emptyState, skeleton } from "../lib/ui.js";
+import { badge, card, copyButton, dialog, emptyState, skeleton } from "../lib/ui.js";
 
 export const title = "My usage";
 
 const EVERY_MS = 5000;
 
-export function show(main, { headers, expired }) {
+export function show(main, { me: first, headers, expired }) {
   const heading = h("h1", { tabindex: "-1" }, "My usage");
   const bars = h("div.bars.wide");
   const noBars = h("p.muted", { hidden: true }, "Your key has no cap per day or month.");
@@ -44,6 +47,9 @@ export function show(main, { headers, expired }) {
     "What you ask for is listed here as it happens.",
     h("a.button", { href: "#/" }, "Go to the playground"),
   );
+  const spent = breakdownTable("What you spent on what", "Model");
+  const days = dayRange(first.timezone, {}, () => watch.now());
+  let forecast = null;
   fill(
     main,
     h("div.page-head", {}, heading),
@@ -51,21 +57,31 @@ export function show(main, { headers, expired }) {
       "div.stack",
       {},
       h("div.three-two", {}, card("Limits", null, bars, noBars), card("Your key", null, facts)),
-      h("section.card.flush", {}, h("div.card-head", {}, h("h2", {}, "Last requests")), holder),
+      h(
+        "section.card.flush",
+        {},
+        h("div.card-head", {}, h("h2", {}, "Last requests"), h("span.hint", {}, "Press one to see it in full.")),
+        holder,
+      ),
+      h("section.card.flush", {}, h("div.card-head", {}, h("h2", {}, "On what"), days.element), spent.element),
     ),
   );
   heading.focus({ preventScroll: true });
 
   const watch = poll(
     async (signal) => {
-      const [me, { requests }] = await Promise.all([ask("/me", signal), ask("/me/requests", signal)]);
+      // One after the other: where the key is no longer good, one answer says so, and no second one gets in its way.
+      const me = await ask("/me", signal);
+      const { requests } = await ask("/me/requests", signal);
+      const usage = await ask(`/me/usage${query({ ...days.range(), by: "model" })}`, signal);
       const shown = levels(me.limits, me.usage);
       noBars.hidden = shown.length > 0;
+      forecast = me.forecast;
       keyed(
         bars,
         shown,
         (level) => level.limit,
-        () => bar({ full: true, note: (level) => resets(me.resetsAt[level.window], me.timezone) }),
+        () => bar({ full: true, note: (level) => note(level, me) }),
       );
       keyed(
         facts,
@@ -82,10 +98,15 @@ export function show(main, { headers, expired }) {
       const wanted = requests.length ? element : empty;
       if (!wanted.isConnected) fill(holder, wanted);
       keyed(rows, requests, (each) => each.id, requestRow);
+      spent.update(usage, "model");
     },
     EVERY_MS,
     holder,
   );
+
+  function note(level, me) {
+    return [resets(me.resetsAt[level.window], me.timezone), outlook(level, forecast)].filter(Boolean).join(". ");
+  }
 
   /** A key that is no longer good ends the page, and says why. */
   async function ask(path, signal) {
@@ -115,25 +136,90 @@ function about(me, others) {
         .join(", ") || "nothing",
     ],
     ["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
+    ...(me.forecast ? [["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`]] : []),
   ];
 }
 
 function requestRow(line) {
-  const kind = line.status < 400 ? "good" : line.code === "cancelled" ? "" : line.status < 500 ? "warn" : "bad";
   const prompt = line.userPrompt === null ? "not kept" : visible(line.userPrompt);
+  const open = () => openRequest(line);
   return {
     element: row(
-      { class: "line" },
+      {
+        class: "line log-row",
+        onclick: (event) => {
+          if (!event.target.closest("button") && !String(getSelection())) open();
+        },
+      },
       cell(
         "When",
-        h("time.nowrap", { datetime: line.timestamp, title: whenFull(line.timestamp) }, whenExact(line.timestamp)),
+        h(
+          "button.link-button.nowrap",
+          { type: "button", title: whenFull(line.timestamp), onclick: open },
+          whenExact(line.timestamp),
+        ),
       ),
       cell("Model", h("bdi", {}, visible(line.model))),
-      cell("Status", badge(line.status < 400 ? "ok" : visible(line.code ?? String(line.status)), kind)),
+      cell("Status", statusBadge(line)),
       cell("Tokens", count(line.inputTokens + line.outputTokens), "num"),
       cell("Cost", cost(line.costUsd), "num"),
       cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-      h("td.block.prompt", { role: "cell" }, h("bdi.truncate.small.muted", {}, prompt)),
+      h(
+        "td.block.prompt",
+        { role: "cell" },
+        h("bdi.truncate.small.muted", {}, line.error ? visible(inOwnTime(line.error)) : prompt),
+      ),
     ),
   };
+}
+
+function statusBadge({ status, code }) {
+  const kind = status < 400 ? "good" : code === "cancelled" ? "" : status < 500 ? "warn" : "bad";
+  return badge(status < 400 ? "ok" : visible(code ?? String(status)), kind);
+}
+
+/** A request in full, in a dialog: why it failed, and what to send to the admin. */
+function openRequest(line) {
+  const rows = [
+    ["What to do", line.hint && visible(hintOf(line))],
+    ["Request id", line.requestId && visible(line.requestId), h("span.mono", {}, visible(line.requestId ?? ""))],
+    ["When", whenFull(line.timestamp)],
+    ["Model", `${visible(line.model)} (${line.provider})`],
+    ["Status", `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`, statusBadge(line)],
+    ["Ended with", line.stopReason && visible(line.stopReason)],
+    ["Cost", `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}`],
+    ["Tokens", `${count(line.inputTokens)} in, ${count(line.outputTokens)} out`],
+    [
+      "Took",
+      [
+        duration(line.durationMs),
+        line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
+        line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
+      ]
+        .filter(Boolean)
+        .join(", "),
+    ],
+    ["Prompt", line.userPrompt && visible(line.userPrompt)],
+  ].filter(([, text]) => text);
+  const text = [
+    ...(line.error ? [line.error] : []),
+    ...rows.map(([term, value]) => `${term}: ${value}`),
+  ].join("\n");
+  return dialog(
+    (close) => ({
+      title: "Request",
+      body: [
+        line.error &&
+          h("div.notice.bad", {}, icon("warning"), h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error))))),
+        h(
+          "dl.facts",
+          {},
+          rows.map(([term, value, shown]) => [h("dt", {}, term), h("dd", {}, h("bdi", {}, shown ?? value))]),
+        ),
+        h("p.hint", {}, "Your admin finds it by its request id. Answers are not kept by the bridge."),
+      ],
+      actions: [copyButton(() => text), h("button.button", { type: "button", onclick: () => close() }, "Close")],
+    }),
+    { wide: true },
+  );
 }

@@ -1,0 +1,279 @@
+"""The dashboard by keyboard, by finger, on small screens, in strong contrast, and with many rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import axe_core
+from tests.browser.conftest import Visit, profile
+from tests.browser.test_looks import settled, too_wide
+from tests.support import history
+from tests.support import server as servers
+from tests.support.history import Person
+from tests.support.server import Server
+
+MANY = 300
+#: No task may hold up the page for longer, in milliseconds; ten times what it takes on an idle host.
+LONGEST_TASK_MS = 400
+FINGER = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 780}}
+FORCED = {"forced_colors": "active"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the keys of a team and three hundred others."""
+    folder = tmp_path_factory.mktemp("hands")
+    others = [Person(f"guest-{number:03}", {"maxCostPerDay": 5}, 0.01) for number in range(MANY)]
+    history.write(folder / "data", [*history.TEAM, *others], days=90, lines=1500)
+    with servers.running(folder, demo=True) as running:
+        yield running
+
+
+def focused(page: Page) -> str:
+    return page.evaluate("document.activeElement.tagName")
+
+
+# --- keyboard ------------------------------------------------------------------------------------
+
+
+def test_the_focus_is_never_on_nothing_after_an_action(visit: Visit, server: Server) -> None:
+    page = visit.open("/admin/")
+    page.keyboard.type(servers.ADMIN_KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Overview", level=1)).to_be_focused()
+
+    visit.go(page, "keys")
+    toggle = page.get_by_role("button", name="Disable design-team")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    enable = page.get_by_role("button", name="Enable design-team")
+    expect(enable).to_be_focused()
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Disable design-team")).to_be_focused()
+
+    more = page.get_by_role("button", name=re.compile("^Show 50 more keys"))
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr").nth(50).locator("a.key-name")).to_be_focused()
+
+    visit.go(page, "audit")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    page.get_by_role("button", name="Refresh").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    assert focused(page) == "BUTTON"
+
+
+def test_dialogs_begin_at_their_first_field_and_give_the_focus_back(visit: Visit) -> None:
+    page = visit.admin("keys/design-team")
+    for name, first in (("Edit", "Note"), ("Rotate", "The old secret stops working")):
+        button = page.get_by_role("button", name=name, exact=True)
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label(first)).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(button).to_be_focused()
+    button = page.get_by_role("button", name="Revoke")
+    button.focus()
+    page.keyboard.press("Enter")
+    # What cannot be taken back is not what Enter does.
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(button).to_be_focused()
+
+
+def test_logging_out_everywhere_asks_first(visit: Visit) -> None:
+    page = visit.admin()
+    page.get_by_role("button", name="Log out everywhere").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
+    page.get_by_role("button", name="Log out everywhere").click()
+    page.get_by_role("dialog").get_by_role("button", name="Log out everywhere").click()
+    expect(page.get_by_text("Every session on every device is ended.")).to_be_visible()
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def test_a_revocation_takes_back_the_offer_to_undo(visit: Visit, server: Server) -> None:
+    server.new_key("to-be-revoked")
+    page = visit.admin("keys/to-be-revoked")
+    page.get_by_role("button", name="Disable").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    page.get_by_role("button", name="Revoke").click()
+    page.get_by_role("button", name="Revoke the key").click()
+    expect(page.get_by_text("to-be-revoked is revoked.")).to_be_visible()
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)
+
+
+def test_a_message_stays_under_the_pointer_and_is_there_once(visit: Visit, server: Server) -> None:
+    visit.context.clock.install()
+    page = visit.admin("keys")
+    for name in ("Disable landing-page", "Enable landing-page"):
+        page.get_by_role("button", name=name).click()
+        expect(page.locator(".toast")).to_have_count(1)
+    expect(page.locator(".toast")).to_contain_text("landing-page is enabled")
+    page.locator(".toast").hover()
+    page.clock.run_for(20_000)
+    expect(page.locator(".toast")).to_have_count(1)
+    page.mouse.move(5, 5)
+    page.clock.run_for(9_000)
+    expect(page.locator(".toast")).to_have_count(0)
+
+
+def test_a_bridge_that_is_away_is_not_called_ready(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server) as visit:
+        page = visit.admin()
+        expect(page.locator(".pill").first).to_contain_text("Ready")
+        visit.context.set_offline(True)
+        expect(page.get_by_text("Not known: the bridge does not answer")).to_be_visible()
+        visit.context.set_offline(False)
+        expect(page.locator(".page-head .pill")).to_contain_text("Ready", timeout=20_000)
+        visit.expect_refusals()
+
+
+# --- fingers and small screens -------------------------------------------------------------------
+
+
+def test_a_finger_on_a_chart_shows_the_figures_until_it_is_somewhere_else(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, **FINGER) as visit:
+        page = visit.admin()
+        settled(page)
+        card = page.locator(".card").filter(has=page.get_by_role("heading", name="Cost per day"))
+        expect(card.locator(".legend li").first).to_be_visible()
+        card.scroll_into_view_if_needed()
+        box = card.locator(".u-over").bounding_box()
+        assert box is not None
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + 60)
+        tip = card.locator(".chart-tip")
+        expect(tip).to_contain_text("Total $")
+        page.wait_for_timeout(500)
+        expect(tip).to_be_visible()
+        page.get_by_role("heading", name="Overview").tap()
+        expect(tip).to_be_hidden()
+
+
+def test_a_message_with_a_button_fits_on_a_phone(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, **FINGER) as visit:
+        page = visit.admin("keys")
+        page.get_by_role("button", name="Disable release-notes").tap()
+        undo = page.get_by_role("button", name="Undo")
+        box = undo.bounding_box()
+        assert box is not None
+        assert box["height"] < 40
+        undo.tap()
+        expect(page.get_by_role("button", name="Disable release-notes")).to_be_visible()
+        for name in ("Playground", "API reference"):
+            expect(page.get_by_role("link", name=name)).to_be_visible()
+
+
+# --- contrast ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme", "colours"),
+    [(1280, "light", {}), (1280, "dark", FORCED), (390, "dark", {}), (390, "light", FORCED), (320, "light", {})],
+)
+def test_usage_log_and_live_have_no_barriers(
+    chromium: Browser, server: Server, size: int, scheme: str, colours: dict[str, str]
+) -> None:
+    view = {"width": size, "height": 800}
+    with profile(chromium, server, viewport=view, color_scheme=scheme, reduced_motion="reduce", **colours) as visit:
+        page = visit.admin()
+        for where in (
+            "usage?by=key&range=30",
+            "usage?by=model&range=days",
+            "logs?status=error",
+            "live",
+            "audit",
+            "keys",
+        ):
+            visit.go(page, where)
+            settled(page)
+            if where.startswith("usage"):
+                page.locator("button.expand").first.click()
+                expect(page.locator("tr.inner").first).to_be_visible()
+            assert (axe_core.findings(page), too_wide(page)) == ([], []), where
+        line = server.admin("GET", "/logs?status=error&limit=1").json["logs"][0]
+        visit.go(page, f"logs/{line['id']}")
+        expect(page.locator("main")).to_contain_text(line["id"])
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+        visit.go(page, "")
+        settled(page)
+        page.locator("details.figures").evaluate_all("all => all.forEach((each) => (each.open = true))")
+        assert (axe_core.findings(page), too_wide(page)) == ([], [])
+        holder = visit.holder(history.TEAM[0].raw)
+        holder.get_by_role("link", name="My usage").click()
+        settled(holder)
+        holder.get_by_role("table", name="Your last requests").get_by_role("button").first.click()
+        expect(holder.get_by_role("dialog")).to_be_visible()
+        assert (axe_core.findings(holder), too_wide(holder)) == ([], [])
+
+
+def test_which_choice_is_taken_is_seen_without_colours(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, **FORCED) as visit:
+        page = visit.admin("usage")
+        pressed = page.get_by_role("button", name="7 days")
+        expect(pressed).to_have_attribute("aria-pressed", "true")
+        outlines = "(all) => all.map((each) => getComputedStyle(each).outlineStyle)"
+        shown = page.locator(".segmented button").evaluate_all(outlines)
+        assert shown.count("solid") == 2  # one for the days, one for what they are by
+        share = page.locator(".share-bar > span").first
+        colour = share.evaluate("(each) => getComputedStyle(each).backgroundColor")
+        track = page.locator(".share-bar").first.evaluate("(each) => getComputedStyle(each).backgroundColor")
+        assert colour != track
+
+
+# --- the first day -------------------------------------------------------------------------------
+
+
+def test_the_axes_of_a_first_day_say_something(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with servers.running(tmp_path_factory.mktemp("first-day"), demo=True) as fresh, profile(chromium, fresh) as visit:
+        key = fresh.new_key("first")
+        for _ in range(3):
+            fresh.call("POST", "/generate", {"userPrompt": "Hello"}, key=key)
+        page = visit.admin()
+        settled(page)
+        expect(page.locator(".legend li").first).to_be_visible()
+        # What uPlot writes is on a canvas: its labels are asked for where it makes them.
+        labels = page.evaluate(
+            """async () => {
+              const { told } = await import([...document.querySelectorAll('link[rel=modulepreload]')]
+                .map((each) => each.href).find((each) => each.endsWith('js/lib/chart.js')));
+              return told(['$0.00', '<$0.01', '<$0.01', '<$0.01', '$0.01']);
+            }"""
+        )
+        assert labels == ["$0.00", "<$0.01", "", "", "$0.01"]
+
+
+# --- many rows -----------------------------------------------------------------------------------
+
+WATCH_TASKS = """() => {
+  window.tasks = [];
+  new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((each) => each.duration)))
+    .observe({ type: 'longtask' });
+}"""
+
+
+def test_three_hundred_keys_are_shown_in_parts_and_searched_without_holding_up_the_page(
+    chromium: Browser, server: Server
+) -> None:
+    with profile(chromium, server, viewport={"width": 390, "height": 780}) as visit:
+        page = visit.admin()
+        settled(page)
+        page.evaluate(WATCH_TASKS)
+        visit.go(page, "keys")
+        expect(page.locator("tbody tr")).to_have_count(50)
+        assert page.evaluate("document.documentElement.scrollHeight") < 20_000
+        page.get_by_label("Search keys").press_sequentially("guest-27", delay=30)
+        expect(page.locator("tbody tr")).to_have_count(10)
+        expect(page.get_by_text("10 of")).to_be_visible()
+        page.get_by_label("Search keys").fill("")
+        expect(page.locator("tbody tr")).to_have_count(50)
+        tasks: list[float] = page.evaluate("window.tasks")
+        assert not [task for task in tasks if task > LONGEST_TASK_MS], tasks
