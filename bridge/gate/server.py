@@ -48,9 +48,13 @@ _OWN_HEADERS = frozenset(
         *("HTTP_X_API_KEY", "HTTP_AUTHORIZATION"),
     }
 )
-#: Headers of an answer that are not the CLI's business: they belong to one connection, or to nobody here.
+#: Headers of an answer that are not the CLI's business: they belong to one connection, or to nobody here, or would send
+#: it elsewhere, past the gate.
 _NOT_PASSED = frozenset(
-    {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "set-cookie"}
+    {
+        *("connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "set-cookie"),
+        *("location", "alt-svc", "refresh"),
+    }
 )
 
 #: Headers that a trace shows without their values.
@@ -272,6 +276,13 @@ class Gate:
         note_headers(call, answer.status, answer.headers)
         if ticket.tap is not None:
             ticket.tap("provider", "gate", _head(str(answer.status), answer.headers))
+        if 300 <= answer.status < 400:
+            # Both CLIs would follow it, past the gate, and take the prompt along.
+            ticket.abort = None
+            call.ended_at = self._clock.monotonic()
+            call.error_message = "The provider sent the call elsewhere, which is not followed."
+            answer.close()
+            return _error(start, 502, wire, "api_error", "cli-bridge: the provider sent the call elsewhere")
         ticket.on_bytes()
         shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
         start(f"{answer.status} .", shown)

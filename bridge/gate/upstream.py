@@ -1,7 +1,7 @@
 """The connections to the models: one pool of kept-alive, verified ones for all runs (urllib3).
 
 HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR of the settings are honoured. Redirects are never
-followed: an answer that asks for one is passed on as it is.
+followed.
 """
 
 from __future__ import annotations

@@ -175,6 +175,8 @@ def problem_of(call: Call, vendor: str) -> Problem:
             return Problem("timeout", f"{vendor} stopped sending before the answer was complete.")
         where = "could not be reached" if call.status is None else "broke off in the middle of the answer"
         return Problem("cli_failed", f"{vendor} {where}.")
+    if 300 <= call.status < 400:
+        return Problem("cli_failed", f"{vendor} sent the call elsewhere, which is not followed.")
     account = kind in _ACCOUNT_TYPES or any(words in text for words in _ACCOUNT_WORDS)
     if call.status in (401, 402, 403) or (call.status in (400, 429) and account):
         return Problem("cli_unavailable", f"{vendor} did not accept the bridge's credentials, or they cannot pay.")

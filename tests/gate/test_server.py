@@ -249,12 +249,17 @@ def through(gate: Gate, url: str, **options: float) -> tuple[Ticket, int, bool]:
     return made, reply.status, reply.whole
 
 
-def test_a_redirect_is_not_followed(gate: Gate, standin: StandIn, upstream_that_says: Callable[..., str]) -> None:
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 304, 307, 308])
+def test_a_redirect_is_not_followed_and_not_passed_on(
+    gate: Gate, standin: StandIn, upstream_that_says: Callable[..., str], code: int
+) -> None:
     location = f"{standin.url}/v1/messages".encode()
-    url = upstream_that_says(b"HTTP/1.1 307 x\r\nlocation: " + location + b"\r\ncontent-length: 0\r\n\r\n")
-    made, status, _ = through(gate, url)
-    assert status == 307
-    assert made.call.status == 307
+    url = upstream_that_says(b"HTTP/1.1 %d x\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n" % (code, location))
+    made = Ticket(Upstream("messages", url, SECRET), vouched())
+    gate.tickets.add(made)
+    reply = ask(gate, made.token, messages_body())
+    assert (reply.status, made.call.status) == (502, code)
+    assert "location" not in reply.headers
     assert standin.requests == []
 
 

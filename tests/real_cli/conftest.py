@@ -33,6 +33,13 @@ class Rig:
             body["userPrompt"] = body.pop("prompt")
         return self.server.call("POST", path, body, key=self.key, timeout_s=120)
 
+    def await_words(self, calls: int, within_s: float = 60) -> None:
+        """Until so many calls of a model are in the middle of their answers."""
+        deadline = time.monotonic() + within_s
+        while sum(sent.deltas > 0 for sent in self.standin.generations) < calls:
+            assert time.monotonic() < deadline, self.standin.requests
+            time.sleep(0.02)
+
     def upstream(self, answer: Answer) -> list[Recorded]:
         """What the stand-in was sent since the last `clear`."""
         return list(self.standin.generations)

@@ -81,7 +81,7 @@ def under_way(rig: Rig) -> Iterator[None]:
     """A run on each CLI whose model is in the middle of its answer; at the end of the block the admin stops it."""
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(rig.ask, path, prompt=f"{LASTING} x") for path in ("/generate", "/generate-codex")]
-        rig.standin.wait(lambda seen: sum(each.deltas > 0 for each in seen) == 2)
+        rig.await_words(2)
         yield
         for run in rig.server.admin("GET", "/runs").json["runs"]:
             assert rig.server.admin("DELETE", f"/runs/{run['id']}").status == 200
