@@ -256,7 +256,8 @@ class _Conversation:
         provider, parts = self._provider, claude_body.tool_parts(asked.request.messages)
         told = without_tool_words(asked.request) if parts else asked.request
         pictures: dict[str, Image] = {}
-        if sum(len(message.images) for message in told.messages) <= MANY_IMAGES:
+        images = [image for message in told.messages for image in message.images]
+        if len(images) <= MANY_IMAGES:
             told, pictures = with_stand_ins(told, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
         put_in = asked.body
         if "top_p" in put_in and "temperature" not in put_in:
@@ -273,6 +274,7 @@ class _Conversation:
             pictures=pictures,
             tool_parts=parts,
             silence_s=provider._settings.idle_timeout_s,
+            makes_smaller=len(images) > MANY_IMAGES or any(len(image.data) > MOST_IMAGE_BYTES for image in images),
             tap=self._tap,
         )
         return msgspec.structs.replace(asked, request=told)

@@ -61,6 +61,7 @@ class Passage:
         pictures: Mapping[str, Image] | None = None,
         tool_parts: Mapping[str, Mapping[str, Any]] | None = None,
         silence_s: float,
+        makes_smaller: bool = False,
         tap: Tap | None = None,
     ) -> None:
         """`request` is as the CLI is told it; `alive` is called when the provider sends something; `tap` hears what
@@ -69,6 +70,8 @@ class Passage:
         self._clock = clock
         self._alive = alive
         self._told_at = 0.0
+        #: whether there are images that the CLI makes smaller
+        self._makes_smaller = makes_smaller
         self._thread: str | None = None
         self._closed = False
         self._row = row
@@ -106,7 +109,7 @@ class Passage:
         self._closed = True
         if call.rate_limits:
             self._gate.rate_limits[self._row.name] = RateLimits(call.rate_limits, self._clock.now())
-        if call.refused is not None:
+        if call.refused is not None and not self._image_is_spoilt:
             self._gate.report(Oddity("refused", self._row.name, call.refused))
 
     @property
@@ -138,7 +141,8 @@ class Passage:
             self._gate.misreported[self._row.name] += 1
             self._gate.report(Oddity("misreported", self._row.name, _difference(told, self.call.usage or Usage())))
         if isinstance(end, Failed):
-            return msgspec.structs.replace(end, usage=self.usage)
+            problem = self.problem() if self._image_is_spoilt else end.problem
+            return msgspec.structs.replace(end, problem=problem, usage=self.usage)
         if not self.call.complete:
             # An answer of which the provider knows nothing, or not the end, is none.
             return Failed(self.problem(), self.usage)
@@ -147,7 +151,17 @@ class Passage:
     def problem(self) -> Problem:
         """Why there is no answer, in our words; the provider's own stay with the call, but for its words on a
         request that it did not take."""
+        if self._image_is_spoilt:
+            message = f"An image is larger than {self._row.vendor} takes, and cannot be read to make it smaller."
+            return Problem(
+                "provider_invalid_request", message, "Send it as a whole file of less than 3.9 MB.", unpaid=True
+            )
         return problem_of(self.call, self._row.vendor)
+
+    @property
+    def _image_is_spoilt(self) -> bool:
+        """Whether the CLI left out an image that it was to make smaller: the client's trouble, and no oddity."""
+        return self._makes_smaller and (self.call.refused or "").startswith("message")
 
     def _note_sign(self) -> None:
         now = self._clock.monotonic()

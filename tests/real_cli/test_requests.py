@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +146,19 @@ def test_a_photo_that_anthropic_would_not_take_is_made_smaller_by_claude(rig: Ri
     (sent,) = rig.standin.generations
     assert large.partition(",")[2] not in everything(sent)
     assert "/9j/" in everything(sent)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_large_photo_that_cannot_be_read_is_the_client_s_mistake_and_no_alert(rig: Rig, count: int) -> None:
+    # A JPEG by its header, and nothing behind it: the CLI leaves it out.
+    frame = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 3000, 4000, 1) + b"\x01\x11\x00"
+    made = [frame + bytes([number]) for number in range(count)]
+    images = [f"data:image/jpeg;base64,{base64.b64encode(each.ljust(4_500_000, bytes(1))).decode()}" for each in made]
+    answer = rig.ask("/generate", prompt="look", images=images)
+    assert (answer.status, answer.json["code"]) == (400, "provider_invalid_request"), answer.body
+    assert rig.standin.generations == []
+    told = rig.server.admin("GET", "/overview").json["alerts"]
+    assert not [each for each in told if each["kind"] == "gate_refused"]
 
 
 def test_a_hostile_answer_of_twenty_megabytes_ends_its_run_only(rig: Rig) -> None:
