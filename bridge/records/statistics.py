@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from itertools import islice
@@ -108,6 +109,8 @@ class Hour:
         kind = kind_of(line)
         if line.credential is not None:
             self.credentials[line.provider, line.credential, _for_its_credential(line)] += 1
+        for name, end in _tried_before(line.tried or ""):
+            self.credentials[line.provider, name, end] += 1
         if kind == "ok":
             self.ok += 1
             self.total.setdefault(line.provider, Counter())[_class(line.duration_ms)] += 1
@@ -233,23 +236,24 @@ class Statistics:
 _NOTHING = Hour()
 
 
+_BY_STATUS = {429: "limited", 401: "rejected", 402: "rejected", 403: "rejected", 503: "overloaded", 529: "overloaded"}
+
+
 def _for_its_credential(line: RunRecord) -> str:
     """What a run says of the credential that it used: a field of CredentialDay."""
     if line.code == "cancelled":
         return "stopped"
-    match line.upstream_status:
-        case 200:
-            return "ok"
-        case 429:
-            return "limited"
-        case 401 | 402 | 403:
-            return "rejected"
-        case 503 | 529:
-            return "overloaded"
-        case None if line.status < 400:
-            # A log-in: its calls pass no gate.
-            return "ok"
-    return "failed"
+    if line.upstream_status == 200 or (line.upstream_status is None and line.status < 400):
+        # Without a status: with a log-in, calls pass no gate.
+        return "ok"
+    return _BY_STATUS.get(line.upstream_status or 0, "failed")
+
+
+def _tried_before(tried: str) -> Iterable[tuple[str, str]]:
+    """The credentials of a line that were given up for another, each with a field of CredentialDay. A request at which
+    a provider finds fault moves to no other: a 400 was an account's trouble."""
+    for name, status in re.findall(r"(?:^|; )([\w-]{1,50}) \((\d{3})?", tried):
+        yield name, "rejected" if status == "400" else _BY_STATUS.get(int(status or 0), "failed")
 
 
 def _shown(record: RunRecord) -> OwnRequest:

@@ -61,6 +61,7 @@ def admin_pages(visit: Visit, width: int, scheme: str) -> None:
         ("", "overview"),
         ("keys", "keys"),
         ("keys/design-team", "key"),
+        ("credentials", "credentials"),
         ("live", "live"),
         ("logs", "logs"),
         ("audit", "audit"),
@@ -88,6 +89,20 @@ def admin_pages(visit: Visit, width: int, scheme: str) -> None:
     page.close()
 
 
+def first_steps(chromium: Browser, folder: Path) -> None:
+    """What the link leads to, on a bridge that nobody has set up."""
+    for width in WIDTHS:
+        for scheme in SCHEMES:
+            size = {"width": width, "height": 900 if width > 500 else 740}
+            with (
+                servers.running(folder / f"{width}-{scheme}", demo=True) as server,
+                profile(chromium, server, viewport=size, color_scheme=scheme) as visit,
+            ):
+                page = visit.admin("start")
+                page.get_by_label("API key").wait_for()
+                picture(page, "first-steps", width, scheme, whole=False)
+
+
 def holder_pages(visit: Visit, width: int, scheme: str) -> None:
     """All of the playground."""
     page = visit.open("/")
@@ -112,6 +127,18 @@ def set_the_scene(server: Server) -> None:
         used, share = key["usage"]["today"]["costUsd"], shares.get(key["name"], 0.25)
         server.admin("PATCH", f"/keys/{key['name']}", {"maxCostPerDay": max(0.5, round(used / share, 1))})
     server.admin("POST", "/keys/release-notes/rotate", {"graceSeconds": 86400})
+    for name, provider, more in (
+        (
+            "design-budget",
+            "claude",
+            {"limits": {"maxCostPerDay": 1, "maxCostPerMonth": 30}, "note": "cost centre 4711"},
+        ),
+        ("spare", "claude", {"group": "second organization", "priority": -1}),
+        ("openai", "codex", {"limits": {"maxCostPerMonth": 80}}),
+    ):
+        body = {"name": name, "provider": provider, "apiKey": f"sk-ant-made-up-for-pictures-{name}", **more}
+        server.admin("POST", "/credentials", body)
+    server.admin("POST", "/credentials/spare/disable")
     server.admin("POST", "/keys", {"name": "intern-spring", "maxCostPerDay": 1})
     server.admin("DELETE", "/keys/intern-spring")
 
@@ -167,6 +194,8 @@ def main() -> None:
                     with profile(chromium, server, viewport=size, color_scheme=scheme) as visit:
                         admin_pages(visit, width, scheme)
                         holder_pages(visit, width, scheme)
+        with browser(folder) as chromium:
+            first_steps(chromium, folder)
     sizes = [path.stat().st_size for path in FOLDER.glob("*.png")]
     print(f"{len(sizes)} pictures, {sum(sizes) / 2**20:.1f} MiB together, {max(sizes) / 2**10:.0f} KiB at most")
 

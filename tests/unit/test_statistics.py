@@ -211,6 +211,15 @@ def test_what_a_run_says_of_its_credential(clock: FrozenClock, fields: dict[str,
     assert days == {("claude", "team"): {**dict.fromkeys(CredentialDay.__struct_fields__, 0), end: 1}}
 
 
+def test_those_that_a_run_tried_before_are_counted_too(clock: FrozenClock) -> None:
+    tried = "one (429 rate_limit_error slow down (please)); two (400 no credit); three (no answer); four (529)"
+    statistics = Statistics(clock)
+    statistics.observe(line(clock, provider="claude", credential="five", upstream_status=200, tried=tried))
+    days = statistics.of_credentials()
+    ends = {name: end for (_, name), day in days.items() for end, runs in vars_of(day).items() if runs}
+    assert ends == {"one": "limited", "two": "rejected", "three": "failed", "four": "overloaded", "five": "ok"}
+
+
 def test_the_day_of_a_credential_is_over_after_24_hours(clock: FrozenClock) -> None:
     statistics = Statistics(clock)
     statistics.observe(line(clock, provider="claude", credential="team"))

@@ -101,7 +101,8 @@ export function show({ body }) {
       provider = name;
       const status = found.providers.find((each) => each.name === name);
       secretField.querySelector(".hint").textContent = secretHint(name);
-      fill(trouble, status?.problem && errorBox({ message: visible(status.problem), hint: visible(status.hint ?? "") }));
+      // Of a CLI that is there, all that can be wrong yet is what this step mends.
+      fill(trouble, status && !status.version && problemOf(status));
     }
 
     async function submit(event) {
@@ -214,6 +215,10 @@ export function show({ body }) {
   }
 
   function ask() {
+    const trouble = h("div");
+    look("/admin/overview", controller.signal)
+      .then(({ providers }) => fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))))
+      .catch(() => {});
     return h(
       "div.stack.step-body",
       {},
@@ -231,6 +236,7 @@ export function show({ body }) {
         "The playground is the page that everybody with a key has. It opens in this tab, with this key, ",
         "and a first prompt that you only have to send.",
       ),
+      trouble,
       h(
         "div.row",
         {},
@@ -247,6 +253,11 @@ export function show({ body }) {
 
   begin();
   return () => controller.abort();
+}
+
+/** What is wrong with a CLI, in a box; nothing where it is well. */
+function problemOf({ problem, hint }) {
+  return problem && errorBox({ message: visible(problem), hint: visible(hint ?? "") });
 }
 
 function doneCredential({ name, provider, last4 }) {

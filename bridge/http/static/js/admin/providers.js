@@ -30,11 +30,11 @@ export function renderProviders(list, { providers, activity }) {
           refill(
             state,
             [each.available, paid].join(),
-            each.available
-              ? paid
+            !paid
+              ? badge("no usable credential", "bad")
+              : each.available
                 ? badge("available", "good")
-                : badge("no usable credential", "bad")
-              : badge("not available", "bad"),
+                : badge("not available", "bad"),
           );
           const times = activity.providers[each.name];
           const rows = [
