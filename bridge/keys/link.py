@@ -15,7 +15,7 @@ PREFIX = "cbl_"
 #: How long a link can be used, in seconds.
 LASTS_S = 600
 
-_HINT = "Make another one on the bridge's host with 'cli-bridge link' ('./run link' in a checkout)."
+_HINT = "Make another one on the bridge's host: cli-bridge link (in a checkout: ./run link)."
 
 
 class _Made(msgspec.Struct):

@@ -80,7 +80,7 @@ def test_the_page_and_its_dialogs_have_no_barriers(chromium: Browser, server: Se
         expect(row_of(page, "well")).to_be_visible()
         assert (axe_core.findings(page), too_wide(page)) == ([], [])
         page.get_by_role("button", name="Add an API key").click()
-        expect(page.get_by_label("API key", exact=True)).to_be_focused()
+        expect(page.get_by_label("Provider")).to_be_focused()
         page.get_by_text("Organization, order, endpoint").click()
         assert (axe_core.findings(page), too_wide(page)) == ([], [])
         page.keyboard.press("Escape")

@@ -95,6 +95,7 @@ def test_a_link_that_was_used_says_so_and_the_admin_key_still_lets_in(chromium: 
     with profile(chromium, fresh) as second:
         page = second.open(path)
         expect(page.get_by_role("alert")).to_contain_text("This link has been used; each one logs in once.")
+        expect(page.get_by_role("alert")).to_contain_text("cli-bridge link")
         assert barriers(page) == ([], [])
         assert path.rpartition("/")[2] not in page.url
         page.get_by_label("Admin key").fill(ADMIN_KEY)

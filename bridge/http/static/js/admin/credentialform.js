@@ -2,8 +2,10 @@
 
 import { fill, h } from "../lib/dom.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { dialog, errorBox, field, select, toast } from "../lib/ui.js";
+import { busy, dialog, errorBox, field, select, toast } from "../lib/ui.js";
 import { call } from "./session.js";
+
+const ID = "credential-form";
 
 /** The path of a credential; two of different providers can have the name of what the environment brings. */
 export function credentialPath({ name, provider }, tail = "") {
@@ -59,7 +61,7 @@ function form(credential, provider, all, close) {
     { onchange: () => usual() },
   );
   const name = text({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", oninput: () => (typed = true) });
-  const secret = secretInput({ required: !credential, autofocus: !credential });
+  const secret = secretInput({ required: !credential });
   const secretField = field(credential ? "New API key" : "API key", secret, " ");
   const group = text({ maxlength: "100" });
   const note = text({ maxlength: "500" });
@@ -97,8 +99,14 @@ function form(credential, provider, all, close) {
       : secretHint(kind.value);
   }
 
-  async function submit(event) {
+  const save = h("button.button.primary", { type: "submit", form: ID }, credential ? "Save" : "Add and test");
+
+  function submit(event) {
     event.preventDefault();
+    busy(save, send);
+  }
+
+  async function send() {
     fill(problem);
     const body = {
       name: name.value.trim(),
@@ -126,12 +134,11 @@ function form(credential, provider, all, close) {
     }
   }
 
-  const id = "credential-form";
   return {
     title: credential ? `Change ${credential.name}` : "Add an API key",
     body: h(
       "form.stack",
-      { id, onsubmit: submit },
+      { id: ID, onsubmit: submit },
       h(
         "div.fields",
         {},
@@ -176,7 +183,7 @@ function form(credential, provider, all, close) {
     ),
     actions: [
       h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
-      h("button.button.primary", { type: "submit", form: id }, credential ? "Save" : "Add and test"),
+      save,
     ],
   };
 }

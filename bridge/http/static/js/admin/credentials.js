@@ -5,7 +5,7 @@ import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, count, money, percent, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { badge, dialog, emptyState, errorBox, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, dialog, emptyState, errorBox, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential } from "./credentialform.js";
 import { call, look } from "./session.js";
 
@@ -136,18 +136,16 @@ export function show({ head, body, session }) {
       parts.buttons,
     );
 
-    async function test(event) {
-      const button = event.currentTarget;
-      button.disabled = true;
-      fill(tested, h("p.small.muted", {}, "Asking the provider for its list of models. This costs nothing."));
-      try {
-        fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
-      } catch (failure) {
-        fill(tested, errorBox(failure));
-      } finally {
-        button.disabled = false;
+    function test(event) {
+      busy(event.currentTarget, async () => {
+        fill(tested, h("p.small.muted", {}, "Asking the provider for its list of models. This costs nothing."));
+        try {
+          fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
+        } catch (failure) {
+          fill(tested, errorBox(failure));
+        }
         watch.now();
-      }
+      });
     }
 
     /** One button's change, and what to say afterwards. */
@@ -364,9 +362,8 @@ function remove(credential) {
   const path = credentialPath(credential);
   let force = "";
   return dialog((close) => {
-    const button = h("button.button.danger", { type: "button", onclick: submit }, "Remove it");
+    const button = h("button.button.danger", { type: "button", onclick: () => busy(button, submit) }, "Remove it");
     async function submit() {
-      button.disabled = true;
       try {
         await call("DELETE", path + force);
         toast(`${credential.name} is removed.`);
@@ -377,8 +374,6 @@ function remove(credential) {
           force = "&force=1";
           say(button, "Remove it all the same");
         }
-      } finally {
-        button.disabled = false;
       }
     }
     return {

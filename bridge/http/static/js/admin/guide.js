@@ -2,9 +2,10 @@
 
 import { fill, h, icon } from "../lib/dom.js";
 import { visible } from "../lib/format.js";
+import { linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { TAB_KEY } from "../lib/tabkey.js";
-import { copyButton, errorBox, field, segmented, skeleton } from "../lib/ui.js";
+import { busy, copyButton, errorBox, field, segmented, skeleton } from "../lib/ui.js";
 import { credentialPath, freeName, secretHint, secretInput } from "./credentialform.js";
 import { isOpen, testResult } from "./credentials.js";
 import { call, look } from "./session.js";
@@ -105,9 +106,12 @@ export function show({ body }) {
       fill(trouble, status && !status.version && problemOf(status));
     }
 
-    async function submit(event) {
+    function submit(event) {
       event.preventDefault();
-      button.disabled = true;
+      busy(button, save);
+    }
+
+    async function save() {
       goOn.hidden = true;
       fill(result, h("p.muted", {}, `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
       const apiKey = secret.value.trim();
@@ -134,9 +138,8 @@ export function show({ body }) {
       } catch (error) {
         fill(result, errorBox(error));
         goOn.hidden = made === null;
-      } finally {
-        button.disabled = false;
       }
+      secret.focus();
       secret.select();
     }
 
@@ -177,9 +180,12 @@ export function show({ body }) {
     const problem = h("div");
     const button = h("button.button.primary", { type: "submit" }, "Make the key");
 
-    async function submit(event) {
+    function submit(event) {
       event.preventDefault();
-      button.disabled = true;
+      busy(button, make);
+    }
+
+    async function make() {
       fill(problem);
       try {
         found.key = await call("POST", "/admin/keys", {
@@ -188,8 +194,6 @@ export function show({ body }) {
         render();
       } catch (error) {
         fill(problem, errorBox(error));
-      } finally {
-        button.disabled = false;
       }
     }
 
@@ -230,6 +234,12 @@ export function show({ body }) {
         ".",
       ),
       h("div.secret", {}, h("code", { id: "new-key" }, found.key.key), copyButton(() => found.key.key, "Copy key")),
+      h(
+        "p",
+        {},
+        "Or send a link that opens the playground with it: ",
+        copyButton(() => linkWith(found.key.key, location.origin), "Copy link"),
+      ),
       h(
         "p.muted",
         {},
