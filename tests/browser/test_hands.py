@@ -229,6 +229,17 @@ def test_which_choice_is_taken_is_seen_without_colours(chromium: Browser, server
         assert colour != track
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_api_reference_has_no_barriers_and_leads_back(chromium: Browser, server: Server, width: int) -> None:
+    with profile(chromium, server, viewport={"width": width, "height": 800}) as visit:
+        page = visit.open("/docs")
+        assert axe_core.findings(page) == []
+        page.get_by_role("link", name="KeyView").first.click()
+        expect(page.get_by_role("heading", name="KeyView")).to_be_visible()
+        page.get_by_role("link", name="Playground").click()
+        expect(page.get_by_label("Your key")).to_be_visible()
+
+
 # --- the first day -------------------------------------------------------------------------------
 
 

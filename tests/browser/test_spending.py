@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.support import history
@@ -171,3 +172,35 @@ def test_a_key_that_expires_while_its_usage_is_shown_is_told_so(visit: Visit, se
     expect(alert).to_contain_text("This key has expired.")
     expect(alert).to_contain_text("Ask your admin for a new key")
     visit.expect_refusals()
+
+
+def test_a_pace_that_is_reached_ends_at_no_midnight(visit: Visit, server: Server) -> None:
+    page = visit.holder(server.new_key("in-a-hurry", maxRequestsPerMinute=1))
+    for _ in range(2):
+        page.get_by_label("Prompt", exact=True).fill("Hello")
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(page.get_by_role("alert")).to_contain_text("requests_per_minute")
+    expect(page.locator(".meta")).to_contain_text("Resets")
+    expect(page.locator(".meta")).not_to_contain_text("midnight")
+    visit.expect_refusals()
+
+
+def test_an_answer_that_missed_its_schema_is_shown_with_its_price(visit: Visit, server: Server) -> None:
+    # The simulated CLI never misses a schema, so the answer is made here.
+    key = server.new_key("misses")
+    page = visit.holder(key)
+    error = {"error": "It does not fit.", "code": "output_mismatch", "hint": "Simplify.", "request_id": "req_1"}
+    event = f"event: error\ndata: {json.dumps({**error, 'text': 'Nearly <b>right</b>'})}\n\n"
+    page.route("**/generate", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=event))
+
+    def with_cost(route: Route) -> None:
+        line = {"requestId": "req_1", "costUsd": 0.0123, "durationMs": 2000}
+        route.fulfill(json={"requests": [line]})
+
+    page.route("**/me/requests", with_cost)
+    page.get_by_label("Prompt", exact=True).fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("It does not fit.")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("Nearly <b>right</b>")
+    expect(page.locator(".meta")).to_contain_text("Cost $0.0123")

@@ -231,10 +231,9 @@ export function told(labels) {
   return labels.map((label, place) => (place > 0 && label === labels[place - 1] ? "" : label));
 }
 
-/** Whether a line has a point without a neighbour: no line would be drawn for it. */
+/** Whether a line has but one point: no line would be drawn for it. */
 function alone(values) {
-  const there = (place) => values[place] !== null && values[place] !== undefined;
-  return values.some((_, place) => there(place) && !there(place - 1) && !there(place + 1));
+  return values.filter((value) => value !== null && value !== undefined).length === 1;
 }
 
 /** The tokens of app.css for up to eight series; what is left over is grey. */

@@ -36,7 +36,8 @@ ${fence(body)}
 
   python({ base, provider, body }, key) {
     const plain = withoutStream(body);
-    return `${key ? "import json, urllib.request" : "import json, os, urllib.request"}
+    return `${key ? "import json, sys, urllib.request" : "import json, os, sys, urllib.request"}
+from urllib.error import HTTPError
 
 KEY = ${key ? python(key) : 'os.environ["KEY"]'}
 request = urllib.request.Request(
@@ -44,8 +45,11 @@ request = urllib.request.Request(
     data=json.dumps(${python(plain, 1)}).encode(),
     headers={"Authorization": "Bearer " + KEY},
 )
-with urllib.request.urlopen(request, timeout=310) as response:
-    answer = json.load(response)
+try:
+    with urllib.request.urlopen(request, timeout=310) as response:
+        answer = json.load(response)
+except HTTPError as problem:
+    sys.exit(problem.read().decode())
 print(${body.tools ? 'json.dumps(answer["content"], indent=2)' : 'answer["content"][0]["text"]'})
 `;
   },

@@ -12,7 +12,10 @@ const ENDS = {
   tool_use: "Waits for what its tools give",
 };
 
-/** {element, begin(), event(name, data), ask(goOn), fail(error), stopped()}. */
+/** Codes of limits that end at a midnight. */
+const WINDOW = /_per_(day|month)$/;
+
+/** {element, begin(), event(name, data), ask(goOn), fail(error), charged(request), stopped()}. */
 export function answerBox(zone) {
   const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
   const state = h("span.muted.small", { role: "status" });
@@ -160,6 +163,13 @@ export function answerBox(zone) {
 
   function fail(error) {
     end("Failed");
+    if (words === "" && error.body.text) {
+      // What the model said all the same: it missed the schema, and was paid for.
+      words = error.body.text;
+      written.clear();
+      written.append(words);
+      copy.hidden = false;
+    }
     text.hidden = words === "";
     fill(problem, errorBox(error));
     const { limit, used, remaining, resets_at: resetsAt } = error.body;
@@ -170,8 +180,13 @@ export function answerBox(zone) {
       limit !== undefined && item("Limit", show(limit)),
       used !== undefined && item("Used", show(used)),
       remaining !== undefined && item("Left", show(remaining)),
-      resetsAt && item("Resets", `${when(resetsAt)} (${zone === undefined ? "your time" : `midnight in ${zone}`})`),
+      resetsAt && item("Resets", `${when(resetsAt)}${WINDOW.test(error.code) ? ` (midnight in ${zone})` : ""}`),
     );
+  }
+
+  /** What a request has cost that failed, where that is known by now. */
+  function charged({ costUsd, durationMs }) {
+    meta.append(item("Cost", cost(costUsd)), item("Time", duration(durationMs)));
   }
 
   function stopped() {
@@ -179,7 +194,7 @@ export function answerBox(zone) {
     fill(meta, h("span", {}, "Stopped by you. What was used until then is charged; see My usage."));
   }
 
-  return { element, begin, event, ask, fail, stopped };
+  return { element, begin, event, ask, fail, charged, stopped };
 }
 
 function item(label, value) {

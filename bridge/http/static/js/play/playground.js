@@ -1,6 +1,6 @@
 /** The playground: a prompt, its options, the answer as it is written, and the same as code. */
 
-import { ApiError, events, open } from "../lib/api.js";
+import { ApiError, call, events, open } from "../lib/api.js";
 import { copyAs } from "../lib/copyas.js";
 import { fill, h, say } from "../lib/dom.js";
 import { PROVIDERS } from "../lib/registry.js";
@@ -176,11 +176,26 @@ export function show(main, { me, headers, first, expired }) {
     } catch (error) {
       if (error.name === "AbortError") answer.stopped();
       else if (error.status === 401) expired(error);
-      else answer.fail(error);
+      else {
+        answer.fail(error);
+        charge(error.body.request_id);
+      }
     } finally {
       controller = null;
       send.disabled = false;
       stop.hidden = true;
+    }
+  }
+
+  /** Say what a failed request has cost: its error does not, but its line among one's own does. */
+  async function charge(id) {
+    if (!id) return;
+    try {
+      const { requests } = await call("GET", "/me/requests", { headers });
+      const line = requests.find((each) => each.requestId === id);
+      if (line?.costUsd && !controller) answer.charged(line);
+    } catch {
+      // My usage says it, too.
     }
   }
 
