@@ -59,6 +59,7 @@ def admin_pages(visit: Visit, width: int, scheme: str) -> None:
     page = visit.admin()
     for view, name in (
         ("", "overview"),
+        ("usage", "spending"),
         ("keys", "keys"),
         ("keys/design-team", "key"),
         ("credentials", "credentials"),
