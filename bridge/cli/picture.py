@@ -146,6 +146,11 @@ def short(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def short_money(dollars: float) -> str:
+    """Dollars without cents where there are many of them."""
+    return f"${dollars:,.0f}" if dollars >= 10 or dollars == int(dollars) else f"${dollars:.2f}"
+
+
 # --- the head ------------------------------------------------------------------------------------------------
 
 
@@ -195,39 +200,82 @@ def matters(answer: Answer) -> list[Cell]:
 # --- the tables ----------------------------------------------------------------------------------------------
 
 
-def providers(answer: Answer) -> Box:
-    """The CLIs."""
+_STATES: dict[str, Style] = {
+    "usable": "good",
+    "probing": "warn",
+    "benched": "warn",
+    "blocked": "bad",
+    "disabled": "dim",
+}
+
+
+def credentials(answer: Answer) -> Box:
+    """The credentials, and those CLIs that need none, or have none."""
     now = parse_iso(answer["at"])
     columns = (
-        Column("PROVIDER", 10),
-        Column("STATE", 11),
-        Column("RUN", 4, right=True),
-        Column("WAIT", 4, right=True, spare=1),
-        Column("REQ/15m", 7, right=True),
+        Column("PROVIDER", 8),
+        Column("CREDENTIAL", 10, grows=14),
+        Column("STATE", 12),
+        Column("BUDGET", BAR + 16, spare=3),
+        Column("LINE", 5, right=True, spare=4),
+        Column("RUN", 5, right=True),
+        Column("REQ/15m", 7, right=True, spare=1),
         Column("LIMITED", 7, right=True, spare=2),
-        Column("LAST", 12, grows=60),
+        Column("LAST", 12, grows=40),
     )
-    rows = []
-    for each in answer["providers"]:
-        last = each["last"]
-        if not each["available"]:
-            what = text(each["problem"], "bad")
-        elif last is None:
-            what = Cell("-", "dim")
-        else:
-            word = "ok" if last["code"] is None else f"{last['status']} {last['code']}"
-            what = text(f"{word} {ago(now - _end(last))}", "" if last["code"] is None else "warn")
-        cells = (
-            text(each["name"], "bold"),
-            Cell("usable", "good") if each["available"] else Cell("unavailable", "bad"),
-            _count(each["running"]),
-            _count(each["queued"], "warn"),
-            _count(each["requests"]),
-            _count(each["limited"], "warn"),
-            what,
+    rows = [_credential(each, now) for each in answer["credentials"]]
+    have = {each["provider"] for each in answer["credentials"]}
+    rows += [_provider(each, now) for each in answer["providers"] if each["name"] not in have]
+    return Box("Credentials", columns, rows, "There are none. Add one: cli-bridge credentials add NAME")
+
+
+def _credential(each: Answer, now: float) -> Row:
+    state, budget = each["state"], each["budget"]
+    left = "" if each["until"] is None else f" {ago(parse_iso(each['until']) - now)}"
+    if budget is None:
+        money_cell, line = Cell(f"{money(each['todayUsd'])} today", "dim", -1), Cell("-", "dim", -9)
+    else:
+        amounts = f"{short_money(budget['used'])}/{short_money(budget['most'])}"
+        money_cell = Cell(
+            f"{bar(budget['share'])} {amounts} {budget['window'][:1]}", heat(budget["share"]), budget["share"]
         )
-        rows.append(Row(each["name"], cells, each))
-    return Box("Providers", columns, rows, "There are no providers.")
+        line = Cell(f"{budget['line']:+.2f}", "warn" if budget["line"] > 0.1 else "", budget["line"])
+    most = f"/{each['maxConcurrent']}" if each["maxConcurrent"] else ""
+    cells = (
+        text(each["provider"]),
+        text(each["name"], "bold"),
+        Cell(plain(f"{state}{left}"), _STATES.get(state, "")),
+        money_cell,
+        line,
+        Cell(f"{each['running']}{most}", "" if each["running"] else "dim", each["running"]),
+        _count(each["requests"]),
+        _count(each["limited"], "warn"),
+        text(each["reason"], _STATES.get(state, "")) if each["reason"] else _last(each["last"], now),
+    )
+    return Row(f"{each['provider']} {each['name']}", cells, each)
+
+
+def _provider(each: Answer, now: float) -> Row:
+    cells = (
+        text(each["name"]),
+        Cell("-", "dim"),
+        Cell("usable", "good") if each["available"] else Cell("unavailable", "bad"),
+        Cell("-", "dim", -1),
+        Cell("-", "dim", -9),
+        _count(each["running"]),
+        _count(each["requests"]),
+        _count(each["limited"], "warn"),
+        _last(each["last"], now) if each["available"] else text(each["problem"], "bad"),
+    )
+    return Row(each["name"], cells, each)
+
+
+def _last(last: Answer | None, now: float) -> Cell:
+    if last is None:
+        return Cell("-", "dim")
+    well = last["code"] is None
+    word = "ok" if well else f"{last['status']} {last['code']}"
+    return text(f"{word} {ago(now - _end(last))}", "" if well else "warn")
 
 
 def runs(answer: Answer) -> Box:
@@ -237,13 +285,14 @@ def runs(answer: Answer) -> Box:
         Column("RUN", 9, spare=2),
         Column("KEY", 12, grows=12),
         Column("MODEL", 12, grows=14),
-        Column("API", 9, spare=5),
+        Column("CREDENTIAL", 10, spare=4),
+        Column("API", 9, spare=6),
         Column("STATE", 10),
         Column("AGE", 6, right=True),
         Column("TOKENS", 7, right=True),
         Column("RATE", 7, right=True, spare=3),
         Column("COST", 9, right=True, spare=1),
-        Column("HELD", 9, right=True, spare=4),
+        Column("HELD", 9, right=True, spare=5),
     )
     rows = []
     for run in answer["runs"]:
@@ -263,6 +312,7 @@ def runs(answer: Answer) -> Box:
             text("…" + run["id"][-8:], faint or "dim"),
             text(run["keyName"], faint or "bold"),
             text(run["model"], faint),
+            text(run["credential"], faint if run["credential"] else "dim"),
             text(run["api"], faint),
             state,
             Cell(ago(run["ageMs"] / 1000), faint, run["ageMs"]),
@@ -374,7 +424,7 @@ def _count(number: int, style: Style = "") -> Cell:
     return Cell(f"{number:,}", style if number else "dim", number)
 
 
-BOXES: tuple[Callable[[Answer], Box], ...] = (providers, runs, keys, log)
+BOXES: tuple[Callable[[Answer], Box], ...] = (credentials, runs, keys, log)
 """The tables, in their order."""
 
 

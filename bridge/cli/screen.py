@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -42,8 +42,10 @@ MATTERS = 3
 HANG_UP_S = 0.8
 
 _STYLES = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim", "bold": "bold"}
-_NAMES = ("providers", "runs", "keys", "log")
-_FOOTER = "? help  q quit  1-4 boxes  / filter  <> sort  x stop run  d key on/off  l log  enter details  space pause"
+_NAMES = ("credentials", "runs", "keys", "log")
+_FOOTER = (
+    "? help  q quit  1-4 boxes  / filter  <> sort  x stop  d key  e c p credential  l log  enter details  space pause"
+)
 _HELP = """
 1 2 3 4         show or hide a box; where only one fits: choose it
 tab             the next box;  arrows, j, k: rows
@@ -53,12 +55,14 @@ enter           all about a row
 space           pause;  + - other pace
 x               stop the run
 d               disable the key, or enable it
+e c p           the credential: enable or disable, clear its bench, prefer it
+t               test the credential, which costs nothing
 l               the log of the key, or of the provider
 a               all that needs a look;  b bell on or off
 ctrl-z          to the background
 q, ctrl-c       quit
 
-x and d ask first, and are in the audit.
+x d e c p ask first, and are in the audit.
 
 ~ text is coming   · waits   R a further attempt
 """.strip("\n")
@@ -277,6 +281,7 @@ class TopApp(App[int]):
     Grid { height: 1fr; border-top: solid $secondary; border-title-color: $text; scrollbar-size: 1 1; }
     Grid { overflow-x: hidden; }
     Grid:focus { border-top: heavy $accent; border-title-style: bold; }
+    #credentials { max-height: 40%; }
     #runs { height: 1fr; }
     #keys { width: 9fr; }
     #log { width: 11fr; }
@@ -303,6 +308,10 @@ class TopApp(App[int]):
         Binding("minus", "pace(0.5)", show=False),
         Binding("x", "stop_run", show=False),
         Binding("d", "switch_key", show=False),
+        Binding("e", "switch_credential", show=False),
+        Binding("c", "clear_bench", show=False),
+        Binding("p", "prefer", show=False),
+        Binding("t", "test_credential", show=False),
         Binding("l", "log", show=False),
         Binding("a", "matters", show=False),
         Binding("b", "mute", show=False),
@@ -334,7 +343,7 @@ class TopApp(App[int]):
         """Head, boxes, filter, foot."""
         yield Static(id="head")
         with Vertical(id="boxes"):
-            yield Grid("providers")
+            yield Grid("credentials")
             yield Grid("runs")
             with Horizontal(id="below"):
                 yield Grid("keys")
@@ -416,8 +425,8 @@ class TopApp(App[int]):
             grid = self.query_one(f"#{name}", Grid)
             grid.display = number in shown
         self.query_one("#below").display = bool(shown & {3, 4})
-        # The providers are few: on a large terminal their box is as high as they are.
-        self.query_one("#providers").styles.height = "1fr" if small or shown == {1} else "auto"
+        # They are few: on a large terminal their box is as high as they need, within bounds.
+        self.query_one("#credentials").styles.height = "1fr" if small or shown == {1} else "auto"
         self.query_one("#foot").display = not tiny
         self._draw()
 
@@ -566,8 +575,12 @@ class TopApp(App[int]):
         row = grid.row
         if row is None:
             return
-        if grid.id == "keys":
+        if grid.id == "credentials" and "provider" in row.about:
+            self._ask("GET", _path_of(row.about), self._sheet(f"credential {row.about['name']}"))
+        elif grid.id == "keys":
             self._ask("GET", f"/admin/keys/{path_of(row.about['name'])}", self._sheet(f"key {row.about['name']}"))
+        elif grid.id == "runs":
+            self._ask("GET", "/admin/runs", lambda answer: self._show_run(row, answer["runs"]))
         elif grid.id == "log" and "status" in row.about:
             self._ask("GET", f"/admin/logs/{path_of(row.id)}", self._sheet(f"request {row.id}"))
         else:
@@ -578,8 +591,8 @@ class TopApp(App[int]):
         row, grid = self._row()
         if row is None:
             return
-        if grid == "providers":
-            query, about = "provider", row.about["name"]
+        if grid == "credentials":
+            query, about = "provider", row.about.get("provider") or row.about["name"]
         else:
             query, about = "key", row.about.get("keyName") or row.about.get("name")
         if about is not None:
@@ -599,7 +612,7 @@ class TopApp(App[int]):
         """Disable the key, or enable it, after a question."""
         row, grid = self._row()
         name = None if row is None else row.about.get("keyName") or row.about.get("name")
-        if name is None or grid == "providers":
+        if name is None or grid == "credentials":
             self.notify("Choose a key first.", timeout=3)
             return
         assert self._answer is not None
@@ -611,23 +624,62 @@ class TopApp(App[int]):
         )
         self._change(question, "POST", f"/admin/keys/{path_of(name)}/{what}")
 
-    def _change(self, question: str, method: str, path: str) -> None:
+    def _credential(self) -> dict[str, Any] | None:
+        """The credential under the cursor."""
+        row, grid = self._row()
+        if row is None or grid != "credentials" or "provider" not in row.about:
+            self.notify("Choose a credential first.", timeout=3)
+            return None
+        return dict(row.about)
+
+    def action_switch_credential(self) -> None:
+        """Disable the credential, or enable it, after a question."""
+        if (about := self._credential()) is not None:
+            word = "disable" if about["enabled"] else "enable"
+            question = f"{word.title()} the credential {about['name']} of {about['provider']}?"
+            self._change(question, "POST", _path_of(about, f"/{word}"))
+
+    def action_clear_bench(self) -> None:
+        """Have the credential tried again at once, after a question."""
+        if (about := self._credential()) is not None:
+            question = f"Forget the failures of {about['name']} of {about['provider']}? It is tried again at once."
+            self._change(question, "POST", _path_of(about, "/reset"))
+
+    def action_prefer(self) -> None:
+        """Give the credential the highest priority of its provider, after a question."""
+        if (about := self._credential()) is not None:
+            assert self._answer is not None
+            others = [each for each in self._answer["credentials"] if each["provider"] == about["provider"]]
+            priority = 1 + max(each["priority"] for each in others if each["name"] != about["name"] or len(others) == 1)
+            question = f"Prefer {about['name']} of {about['provider']} (priority {priority})? Counts with fill-first."
+            self._change(question, "PATCH", _path_of(about), {"priority": priority})
+
+    def action_test_credential(self) -> None:
+        """Ask the provider whether it takes the credential; changes nothing."""
+        if (about := self._credential()) is not None:
+            self.notify(plain(f"Asking {about['provider']} …"), markup=False, timeout=2)
+            self._ask("POST", _path_of(about, "/test"), self._notice)
+
+    def _notice(self, answer: Any) -> None:
+        self.notify(plain(answer["message"]), markup=False)
+
+    def _change(self, question: str, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         def done(answer: Any) -> None:
-            self.notify(plain(answer["message"]), markup=False)
+            self._notice(answer)
             self._asker.now.set()
 
         def decided(yes: bool | None) -> None:
             if yes:
-                self._ask(method, path, done)
+                self._ask(method, path, done, body)
 
         self.push_screen(Question(question), decided)
 
-    def _ask(self, method: str, path: str, show: Callable[[Any], None]) -> None:
+    def _ask(self, method: str, path: str, show: Callable[[Any], None], body: dict[str, Any] | None = None) -> None:
         """One call beside those who watch."""
 
         def call() -> None:
             try:
-                answer: Any = self._connect().call(method, path)
+                answer: Any = self._connect().call(method, path, body)
             except BridgeError as error:
                 answer = error
             self.post_message(Acted(answer, show))
@@ -636,6 +688,11 @@ class TopApp(App[int]):
 
     def _sheet(self, title: str) -> Callable[[Any], None]:
         return lambda answer: self._push(Sheet(title, "\n".join(picture.details(answer))))
+
+    def _show_run(self, row: Row, runs: list[dict[str, Any]]) -> None:
+        """All about a run; what was asked is in no answer of `/admin/top`."""
+        whole = next((run for run in runs if run["id"] == row.id), row.about)
+        self._sheet(f"run {row.id}")(whole)
 
     def _show_log(self, about: str, lines: list[dict[str, Any]]) -> None:
         self._push(Sheet(f"log of {about}", "\n".join(map(picture.log_line, lines)) or "Nothing yet.", wraps=False))
@@ -660,6 +717,11 @@ class TopApp(App[int]):
         last.daemon = True
         last.start()
         self.exit(status)
+
+
+def _path_of(credential: Mapping[str, Any], end: str = "") -> str:
+    name, provider = path_of(credential["name"]), path_of(credential["provider"])
+    return f"/admin/credentials/{name}{end}?provider={provider}"
 
 
 def _text(cell: Cell, column: picture.Column) -> Text:

@@ -53,6 +53,7 @@ def list_runs() -> Runs:
 def live_run(run: Run) -> LiveRun:
     """A run as the admin sees it while it lives."""
     price = service_of().prices.price_of(run.request.provider, run.request.model)
+    used = service_of().credentials.find(run.reservation.credential or "")
     return LiveRun(
         id=run.id,
         key_name=run.key.name,
@@ -70,6 +71,7 @@ def live_run(run: Run) -> LiveRun:
         repairs=run.repairs,
         request_id=run.request.request_id,
         user_prompt=preview(run.request.messages, service_of().settings.log_prompts),
+        credential=None if used is None else used.name,
     )
 
 
@@ -140,7 +142,13 @@ def problems() -> list[str]:
     """What the operator should mend, as sentences."""
     service = service_of()
     traces = None if service.traces is None else service.traces.state
-    found = (service.prices.problem, service.models.problem, traces, *service.why_not_reread())
+    found = (
+        service.prices.problem,
+        service.models.problem,
+        service.credentials.problem,
+        traces,
+        *service.why_not_reread(),
+    )
     return list(filter(None, found))
 
 

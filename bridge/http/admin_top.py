@@ -6,25 +6,39 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable
+from datetime import date
+from typing import Any
 
 import msgspec
 from flask import request
 
 from bridge import __version__
-from bridge.clock import iso, parse_iso
+from bridge.clock import first_moment, iso, parse_iso
 from bridge.errors import BridgeError
 from bridge.http.admin_runs import live_run, problems, rate_limits
 from bridge.http.context import engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import capacity
-from bridge.http.views import Attention, LiveRun, Nearest, Top, TopAction, TopKey, TopProvider, WindowView
+from bridge.http.views import (
+    Attention,
+    Budget,
+    LiveRun,
+    Nearest,
+    Top,
+    TopAction,
+    TopCredential,
+    TopKey,
+    TopProvider,
+    WindowView,
+)
+from bridge.keys.credentials import Credential
 from bridge.keys.keys import Key
-from bridge.limits import BY_NAME, money
+from bridge.limits import BY_NAME, Moment, effective, money, summed
 
 routes = Routes("Admin", who="admin")
 
 #: The most that each list has.
-MOST_RUNS, MOST_KEYS, MOST_ACTIONS, MOST_MATTERS = 60, 50, 20, 20
+MOST_RUNS, MOST_KEYS, MOST_CREDENTIALS, MOST_ACTIONS, MOST_MATTERS = 60, 50, 30, 20, 20
 #: Minutes over which requests and refusals are counted, and those of the share of failures.
 QUARTER, FIVE = 15, 5
 #: Share of a cap from which on it is said.
@@ -66,6 +80,7 @@ def top() -> Top:
         tokens_per_minute=service.lately.tokens(),
         attention=_matters(keys)[:MOST_MATTERS],
         providers=_providers(),
+        credentials=_credentials(),
         runs=runs,
         runs_in_all=len(engine.runs),
         keys=keys,
@@ -82,7 +97,9 @@ def _runs(text: str) -> list[LiveRun]:
         for run in engine_of().runs.values()
         if _has(text, (run.key.name, run.request.model, run.request.provider, run.state))
     )
-    return [live_run(run) for run in heapq.nsmallest(MOST_RUNS, found, key=lambda run: (run.state == "queued", run.id))]
+    first = heapq.nsmallest(MOST_RUNS, found, key=lambda run: (run.state == "queued", run.id))
+    # Without prompts, which `/admin/runs` has: they are the largest part of it.
+    return [msgspec.structs.replace(live_run(run), user_prompt=None) for run in first]
 
 
 def _keys(text: str) -> list[TopKey]:
@@ -136,13 +153,58 @@ def _providers() -> list[TopProvider]:
             hint=status.hint,
             running=runs[status.name, "running"],
             queued=runs[status.name, "queued"],
-            requests=requests[status.name],
-            limited=limited[status.name],
-            last=service.lately.last(status.name),
+            requests=sum(count for (name, _), count in requests.items() if name == status.name),
+            limited=sum(count for (name, _), count in limited.items() if name == status.name),
+            last=service.lately.last((status.name, None)),
             rate_limits=rate_limits(status.name),
         )
         for status in engine.statuses()
     ]
+
+
+def _credentials() -> list[TopCredential]:
+    """The credentials, those first that are not usable."""
+    service = service_of()
+    requests, limited = service.lately.requests(QUARTER), service.lately.limited(QUARTER)
+    purse_of = service.ledger.purses()
+    states = [(service.credentials.state(each), each) for each in service.credentials.list()]
+    states.sort(key=lambda pair: (pair[0].name == "usable", pair[1].provider, -pair[1].priority, pair[1].name))
+    found = []
+    for state, each in states[:MOST_CREDENTIALS]:
+        usage, source = service.ledger.credential_usage(each.id), (each.provider, each.name)
+        found.append(
+            TopCredential(
+                name=each.name,
+                provider=each.provider,
+                kind=each.kind,
+                state=state.name,
+                reason=state.reason,
+                until=None if state.until is None else iso(state.until),
+                enabled=each.enabled,
+                priority=each.priority,
+                max_concurrent=each.max_concurrent,
+                today_usd=usage["today"]["costUsd"],
+                budget=_budget(each, usage),
+                running=purse_of(each.id, each.limits).running,
+                requests=requests[source],
+                limited=limited[source],
+                last=service.lately.last(source),
+            )
+        )
+    return found
+
+
+def _budget(credential: Credential, usage: dict[str, Any]) -> Budget | None:
+    """The cap of a credential for its longest window."""
+    service = service_of()
+    now = Moment.of(service.clock.now(), service.settings.zone)
+    for limit, window, amount in reversed(summed(effective(credential.limits, {}))):
+        days = now.spans[window.name].days
+        begins = first_moment(date.fromisoformat(min(days)), now.zone)
+        over = (now.at - begins) / (now.ends_at(window.name) - begins)
+        used, held, most = usage[window.field]["costUsd"], usage["reserved"]["costUsd"], limit.shown(amount)
+        return Budget(window.name, used, held, most, (used + held) / most, used / most - over)
+    return None
 
 
 def _matters(keys: list[TopKey]) -> list[Attention]:
@@ -158,6 +220,11 @@ def _matters(keys: list[TopKey]) -> list[Attention]:
         for status in engine.statuses()
         if not status.available
     ]
+    for credential in service.credentials.list():
+        state = service.credentials.state(credential)
+        if state.name == "blocked":
+            text = f"credential {credential.name} of {credential.provider} is blocked: {state.reason}"
+            found.append(Attention("credential", f"{credential.provider} {credential.name}", text))
     found += [Attention("problem", text, text) for text in problems()]
     for name, seconds in sorted(engine.paused().items()):
         found.append(Attention("loop", name, f"loop paused: {name}, {math.ceil(seconds / 60)} m more"))

@@ -447,6 +447,7 @@ class LiveRun(msgspec.Struct, rename="camel"):
     request_id: str | None
     #: the beginning of the prompt, as far as the log may keep it
     user_prompt: str | None
+    credential: str | None
 
 
 class Runs(msgspec.Struct):
@@ -616,7 +617,7 @@ class Overview(msgspec.Struct, rename="camel"):
 
 
 class TopProvider(msgspec.Struct, rename="camel"):
-    """A CLI, what runs on it, and how it did in the last quarter of an hour. `last`: its last request."""
+    """A CLI, and what runs on it. `last`: its last request, where that needed no credential."""
 
     name: str
     available: bool
@@ -628,6 +629,38 @@ class TopProvider(msgspec.Struct, rename="camel"):
     limited: int
     last: LatelyLine | None
     rate_limits: RateLimitsView | None
+
+
+class Budget(msgspec.Struct):
+    """The cap of a credential for a window, in dollars. `share`: the part that is used or held; `line`: the part that
+    is used less the part of the window that is over, so that above 0 it will not last."""
+
+    window: str
+    used: float
+    reserved: float
+    most: float
+    share: float
+    line: float
+
+
+class TopCredential(msgspec.Struct, rename="camel"):
+    """A credential, how it is, and how it did in the last quarter of an hour. `last`: its last request."""
+
+    name: str
+    provider: str
+    kind: str
+    state: str
+    reason: str
+    until: Time | None
+    enabled: bool
+    priority: int
+    max_concurrent: int
+    today_usd: float
+    budget: Budget | None
+    running: int
+    requests: int
+    limited: int
+    last: LatelyLine | None
 
 
 class TopKey(msgspec.Struct, rename="camel"):
@@ -678,6 +711,7 @@ class Top(msgspec.Struct, rename="camel"):
     tokens_per_minute: list[int]
     attention: list[Attention]
     providers: list[TopProvider]
+    credentials: list[TopCredential]
     runs: list[LiveRun]
     runs_in_all: int
     keys: list[TopKey]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -22,11 +23,13 @@ MOST_LINES, MOST_BYTES = 2000, 8 * 2**20
 #: Keys that are counted in one minute; those that come after them are not.
 MOST_KEYS = 500
 
+T = TypeVar("T")
+
 log = logging.getLogger("bridge")
 
 
 class LatelyLine(msgspec.Struct, frozen=True, rename="camel"):
-    """A line of the request log in a few words. `times`: requests that it stands for."""
+    """A line of the request log in a few words. `times`: requests that it stands for; `credential`: its name."""
 
     id: str
     timestamp: str
@@ -40,6 +43,11 @@ class LatelyLine(msgspec.Struct, frozen=True, rename="camel"):
     cost_usd: float
     duration_ms: int
     times: int
+    credential: str | None
+
+
+Source = tuple[str, str | None]
+"""A provider, and the name of one of its credentials."""
 
 
 class Minute:
@@ -49,9 +57,8 @@ class Minute:
 
     def __init__(self) -> None:
         self.answered = self.failed = self.tokens = 0
-        #: by the name of the provider
-        self.requests: Counter[str] = Counter()
-        self.limited: Counter[str] = Counter()
+        self.requests: Counter[Source] = Counter()
+        self.limited: Counter[Source] = Counter()
         #: by the name of the key
         self.refused: Counter[str] = Counter()
 
@@ -65,8 +72,9 @@ class Minute:
             if line.status == 429 and (line.key_name in self.refused or len(self.refused) < MOST_KEYS):
                 self.refused[line.key_name] += line.times
             return
-        self.requests[line.provider] += 1
-        self.limited[line.provider] += line.code == "provider_rate_limited"
+        source = (line.provider, line.credential)
+        self.requests[source] += 1
+        self.limited[source] += line.code == "provider_rate_limited"
 
 
 class Lately:
@@ -76,8 +84,8 @@ class Lately:
         self._clock = clock
         self._minutes: dict[int, Minute] = {}
         self._lines: deque[LatelyLine] = deque(maxlen=LINES)
-        #: the last line of each provider that its CLI had a part in
-        self._last: dict[str, LatelyLine] = {}
+        #: the last line of each that was taken on
+        self._last: dict[Source, LatelyLine] = {}
         self._since = clock.now()
 
     def observe(self, record: RunRecord) -> None:
@@ -86,7 +94,7 @@ class Lately:
         line = _in_few_words(record)
         self._lines.append(line)
         if kind_of(record) != "refused":
-            self._last[record.provider] = line
+            self._last[record.provider, record.credential] = line
 
     def fill(self, log_: RunLog) -> None:
         """Take what the log has from before this start. Never raises."""
@@ -100,7 +108,7 @@ class Lately:
                 if len(self._lines) < LINES:
                     self._lines.appendleft(line)
                 if kind_of(record) != "refused":
-                    self._last.setdefault(record.provider, line)
+                    self._last.setdefault((record.provider, record.credential), line)
                 if len(self._lines) == LINES and at < self._since - 60 * MINUTES:
                     return
         except OSError as error:
@@ -112,21 +120,21 @@ class Lately:
         known = next((place for place, line in enumerate(every) if line.id == since), -1)
         return every[known + 1 :]
 
-    def last(self, provider: str) -> LatelyLine | None:
-        """The last line of a provider whose request was taken on."""
-        return self._last.get(provider)
+    def last(self, source: Source) -> LatelyLine | None:
+        """The last line of a credential whose request was taken on."""
+        return self._last.get(source)
 
     def answered_and_failed(self, minutes: int) -> tuple[int, int]:
         """How many runs were answered and failed within so many minutes."""
         last = self._newest(minutes)
         return sum(each.answered for each in last), sum(each.failed for each in last)
 
-    def requests(self, minutes: int) -> Counter[str]:
-        """Runs of each provider within so many minutes."""
+    def requests(self, minutes: int) -> Counter[Source]:
+        """Runs of each credential within so many minutes."""
         return _sum(self._newest(minutes), lambda each: each.requests)
 
-    def limited(self, minutes: int) -> Counter[str]:
-        """Runs of each provider that the provider's rate limit ended, within so many minutes."""
+    def limited(self, minutes: int) -> Counter[Source]:
+        """Runs of each credential that the provider's rate limit ended, within so many minutes."""
         return _sum(self._newest(minutes), lambda each: each.limited)
 
     def refused(self, minutes: int) -> Counter[str]:
@@ -157,8 +165,8 @@ class Lately:
 _NOTHING = Minute()
 
 
-def _sum(minutes: Iterable[Minute], part: Callable[[Minute], Counter[str]]) -> Counter[str]:
-    found: Counter[str] = Counter()
+def _sum(minutes: Iterable[Minute], part: Callable[[Minute], Counter[T]]) -> Counter[T]:
+    found: Counter[T] = Counter()
     for each in minutes:
         found.update(part(each))
     return found
@@ -178,4 +186,5 @@ def _in_few_words(record: RunRecord) -> LatelyLine:
         cost_usd=record.cost_usd,
         duration_ms=record.duration_ms,
         times=record.times,
+        credential=record.credential,
     )

@@ -136,7 +136,7 @@ def test_it_is_printed_once_where_the_output_is_no_terminal(server: Server, key:
         first, second, *rest = done.stdout.splitlines()
         assert first.startswith(f"cli-bridge 0.1.0  http://127.0.0.1:{server.port}  GREEN  slots 0/")
         assert second.startswith("today $")
-        for title in ("Providers", "Runs (0 running, 0 queued)", "Nothing is running.", "Log (UTC)"):
+        for title in ("Credentials", "Runs (0 running, 0 queued)", "Nothing is running.", "Log (UTC)"):
             assert title in rest
     answer = json.loads(server.command("top", "--json").stdout)
     assert answer["log"][-1]["id"] == run
@@ -220,3 +220,29 @@ def test_what_is_no_bridge_a_wrong_key_and_nobody_at_all_are_told_apart(server: 
     assert "No server has this data folder" in down.stderr
     assert not (tmp_path / "d").exists(), "nothing was opened"
     assert os.listdir(tmp_path) == []
+
+
+# --- credentials ---------------------------------------------------------------------------------------------
+
+
+def test_credentials_are_seen_with_their_state_and_budget(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as server:
+        secret = "sk-ant-" + 30 * "x"
+        order = {"name": "team-a", "provider": "claude", "apiKey": secret, "limits": {"maxCostPerMonth": 100}}
+        assert server.admin("POST", "/credentials", order).status == 201
+        server.admin("POST", "/credentials", {"name": "spare", "provider": "claude", "apiKey": "sk-ant-" + 30 * "y"})
+        server.admin("POST", "/credentials/spare/disable")
+        seen = top(server)
+        spare, team = seen["credentials"]
+        assert (spare["name"], spare["state"], spare["enabled"], spare["budget"]) == ("spare", "disabled", False, None)
+        assert (team["name"], team["state"], team["running"], team["requests"]) == ("team-a", "usable", 0, 0)
+        budget = team["budget"]
+        assert (budget["window"], budget["used"], budget["most"], budget["share"]) == ("month", 0, 100, 0)
+        assert -1 <= budget["line"] < 0
+        assert secret not in json.dumps(seen)
+        shown = server.command("top", "--once").stdout
+        assert "team-a" in shown
+        assert "disabled" in shown
+        (tmp_path / "data" / "credentials.json").write_text("nonsense")
+        while not any("credentials.json" in each["text"] for each in top(server)["attention"]):
+            time.sleep(0.2)

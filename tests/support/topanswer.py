@@ -24,6 +24,7 @@ def run(number: int, **fields: Any) -> dict[str, Any]:
         "costUsdSoFar": 0.0301,
         "reservedUsd": 0.12,
         "repairs": 0,
+        "credential": "team-a",
         **fields,
     }
 
@@ -42,6 +43,7 @@ def line(number: int, second: int, **fields: Any) -> dict[str, Any]:
         "costUsd": 0.018,
         "durationMs": 2100,
         "times": 1,
+        "credential": "team-a",
         **fields,
     }
 
@@ -75,6 +77,27 @@ def provider(name: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def credential(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "provider": "claude",
+        "kind": "api-key",
+        "state": "usable",
+        "reason": "",
+        "until": None,
+        "enabled": True,
+        "priority": 0,
+        "maxConcurrent": 5,
+        "todayUsd": 3.1,
+        "budget": {"window": "month", "used": 65, "reserved": 1, "most": 100, "share": 0.66, "line": -0.03},
+        "running": 1,
+        "requests": 182,
+        "limited": 1,
+        "last": line(1, 29),
+        **fields,
+    }
+
+
 ANSWER: dict[str, Any] = {
     "at": AT,
     "version": "1.4.0",
@@ -96,6 +119,17 @@ ANSWER: dict[str, Any] = {
     "providers": [
         provider("claude"),
         provider("codex", available=False, problem="codex is not logged in", hint="Log in.", last=None),
+    ],
+    "credentials": [
+        credential(
+            "team-b",
+            state="benched",
+            reason="429 of the provider",
+            until="2026-11-28T12:05:12.000Z",
+            budget=None,
+            priority=3,
+        ),
+        credential("team-a"),
     ],
     "runs": [run(1), run(2, keyName="ci-bot", state="queued", queuePosition=1, outputTokensSoFar=0)],
     "runsInAll": 2,

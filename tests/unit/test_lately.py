@@ -53,13 +53,15 @@ def test_refusals_count_for_the_key_and_limits_of_the_account_for_the_provider(
 ) -> None:
     lately.observe(line(clock, key_name="ada", provider="claude", status=429, code="cost_per_day", times=3))
     lately.observe(line(clock, key_name="ada", provider="claude", status=400, code="invalid_request"))
-    lately.observe(line(clock, key_name="ada", provider="codex", status=503, code="provider_rate_limited"))
+    lately.observe(
+        line(clock, key_name="ada", provider="codex", credential="team", status=503, code="provider_rate_limited")
+    )
     lately.observe(line(clock, 7, key_name="bob", provider="codex"))
     assert lately.refused(15) == {"ada": 3}
-    assert lately.requests(15) == {"codex": 2}
-    assert +lately.limited(15) == {"codex": 1}
-    assert lately.last("claude") is None
-    last = lately.last("codex")
+    assert lately.requests(15) == {("codex", "team"): 1, ("codex", None): 1}
+    assert +lately.limited(15) == {("codex", "team"): 1}
+    assert lately.last(("claude", None)) is None
+    last = lately.last(("codex", None))
     assert last is not None
     assert last.id == "run_7"
 
@@ -88,7 +90,7 @@ def test_a_start_finds_what_was_before(tmp_path: Path, clock: FrozenClock) -> No
     lately.observe(line(clock, 9))
     lately.fill(log)
     assert [each.id for each in lately.lines()] == ["run_0", "run_1", "run_2", "run_9"]
-    last = lately.last("codex")
+    last = lately.last(("codex", None))
     assert last is not None
     assert last.id == "run_2"
     assert lately.answered_and_failed(5) == (4, 0)

@@ -48,13 +48,26 @@ def test_every_row_has_a_cell_for_each_column() -> None:
 def test_runs_say_what_they_do() -> None:
     running, queued = texts(picture.runs(ANSWER))
     assert running[0] == "~"
-    assert running[5:8] == ["running", "14 s", "1,930"]
-    assert (queued[0], queued[5]) == ("·", "queued 1")
+    assert running[4] == "team-a"
+    assert running[6:9] == ["running", "14 s", "1,930"]
+    assert (queued[0], queued[6]) == ("·", "queued 1")
     ended = copy.deepcopy(ANSWER)
     ended["runs"][0] |= {"ended": "429 cost_per_day", "tokensPerSecond": 138.2}
     row = texts(picture.runs(ended))[0]
-    assert (row[5], row[8]) == ("429 cost_per_day", "138/s")
+    assert (row[6], row[9]) == ("429 cost_per_day", "138/s")
     assert picture.runs(answer_with(runsInAll=80)).title == "Runs (1 running, 1 queued, 78 not shown)"
+
+
+def test_credentials_say_how_they_are_and_what_is_left() -> None:
+    benched, usable, without = texts(picture.credentials(ANSWER))
+    assert benched == ["claude", "team-b", "benched 41 s", "$3.10 today", "-", "1/5", "182", "1", "429 of the provider"]
+    assert usable[2:6] == ["usable", "▕██████▋   ▏ $65/$100 m", "-0.03", "1/5"]
+    assert usable[-1] == "ok 0 s"
+    assert without == ["codex", "-", "unavailable", "-", "-", "1", "182", "1", "codex is not logged in"]
+    failed = copy.deepcopy(ANSWER)
+    failed["credentials"][1] |= {"last": {**failed["log"][0], "times": 1}, "maxConcurrent": 0}
+    row = picture.credentials(failed).rows[1]
+    assert [cell.text for cell in row.cells[-4:]] == ["1", "182", "1", "429 cost_per_day 2 s"]
 
 
 def test_caps_are_bars_with_their_number_and_colour() -> None:
@@ -106,7 +119,20 @@ def test_a_hostile_name_drives_no_terminal() -> None:
 
 def _everywhere(value: Any) -> Any:
     """The answer with a hostile text for each that comes from outside."""
-    names = ("name", "keyName", "model", "api", "provider", "text", "problem", "code", "subject", "actor", "version")
+    names = (
+        "name",
+        "keyName",
+        "model",
+        "api",
+        "provider",
+        "text",
+        "problem",
+        "code",
+        "subject",
+        "actor",
+        "version",
+        "reason",
+    )
     if isinstance(value, dict):
         return {k: HOSTILE if k in names and isinstance(v, str) else _everywhere(v) for k, v in value.items()}
     return [_everywhere(each) for each in value] if isinstance(value, list) else value
@@ -118,7 +144,7 @@ def test_columns_fit_the_width() -> None:
             fitted = make(ANSWER).fitted(width)
             assert sum(column.width + 2 for _, column in fitted) <= width, (make, width)
         assert len(make(ANSWER).fitted(200)) == len(make(ANSWER).columns)
-    assert [column.width for _, column in picture.runs(ANSWER).fitted(140)][2:4] == [24, 26]
+    assert [column.width for _, column in picture.runs(ANSWER).fitted(140)][2:4] == [20, 19]
     assert [column.width for _, column in picture.runs(ANSWER).fitted(80)][1:3] == [17, 16], "they take turns"
 
 
@@ -134,7 +160,7 @@ def test_the_columns_that_matter_most_stay() -> None:
     runs = picture.runs(ANSWER)
     assert [column.name for _, column in runs.fitted(60)] == ["", "KEY", "MODEL", "STATE", "AGE", "TOKENS"]
     assert [column.name for _, column in runs.fitted(80)] == ["", "KEY", "MODEL", "STATE", "AGE", "TOKENS", "COST"]
-    assert [place for place, _ in runs.fitted(140)] == list(range(11))
+    assert [place for place, _ in runs.fitted(140)] == list(range(12))
 
 
 def test_rows_are_found_and_sorted() -> None:

@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 
 from bridge.cli.screen import Grid, TopApp
 from bridge.errors import BridgeError
-from tests.support.topanswer import ANSWER, answer_with, key, line, run
+from tests.support.topanswer import ANSWER, answer_with, credential, key, line, run
 
 LARGE, SMALL, TINY = (140, 40), (80, 24), (50, 10)
 
@@ -26,6 +26,7 @@ class Player:
     def __init__(self, answer: Any = ANSWER) -> None:
         self.answer = answer
         self.asked: list[tuple[str, str]] = []
+        self.bodies: list[Any] = []
         self.looks: list[str] = []
         self.news: dict[str, Any] = {}
         #: looks are held while it is clear
@@ -41,6 +42,7 @@ class Player:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         self.asked.append((method, path))
+        self.bodies.append(body)
         found = self.news.get(path, {"message": f"done: {path}"})
         if isinstance(found, BridgeError):
             raise found
@@ -92,7 +94,7 @@ def test_a_large_terminal_shows_all() -> None:
             "https://bridge.example.com",
             "today $3.21 of $20.00",
             "! ada: 92% of $5.00 per day",
-            "1 Providers",
+            "1 Credentials",
             "codex is not logged in",
             "2 Runs (1 running, 1 queued)",
             "queued 1",
@@ -198,7 +200,7 @@ def test_only_what_changed_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         changed.clear()
         player.answer = answer_with(runs=[run(1, outputTokensSoFar=1999), *ANSWER["runs"][1:]])
         await _again(app, pilot, player)
-        assert changed == [(run(1)["id"], "7")]
+        assert changed == [(run(1)["id"], "8")]
 
     play(script, player)
 
@@ -356,6 +358,9 @@ CHANGES = [
     ("#runs", "d", ("POST", "/admin/keys/ada/disable")),
     ("#keys", "d", ("POST", "/admin/keys/ada/disable")),
     ("#log", "d", ("POST", "/admin/keys/ada/disable")),
+    ("#credentials", "e", ("POST", "/admin/credentials/team-b/disable?provider=claude")),
+    ("#credentials", "c", ("POST", "/admin/credentials/team-b/reset?provider=claude")),
+    ("#credentials", "p", ("PATCH", "/admin/credentials/team-b?provider=claude")),
 ]
 
 
@@ -375,6 +380,7 @@ def test_a_change_goes_out_after_yes_and_only_then(box: str, pressed: str, call:
         await pilot.press(pressed, "y")
         await until(pilot, lambda: player.asked)
         assert player.asked == [call]
+        assert player.bodies == [{"priority": 1} if pressed == "p" else None], "above those of all others"
         await until(pilot, lambda: "done: /admin/" in seen(app))
 
     play(script, player)
@@ -401,6 +407,23 @@ def test_a_key_that_is_off_or_paused_is_enabled(fields: Any) -> None:
     play(script, player)
 
 
+def test_a_credential_is_enabled_and_tested() -> None:
+    player = Player(answer_with(credentials=[credential("spare", state="disabled", enabled=False)]))
+    player.news["/admin/credentials/spare/test?provider=claude"] = {"message": "Anthropic took it.", "ok": True}
+
+    async def script(app: TopApp, pilot: Pilot[int]) -> None:
+        app.query_one("#credentials", Grid).focus()
+        await pilot.press("t")
+        await until(pilot, lambda: "Anthropic took it." in seen(app))
+        await pilot.press("e")
+        assert "Enable the credential spare of claude?" in seen(app)
+        await pilot.press("y")
+        await until(pilot, lambda: len(player.asked) > 1)
+        assert player.asked[1] == ("POST", "/admin/credentials/spare/enable?provider=claude")
+
+    play(script, player)
+
+
 def test_what_the_server_refuses_is_shown() -> None:
     player = Player()
     player.news[f"/admin/runs/{ADA}"] = BridgeError("not_found", "No such run is queued or running.")
@@ -413,12 +436,12 @@ def test_what_the_server_refuses_is_shown() -> None:
 
 
 def test_keys_on_the_wrong_box_do_nothing() -> None:
-    player = Player(answer_with(runs=[], runsInAll=0))
+    player = Player(answer_with(runs=[], runsInAll=0, credentials=[]))
 
     async def script(app: TopApp, pilot: Pilot[int]) -> None:
-        for box in ("#providers", "#runs"):
+        for box in ("#credentials", "#runs"):
             app.query_one(box, Grid).focus()
-            await pilot.press("x", "d", "y", "enter", "escape")
+            await pilot.press("x", "d", "e", "c", "p", "t", "y", "enter", "escape")
         app.query_one("#log", Grid).focus()
         await pilot.press("x", "y")
         assert player.asked == []
@@ -430,6 +453,7 @@ def test_details_and_log_are_asked_for_and_shown() -> None:
     player = Player()
     logged = {**line(8, 29), "inputTokens": 3, "outputTokens": 4, "userPrompt": "a [b]prompt\nin lines\x1b[31m"}
     player.news = {
+        "/admin/runs": {"runs": [run(1, userPrompt="what [b]is asked")]},
         "/admin/keys/ada": {"name": "ada", "limits": {"maxCostPerDay": 5}, "note": "[red]note", "models": ["a", "b"]},
         "/admin/logs?key=ada&limit=100&prompts=preview": {"logs": [logged], "next": None},
         "/admin/logs?provider=claude&limit=100&prompts=preview": {"logs": [], "next": None},
@@ -438,8 +462,10 @@ def test_details_and_log_are_asked_for_and_shown() -> None:
 
     async def script(app: TopApp, pilot: Pilot[int]) -> None:
         await pilot.press("enter")
-        assert "keyName" in seen(app)
-        await pilot.press("escape", "l")
+        await until(pilot, lambda: "what [b]is asked" in seen(app))
+        await pilot.press("escape", "down", "enter")
+        await until(pilot, lambda: "ci-bot" in seen(app) and f"run {run(2)['id']}" in seen(app))
+        await pilot.press("escape", "up", "l")
         await until(pilot, lambda: "a [b]prompt in lines?[31m" in seen(app))
         await pilot.press("escape")
         app.query_one("#keys", Grid).focus()
@@ -452,7 +478,7 @@ def test_details_and_log_are_asked_for_and_shown() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: "durationMs" in seen(app))
         await pilot.press("j", "k", "escape")
-        app.query_one("#providers", Grid).focus()
+        app.query_one("#credentials", Grid).focus()
         await pilot.press("l")
         await until(pilot, lambda: "Nothing yet." in seen(app))
 
