@@ -22,7 +22,7 @@ SCHEMA = {
 }
 #: what the stand-in is told to do -> the codes that are right for it
 FAULTS = {
-    "status=429": {"provider_rate_limited"},
+    "status=429 retry_after=0": {"provider_rate_limited"},
     "status=529": {"provider_overloaded", "cli_failed"},
     "status=500": {"provider_overloaded", "cli_failed"},
     "mode=garbage": {"cli_failed", "cli_bad_output"},

@@ -13,6 +13,7 @@ import gevent
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.engine import Engine
+from bridge.engine.roster import Roster
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, SettingsError, StoreError
 from bridge.keys.admin import AdminCredentials
@@ -125,7 +126,7 @@ class Service:
     @property
     def has_credentials(self) -> bool:
         """Whether any provider has something to pay with."""
-        return bool(self.credentials.list())
+        return any(each.enabled for each in self.credentials.list())
 
     def open(self) -> Engine:
         """Start the engine and get the CLIs ready."""
@@ -145,6 +146,7 @@ class Service:
             audit=self.audit,
             schemas=schemas,
             admission=Admission(slots(self.settings), self.settings.queue_limit, self.keys.several, self.clock),
+            roster=Roster(self.credentials, self.ledger, self.clock, self.settings.routing),
             keys=self.keys,
             observers=self.observers,
             traces=self.traces,

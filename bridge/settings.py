@@ -142,6 +142,13 @@ class Settings:
         "key",
         "key: a claude process serves many runs of one key, and never another key's; off: one run each",
     )
+    routing: str = _setting(
+        "BRIDGE_ROUTING",
+        parsers.choice("pace", "spread", "fill-first"),
+        "pace",
+        "which credential a run gets: pace (by what is left of each budget), spread (equal shares) or fill-first (by "
+        "priority)",
+    )
     schema_repair: bool = _setting(
         "BRIDGE_SCHEMA_REPAIR",
         parsers.switch,

@@ -199,6 +199,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     thinking: Thinking | None = None
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
+    #: what its client calls the conversation that it belongs to
+    session: str | None = None
     #: X-Request-Id of the HTTP answer, by which the admin finds it
     request_id: str | None = None
 

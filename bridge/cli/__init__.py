@@ -7,7 +7,7 @@ import os
 import click
 
 from bridge import __version__
-from bridge.cli import backup, clis, export_import, keys, link, serve, usage_logs
+from bridge.cli import backup, clis, credentials, export_import, keys, link, serve, usage_logs
 from bridge.cli.common import completion, examples
 from bridge.cli.doctor import doctor
 from bridge.cli.top import top
@@ -41,6 +41,7 @@ def main(context: click.Context) -> None:
 for command in (
     *serve.COMMANDS,
     keys.keys,
+    credentials.credentials,
     *usage_logs.COMMANDS,
     top,
     doctor,

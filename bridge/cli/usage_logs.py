@@ -163,8 +163,10 @@ def capacity(raw: bool) -> None:
         show_json(answer)
     else:
         verdict = click.style(answer["verdict"], fg=answer["verdict"])
+        soonest = answer["soonest_reset_seconds"]
+        limited = f", a limited credential is back in {soonest} s" if soonest else ""
         later = f", try again in {answer['retry_after_seconds']} s" if answer["retry_after_seconds"] else ""
-        click.echo(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}")
+        click.echo(f"{verdict}: {answer['slots_free']} slots free, {answer['queued']} waiting{later}{limited}")
     raise SystemExit(VERDICTS[answer["verdict"]])
 
 

@@ -69,11 +69,13 @@ class Admission:
         self.running = 0
         self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
         self._average_s = FIRST_GUESS_S
+        #: runs that wait outside of the queue
+        self._aside = 0
 
     @property
     def queued(self) -> int:
         """Runs that wait."""
-        return sum(len(queue) for queue in self._queues.values())
+        return self._aside + sum(len(queue) for queue in self._queues.values())
 
     @property
     def free(self) -> int:
@@ -129,6 +131,22 @@ class Admission:
                 if not queue:
                     del self._queues[name]
         self.hand_out()
+
+    def step_aside(self, place: Place) -> None:
+        """Give a slot back, and wait outside of the queue for something else than a slot."""
+        self.leave(place)
+        self._aside += 1
+
+    def come_back(self, place: Place) -> None:
+        """After `step_aside`: wait for a slot again, as the next one of its key."""
+        self._aside -= 1
+        self._queues.setdefault(place.key_name, deque()).appendleft(place)
+        self._wanted[place.key_name] += 1
+        self.hand_out()
+
+    def go_home(self) -> None:
+        """After `step_aside`: wait no longer."""
+        self._aside -= 1
 
     def position(self, place: Place) -> int:
         """How many will be served before this one, plus one; 0 for one that does not wait."""

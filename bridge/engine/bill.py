@@ -178,6 +178,8 @@ def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
         upstream_message=receipt.message,
         upstream_request_id=receipt.request_id,
         model_ms=model_ms,
+        credential=run.credential,
+        tried=run.tried,
         overhead_ms=None if model_ms is None else max(0, finished.duration_ms - run.queued_ms - model_ms),
         system_prompt=_kept(run.request.system[:most], prompts),
         user_prompt=_kept(run.request.messages[-1].text[:most], prompts),

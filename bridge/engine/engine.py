@@ -15,12 +15,13 @@ from bridge.clock import Clock
 from bridge.engine.admission import Admission, check_load
 from bridge.engine.answer import Mismatch, with_output
 from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id, once_paid
+from bridge.engine.roster import CredentialWay, Roster
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key, KeyBook, may_use
 from bridge.keys.loops import LoopGuard
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ledger, PurseOf
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
 from bridge.limits import effective
@@ -28,6 +29,7 @@ from bridge.providers.provider import Emit, Provider, ProviderStatus
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat
 from bridge.records.refusals import Refusals
+from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
 from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, RunRecord, without_prompts, words
@@ -36,6 +38,9 @@ from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, 
 WATCH_S = 0.5
 #: Characters of both ends of an image by which the loop guard knows it again.
 ENDS = 4096
+#: Times that a run waits for a credential after its call was turned away, and the least time that it then waits for a
+#: slot, in seconds.
+MOST_WAITS, LEAST_WAIT_S = 3, 1.0
 #: Seconds between two notes of the requests that were refused.
 FLUSH_S = 60.0
 #: Grace for runs that are stopped at the end to be settled, in seconds.
@@ -54,6 +59,7 @@ class Engine:
         *,
         providers: Mapping[str, Provider],
         admission: Admission,
+        roster: Roster,
         schemas: SchemaChecker,
         keys: KeyBook,
         ledger: Ledger,
@@ -66,6 +72,7 @@ class Engine:
         """`observers` are called with each line of the request log once it is written; they must not block or raise."""
         self.providers = providers
         self.admission = admission
+        self.roster = roster
         self.runs: dict[str, Run] = {}
         self.draining = False
         self._settings = settings
@@ -108,8 +115,20 @@ class Engine:
         self._refusals.flush(all=True)
 
     def statuses(self) -> list[ProviderStatus]:
-        """What is known of each provider."""
-        return [provider.status() for provider in self.providers.values()]
+        """What is known of each provider; one that has no usable credential is not available."""
+        return [self._status(provider) for provider in self.providers.values()]
+
+    def _status(self, provider: Provider) -> ProviderStatus:
+        status = provider.status()
+        if not status.available or not provider.needs_credential or self.roster.usable(status.name):
+            return status
+        return msgspec.structs.replace(
+            status,
+            available=False,
+            problem=f"No credential of {PROVIDERS[status.name].vendor} can be used now.",
+            hint="'cli-bridge credentials list' says why; 'cli-bridge credentials add NAME' adds one.",
+            retry_after=self.roster.soonest_s(status.name),
+        )
 
     def resume(self, key_name: str) -> None:
         """Let a key go on that was paused as a suspected loop."""
@@ -137,6 +156,7 @@ class Engine:
         """
         try:
             provider, key = self._check_all(key, request)
+            self._check_credentials(provider, key, request)
             reservation = self._reserve(provider, key, request)
             request = msgspec.structs.replace(request, max_output_tokens=reservation.output_tokens)
             kept = keep or repeat is not None
@@ -148,6 +168,8 @@ class Engine:
                 self._check_draining()
                 self.admission.check_room()
                 self._keys.current(key)
+                if reservation.credential is None:
+                    self._check_credentials(provider, key, request, reservation)
             except BaseException:
                 self._jobs.drop(reservation.id)
                 self._ledger.release(reservation)
@@ -213,6 +235,15 @@ class Engine:
             raise status.refusal()
         return provider
 
+    def _check_credentials(
+        self, provider: Provider, key: Key, request: GenerationRequest, held: Reservation | None = None
+    ) -> None:
+        """Raise BridgeError where a request would wait in vain for a credential."""
+        if provider.needs_credential:
+            outlook = self.roster.outlook(key, request, held)
+            if not outlook.busy:
+                outlook.check(self._settings.queue_timeout_s)
+
     def _check_draining(self) -> None:
         if self.draining:
             raise BridgeError("draining", "The bridge is about to restart.", retry_after=10)
@@ -244,6 +275,7 @@ class Engine:
             request.model,
             provider.input_ceiling(request),
             max(request.max_output_tokens, provider.least_output_tokens),
+            self.roster.pick(key, request) if provider.needs_credential else _none,
         )
 
     # --- the life of a run -------------------------------------------------------------------------
@@ -256,11 +288,16 @@ class Engine:
         end: Completed | Failed = Failed(Problem("internal", "The request failed inside the bridge."))
         try:
             run.await_slot(self._settings.queue_timeout_s)
-            end = self._attempt(run, provider)
+            way = self._find_way(run, provider)
+            end = self._attempt(run, provider, way)
+            while way is not None and _was_turned_away(run, end, way):
+                run.begin_anew(way.held)
+                way = self._find_way(run, provider)
+                end = self._attempt(run, provider, way)
             again = self._charges.second_attempt(run, end, provider)
             if again is not None:
                 run.begin_again(again)
-                end = self._attempt(run, provider)
+                end = self._attempt(run, provider, way)
         except BridgeError as error:
             end = Failed(error.problem)
         finally:
@@ -271,10 +308,32 @@ class Engine:
             del self.runs[run.id]
             run.end(finished)
 
-    def _attempt(self, run: Run, provider: Provider) -> Completed | Failed:
+    def _find_way(self, run: Run, provider: Provider) -> CredentialWay | None:
+        """The way of a run, which has its slot, to its model; None for a provider that needs no credential. Where none
+        can be used now, the run waits outside of the queue. Raises BridgeError."""
+        if not provider.needs_credential:
+            return None
+        roster, asked = self.roster, (run.key, run.request)
+        while (way := roster.way(*asked, run.reservation)) is None:
+            run.step_aside()
+            roster.wait(run, run.nudge)
+            try:
+                while not roster.has_room(*asked, run.reservation):
+                    left_s = self._settings.queue_timeout_s - run.age_s
+                    outlook = roster.outlook(*asked, run.reservation)
+                    outlook.check(left_s)
+                    run.await_news(left_s if outlook.wait_s is None else min(left_s, outlook.wait_s))
+            finally:
+                roster.stop_waiting(run)
+            run.come_back()
+            run.await_slot(max(LEAST_WAIT_S, self._settings.queue_timeout_s - run.age_s))
+        run.credential = way.name
+        return way
+
+    def _attempt(self, run: Run, provider: Provider, way: CredentialWay | None) -> Completed | Failed:
         """Ask the CLI once. Raises BridgeError for a stop, a timeout, or money that is used up."""
         tap = None if run.trace is None else run.trace.note
-        conversation = provider.start(run.attempt.request, run.inbox.put, run.key.owner, tap)
+        conversation = provider.start(run.attempt.request, run.inbox.put, run.key.owner, tap, way)
         try:
             end = self._await_end(run)
             schema = run.request.schema
@@ -291,6 +350,9 @@ class Engine:
         finally:
             conversation.cancel()
             run.note_receipt(conversation.receipt)
+            if way is not None:
+                run.credential = way.name
+                run.tried = "; ".join(filter(None, (run.tried, way.tried))) or None
 
     def _await_end(self, run: Run) -> Completed | Failed:
         look_up_s = None if run.keeps_maximum else WATCH_S
@@ -315,6 +377,7 @@ class Engine:
                 self._ledger.release(run.reservation, line)
         except BridgeError as error:
             finished = Finished(error.problem, charge, finished.duration_ms)
+        self.roster.changed()
         self._announce(line)
         if run.kept:
             self._keep_end(run, finished)
@@ -358,6 +421,23 @@ class Engine:
             self._jobs.finish(msgspec.structs.replace(run.job, finished=finished))
         except BridgeError as error:
             log.warning("the answer of %s could not be kept: %s", run.id, error.message)
+
+
+def _none(purse_of: PurseOf, output: int) -> str | None:
+    """The choice of a provider that needs no credential."""
+    return None
+
+
+def _was_turned_away(run: Run, end: Completed | Failed, way: CredentialWay) -> bool:
+    """Whether a run may wait for a credential and ask again: nothing was shown, and nothing was used."""
+    return (
+        isinstance(end, Failed)
+        and way.turned_away is not None
+        and end.usage is not None
+        and not end.usage.total
+        and run.first_token_ms is None
+        and run.waits < MOST_WAITS
+    )
 
 
 def _read(end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Emit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import gevent.event
 import gevent.queue
@@ -45,6 +46,10 @@ LOOK_S = 1.0
 
 class _Granted(msgspec.Struct, frozen=True):
     """The run has its slot."""
+
+
+class _News(msgspec.Struct, frozen=True):
+    """A credential may have become free."""
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -96,17 +101,24 @@ class Run:
         self.attempt = Attempt(request, reservation.input_tokens)
         #: attempts after the first
         self.repairs = 0
+        #: times that it waited for a credential after its call had been turned away
+        self.waits = 0
+        #: the name of the credential that it uses, and those that it used before, each with what was said; for the log
+        self.credential: str | None = None
+        self.tried: str | None = None
         #: what the provider said, over all attempts
         self.receipt: Receipt | None = None
         #: where all that is said in it is written, while that is asked for
         self.trace: Trace | None = None
         self.finished: Finished | None = None
         #: the provider's events, the slot, and every wish to stop
-        self.inbox: gevent.queue.Queue[Event | _Granted | _Stop] = gevent.queue.Queue()
+        self.inbox: gevent.queue.Queue[Event | _Granted | _News | _Stop] = gevent.queue.Queue()
         self._clock = clock
         self._admission = admission
         self._began = clock.monotonic()
         self._granted_at: float | None = None
+        #: whether it waits for a credential, outside of the queue
+        self._aside = False
         self._submitted_at: float | None = None
         self._heard_at = self._began
         self._deltas: list[PartDelta] = []
@@ -191,12 +203,12 @@ class Run:
 
     def await_slot(self, timeout_s: float) -> None:
         """Wait for the slot. Raises BridgeError for a stop, or where none is free within `timeout_s`."""
-        until = self._began + timeout_s
-        while True:
+        until = self._clock.monotonic() + timeout_s
+        message: Any = _News()
+        while isinstance(message, _News):
             left_s = until - self._clock.monotonic()
             try:
                 message = self.inbox.get(timeout=max(0.0, min(left_s, LOOK_S)))
-                break
             except gevent.queue.Empty:
                 if left_s > LOOK_S:
                     self._admission.hand_out()
@@ -211,6 +223,30 @@ class Run:
         self.state = "running"
         self._granted_at = self._heard_at = self._clock.monotonic()
         self.queued_ms = round(1000 * (self._granted_at - self._began))
+
+    def step_aside(self) -> None:
+        """Leave the slot to others, and wait for a credential."""
+        self.state = "queued"
+        self._admission.step_aside(self._place)
+        self._aside = True
+
+    def await_news(self, timeout_s: float) -> None:
+        """Wait until a credential may have become free, or that time is over. Raises BridgeError for a stop."""
+        try:
+            message = self.inbox.get(timeout=timeout_s)
+        except gevent.queue.Empty:
+            return
+        if isinstance(message, _Stop):
+            raise BridgeError.of(message.problem)
+
+    def come_back(self) -> None:
+        """Wait for a slot again, after `step_aside`."""
+        self._aside = False
+        self._admission.come_back(self._place)
+
+    def nudge(self) -> None:
+        """A credential may have become free."""
+        self.inbox.put(_News())
 
     def await_end(self, idle_s: float, look_up_s: float | None = None) -> Completed | Failed | None:
         """Take what the provider says until its end; None where that has not come after `look_up_s`.
@@ -255,6 +291,14 @@ class Run:
         self._submitted_at = None
         self._heard_at = self._clock.monotonic()
 
+    def begin_anew(self, held: Reservation) -> None:
+        """Forget an attempt whose call was turned away, so that nothing was used; what it holds is `held` by now."""
+        self.reservation = held
+        self.waits += 1
+        self.usage = None
+        self._submitted_at = None
+        self._heard_at = self._clock.monotonic()
+
     def note_receipt(self, receipt: Receipt | None) -> None:
         """What the provider said in this attempt; None where nobody listened."""
         if receipt is not None:
@@ -267,7 +311,10 @@ class Run:
             if isinstance(self.inbox.get_nowait(), Submitted) and self._submitted_at is None:
                 self._submitted_at = self._clock.monotonic()
         took_s = None if self._granted_at is None else self._clock.monotonic() - self._granted_at
-        self._admission.leave(self._place, took_s)
+        if self._aside:
+            self._admission.go_home()
+        else:
+            self._admission.leave(self._place, took_s)
 
     def end(self, finished: Finished) -> None:
         """Tell all readers how it ended. A slow one holds the answer from now on, but not its prompts."""
@@ -285,7 +332,7 @@ class Run:
         if len(self._deltas) > before:
             self._announce()
 
-    def _note(self, message: Event | _Granted | _Stop) -> None:
+    def _note(self, message: Event | _Granted | _News | _Stop) -> None:
         if isinstance(message, _Stop):
             raise BridgeError.of(message.problem)
         if isinstance(message, PartDelta):

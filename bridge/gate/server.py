@@ -18,9 +18,10 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY
 
 from bridge.clock import Clock
+from bridge.errors import BridgeError
 from bridge.gate.answer import Reader, note_headers
 from bridge.gate.body import Refused, check, complete, put
-from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Tickets, Upstream, Wire
+from bridge.gate.ticket import Call, Oddity, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
 from bridge.types import Tap
 
@@ -30,6 +31,10 @@ MOST_BODY_BYTES = 96 * 2**20
 MOST_ANSWER_BYTES = 48 * 2**20
 #: The most of a list of models that is read, in bytes.
 MOST_LIST_BYTES = 4 * 2**20
+#: The most of an error that is passed on, in bytes.
+MOST_ERROR_BYTES = 2**20
+#: The share of the longest silence after which another way is taken, where there is one and nothing has come yet.
+FIRST_SHARE = 0.5
 #: Longest time for a CLI to send its body, and to hear that it was refused, in seconds.
 BODY_S, LINGER_S = 30.0, 1.0
 #: Connections at once; the CLIs of one server need far fewer. Of those that have not shown a ticket yet only so many
@@ -70,6 +75,9 @@ _encode = msgspec.json.Encoder().encode
 log = logging.getLogger("bridge")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+Refusal = Callable[[StartResponse, "Wire | None"], list[bytes]]
+"""Tells a CLI that there is no answer, in the API that it speaks."""
 
 
 class _Handler(WSGIHandler):
@@ -137,8 +145,6 @@ class Gate:
         self.refused: Counter[str] = Counter()
         #: calls of which a CLI told other figures than its provider, by the CLI's name
         self.misreported: Counter[str] = Counter()
-        #: CLI's name -> the limits that its provider named last
-        self.rate_limits: dict[str, RateLimits] = {}
         #: called with each call that was not as it should be; must not block or raise
         self.watchers: list[Callable[[Oddity], None]] = []
         self._clock = clock
@@ -220,7 +226,8 @@ class Gate:
             return self._turn_away(start, "body", 400, wire, ticket)
         if ticket.upstream is None:
             return _warm_up(start)
-        return self._pass_on(environ, start, ticket, ticket.upstream, wire, body)
+        upstream = ticket.upstream if ticket.way is None else ticket.way.upstream
+        return self._pass_on(environ, start, ticket, upstream, wire, body)
 
     def _turn_away(
         self, start: StartResponse, why: str, status: int, wire: Wire | None, ticket: Ticket | None = None
@@ -257,36 +264,90 @@ class Gate:
         except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"
             return self._turn_away(start, "not the run's body", 400, wire, ticket)
-        url, headers = _url(environ, upstream), _headers(environ, upstream)
+        ticket.abort = _killer(gevent.getcurrent())
+        while True:
+            found = self._ask(environ, ticket, upstream, body)
+            if isinstance(found, Reply):
+                if ticket.way is not None:
+                    ticket.way.accept(ticket.call)
+                shown = [(name, value) for name, value in found.headers.items() if name not in _NOT_PASSED]
+                start(f"{found.status} .", shown)
+                return self._bytes(ticket, found, Reader(ticket.call, wire, found.headers, upstream.secret))
+            # Nothing was passed on to the CLI, which need not know of a second try.
+            another = self._next(ticket)
+            if another is None:
+                ticket.abort = None
+                return found(start, wire)
+            upstream = another
+            ticket.call = Call(sent_at=ticket.call.sent_at)
+            ticket.on_bytes()
+
+    def _next(self, ticket: Ticket) -> Upstream | None:
+        """Where to try again after a call that brought nothing."""
+        if ticket.way is None or ticket.closed:
+            return None
+        try:
+            return ticket.way.next(ticket.call)
+        except BridgeError as error:
+            log.warning("no other credential could be tried: %s", error.message)
+            return None
+
+    def _ask(self, environ: dict[str, Any], ticket: Ticket, upstream: Upstream, body: bytes) -> Reply | Refusal:
+        """Ask the provider once: an answer that has begun, or what tells the CLI that there is none."""
+        call, url, headers = ticket.call, _url(environ, upstream), _headers(environ, upstream)
         if ticket.tap is not None:
             put_in = _encode({**ticket.put_in, "pictures": len(ticket.pictures), **ticket.tool_parts})
             ticket.tap("gate", "provider", _head(f"POST {url}", headers) + b"\nput in: " + put_in)
-        call.sent_at = self._clock.monotonic()
-        ticket.abort = _killer(gevent.getcurrent())
+        if call.sent_at is None:
+            call.sent_at = self._clock.monotonic()
+        spare = ticket.way is not None and ticket.way.spare
         try:
-            answer = self._connections.post(url, body, headers, ticket.silence_s)
+            # Where there is another way, it is taken before the run has been silent for too long.
+            answer = self._connections.post(url, body, headers, ticket.silence_s * (FIRST_SHARE if spare else 1))
         except UpstreamError as error:
-            ticket.abort = None
             call.ended_at = self._clock.monotonic()
             call.error_message, call.unreachable = str(error), error.unreachable
             if ticket.tap is not None:
                 ticket.tap("provider", "gate", str(error).encode())
-            return _error(start, 502, wire, "api_error", "cli-bridge: the provider cannot be reached")
+            return _unreachable
         call.first_byte_at = self._clock.monotonic()
         note_headers(call, answer.status, answer.headers)
         if ticket.tap is not None:
             ticket.tap("provider", "gate", _head(str(answer.status), answer.headers))
         if 300 <= answer.status < 400:
             # Both CLIs would follow it, past the gate, and take the prompt along.
-            ticket.abort = None
             call.ended_at = self._clock.monotonic()
             call.error_message = "The provider sent the call elsewhere, which is not followed."
             answer.close()
-            return _error(start, 502, wire, "api_error", "cli-bridge: the provider sent the call elsewhere")
+            return _elsewhere
         ticket.on_bytes()
+        return answer if answer.status == 200 else self._turned_away(ticket, answer, upstream)
+
+    def _turned_away(self, ticket: Ticket, answer: Reply, upstream: Upstream) -> Refusal:
+        """Read an error to its end, and keep it for the CLI."""
+        call, content, said = ticket.call, bytearray(), b""
+        reader = Reader(call, upstream.wire, answer.headers, upstream.secret)
+        try:
+            for chunk in answer.chunks():
+                said += reader.feed(chunk)
+                content += chunk
+                if len(content) > MOST_ERROR_BYTES:
+                    raise UpstreamError("the answer does not end")
+        except UpstreamError as error:
+            call.error_message = call.error_message or str(error)
+        finally:
+            answer.close()
+        reader.end()
+        call.ended_at = self._clock.monotonic()
+        if ticket.tap is not None and said:
+            ticket.tap("provider", "cli", said)
         shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
-        start(f"{answer.status} .", shown)
-        return self._bytes(ticket, answer, Reader(call, wire, answer.headers, upstream.secret))
+
+        def tell(start: StartResponse, wire: Wire | None) -> list[bytes]:
+            start(f"{answer.status} .", [*shown, ("content-length", str(len(content)))])
+            return [bytes(content)]
+
+        return tell
 
     def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
         left = MOST_ANSWER_BYTES
@@ -313,6 +374,16 @@ class Gate:
             ticket.abort = None
             ticket.call.ended_at = self._clock.monotonic()
             answer.close()
+
+
+def _unreachable(start: StartResponse, wire: Wire | None) -> list[bytes]:
+    """Tell a CLI that its provider cannot be reached."""
+    return _error(start, 502, wire, "api_error", "cli-bridge: the provider cannot be reached")
+
+
+def _elsewhere(start: StartResponse, wire: Wire | None) -> list[bytes]:
+    """Tell a CLI that its provider sends it elsewhere, and not where to."""
+    return _error(start, 502, wire, "api_error", "cli-bridge: the provider sent the call elsewhere")
 
 
 def _killer(greenlet: Any) -> Callable[[], None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -46,7 +46,8 @@ class Upstream(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct):
-    """What the gate saw of a call. Times are monotonic seconds; None for what has not happened."""
+    """What the gate saw of a call. Times are monotonic seconds; None for what has not happened. After a call that was
+    turned away and tried again, only the last one counts, from the time of the first."""
 
     sent_at: float | None = None
     first_byte_at: float | None = None
@@ -76,6 +77,46 @@ class Call(msgspec.Struct):
     refused: str | None = None
 
 
+class Way(Protocol):
+    """Which credential the call of a run uses, and what comes next where its provider turns it away. The gate calls
+    all of this; nothing of it is called for a call that the gate itself refuses."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """Where a call goes now."""
+
+    @property
+    def spare(self) -> bool:
+        """Whether there is another way, should the present one fail."""
+
+    def next(self, call: Call) -> Upstream | None:
+        """Where to try again after a call that brought nothing, and of which nothing was passed on; None where
+        nowhere. May wait for the disk. Raises BridgeError."""
+
+    def accept(self, call: Call) -> None:
+        """The provider has begun to answer. Must not block or raise."""
+
+    def close(self, call: Call) -> None:
+        """The call has ended, however it did."""
+
+
+class OneWay(msgspec.Struct, frozen=True):
+    """A way with no other."""
+
+    upstream: Upstream
+    spare: bool = False
+
+    def next(self, call: Call) -> Upstream | None:
+        """Nowhere."""
+        return None
+
+    def accept(self, call: Call) -> None:
+        """Nobody asks."""
+
+    def close(self, call: Call) -> None:
+        """Nobody asks."""
+
+
 class Oddity(msgspec.Struct, frozen=True):
     """A call that was not as it should be. `kind`: its body was "refused", or the CLI "misreported" its figures.
     `what` says what differed, and never the text."""
@@ -100,6 +141,7 @@ class Ticket:
         upstream: Upstream | None,
         vouched: Vouched | None,
         *,
+        way: Way | None = None,
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
         tool_parts: Mapping[str, Mapping[str, Any]] | None = None,
@@ -107,15 +149,16 @@ class Ticket:
         silence_s: float = 90.0,
         tap: Tap | None = None,
     ) -> None:
-        """`upstream` None: the gate answers by itself, as a warm-up. `put_in`: fields of the body that the CLI
-        cannot carry. `pictures`: the images that belong in the place of those, by their data, that the CLI was given.
-        `tool_parts`: what belongs in the place of each call and result of the conversation, by kind and id
-        ("tool_use toolu_1"), as the API has it.
+        """`upstream` None: the gate answers by itself, as a warm-up. `way` knows where to try again. `put_in`: fields
+        of the body that the CLI cannot carry. `pictures`: the images that belong in the place of those, by their data,
+        that the CLI was given. `tool_parts`: what belongs in the place of each call and result of the conversation, by
+        kind and id ("tool_use toolu_1"), as the API has it.
         `on_bytes` is called when the provider sends something; it must not block or raise.
         `silence_s`: the longest time that the provider may send nothing. `tap` hears what passes."""
         self.token = "cbt_" + secrets.token_urlsafe(24)
         self.upstream = upstream
         self.vouched = vouched
+        self.way = way
         self.put_in = put_in or {}
         self.pictures = pictures or {}
         self.tool_parts = tool_parts or {}

@@ -24,7 +24,9 @@ from bridge.http.views import (
     Done,
     KeyUsage,
     OneCredential,
+    RateLimitsView,
     Resets,
+    show_rate_limits,
     show_time,
 )
 from bridge.keys.credentials import Credential
@@ -221,8 +223,15 @@ def _view(credential: Credential) -> CredentialView:
         usage=msgspec.convert(usage, KeyUsage),
         last_used_at=last_used_at,
         last_day=service.statistics.of_credentials().get((credential.provider, credential.name), CredentialDay()),
-        rate_limits=None,
+        rate_limits=_rate_limits(credential),
     )
+
+
+def _rate_limits(credential: Credential) -> RateLimitsView | None:
+    """What its provider last said of its limits, since the start."""
+    engine = service_of().engine
+    found = None if engine is None else engine.roster.rate_limits.get(credential.id)
+    return None if found is None else show_rate_limits(found)
 
 
 def _told(credential: Credential) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bridge.http.views import (
     Runs,
     TotalsView,
     UsageView,
+    show_rate_limits,
 )
 from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.report import BY
@@ -173,8 +174,9 @@ def _providers() -> list[ProviderView]:
 
 def rate_limits(provider: str) -> RateLimitsView | None:
     """What a provider last said of the limits of its account."""
-    found = service_of().gate.rate_limits.get(provider)
-    return None if found is None else RateLimitsView(dict(found.limits), iso(found.at))
+    own = [each.id for each in service_of().credentials.list() if each.provider == provider]
+    found = [limits for id, limits in engine_of().roster.rate_limits.items() if id in own]
+    return max((show_rate_limits(each) for each in found), key=lambda shown: shown.at, default=None)
 
 
 def _closest() -> list[NearestCap]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import msgspec
 from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
@@ -16,9 +18,10 @@ from bridge.keys.keys import Key
 from bridge.providers.models import heeded
 from bridge.service import Service
 from bridge.store.files import in_thread
-from bridge.types import ModelChoice
-from bridge.wire.api import Api
+from bridge.types import GenerationRequest, ModelChoice
+from bridge.wire.api import Api, Events, Render
 from bridge.wire.apis import APIS
+from bridge.wire.session import session_of
 
 routes = Routes("Generate", who="key")
 
@@ -39,7 +42,8 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
         resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
-        parse = partial(api.parse, body, settings=service.settings, resolve=resolve)
+        session = request.headers.get("X-Session-Id")
+        parse = partial(_parse, api, body, session, settings=service.settings, resolve=resolve)
         # Everybody else would wait for a large one: its texts and images are decoded in a thread.
         wanted, answer, events = parse() if len(body) <= SMALL_BYTES else in_thread(parse)
         wanted = heeded(wanted)
@@ -50,6 +54,12 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         # With images it is large, and nothing needs it while the run goes on.
         del body
         return respond(key, wanted, api, repeat, answer, events)
+
+
+def _parse(api: Api, body: bytes, session: str | None, **more: Any) -> tuple[GenerationRequest, Render, Events | None]:
+    """A body as `Api.parse` reads it, and what its client calls the conversation."""
+    wanted, answer, events = api.parse(body, **more)
+    return msgspec.structs.replace(wanted, session=session_of(session, body)), answer, events
 
 
 def model_of(service: Service, provider: str, name: str) -> ModelChoice:

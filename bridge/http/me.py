@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -150,9 +151,14 @@ def capacity() -> Capacity:
     else:
         # One that is out for a while, and not one that was never set up.
         out = any(not status.available and status.retry_after is not None for status in statuses)
+        out = out or any(engine.roster.is_out(status.name) for status in statuses)
         verdict = "green" if host.has_room() and not out else "yellow"
+    soonest_s = engine.roster.soonest_s()
     wait_s = 0 if verdict == "green" else round(admission.retry_after_s())
-    return Capacity(verdict, admission.free, admission.queued, wait_s)
+    if verdict == "red" and soonest_s is not None and not any(status.available for status in statuses):
+        wait_s = math.ceil(soonest_s)
+    soonest = None if soonest_s is None else math.ceil(soonest_s)
+    return Capacity(verdict, admission.free, admission.queued, wait_s, soonest)
 
 
 # --- the models that a key may name -----------------------------------------------------------------------

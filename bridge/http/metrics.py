@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from flask import Response, request
+from flask import Response, g, has_request_context, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -28,7 +29,7 @@ from bridge import __version__
 from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
 from bridge.errors import CODES, BridgeError
-from bridge.http.context import edge, require_admin, service_of
+from bridge.http.context import edge, is_admin, require_admin, service_of
 from bridge.http.describe import Routes
 from bridge.limits import WINDOWS
 from bridge.registry import PROVIDERS
@@ -59,8 +60,11 @@ def metrics() -> Response:
     setting = service_of().settings.metrics
     if setting == "off":
         raise BridgeError("not_found", "Metrics are switched off on this bridge.")
-    if not (setting == "loopback" and _from_this_host()):
+    if setting == "loopback" and _from_this_host():
+        g.names_credentials = is_admin()
+    else:
         require_admin()
+        g.names_credentials = True
     return Response(generate_latest(edge().metrics), content_type=CONTENT_TYPE_LATEST)
 
 
@@ -190,6 +194,7 @@ class _Now(Collector):
         yield _counter("gate_misreported", text, "provider", gate.misreported)
         if service.engine is not None:
             yield from _engine(service.engine)
+        yield from self._credentials()
         keys = service.keys.list()
         by_status = dict.fromkeys(("active", "disabled", "expired"), 0)
         for key in keys:
@@ -210,6 +215,36 @@ class _Now(Collector):
             "last_backup_timestamp_seconds", "When the last good backup was made; none yet: no sample.", [], at
         )
         yield _gauge("disk_free_bytes", "Free space where the data folder is.", [], {"": free})
+
+    def _credentials(self) -> Iterator[Metric]:
+        """How the credentials are; by their names for the admin only."""
+        service, states = self._service, Counts[tuple[str, str]]()
+        running = GaugeMetricFamily(
+            f"{PREFIX}_credential_running", "Runs that use a credential.", labels=["provider", "credential"]
+        )
+        up = GaugeMetricFamily(
+            f"{PREFIX}_credential_usable", "1 where a credential may be used now.", labels=["provider", "credential"]
+        )
+        spent = GaugeMetricFamily(
+            f"{PREFIX}_credential_spent_usd",
+            "Dollars charged with a credential in the running day and month.",
+            labels=["provider", "credential", "window"],
+        )
+        purses, named = service.ledger.purses(), has_request_context() and g.get("names_credentials", False)
+        for each in service.credentials.list():
+            state, own = service.credentials.state(each), [each.provider, each.name]
+            states[each.provider, state.name] += 1
+            if not named:
+                continue
+            usage = service.ledger.credential_usage(each.id)
+            running.add_metric(own, purses(each.id, each.limits).running)
+            up.add_metric(own, int(state.open))
+            for window in WINDOWS:
+                spent.add_metric([*own, window.name], usage[window.field]["costUsd"])
+        found = GaugeMetricFamily(f"{PREFIX}_credentials", "Credentials by state.", labels=["provider", "state"])
+        for labels, count in states.items():
+            found.add_metric(list(labels), count)
+        yield from (found, running, up, spent)
 
     def _ledger(self) -> Iterator[Metric]:
         ledger = self._service.ledger

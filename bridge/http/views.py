@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.clock import iso, parse_iso
+from bridge.gate.ticket import RateLimits
 from bridge.keys.keys import invalid
 from bridge.limits import LIMITS, WINDOWS
 from bridge.providers.provider import ProviderStatus
@@ -103,6 +104,8 @@ class Capacity(msgspec.Struct):
     slots_free: int
     queued: int
     retry_after_seconds: int
+    #: until the next of the credentials is tried again that a provider limits now; null: none is limited
+    soonest_reset_seconds: int | None
 
 
 # --- keys and usage ----------------------------------------------------------------------------
@@ -327,6 +330,11 @@ class RateLimitsView(msgspec.Struct):
 
     limits: dict[str, str]
     at: Time
+
+
+def show_rate_limits(found: RateLimits) -> RateLimitsView:
+    """The limits of an account as the API shows them."""
+    return RateLimitsView(dict(found.limits), iso(found.at))
 
 
 class CredentialView(msgspec.Struct, rename="camel"):

@@ -46,6 +46,8 @@ SHORTEST_SECRET, LONGEST_SECRET = 8, 4096
 
 #: The first bench that nobody has told a time for, in seconds; it doubles up to the second.
 FIRST_BENCH_S, LONGEST_BENCH_S = 20.0, 300.0
+#: The shortest bench, whatever the provider says, in seconds: a run that waits for it must not go round and round.
+SHORTEST_BENCH_S = 1.0
 #: However long a provider says that a credential is limited: it is tried again after this, in seconds.
 LONGEST_WAIT_S = 1800.0
 #: How long a credential is blocked before it is tried again, in seconds.
@@ -163,8 +165,8 @@ def limited(before: Standing, now: float, retry_after_s: float | None, reason: s
     streak = before.streak if benched else before.streak + 1
     began = before.benched_at if benched else now
     until, guessed = before.benched_until or 0.0, before.guessed
-    if retry_after_s is not None and now + retry_after_s >= until:
-        until, guessed = now + retry_after_s, False
+    if retry_after_s is not None and now + max(SHORTEST_BENCH_S, retry_after_s) >= until:
+        until, guessed = now + max(SHORTEST_BENCH_S, retry_after_s), False
     elif not benched:
         pause_s = min(FIRST_BENCH_S * 2.0 ** min(streak - 1, 10), LONGEST_BENCH_S)
         guess = now + pause_s * (1 + JITTER * (2 * chance - 1))

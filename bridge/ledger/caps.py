@@ -96,7 +96,7 @@ class Purse(msgspec.Struct, frozen=True):
     output: int
     #: of each budget: its used and held share, the elapsed share of its window, and the seconds that are left of that
     budgets: tuple[tuple[float, float, float], ...] = ()
-    #: when a budget ends that has no room now, in UTC seconds; infinite where the request is larger than all of it
+    #: when a budget ends that is used up, in UTC seconds; infinite where the request is larger than all of it
     room_at: float = 0.0
 
 
@@ -105,9 +105,8 @@ def purse_of(caps: Caps, tally: Tally, now: Moment, ask: Ask, run_id: str = "") 
     bounds = bounds_of(caps, tally, now)
     own = run_id in tally.open
     output = ask.output_tokens if own else min((bound.output(ask) for bound in bounds), default=ask.output_tokens)
-    least = min(ask.output_tokens, MINIMUM_OUTPUT_TOKENS)
-    needed = ceiling_cost(ask.price, ask.input_tokens, least)
-    full = [math.inf if needed > bound.amount else bound.ends_at for bound in bounds if bound.output(ask) < least]
+    needed = ceiling_cost(ask.price, ask.input_tokens, ask.output_tokens)
+    full = [math.inf if needed > each.amount else each.ends_at for each in bounds if each.used + needed > each.amount]
     shares = [(bound.share, now.elapsed(bound.window.name), bound.ends_at - now.at) for bound in bounds if bound.window]
     return Purse(len(tally.open) - own, output, tuple(shares), 0.0 if own else max(full, default=0.0))
 

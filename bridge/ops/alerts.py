@@ -28,6 +28,7 @@ from gevent.lock import BoundedSemaphore
 from bridge.clock import iso, parse_iso
 from bridge.errors import BridgeError, StoreError
 from bridge.gate.ticket import Oddity
+from bridge.keys.credentials import Credential
 from bridge.limits import WINDOWS, Caps, Moment, effective, money, summed
 from bridge.service import Service
 from bridge.types import RunRecord
@@ -53,6 +54,7 @@ WINDOWS_S: dict[str, float] = {
     "spend": math.inf,
     "provider_down": 6 * _HOUR_S,
     "provider_rate_limited": _HOUR_S,
+    "credential_blocked": _HOUR_S,
     "gate_refused": _HOUR_S,
     "gate_misreported": _HOUR_S,
     "disk": 12 * _HOUR_S,
@@ -125,6 +127,13 @@ def provider_limited(name: str, problem: str) -> Alert:
     """The provider limits the account."""
     message = f"The provider of {name} limits the bridge's account. It said: {problem}"
     return Alert("provider_rate_limited", name, message, f"provider_rate_limited:{name}")
+
+
+def credential_blocked(credential: Credential, reason: str) -> Alert:
+    """A provider does not take a credential any more, or its account cannot pay."""
+    name = credential.name
+    message = f"The credential {name} of {credential.provider} is blocked. Its provider said: {reason}"
+    return Alert("credential_blocked", name, message, f"credential_blocked:{credential.id}")
 
 
 def gate_oddity(oddity: Oddity) -> Alert:
@@ -324,6 +333,7 @@ class Alerts:
         self._document = service.store.document("alerts.json")
         self._records: deque[RunRecord] = deque(maxlen=MOST_RECORDS)
         self._oddities: deque[Oddity] = deque(maxlen=MOST_RECORDS)
+        self._blocked: deque[tuple[Credential, str]] = deque(maxlen=MOST_RECORDS)
         self._news = gevent.event.Event()
         self._failures: dict[str, int] = {}
         #: mark -> when it was raised, in UTC seconds
@@ -342,6 +352,7 @@ class Alerts:
                     self._webhook.put(_post(each))
         service.observers.append(self.observe)
         service.gate.watchers.append(self.watch_gate)
+        service.credentials.watchers.append(self.watch_credentials)
         service.closers.append(self.close)
         service.recent_alerts = self.recent
         self._watcher = gevent.spawn(self._watch)
@@ -354,6 +365,11 @@ class Alerts:
     def watch_gate(self, oddity: Oddity) -> None:
         """Take note of a call that was not as it should be. Returns at once."""
         self._oddities.append(oddity)
+        self._news.set()
+
+    def watch_credentials(self, credential: Credential, reason: str) -> None:
+        """Take note of a credential that has just been blocked. Returns at once."""
+        self._blocked.append((credential, reason))
         self._news.set()
 
     def recent(self) -> list[dict[str, Any]]:
@@ -373,6 +389,8 @@ class Alerts:
         while True:
             try:
                 self._look_at_records()
+                while self._blocked:
+                    self._raise_all([credential_blocked(*self._blocked.popleft())])
                 while self._oddities:
                     self._raise_all([gate_oddity(self._oddities.popleft())])
                 if self._service.clock.monotonic() >= next_check:

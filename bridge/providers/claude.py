@@ -21,7 +21,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
 from bridge.gate.stand_ins import with_stand_ins, without_tool_words
-from bridge.gate.ticket import Ticket, Upstream
+from bridge.gate.ticket import Ticket, Way
 from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
 from bridge.providers.claude_body import ClaudeAsked
@@ -53,8 +53,6 @@ from bridge.types import (
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
 
-#: Where the model is, unless ANTHROPIC_BASE_URL says something else.
-API_URL = "https://api.anthropic.com"
 #: What the CLI adds to every prompt, in tokens: two small system blocks and the frame (0.9 kB measured).
 OVERHEAD_TOKENS = 1200
 #: The most that one image counts, in tokens: the largest size that a model reads without scaling down.
@@ -118,9 +116,11 @@ class ClaudeProvider(CliProvider):
             ceiling += request.tools_size
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> _Conversation:
+    def start(
+        self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
+    ) -> _Conversation:
         self._refuse_if_unavailable()
-        return _Conversation(self, request, emit, owner, tap)
+        return _Conversation(self, request, emit, owner, tap, None if self._login else self._way(way))
 
     def _begin(self) -> None:
         self._pool.open()
@@ -169,9 +169,6 @@ class ClaudeProvider(CliProvider):
             return False
 
     # --- gated processes -------------------------------------------------------------------------
-
-    def _upstream(self) -> Upstream:
-        return Upstream("messages", self._own.base_url or API_URL, self._own.api_key or "")
 
     def _tell_settings(self, child: Child, asked: ClaudeAsked, token: str, *, cached: bool) -> None:
         """Get a gated process ready for one request; it has taken the settings when this returns. Raises ChildError."""
@@ -224,8 +221,15 @@ class _Conversation:
     """One run on one process."""
 
     def __init__(
-        self, provider: ClaudeProvider, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None
+        self,
+        provider: ClaudeProvider,
+        request: GenerationRequest,
+        emit: Emit,
+        owner: str,
+        tap: Tap | None,
+        way: Way | None,
     ) -> None:
+        """`way` None: with a log-in, the CLI asks its model by itself."""
         self._provider = provider
         asked = claude_body.ask(request)
         self._parser = protocol.AnswerParser(
@@ -236,8 +240,8 @@ class _Conversation:
         self._owner = owner
         self._tap = tap
         self._passage: Passage | None = None
-        if not provider._login:
-            asked = self._open_passage(asked)
+        if way is not None:
+            asked = self._open_passage(asked, way)
         self._asked = asked
         self._child: Child | None = None
         self._warm = False
@@ -251,7 +255,7 @@ class _Conversation:
     def receipt(self) -> Receipt | None:
         return None if self._passage is None else self._passage.receipt
 
-    def _open_passage(self, asked: ClaudeAsked) -> ClaudeAsked:
+    def _open_passage(self, asked: ClaudeAsked, way: Way) -> ClaudeAsked:
         """Make the run's way through the gate; what its CLI is told, with stand-ins for what the gate puts in."""
         provider, parts = self._provider, claude_body.tool_parts(asked.request.messages)
         told = without_tool_words(asked.request) if parts else asked.request
@@ -265,11 +269,12 @@ class _Conversation:
             put_in = {**put_in, "temperature": None}
         self._passage = Passage(
             provider._gate,
-            provider._upstream(),
+            way.upstream,
             told,
             provider._clock,
             lambda: self._say(Activity()),
             row=provider._row,
+            way=way,
             put_in=put_in,
             pictures=pictures,
             tool_parts=parts,

@@ -14,6 +14,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
+from bridge.gate.ticket import Way
 from bridge.masks import masked
 from bridge.providers.pool import Breaker
 from bridge.providers.provider import ProviderStatus
@@ -102,6 +103,7 @@ def problem_of_start(name: str, error: ChildError) -> Problem:
 class CliProvider:
     """The base of the providers: one CLI, in processes of its own. What they are given is up to each."""
 
+    needs_credential = True
     #: the oldest version whose protocol is known to be the one spoken, and where `--version` says it
     oldest_version: tuple[int, ...] = ()
     version_pattern = ""
@@ -221,6 +223,12 @@ class CliProvider:
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
 
+    def _way(self, way: Way | None) -> Way:
+        """The way of a run to its model. Raises BridgeError no_credentials where it has none."""
+        if way is None:
+            raise BridgeError("no_credentials", f"The bridge has no credential for {self._row.vendor}.")
+        return way
+
     def _unavailable(
         self, problem: str, hint: str | None = None, said: str | None = None, version: str | None = None
     ) -> ProviderStatus:
@@ -284,17 +292,10 @@ class CliProvider:
         return version
 
     def _check_credentials(self, home: Path) -> None:
-        if self._login:
-            if not self._is_logged_in(home):
-                raise Unfit(
-                    f"The {self.name} CLI is not logged in.",
-                    f"Run '{self.login_command}' as the user that the CLIs run as.",
-                )
-        elif not self._own.api_key:
-            variable = self._row.variable("CREDENTIALS")
+        if self._login and not self._is_logged_in(home):
             raise Unfit(
-                f"No {self._row.vendor} API key is set on the bridge.",
-                f"Set {self._row.key_variable}, or {variable}=login to use the CLI's own log-in.",
+                f"The {self.name} CLI is not logged in.",
+                f"Run '{self.login_command}' as the user that the CLIs run as.",
             )
 
     # --- its processes ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.gate.stand_ins import with_stand_ins, without_tool_words
-from bridge.gate.ticket import Upstream
+from bridge.gate.ticket import Way
 from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
 from bridge.providers.cli import CliProvider, Unfit, problem_of_start
@@ -93,7 +93,9 @@ class CodexProvider(CliProvider):
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> CodexTurn:
+    def start(
+        self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
+    ) -> CodexTurn:
         self._refuse_if_unavailable()
         asked = codex_body.ask(request, gated=not self._login)
         if self._login:
@@ -103,7 +105,15 @@ class CodexProvider(CliProvider):
         parts = codex_body.tool_parts(asked.request.messages)
         told, pictures = with_stand_ins(without_tool_words(asked.request) if parts else asked.request)
         asked = msgspec.structs.replace(asked, request=told)
-        make = partial(self._passage, asked, owner=owner, pictures=pictures, tool_parts=parts, tap=tap)
+        make = partial(
+            self._passage,
+            asked,
+            way=self._way(way),
+            owner=owner,
+            pictures=pictures,
+            tool_parts=parts,
+            tap=tap,
+        )
         return CodexTurn(self._connect, str(self._scratch.empty), asked, emit, make, tap)
 
     def _passage(
@@ -111,6 +121,7 @@ class CodexProvider(CliProvider):
         asked: CodexAsked,
         alive: Callable[[], None],
         *,
+        way: Way,
         owner: str,
         pictures: Mapping[str, Image],
         tool_parts: Mapping[str, Mapping[str, Any]],
@@ -127,15 +138,15 @@ class CodexProvider(CliProvider):
             # Where nobody asks for one, the provider's own.
             "text": {"verbosity": request.verbosity},
         }
-        upstream = Upstream("responses", self._own.base_url or "", self._own.api_key or "")
         silence_s = self._settings.idle_timeout_s
         return Passage(
             self._gate,
-            upstream,
+            way.upstream,
             request,
             self._clock,
             alive,
             row=self._row,
+            way=way,
             tools=frozenset(asked.names),
             put_in=put_in,
             pictures=pictures,

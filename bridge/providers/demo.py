@@ -17,6 +17,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import Problem
+from bridge.gate.ticket import Way
 from bridge.providers.cli import CliProvider
 from bridge.providers.pool import Pool
 from bridge.providers.provider import Emit, ProviderStatus, text_ceiling
@@ -60,6 +61,7 @@ class DemoProvider(CliProvider):
     """Runs requests on the simulated CLI, one warm process each, as the claude provider does."""
 
     enforces_output_limit = True
+    needs_credential = False
     least_output_tokens = 1
 
     def __init__(
@@ -88,7 +90,9 @@ class DemoProvider(CliProvider):
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> _Conversation:
+    def start(
+        self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
+    ) -> _Conversation:
         return _Conversation(self._pool.take, request, emit, self._pace_s, tap)
 
     def _begin(self) -> None:

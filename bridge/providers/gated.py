@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec.structs import astuple
@@ -16,7 +16,7 @@ from msgspec.structs import astuple
 from bridge.clock import Clock
 from bridge.errors import Problem
 from bridge.gate.body import marks
-from bridge.gate.ticket import Call, Oddity, RateLimits, Ticket, Upstream, Vouched
+from bridge.gate.ticket import Call, Oddity, Ticket, Upstream, Vouched, Way
 from bridge.registry import ProviderRow
 from bridge.types import LONG_CONTEXT, Completed, Failed, GenerationRequest, Image, Receipt, Tap, Usage
 
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 #: Signs of life of the provider are passed on this often at most, in seconds.
 SIGN_S = 1.0
 
-#: Words of a provider's 400 or 429 that speak of the account and not of the request. Sources: the error pages of both
-#: API references, and texts that users have reported.
+#: What a provider's 400 or 429 says of the account and not of the request. Only at the beginning: further on, a
+#: sentence may repeat what a client has sent. Sources: the error pages of both API references, and texts that users
+#: have reported.
 _ACCOUNT_TYPES = ("billing_error", "billing_hard_limit_reached", "insufficient_quota", "account_deactivated")
-_ACCOUNT_WORDS = (
-    *("credit balance is too low", "organization has been disabled", "disabled organization"),
-    *("api usage limits", "billing", "exceeded your current quota", "account has been deactivated"),
+_ACCOUNT = re.compile(
+    r"(?:your )?credit balance is too low|(?:this|your) organization has been disabled"
+    r"|(?:this|your) (?:api key|organization) belongs to a disabled organization"
+    r"|you have reached your specified api usage limits|billing hard limit|you exceeded your current quota"
+    r"|(?:this|your) account has been deactivated",
+    re.IGNORECASE,
 )
 #: Error types of a stream that had begun, and of which only the request is the reason.
 _REQUEST_TYPES = ("invalid_request_error", "invalid_prompt")
@@ -56,6 +60,7 @@ class Passage:
         alive: Callable[[], None],
         *,
         row: ProviderRow,
+        way: Way | None = None,
         tools: frozenset[str] = frozenset(),
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
@@ -75,6 +80,7 @@ class Passage:
         self._thread: str | None = None
         self._closed = False
         self._row = row
+        self._way = way
         exact = marks(request.messages, pictures or ())
         vouched = Vouched(
             request.model.removesuffix(LONG_CONTEXT), request.system, exact, request.max_output_tokens, tools
@@ -82,6 +88,7 @@ class Passage:
         self.ticket = Ticket(
             upstream,
             vouched,
+            way=way,
             put_in=put_in,
             pictures=pictures,
             tool_parts=tool_parts,
@@ -107,8 +114,8 @@ class Passage:
         if self._closed:
             return
         self._closed = True
-        if call.rate_limits:
-            self._gate.rate_limits[self._row.name] = RateLimits(call.rate_limits, self._clock.now())
+        if self._way is not None and call.sent_at is not None:
+            self._way.close(call)
         if call.refused is not None and not self._image_is_spoilt:
             self._gate.report(Oddity("refused", self._row.name, call.refused))
 
@@ -176,33 +183,56 @@ def _difference(told: Usage, seen: Usage) -> str:
     return ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in both if ours != theirs)
 
 
+Failure = Literal["limited", "rejected", "model", "overloaded", "unreachable", "silent", "request", "other"]
+"""What a call failed by: its credential's rate is limited; it is not taken, or cannot pay; it is not for this model;
+the provider is overloaded, cannot be reached, or says nothing; the request itself; or something else."""
+
+
+def failure_of(call: Call) -> Failure:
+    """What a call that brought nothing failed by: by the provider's status and its own words."""
+    text, kind = (call.error_message or "").lower(), call.error_type or ""
+    if call.status is None:
+        return "unreachable" if call.unreachable else "silent"
+    account = kind in _ACCOUNT_TYPES or _ACCOUNT.match(text.lstrip()) is not None
+    if call.status == 403 and not account and "model" in f"{kind} {text}":
+        # Whoever asks for such a model must not get the credential blocked for all others.
+        return "model"
+    if call.status in (401, 402, 403) or (account and call.status in (200, 400, 429)):
+        return "rejected"
+    if call.status == 429 or "rate_limit" in kind:
+        return "limited"
+    if _is_too_long(call) or call.status in (400, 404, 422) or kind in _REQUEST_TYPES:
+        return "request"
+    return "overloaded" if call.status in (503, 529) or "overloaded" in kind else "other"
+
+
 def problem_of(call: Call, vendor: str) -> Problem:
     """What a call that brought no whole answer means for the client."""
-    text, kind = (call.error_message or "").lower(), call.error_type or ""
+    kind = call.error_type or ""
     if call.refused is not None:
         message = "The CLI asked for something else than this request, and was stopped."
         return Problem("cli_bad_output", message, unpaid=True)
     if call.sent_at is None:
         return Problem("cli_failed", "The CLI answered by itself instead of asking the model.")
     if call.status is None or (call.status == 200 and not kind):
-        if "timed out" in text:
+        if "timed out" in (call.error_message or "").lower():
             return Problem("timeout", f"{vendor} stopped sending before the answer was complete.")
         where = "could not be reached" if call.status is None else "broke off in the middle of the answer"
         return Problem("cli_failed", f"{vendor} {where}.")
     if 300 <= call.status < 400:
         return Problem("cli_failed", f"{vendor} sent the call elsewhere, which is not followed.")
-    account = kind in _ACCOUNT_TYPES or any(words in text for words in _ACCOUNT_WORDS)
-    if call.status in (401, 402, 403) or (call.status in (400, 429) and account):
-        return Problem("cli_unavailable", f"{vendor} did not accept the bridge's credentials, or they cannot pay.")
-    if call.status == 429 or "rate_limit" in kind:
+    failure = failure_of(call)
+    if failure == "rejected":
+        return Problem("no_credentials", f"The bridge has no credential that {vendor} accepts now.")
+    if failure == "limited":
         return Problem(
-            "provider_rate_limited", f"{vendor} limits the rate of this account now.", retry_after=call.retry_after_s
+            "provider_rate_limited", f"{vendor} limits the rate of this bridge now.", retry_after=call.retry_after_s
         )
     if _is_too_long(call):
         return Problem("prompt_too_long", "The prompt is too long for this model.")
-    if call.status == 404:
+    if failure == "model" or call.status == 404:
         return Problem("model_not_found", f"{vendor} does not know this model.")
-    if call.status in (400, 422) or kind in _REQUEST_TYPES:
+    if failure == "request":
         why = _about_request(call.error_message)
         return Problem("provider_invalid_request", f"{vendor} did not accept the request{f': {why}' if why else '.'}")
     return Problem(

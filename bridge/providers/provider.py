@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.gate.ticket import Way
 from bridge.providers.pool import Breaker
 from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, ToolCall, ToolResult, words
 
@@ -80,6 +81,8 @@ class Provider(Protocol):
     default_model: str
     #: whether the CLI can be given a maximum of output tokens that the model then keeps
     enforces_output_limit: bool
+    #: whether its models are asked with a credential of the bridge
+    needs_credential: bool
     #: the smallest maximum that the provider's API takes: what is asked for below it may still become so long
     least_output_tokens: int
 
@@ -99,10 +102,13 @@ class Provider(Protocol):
     def input_ceiling(self, request: GenerationRequest) -> int:
         """The most input tokens that this request can be billed for."""
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> Conversation:
+    def start(
+        self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
+    ) -> Conversation:
         """Begin a generation for `owner`, whose words no process ever shows to another; returns at once. Events go to
         `emit`: Submitted before the CLI may spend anything, at the end exactly one Completed or Failed (none after
-        a cancel). `tap` hears all that is said."""
+        a cancel). `tap` hears all that is said. `way` leads to the model, for a
+        provider that needs a credential. Raises BridgeError."""
 
 
 # --- how many tokens a text can be at most, and how many it probably is -------------------------

@@ -69,7 +69,7 @@ PARAMETERS = table(
     refused("fallbacks", "one model for each request", []),
     refused("inference_geo", "the bridge cannot choose where a model runs"),
     refused("mcp_servers", _NO_SERVERS, []),
-    ignored("metadata", "the key says who asks"),
+    ignored("metadata", "the key says who asks; `user_id` keeps a conversation on one credential"),
     refused("service_tier", "only the ordinary one", "auto", "standard_only"),
     refused("speed", "only the ordinary one", "standard"),
     refused(

@@ -13,6 +13,7 @@ import pytest
 from bridge.engine.engine import Engine
 from bridge.engine.run import Run
 from bridge.errors import Problem
+from bridge.gate.ticket import Way
 from bridge.keys.keys import Key
 from bridge.limits import Limits
 from bridge.providers.provider import Emit, ProviderStatus
@@ -47,6 +48,7 @@ class Scripted:
 
     default_model = "claude-sonnet-5-5"
     name = "claude"
+    needs_credential = False
 
     def __init__(self, *, enforces_output_limit: bool = True) -> None:
         self.enforces_output_limit = enforces_output_limit
@@ -70,7 +72,7 @@ class Scripted:
     def input_ceiling(self, request: GenerationRequest) -> int:
         return 100
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None) -> Scripted:
+    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None, way: Way | None) -> Scripted:
         self.requests.append(request)
         self.emits.append(emit)
         for event in self.scripts.pop(0):

@@ -62,17 +62,6 @@ def test_a_call_under_way_has_taken_its_time_so_far(gate: Gate, upstream_that_sa
     assert 2000 <= receipt.model_ms < 3000
 
 
-def test_the_limits_of_the_account_are_kept_with_their_time(gate: Gate, upstream_that_says: Callable[..., str]) -> None:
-    head = b"429 Slow down\r\nanthropic-ratelimit-tokens-remaining: 0\r\nx-other: 1"
-    passage = passage_to(gate, upstream_that_says(plain(head, b"{}")))
-    before = Clock().now()
-    ask(gate, passage.ticket.token, messages_body())
-    passage.close()
-    found = gate.rate_limits["claude"]
-    assert found.limits == {"anthropic-ratelimit-tokens-remaining": "0"}
-    assert before <= found.at <= Clock().now()
-
-
 def test_a_refused_body_is_reported_once_and_without_its_text(gate: Gate, standin: StandIn) -> None:
     seen: list[Oddity] = []
     gate.watchers.append(seen.append)

@@ -84,7 +84,8 @@ def await_both(server: Server) -> None:
 
 @pytest.fixture
 def rig(module_rig: Rig) -> Rig:
-    """The bridge of the module, with nothing recorded yet."""
+    """The bridge of the module, with nothing recorded yet, and credentials that may be used."""
+    module_rig.server.reset_credentials()
     module_rig.standin.control("DELETE", "/__requests", None)
     return module_rig
 

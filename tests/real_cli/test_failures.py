@@ -13,13 +13,13 @@ BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
 @pytest.mark.parametrize(
     ("directive", "status", "codes"),
     [
-        ("status=401", 503, {"cli_unavailable"}),
-        ("status=403", 503, {"cli_unavailable"}),
+        ("status=401", 503, {"no_credentials"}),
+        ("status=403", 503, {"no_credentials"}),
         ("status=404", 404, {"model_not_found"}),
-        ("status=429", 503, {"provider_rate_limited"}),
+        ("status=429 retry_after=100", 503, {"provider_rate_limited"}),
         ("status=500", 0, {"cli_failed", "provider_overloaded"}),
         ("status=503", 503, {"provider_overloaded"}),
-        ("mode=quota", 503, {"cli_unavailable"}),
+        ("mode=quota", 503, {"no_credentials"}),
         ("mode=cut", 0, {"cli_failed", "timeout"}),
         ("mode=cut_early", 502, {"cli_failed"}),
         ("mode=garbage", 0, {"cli_failed", "cli_bad_output"}),
@@ -37,7 +37,8 @@ def test_an_error_upstream_is_one_clear_error_here(
     for secret in ("sk-", "127.0.0.1", "/dev/shm", "Traceback"):
         assert secret not in answer.body.decode()
     assert len(rig.standin.generations) == 1
-    # and the next one works
+    # and the next one works, once nobody holds that against the credential
+    rig.server.reset_credentials()
     assert rig.ask(path, prompt="again").status == 200
 
 

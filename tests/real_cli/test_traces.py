@@ -82,7 +82,7 @@ def test_runs_on_one_process_at_the_same_time_and_after_each_other_are_kept_apar
 @BOTH
 def test_a_failure_shows_what_the_provider_said(traced: tuple[Rig, Path], path: str) -> None:
     rig, folder = traced
-    rig.ask(path, prompt="[[standin status=429]] x")
+    rig.ask(path, prompt="[[standin status=429 retry_after=100]] x")
     row = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
     said = words_of(folder / f"{row['id']}.jsonl")
     assert said["provider", "gate"].startswith("429")

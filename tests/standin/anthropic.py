@@ -26,6 +26,7 @@ STRUCTURED_OUTPUT = "StructuredOutput"
 _ERRORS: dict[int, tuple[str, str]] = {
     400: ("invalid_request_error", "messages: the request is not valid"),
     401: ("authentication_error", "invalid x-api-key"),
+    402: ("billing_error", "There is an issue with your billing or payment information"),
     403: ("permission_error", "Your API key does not have permission to use this resource"),
     404: ("not_found_error", "model: {model}"),
     413: ("request_too_large", "Request exceeds the maximum size"),

@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         record = self.record
         prompt = api.read(body)
         try:
-            script, rest = read_prompt(prompt.text, self.server.default)
+            script, rest = read_prompt(prompt.text, self.server.script_of(record.key))
         except ScriptError as error:
             self._reply(400, {"error": {"type": "invalid_request_error", "message": str(error)}})
             return
@@ -132,8 +132,14 @@ class Handler(BaseHTTPRequestHandler):
             self._wait(None)
         if script.status != 200 or script.mode == "quota":
             status = 429 if script.mode == "quota" else script.status
-            extra = {"retry-after": str(script.retry_after)} if status == 429 else {}
-            self._reply(status, api.error(status, record.model, script.mode == "quota"), extra)
+            extra = {"retry-after": str(script.retry_after)} if status == 429 and script.retry_after >= 0 else {}
+            if script.limits:
+                name, _, value = script.limits.partition(":")
+                extra |= {name: value}
+            shown = api.error(status, record.model, script.mode == "quota")
+            if script.says:
+                shown["error"]["message"] = script.says
+            self._reply(status, shown, extra)
             return
         objection = api.objection(body)
         if objection is not None:

@@ -27,6 +27,7 @@ NAME = "openai"
 _ERRORS: dict[int, tuple[str, str | None, str]] = {
     400: ("invalid_request_error", "unsupported_parameter", "Unsupported parameter: 'x'."),
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    402: ("invalid_request_error", "payment_required", "Payment is required."),
     403: ("invalid_request_error", "forbidden", "You are not allowed to use this project."),
     404: (
         "invalid_request_error",

@@ -37,6 +37,11 @@ class Recorded:
     _started: float = field(default_factory=monotonic, repr=False)
 
     @property
+    def key(self) -> str:
+        """The API key that it brought."""
+        return self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    @property
     def closed_early(self) -> bool:
         """Whether the client left before the answer was complete."""
         return self.outcome == "client_closed"

@@ -36,7 +36,7 @@ MODES = frozenset(
         "empty",  # an answer without text
     }
 )
-STATUSES = frozenset({400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529})
+STATUSES = frozenset({400, 401, 402, 403, 404, 413, 429, 500, 502, 503, 504, 529})
 
 _DIRECTIVE = re.compile(r"\[\[standin((?:\s+[^\s\]]+)*)\s*\]\]")
 
@@ -51,7 +51,9 @@ class Script:
 
     mode: str = "ok"
     status: int = 200  # any other: the error of that status
-    retry_after: int = 7  # header of a 429, in seconds
+    retry_after: int = 7  # header of a 429, in seconds; -1: none
+    limits: str = ""  # a header of an error, as "name:value"
+    says: str = ""  # the message of an error, in the place of the usual one
     deltas: int = 0  # number of pieces (a short text is filled up with dots); 0: as suits the text
     delay: float = 0.0  # between two deltas
     header_delay: float = 0.0  # before the headers

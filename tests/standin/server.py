@@ -33,6 +33,7 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self, port: int = 0, **directives: object) -> None:
         self.journal = Journal()
         self.default = Script().with_(**directives)
+        self.by_key: dict[str, Script] = {}
         self.stopping = threading.Event()
         self.connections: dict[threading.Thread, socket.socket] = {}
         self._thread: threading.Thread | None = None
@@ -66,6 +67,17 @@ class StandIn(ThreadingHTTPServer):
     def script(self, **directives: object) -> None:
         """Set the default for prompts without directives of their own; none: back to "ok"."""
         self.default = Script().with_(**directives)
+
+    def script_key(self, key: str, **directives: object) -> None:
+        """Set what an API key gets, for prompts without directives of their own; none: what all others get."""
+        if directives:
+            self.by_key[key] = Script().with_(**directives)
+        else:
+            self.by_key.pop(key, None)
+
+    def script_of(self, key: str) -> Script:
+        """What an API key gets."""
+        return self.by_key.get(key, self.default)
 
     def wait(self, wanted: Callable[[list[Recorded]], bool], timeout_s: float = 10.0) -> list[Recorded]:
         """Block until the records fulfil `wanted`. Raises TimeoutError."""

@@ -94,6 +94,13 @@ class Server:
         raw: str = answer.json["key"]
         return raw
 
+    def reset_credentials(self) -> None:
+        """Forget what has happened to the credentials: they are used again."""
+        for each in self.admin("GET", "/credentials").json["credentials"]:
+            if each["state"] != "usable":
+                answer = self.admin("POST", f"/credentials/{each['name']}/reset?provider={each['provider']}")
+                assert answer.status == 200, answer.body
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `cli-bridge` command on this host with the server's settings."""
         return subprocess.run(

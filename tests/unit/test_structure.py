@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "ledger": {"store"},
     "records": {"store", "keys", "ledger"},
     "providers": {"gate", "sandbox", "store"},
-    "engine": {"store", "keys", "ledger", "records", "sandbox", "providers"},
+    "engine": {"store", "keys", "ledger", "records", "sandbox", "gate", "providers"},
     "service": {"store", "keys", "ledger", "records", "sandbox", "gate", "providers", "engine"},
     "http": {"store", "keys", "ledger", "records", "sandbox", "gate", "providers", "engine", "wire", "service"},
 }

@@ -10,9 +10,10 @@ from pathlib import Path
 import gevent
 import gevent.queue
 
-from bridge.clock import Clock
+from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
 from bridge.gate.server import Gate
+from bridge.gate.ticket import OneWay, Upstream
 from bridge.gate.upstream import Connections
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
@@ -22,7 +23,7 @@ from bridge.providers.machine_files import machine_files
 from bridge.providers.provider import Provider, ProviderStatus
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
-from bridge.service import real_providers
+from bridge.service import credential_book, real_providers
 from bridge.settings import Settings
 from bridge.store.folder import Store
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text
@@ -68,26 +69,46 @@ def _status(status: ProviderStatus, settings: Settings) -> Iterator[Finding]:
         said = f" It printed: {status.said}" if status.said else ""
         yield warn(name, (status.problem or "not available") + said, status.hint or "")
         return
-    row, own = PROVIDERS[name], settings.providers[name]
-    version, tested = status.version or "", row.tested
+    version, tested = status.version or "", PROVIDERS[name].tested
     if version == tested:
         yield ok(name, f"version {version}, the tested one")
     else:
         yield warn(name, f"version {version}; tested was {tested}", "Watch it, or install the one of deploy/clis.")
-    if status.credentials == "login":
+    yield from _credentials(name, settings)
+
+
+def _credentials(name: str, settings: Settings) -> Iterator[Finding]:
+    """The credentials of a provider."""
+    row, own = PROVIDERS[name], settings.providers[name]
+    if own.credentials == "login":
         yield warn(
             f"{name} credentials",
             "the CLI's own log-in",
             "Consumer terms do not allow one subscription for several people; for a team, use an API key.",
         )
         return
-    at_home = own.base_url == (row.url or None)
-    if at_home and not (own.api_key or "").startswith(row.key_prefix):
-        yield warn(
-            f"{name} credentials", f"an API key that does not begin with {row.key_prefix}", "Is it the right one?"
-        )
-    else:
-        yield ok(f"{name} credentials", "an API key" + ("" if at_home else ", for an endpoint of your own"))
+    try:
+        book = credential_book(settings, Clock())
+    except StoreError:
+        return  # the check of the files has said it
+    found = [each for each in book.list() if each.provider == name]
+    usual = own.base_url == (row.url or None)
+    for each in found:
+        what, state = f"{name} credential {each.name}", book.state(each)
+        at_home = each.base_url is None and usual
+        if state.name in ("blocked", "benched"):
+            again = "" if state.until is None else f"; it is tried again at {iso(state.until)}"
+            yield warn(what, f"{state.name}: {state.reason}{again}", f"cli-bridge credentials test {each.name}")
+        elif at_home and not each.secret.startswith(row.key_prefix):
+            yield warn(what, f"an API key that does not begin with {row.key_prefix}", "Is it the right one?")
+        else:
+            yield ok(what, f"an API key, {state.name}" + ("" if at_home else ", for an endpoint of your own"))
+    if not any(each.enabled for each in found):
+        todo = f"cli-bridge credentials add NAME --provider {name}, or set {row.key_variable}."
+        yield warn(f"{name} credentials", "there is none, so its requests get no_credentials", todo)
+    if len(found) > 1 and not any(each.group for each in found):
+        todo = "Where several are of one organization, say so: cli-bridge credentials set NAME --group ORGANIZATION"
+        yield warn(f"{name} credentials", "none has a group; those of one organization share its rate limits", todo)
 
 
 def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Finding]:
@@ -126,7 +147,7 @@ def _probe(provider: Provider, settings: Settings) -> Finding:
     began = Clock().monotonic()
     provider.open()
     try:
-        conversation = provider.start(request, events.put, "doctor")
+        conversation = provider.start(request, events.put, "doctor", None, _way(provider.name, settings))
         try:
             end = _end(events)
         finally:
@@ -145,6 +166,14 @@ def _probe(provider: Provider, settings: Settings) -> Finding:
         price = PriceTable(settings.data_dir / "prices.json", Clock()).price_of(provider.name, provider.default_model)
         paid = f"cost {money(dollars(cost(price, end.answer.usage)))}"
     return ok(name, f"{provider.default_model} answered in {took}, {paid}")
+
+
+def _way(name: str, settings: Settings) -> OneWay | None:
+    """The way of the one request, with the first credential that may be used; None where there is none."""
+    book = credential_book(settings, Clock())
+    usable = (each for each in book.list() if each.provider == name and each.secret and book.state(each).open)
+    found = next(usable, None)
+    return None if found is None else OneWay(Upstream(PROVIDERS[name].wire, book.endpoint(found), found.secret))
 
 
 def _end(events: gevent.queue.Queue[Event]) -> Completed | Failed:

@@ -125,7 +125,8 @@ def real_server(standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def real(real_server: Server, standin: StandIn) -> Clients:
-    """Both SDKs, and nothing recorded yet."""
+    """Both SDKs, nothing recorded yet, and credentials that may be used."""
+    real_server.reset_credentials()
     standin.control("DELETE", "/__requests", None)
     return clients_of(real_server)
 

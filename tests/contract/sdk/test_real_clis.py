@@ -116,8 +116,8 @@ def test_closing_a_stream_stops_the_model_itself(real: Clients, standin: StandIn
 @pytest.mark.parametrize(
     ("directive", "ends"),
     [
-        ("status=429", {(503, "provider_rate_limited")}),
-        ("status=401", {(503, "cli_unavailable")}),
+        ("status=429 retry_after=100", {(503, "provider_rate_limited")}),
+        ("status=401", {(503, "no_credentials")}),
         # claude tells a broken connection now and then as one that fell silent.
         ("mode=cut", {(502, "cli_failed"), (504, "timeout")}),
     ],
@@ -130,6 +130,7 @@ def test_what_goes_wrong_upstream_is_a_server_error(
     with pytest.raises(openai.InternalServerError) as caught:
         real.openai().chat.completions.create(model=model, messages=messages)
     assert (caught.value.status_code, caught.value.code) in ends
+    real.server.reset_credentials()
     with pytest.raises(anthropic.InternalServerError) as other:
         real.anthropic().messages.create(model=model, max_tokens=300, messages=messages)
     assert other.value.status_code in {status for status, _ in ends}

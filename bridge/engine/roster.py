@@ -1,0 +1,385 @@
+"""The roster: which credential a run gets, and another one where the provider turns the first away.
+
+pace        the one that is furthest behind its budget's line; new conversations to the least busy within a band
+spread      equal shares, by weight
+fill-first  the one of the highest priority, until it cannot be used
+
+The choice is a pure function of values, made in one step with the reservation, so that no two runs see the same money.
+A conversation stays with its credential for the time of the provider's prompt cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError, Problem
+from bridge.gate.ticket import Call, RateLimits, Upstream
+from bridge.keys.credentials import Credential, CredentialBook, State, may_serve
+from bridge.keys.keys import Key
+from bridge.ledger.caps import Purse
+from bridge.ledger.ledger import Ledger, Pick, PurseOf
+from bridge.ledger.tallies import Reservation
+from bridge.providers.gated import Failure, failure_of
+from bridge.registry import PROVIDERS
+from bridge.types import GenerationRequest
+
+#: Credentials whose distances to their lines differ by less count as equal, as a share of the budget; a conversation
+#: leaves its own when that is further beyond its line.
+BAND = 0.10
+#: In the last part of a longer window what is left is used up sooner: how long that is, in seconds, and how strongly.
+RAMP_S, RAMP = 86400.0, 3.0
+#: How long a conversation stays with its credential, in seconds, and how many are remembered.
+CONVERSATION_S, MOST_CONVERSATIONS = 300.0, 10_000
+#: When it is worth coming back where all are in use, in seconds.
+SOON_S = 5.0
+#: The most credentials that one call tries.
+MOST_TRIES = 8
+#: Failures after which another credential is tried once; after those of a credential itself, as many as there are.
+_ONCE: tuple[Failure, ...] = ("limited", "overloaded", "unreachable", "silent")
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A credential as it is at the moment of a choice."""
+
+    credential: Credential
+    state: State
+    #: whether it has worked since the start, and since its last failure
+    proven: bool
+    purse: Purse
+    #: conversations that have used it in the last minutes
+    sessions: int = 0
+    #: what it was given so far in its turns, for equal shares
+    turns: float = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether it has as many runs as it may. One that is not proven has one at a time."""
+        most = self.credential.max_concurrent if self.proven else 1
+        return bool(most) and self.purse.running >= most
+
+    def has_room(self, output: int) -> bool:
+        """Whether it may take a run now that may write so many tokens."""
+        return self.state.open and not self.full and self.purse.output >= output
+
+    @property
+    def headroom(self) -> float:
+        """How far its use lies behind the line of its tightest budget, as a share of that; without one it is neutral:
+        0. Below 0 it is beyond the line."""
+        found = []
+        for used, elapsed, left_s in self.purse.budgets:
+            behind = elapsed - used
+            whole_s = left_s / (1 - elapsed) if elapsed < 1 else math.inf
+            if behind > 0 and left_s < RAMP_S < whole_s / 2:
+                behind *= 1 + RAMP * (1 - left_s / RAMP_S)
+            found.append(behind)
+        return min(found, default=0.0)
+
+
+def choose(candidates: Sequence[Candidate], routing: str, output: int, own: str | None = None) -> Candidate | None:
+    """The credential for a run that may write `output` tokens; None where none has room. `own`: the id of the one that
+    its conversation had last."""
+    found = [each for each in candidates if each.has_room(output)]
+    if not found:
+        return None
+    if routing == "fill-first":
+        return max(found, key=lambda each: each.credential.priority)
+    best = max(each.headroom for each in found)
+    mine = next((each for each in found if each.credential.id == own), None)
+    if mine is not None and (mine.headroom >= -BAND or mine.headroom >= best - BAND):
+        return mine
+    if routing == "spread":
+        return min(found, key=lambda each: (each.turns, each.purse.running))
+    near = [each for each in found if each.headroom >= best - BAND]
+    weight = {each.credential.id: each.credential.weight for each in near}
+    return min(
+        near,
+        key=lambda each: (
+            each.sessions / weight[each.credential.id],
+            each.purse.running / weight[each.credential.id],
+            -each.headroom,
+            each.turns,
+        ),
+    )
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """When a provider's credentials can take a run that none of them takes now."""
+
+    #: whether one is only busy: it may be free at any moment
+    busy: bool
+    #: seconds until one is tried again, or has room again; None where no time is known
+    wait_s: float | None
+    problem: Problem
+
+    def check(self, within_s: float) -> None:
+        """Raise BridgeError where waiting so many seconds is of no use."""
+        if within_s <= 0 or not (self.busy or (self.wait_s is not None and self.wait_s <= within_s)):
+            raise BridgeError.of(self.problem)
+
+
+class Roster:
+    """The credentials at work, of one server."""
+
+    def __init__(self, book: CredentialBook, ledger: Ledger, clock: Clock, routing: str) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._clock = clock
+        self._routing = routing
+        #: id -> the limits that its provider named last
+        self.rate_limits: dict[str, RateLimits] = {}
+        #: called when a run that waits may find a credential
+        self._waiting: dict[object, Callable[[], None]] = {}
+        #: conversation -> the id of its credential, when it was used, and whether it counts as a session
+        self._conversations: OrderedDict[str, tuple[str, float, bool]] = OrderedDict()
+        self._turns: dict[str, float] = {}
+        self._now_served = 0.0
+        book.on_change.append(self.changed)
+
+    # --- a run gets one --------------------------------------------------------------------------
+
+    def pick(
+        self,
+        key: Key,
+        request: GenerationRequest,
+        without: Collection[Credential] = (),
+        without_groups: Collection[str] = (),
+    ) -> Pick:
+        """What chooses for a request; it counts as chosen when that is called. `without`: those that were tried."""
+        mark, tried = _mark_of(key, request), {each.id for each in without}
+        is_session = len(request.messages) > 1 or request.session is not None
+
+        def pick(purse_of: PurseOf, output: int) -> str | None:
+            candidates = [
+                each
+                for each in self._candidates(key, request, purse_of)
+                if each.credential.id not in tried and each.credential.group not in without_groups
+            ]
+            chosen = choose(candidates, self._routing, output, self._own(mark) if is_session else None)
+            if chosen is None:
+                return None
+            self._note_turn(chosen)
+            self._conversations.pop(mark, None)
+            self._conversations[mark] = (chosen.credential.id, self._clock.monotonic(), is_session)
+            if len(self._conversations) > MOST_CONVERSATIONS:
+                self._conversations.popitem(last=False)
+            return chosen.credential.id
+
+        return pick
+
+    def way(self, key: Key, request: GenerationRequest, held: Reservation) -> CredentialWay | None:
+        """The way of a run, with a credential that may be used now; None where there is none. On the disk when this
+        returns. Raises BridgeError storage_failed."""
+        purse_of = self._ledger.purses(held)
+        for each in self._candidates(key, request, purse_of):
+            if each.credential.id == held.credential and each.has_room(held.output_tokens):
+                return CredentialWay(self, key, request, held, each.credential)
+        moved = self._ledger.move(held, self.pick(key, request))
+        found = None if moved is None else self._book.find(moved.credential or "")
+        return None if moved is None or found is None else CredentialWay(self, key, request, moved, found)
+
+    def has_room(self, key: Key, request: GenerationRequest, held: Reservation) -> bool:
+        """Whether `way` would find one; changes nothing."""
+        purses = self._ledger.purses(held)
+        return any(each.has_room(held.output_tokens) for each in self._candidates(key, request, purses))
+
+    def outlook(self, key: Key, request: GenerationRequest, held: Reservation | None = None) -> Outlook:
+        """When a request can have one that no credential takes now."""
+        row, now = PROVIDERS[request.provider], self._clock.now()
+        times, busy = [], False
+        for each in self._candidates(key, request, self._ledger.purses(held)):
+            if each.state.name in ("disabled", "blocked") or math.isinf(each.purse.room_at):
+                continue
+            if each.state.open and not each.purse.room_at:
+                busy = True
+            else:
+                times.append(max(each.state.until or 0.0, each.purse.room_at))
+        if not times and not busy:
+            message = f"The bridge has no credential with which {row.vendor} can answer this now."
+            return Outlook(False, None, Problem("no_credentials", message))
+        wait_s = max(1.0, min(times) - now) if times else None
+        if wait_s is None:
+            message = "All credentials of the bridge are in use."
+            return Outlook(busy, None, Problem("queue_timeout", message, retry_after=SOON_S))
+        message = f"{row.vendor} limits the rate of this bridge now."
+        return Outlook(busy, wait_s, Problem("provider_rate_limited", message, retry_after=wait_s))
+
+    # --- how things stand ------------------------------------------------------------------------
+
+    def usable(self, provider: str) -> bool:
+        """Whether a provider has a credential that may be used."""
+        return any(self._book.state(each).open for each in self._book.list() if each.provider == provider)
+
+    def is_out(self, provider: str) -> bool:
+        """Whether a provider has credentials, and none of them may be used now."""
+        found = [self._book.state(each) for each in self._book.list() if each.provider == provider and each.enabled]
+        return bool(found) and not any(state.open for state in found)
+
+    def soonest_s(self, provider: str | None = None) -> float | None:
+        """Seconds until the next of the benched ones is tried again; None where none is benched."""
+        now = self._clock.now()
+        states = [self._book.state(each) for each in self._book.list() if provider in (None, each.provider)]
+        times = [state.until - now for state in states if state.name == "benched" and state.until is not None]
+        return max(1.0, min(times)) if times else None
+
+    def wait(self, waiter: object, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever a credential may have become free, until `stop_waiting`. It must not block."""
+        self._waiting[waiter] = tell
+
+    def stop_waiting(self, waiter: object) -> None:
+        """The waiter has one, or has given up."""
+        self._waiting.pop(waiter, None)
+
+    def changed(self) -> None:
+        """A run has ended, or something has happened to a credential: those that wait look again."""
+        for tell in list(self._waiting.values()):
+            tell()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _candidates(self, key: Key, request: GenerationRequest, purse_of: PurseOf) -> list[Candidate]:
+        """All credentials that may serve a request of a key, whatever their state."""
+        sessions = self._count_sessions()
+        return [
+            Candidate(
+                each,
+                self._book.state(each),
+                self._book.is_proven(each),
+                purse_of(each.id, each.limits),
+                sessions[each.id],
+                # One that joins, or comes back, has no turns to catch up on.
+                max(self._turns.get(each.id, 0.0), self._now_served),
+            )
+            for each in self._book.list()
+            if each.provider == request.provider and may_serve(each, request.model, key.name, key.credentials)
+        ]
+
+    def _note_turn(self, chosen: Candidate) -> None:
+        self._now_served = chosen.turns
+        self._turns[chosen.credential.id] = chosen.turns + 1 / chosen.credential.weight
+
+    def _own(self, mark: str) -> str | None:
+        found = self._conversations.get(mark)
+        if found is None or self._clock.monotonic() - found[1] > CONVERSATION_S:
+            return None
+        return found[0]
+
+    def _count_sessions(self) -> Counter[str]:
+        since = self._clock.monotonic() - CONVERSATION_S
+        while self._conversations and next(iter(self._conversations.values()))[1] < since:
+            self._conversations.popitem(last=False)
+        return Counter(id for id, _, is_session in self._conversations.values() if is_session)
+
+
+def _mark_of(key: Key, request: GenerationRequest) -> str:
+    """What the requests of one conversation share, and of no other key: what its client calls it, or its beginning."""
+    first = request.messages[0] if request.messages else None
+    said = (request.model, request.system, request.session or (None if first is None else first.text))
+    return hashlib.sha256(repr((key.owner, *said)).encode("utf-8", "replace")).hexdigest()
+
+
+class CredentialWay:
+    """The way of one run to its model: the credential that it uses, and others where the provider turns that away,
+    within the same reservation."""
+
+    def __init__(
+        self, roster: Roster, key: Key, request: GenerationRequest, held: Reservation, credential: Credential
+    ) -> None:
+        self._roster = roster
+        self._key = key
+        self._request = request
+        #: what it holds, and of which credential
+        self.held = held
+        self._credential = credential
+        self._tried: list[Credential] = []
+        self._hops: Counter[Failure] = Counter()
+        self._said: list[str] = []
+        #: how the last call failed, where that speaks against its credential; None where it does not
+        self.turned_away: Failure | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the credential that it uses."""
+        return self._credential.name
+
+    @property
+    def tried(self) -> str | None:
+        """Those that it used before, each with what the provider said; for the admin."""
+        return "; ".join(self._said) or None
+
+    @property
+    def upstream(self) -> Upstream:
+        """Where a call goes now, with the secret as it is by now."""
+        book = self._roster._book
+        credential = self._credential = book.find(self._credential.id) or self._credential
+        return Upstream(PROVIDERS[credential.provider].wire, book.endpoint(credential), credential.secret)
+
+    @property
+    def spare(self) -> bool:
+        """Whether another could be tried, should this one fail."""
+        tried = {self._credential.id, *(each.id for each in self._tried)}
+        candidates = self._roster._candidates(self._key, self._request, self._roster._ledger.purses(self.held))
+        return any(each.has_room(self.held.output_tokens) for each in candidates if each.credential.id not in tried)
+
+    def next(self, call: Call) -> Upstream | None:
+        """Where to try again after a call that brought nothing; None where nowhere. Raises BridgeError."""
+        failure = self._note(call)
+        before = self._credential
+        self._tried.append(before)
+        if failure in ("request", "other") or len(self._tried) >= MOST_TRIES:
+            return None
+        if failure in _ONCE and self._hops[failure]:
+            return None
+        self._hops[failure] += 1
+        # The limits of a rate are an organization's: another credential of the same would be limited, too.
+        groups = {each.group for each in self._tried if each.group} if failure == "limited" else set()
+        pick = self._roster.pick(self._key, self._request, self._tried, groups)
+        moved = self._roster._ledger.move(self.held, pick)
+        found = None if moved is None else self._roster._book.find(moved.credential or "")
+        if moved is None or found is None:
+            return None
+        self._said.append(f"{before.name} ({_reason(call)})")
+        self.held, self._credential = moved, found
+        return self.upstream
+
+    def accept(self, call: Call) -> None:
+        """The provider has begun to answer."""
+        self.turned_away = None
+        self._note_limits(call)
+        self._roster._book.note_success(self._credential)
+
+    def close(self, call: Call) -> None:
+        """The call has ended: what it said in the middle of an answer counts, too."""
+        if call.status == 200 and call.error_type is not None:
+            self._note(call)
+
+    def _note(self, call: Call) -> Failure:
+        """What a failed call says of its credential."""
+        self._note_limits(call)
+        book, failure = self._roster._book, failure_of(call)
+        self.turned_away = failure if failure in ("limited", "rejected") else None
+        if failure == "rejected":
+            book.note_rejected(self._credential, _reason(call))
+        elif failure == "limited":
+            book.note_limited(self._credential, call.retry_after_s, _reason(call), random.random())
+        elif failure in ("request", "model"):
+            # Whoever finds fault with the request has taken the credential.
+            book.note_success(self._credential)
+        return failure
+
+    def _note_limits(self, call: Call) -> None:
+        if call.rate_limits:
+            self._roster.rate_limits[self._credential.id] = RateLimits(call.rate_limits, self._roster._clock.now())
+
+
+def _reason(call: Call) -> str:
+    """What a provider said when it turned a call away, for the admin."""
+    if call.status is None:
+        return call.error_message or "no answer"
+    return " ".join(filter(None, (str(call.status), call.error_type, call.error_message)))[:300]
