@@ -82,9 +82,11 @@ class Candidate(msgspec.Struct, frozen=True):
         return min(found, default=0.0)
 
 
-def choose(candidates: Sequence[Candidate], routing: str, output: int, own: str | None = None) -> Candidate | None:
+def choose(
+    candidates: Sequence[Candidate], routing: str, output: int, own: str | None = None, *, session: bool = False
+) -> Candidate | None:
     """The credential for a run that may write `output` tokens; None where none has room. `own`: the id of the one that
-    its conversation had last."""
+    its conversation had last; `session`: whether it is a conversation."""
     found = [each for each in candidates if each.has_room(output)]
     if not found:
         return None
@@ -96,17 +98,12 @@ def choose(candidates: Sequence[Candidate], routing: str, output: int, own: str 
         return mine
     if routing == "spread":
         return min(found, key=lambda each: (each.turns, each.purse.running))
-    near = [each for each in found if each.headroom >= best - BAND]
-    weight = {each.credential.id: each.credential.weight for each in near}
-    return min(
-        near,
-        key=lambda each: (
-            each.sessions / weight[each.credential.id],
-            each.purse.running / weight[each.credential.id],
-            -each.headroom,
-            each.turns,
-        ),
-    )
+
+    def busy(each: Candidate) -> tuple[float, ...]:
+        sessions, weight = each.sessions if session else 0, each.credential.weight
+        return sessions / weight, each.purse.running / weight, -each.headroom, each.turns
+
+    return min((each for each in found if each.headroom >= best - BAND), key=busy)
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -161,7 +158,8 @@ class Roster:
                 for each in self._candidates(key, request, purse_of)
                 if each.credential.id not in tried and each.credential.group not in without_groups
             ]
-            chosen = choose(candidates, self._routing, output, self._own(mark) if is_session else None)
+            own = self._own(mark) if is_session else None
+            chosen = choose(candidates, self._routing, output, own, session=is_session)
             if chosen is None:
                 return None
             self._note_turn(chosen)

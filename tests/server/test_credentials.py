@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.engine.harness import install_fake
 from tests.standin import StandIn
 from tests.support import server as servers
 from tests.support.server import Server
@@ -194,3 +197,176 @@ def test_a_thousand_changes_by_eight_admins_leave_the_file_whole_and_the_audit_c
     written = (bridge.data_dir / "audit.jsonl").read_text()
     assert sum('"action":"credential_' in line.replace(" ", "") for line in written.splitlines()) == changes
     assert "sk-ant-secret" not in written
+
+
+# --- with the gate between the CLI and its model -----------------------------------------------------------
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Iterator[tuple[Server, StandIn]]:
+    """A server whose claude asks the stand-in through the gate, without any credential."""
+    with StandIn() as standin:
+        env = {"ANTHROPIC_BASE_URL": standin.url, "DEMO_GATED": "1", "BRIDGE_METRICS": "loopback"}
+        with servers.running(tmp_path, env, demo=True) as running:
+            yield running, standin
+
+
+def ask(server: Server, key: str, prompt: str = "hello", **headers: str) -> Any:
+    return server.call("POST", "/generate", {"userPrompt": prompt}, key=key, headers=headers)
+
+
+def test_without_a_credential_the_service_is_up_and_says_what_is_missing(gated: tuple[Server, StandIn]) -> None:
+    server, standin = gated
+    key = server.new_key()
+    assert server.call("GET", "/health").status == 200
+    ready = server.call("GET", "/ready", key=servers.ADMIN_KEY)
+    assert (ready.status, ready.json["claude"]) == (503, "unavailable")
+    assert "credential" in ready.json["details"]["claude"]["problem"]
+    answer = ask(server, key)
+    assert (answer.status, answer.json["code"]) == (503, "no_credentials")
+    assert server.call("GET", "/capacity").json["verdict"] == "red"
+    add(server, "team")
+    assert ask(server, key).status == 200, "at once"
+    assert server.call("GET", "/ready").status == 200
+    assert server.call("GET", "/capacity").json["verdict"] == "green"
+    assert [each.key for each in standin.generations] == [secret()]
+
+
+def test_what_happens_to_credentials_is_told_where_the_admin_looks(gated: tuple[Server, StandIn]) -> None:
+    server, standin = gated
+    key = server.new_key("ada")
+    add(server, "first", 1, priority=1)
+    add(server, "second", 2)
+    assert ask(server, key).status == 200
+    assert ask(server, key).status == 200
+    bad = standin.generations[0].key
+    name, other = ("first", "second") if bad == secret(1) else ("second", "first")
+    standin.script_key(bad, status=400, says="Your credit balance is too low")
+    answers = [ask(server, key, f"number {n}") for n in range(4)]
+    assert [answer.status for answer in answers] == [200] * 4
+    row = next(each for each in server.admin("GET", "/logs").json["logs"] if each["tried"])
+    assert row["credential"] == other
+    assert row["tried"].startswith(f"{name} (400 ")
+    told = [alert for alert in server.admin("GET", "/overview").json["alerts"] if alert["kind"] == "credential_blocked"]
+    assert [(alert["subject"], "credit balance" in alert["message"]) for alert in told] == [(name, True)]
+    states = {each["name"]: each["state"] for each in server.admin("GET", "/credentials").json["credentials"]}
+    assert states == {name: "blocked", other: "usable"}
+    metrics = server.call("GET", "/metrics", key=servers.ADMIN_KEY).body.decode()
+    assert f'cli_bridge_credential_usable{{credential="{name}",provider="claude"}} 0.0' in metrics
+    assert 'cli_bridge_credentials{provider="claude",state="blocked"} 1.0' in metrics
+    others = server.call("GET", "/metrics").body.decode()
+    assert 'cli_bridge_credentials{provider="claude",state="blocked"} 1.0' in others
+    assert f'"{name}"' not in others, "names are for the admin"
+    # A key holder learns nothing of all that.
+    for path in ("/me", "/me/requests", "/capacity", "/ready"):
+        body = server.call("GET", path, key=key).body
+        assert not any(word in body for word in (b'"first"', b'"second"', b"first (", b"second (", b"credit", b"sk-"))
+    everything = b"".join(
+        path.read_bytes() for path in server.data_dir.rglob("*") if path.is_file() and path.name != "credentials.json"
+    )
+    assert b"sk-ant-secret" not in everything
+    assert not any("sk-ant-secret" in line for line in server.output)
+
+
+def test_capacity_is_red_with_the_time_while_all_are_limited(gated: tuple[Server, StandIn]) -> None:
+    server, standin = gated
+    key = server.new_key()
+    add(server, "team")
+    standin.script_key(secret(), status=429, retry_after=200)
+    answer = ask(server, key)
+    assert (answer.status, answer.json["code"]) == (503, "provider_rate_limited")
+    assert 195 <= int(answer.headers["retry-after"]) <= 202
+    shown = server.call("GET", "/capacity").json
+    assert shown["verdict"] == "red"
+    assert 190 <= shown["soonest_reset_seconds"] <= 200
+    assert shown["retry_after_seconds"] == shown["soonest_reset_seconds"]
+    done = server.command("capacity")
+    assert done.returncode == 20
+    assert "limited credential" in done.stdout
+    bench = server.admin("GET", "/credentials/team").json
+    assert (bench["state"], bench["estimated"]) == ("benched", False)
+    assert server.admin("POST", "/credentials/team/reset").status == 200
+    standin.script_key(secret())
+    assert ask(server, key).status == 200
+
+
+def test_a_session_keeps_its_credential(gated: tuple[Server, StandIn]) -> None:
+    server, standin = gated
+    key = server.new_key()
+    for number in range(3):
+        add(server, f"c{number}", number + 1)
+    for number in range(6):
+        assert ask(server, key, f"warm up {number}").status == 200
+    standin.control("DELETE", "/__requests", None)
+    body = {"model": "claude-sonnet-5-5", "max_tokens": 300, "messages": [{"role": "user", "content": "hi"}]}
+    for number in range(5):
+        assert ask(server, key, f"mine {number}", **{"X-Session-Id": "one"}).status == 200
+        assert server.call("POST", "/v1/messages", {**body, "metadata": {"user_id": "two"}}, key=key).status == 200
+        assert ask(server, key, f"other {number}").status == 200
+    used = {each.text[:4]: set() for each in standin.generations}
+    for each in standin.generations:
+        used[each.text[:4]].add(each.key)
+    assert len(used["mine"]) == len(used["hi"]) == 1
+    assert len(used["othe"]) > 1
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def run(server: Server, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "bridge", "credentials", *arguments]
+    return subprocess.run(
+        argv, env=server.env, cwd=server.data_dir.parent, input=given, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["while the server runs", "while it is down"])
+def test_the_command_does_all_of_it_and_takes_the_secret_from_standard_input(tmp_path: Path, up: bool) -> None:
+    server = servers.start(tmp_path, demo=True)
+    try:
+        if not up:
+            server.stop()
+        made = run(server, "add", "team", "--provider", "claude", "--max-cost-per-day", "2.5", given=f"{secret()}\n")
+        assert made.returncode == 0, made.stderr
+        assert run(server, "add", "twin", "--provider", "codex", given=secret()).returncode == 1
+        assert run(server, "add", "bad", "--provider", "codex", given="two words").returncode == 1
+        assert run(server, "set", "team", "--group", "acme", "--models", "claude-*").returncode == 0
+        assert run(server, "rename", "team", "crew").returncode == 0
+        assert run(server, "set", "crew", "--api-key", given=secret(2)).returncode == 0
+        for step in ("disable", "enable", "reset"):
+            assert run(server, step, "crew").returncode == 0
+        listed = run(server, "list")
+        assert "crew" in listed.stdout
+        assert "$2.50" in listed.stdout
+        shown = json.loads(run(server, "show", "crew", "--json").stdout)
+        assert (shown["group"], shown["models"], shown["last4"]) == ("acme", ["claude-*"], "0002")
+        assert "acme" in run(server, "show", "crew").stdout
+        assert run(server, "set", "crew", "--base-url", "http://127.0.0.1:9").returncode == 0
+        tested = run(server, "test", "crew")
+        assert tested.returncode == 1
+        assert "cannot be reached" in tested.stdout
+        assert run(server, "remove", "crew").returncode == 0
+        assert json.loads(run(server, "list", "--json").stdout)["credentials"] == []
+        said = "".join(done.stdout + done.stderr for done in (made, listed, tested))
+        assert "sk-ant-secret" not in said
+    finally:
+        if up:
+            server.stop()
+
+
+def test_a_secret_is_no_argument(server: Server) -> None:
+    for arguments in (("add", "a", "--provider", "claude", secret()), ("add", "a", "--api-key", secret())):
+        assert run(server, *arguments).returncode == 2
+
+
+def test_doctor_tells_of_a_provider_without_credentials(tmp_path: Path) -> None:
+    fake = install_fake(tmp_path, "fake_claude")
+    with servers.running(tmp_path, {"BRIDGE_CLAUDE_COMMAND": str(fake)}) as server:
+        found = {row["what"]: row for row in json.loads(server.command("doctor", "--json").stdout)}
+        assert found["claude credentials"]["level"] == "warn"
+        assert "no_credentials" in found["claude credentials"]["found"]
+        assert "credentials add" in found["claude credentials"]["todo"]
+        add(server, "team")
+        found = {row["what"]: row for row in json.loads(server.command("doctor", "--json").stdout)}
+        assert "claude credential team" in found
+        assert secret() not in json.dumps(found)

@@ -1,4 +1,7 @@
-"""`python -m tests.support.demo_server`: a server whose CLIs are simulated and answer without pauses."""
+"""`python -m tests.support.demo_server`: a server whose CLIs are simulated and answer without pauses.
+
+With DEMO_GATED there is one CLI, claude, which asks its model through the gate.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ from bridge.providers.provider import Provider
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
+from tests.support.caller import Caller
 
 
 def providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:
+    if "DEMO_GATED" in os.environ:
+        return {"claude": Caller(gate, settings.idle_timeout_s)}
     pace_s = float(os.environ.get("DEMO_PACE_SECONDS", "0"))
     warm = int(os.environ.get("DEMO_WARM", "1"))
     return {

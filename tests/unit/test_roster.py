@@ -23,8 +23,8 @@ def candidate(name: str, *budgets: tuple[float, float, float], **fields: Any) ->
     return Candidate(credential=credential, purse=purse, **given)
 
 
-def chosen(*candidates: Candidate, routing: str = "pace", output: int = 1000, own: str | None = None) -> str | None:
-    found = choose(candidates, routing, output, own)
+def chosen(*candidates: Candidate, routing: str = "pace", output: int = 1000, **more: Any) -> str | None:
+    found = choose(candidates, routing, output, **more)
     return None if found is None else found.credential.name
 
 
@@ -55,7 +55,8 @@ def test_pace_takes_the_one_that_is_furthest_behind_its_line() -> None:
 
 def test_within_the_band_the_least_busy_comes_first() -> None:
     near = candidate("a", day(0.45, 0.5), sessions=2), candidate("b", day(0.41, 0.5), sessions=3)
-    assert chosen(*near) == "a"
+    assert chosen(*near, session=True) == "a"
+    assert chosen(*near) == "b", "what is no conversation goes by what is left"
     assert chosen(candidate("a", running=3), candidate("b", running=2)) == "b"
     assert chosen(candidate("a", running=3, weight=4), candidate("b", running=2)) == "a"
 
