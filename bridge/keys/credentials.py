@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -661,15 +661,17 @@ class CredentialBook:
     def _use(self, content: _Content) -> None:
         self._content = content
         own = sorted(content.own, key=lambda each: each.name)
-        self._by_id = {each.id: each for each in (*self._of_environment(content.disabled), *own)}
+        of_environment = self._of_environment(content.disabled, {each.secret for each in own})
+        self._by_id = {each.id: each for each in (*of_environment, *own)}
 
-    def _of_environment(self, disabled: frozenset[str]) -> Iterator[Credential]:
+    def _of_environment(self, disabled: frozenset[str], own_secrets: Collection[str]) -> Iterator[Credential]:
+        """What the environment brings, but for what is in the file as well: a secret counts once."""
         for provider, settings in self._providers.items():
             id = f"{provider}/{DEFAULT}"
             known: dict[str, Any] = {"id": id, "name": DEFAULT, "provider": provider, "source": "env"}
             if settings.credentials == "login":
                 yield Credential(**known, kind="login", enabled=id not in disabled)
-            elif settings.api_key:
+            elif settings.api_key and settings.api_key not in own_secrets:
                 yield Credential(**known, secret=settings.api_key, enabled=id not in disabled)
 
     def _kind(self, provider: str) -> Kind:

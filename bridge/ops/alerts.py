@@ -439,11 +439,12 @@ class Alerts:
                 yield provider_failing(name, self._failures[name], problem)
 
     def _look_around(self) -> None:
-        service = self._service
-        for status in service.engine.statuses() if service.engine is not None else []:
+        service, engine = self._service, self._service.engine
+        for status in engine.statuses() if engine is not None else []:
             if status.available:
                 self._note_worked(status.name)
-            elif status.name in self._worked:
+            elif status.name in self._worked and not (engine is not None and engine.roster.is_out(status.name)):
+                # Where it lacks a credential that may be used, that was told when it was blocked, or limited.
                 self._raise_all([provider_down(status.name, status.problem or "")])
                 # Once: it may have been taken away on purpose.
                 self._worked.discard(status.name)

@@ -14,6 +14,7 @@ import msgspec
 
 from bridge.clock import parse_iso
 from bridge.errors import StoreError, StoreLocked
+from bridge.keys import credentials
 from bridge.keys.admin import check_state
 from bridge.keys.keys import from_disk
 from bridge.ledger.tallies import Record, Reservation, Reserve, Settle, Snapshot, Tally, apply, decode
@@ -67,6 +68,7 @@ def _examine(folder: Path) -> Iterator[tuple[Flaw, Act | None]]:
     if keys.absent and usage.absent and not any((folder / "logs").glob("*.jsonl")):
         return  # a folder that nothing was kept in yet
     yield from _examine_document(keys, lambda content: from_disk(content.get("keys", [])), _no_keys)
+    yield from _examine_document(Document(folder / "credentials.json"), credentials.from_disk, lambda document: None)
     yield from _examine_document(Document(folder / "admin.json"), check_state, _no_admin)
     yield from _examine_usage(folder)
     for path in sorted((folder / "jobs").glob("*.json")):

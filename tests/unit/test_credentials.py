@@ -261,6 +261,11 @@ def test_the_same_secret_or_name_twice_is_refused_and_names_the_other(open_book:
     assert len(book.list()) == 2
 
 
+def test_a_secret_that_is_in_the_file_and_in_the_environment_counts_once(open_book: Open) -> None:
+    open_book().create("a", "claude", secret(1))
+    assert [each.name for each in open_book(ANTHROPIC_API_KEY=secret(1)).list()] == ["a"]
+
+
 def test_a_new_name_keeps_the_id_and_no_other_gets_it(open_book: Open) -> None:
     book = open_book()
     first = book.create("a", "claude", secret(1))

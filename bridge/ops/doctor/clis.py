@@ -118,6 +118,7 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
             return
         with admin_client(settings) as client:
             overview = client.call("GET", "/admin/overview")
+            credentials = client.call("GET", "/admin/credentials")["credentials"]
     except (BridgeError, StoreError, OSError):
         yield warn("server", "it does not answer", "Look at its own output: journalctl -u cli-bridge")
         return
@@ -125,7 +126,10 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
         yield warn("server", problem, "Correct it, then: systemctl reload cli-bridge")
     for each in overview["providers"]:
         what = f"{each['name']} in the server"
-        if each["name"] in usable and not each["available"]:
+        states = [own["state"] for own in credentials if own["provider"] == each["name"]]
+        if not each["available"] and not {"usable", "probing"} & set(states):
+            yield warn(what, each["problem"] or "not available", "cli-bridge credentials list says why.")
+        elif each["name"] in usable and not each["available"]:
             todo = "It works for this command, so restart the server; if that is no help, report it."
             said = f" It printed: {each['said']}" if each["said"] else ""
             yield fail(what, (each["problem"] or "not available") + said, todo)
