@@ -42,6 +42,7 @@ def focused(page: Page) -> str:
 
 def test_the_focus_is_never_on_nothing_after_an_action(visit: Visit, server: Server) -> None:
     page = visit.open("/admin/")
+    expect(page.get_by_label("Admin key")).to_be_focused()
     page.keyboard.type(servers.ADMIN_KEY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Overview", level=1)).to_be_focused()
@@ -114,10 +115,10 @@ def test_a_revocation_takes_back_the_offer_to_undo(visit: Visit, server: Server)
 def test_a_message_stays_under_the_pointer_and_is_there_once(visit: Visit, server: Server) -> None:
     visit.context.clock.install()
     page = visit.admin("keys")
-    for name in ("Disable landing-page", "Enable landing-page"):
+    for name in ("Disable design-team", "Enable design-team"):
         page.get_by_role("button", name=name).click()
         expect(page.locator(".toast")).to_have_count(1)
-    expect(page.locator(".toast")).to_contain_text("landing-page is enabled")
+    expect(page.locator(".toast")).to_contain_text("design-team is enabled")
     page.locator(".toast").hover()
     page.clock.run_for(20_000)
     expect(page.locator(".toast")).to_have_count(1)
