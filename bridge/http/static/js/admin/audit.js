@@ -1,7 +1,7 @@
 /** Audit: who changed what, when, and from where. */
 
 import { query } from "../lib/api.js";
-import { fill, h } from "../lib/dom.js";
+import { fill, h, icon } from "../lib/dom.js";
 import { visible, whenExact, whenFull } from "../lib/format.js";
 import { cell, row, table } from "../lib/table.js";
 import { busy, emptyState, errorBox, focusOn, skeleton, toast } from "../lib/ui.js";
@@ -49,7 +49,7 @@ export function show({ head, body, query: given }) {
   const older = h("button.button", { type: "button", onclick: () => busy(older, () => load(next)) }, "Show older");
   const more = h("div.pager", { hidden: true }, older);
   const error = h("div");
-  const form = h("form.toolbar", { role: "search", onsubmit: search }, text, h("button.button", {}, "Search"));
+  const form = h("form.toolbar", { role: "search", onsubmit: search }, h("div.searchbox", {}, icon("search"), text), h("button.button", {}, "Search"));
   fill(body, h("div.stack", {}, form, error, box));
   let left = false;
   let next = null;

@@ -1,6 +1,6 @@
 /** Live: what waits and runs now, what was asked, and the button that stops it. */
 
-import { fill, h, keyed, refill, say } from "../lib/dom.js";
+import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { cost, count, duration, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
@@ -38,7 +38,7 @@ export function show({ head, body }) {
   const empty = emptyState("Nothing is running", "Requests appear here by themselves while they wait or run.");
   const none = emptyState("Nothing that runs matches", "Try a part of a key, a model, a prompt or an id.");
   const box = h("section.card.flush", {}, skeleton(4));
-  fill(body, h("div", {}, h("div.toolbar", {}, search), box));
+  fill(body, h("div", {}, h("div.toolbar", {}, h("div.searchbox", {}, icon("search"), search)), box));
   let entries = new Map();
   let order = [];
   let hovered = false;
