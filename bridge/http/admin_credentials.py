@@ -30,7 +30,6 @@ from bridge.http.views import (
     show_time,
 )
 from bridge.keys.credentials import Credential
-from bridge.records.statistics import CredentialDay
 from bridge.registry import PROVIDERS
 
 routes = Routes("Admin", who="admin")
@@ -222,7 +221,7 @@ def _view(credential: Credential) -> CredentialView:
         running=_running(credential),
         usage=msgspec.convert(usage, KeyUsage),
         last_used_at=last_used_at,
-        last_day=service.statistics.of_credentials().get((credential.provider, credential.name), CredentialDay()),
+        last_day=service.statistics.of_credential(credential.provider, credential.name),
         rate_limits=_rate_limits(credential),
     )
 

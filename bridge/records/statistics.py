@@ -164,15 +164,12 @@ class Statistics:
         """The keys that asked last, the latest first; at most so many."""
         return list(islice(reversed(self._recent), most))
 
-    def of_credentials(self) -> dict[tuple[str, str], CredentialDay]:
-        """(provider, name) -> its last 24 hours, of those that were used."""
+    def of_credential(self, provider: str, name: str) -> CredentialDay:
+        """The last 24 hours of a credential."""
         current = int(self._clock.now() // HOUR_S)
-        found: dict[tuple[str, str], CredentialDay] = {}
-        for number in range(current - SUMMARY_HOURS + 1, current + 1):
-            for (provider, name, end), runs in self._hours.get(number, _NOTHING).credentials.items():
-                day = found.setdefault((provider, name), CredentialDay())
-                setattr(day, end, getattr(day, end) + runs)
-        return found
+        hours = [self._hours.get(current - ago, _NOTHING).credentials for ago in range(SUMMARY_HOURS)]
+        ends = CredentialDay.__struct_fields__
+        return CredentialDay(*(sum(hour[provider, name, end] for hour in hours) for end in ends))
 
     def view(self) -> dict[str, Any]:
         """All of it, as the dashboard shows it; times in milliseconds."""
