@@ -199,6 +199,10 @@ class Roster:
             else:
                 times.append(max(each.state.until or 0.0, each.purse.room_at))
         if not times and not busy:
+            if not any(each.provider == row.name and each.enabled for each in self._book.list()):
+                message = f"The bridge has no API key of {row.vendor} yet."
+                hint = "Tell your admin, who can add one on the page Credentials; the other provider may work."
+                return Outlook(False, None, Problem("no_credentials", message, hint))
             message = f"The bridge has no credential with which {row.vendor} can answer this now."
             return Outlook(False, None, Problem("no_credentials", message))
         wait_s = max(1.0, min(times) - now) if times else None
