@@ -69,6 +69,13 @@ class Colds:
         return run_cold([str(self._binaries.claude), *flags, "hello"], env, self._work)
 
     def codex_default(self) -> float:
+        return self._codex("codex-default")
+
+    def codex_quiet(self) -> float:
+        """With its analytics off, which hold up its end."""
+        return self._codex("codex-quiet", "-c", "analytics.enabled=false")
+
+    def _codex(self, home: str, *more: str) -> float:
         provider = [
             *("-c", 'model_provider="bench"', "-c", 'model_providers.bench.name="bench"'),
             *("-c", f'model_providers.bench.base_url="{self._url}/v1"'),
@@ -76,7 +83,7 @@ class Colds:
             *("-c", 'model_providers.bench.wire_api="responses"'),
         ]
         argv = [str(self._binaries.codex), "exec", "--skip-git-repo-check", *provider]
-        return run_cold([*argv, f"--model={CODEX_MODEL}", "hello"], self._env("codex-default"), self._work)
+        return run_cold([*argv, *more, f"--model={CODEX_MODEL}", "hello"], self._env(home), self._work)
 
     def codex_lean(self) -> float:
         env = self._env("codex-lean")

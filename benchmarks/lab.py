@@ -137,6 +137,10 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
     def generate(self, path: str, prompt: str = "hello", **more: Any) -> float:
         """Milliseconds for a JSON answer; `more` is the rest of the body."""
 

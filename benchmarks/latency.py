@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from urllib.parse import urlsplit
 
 from benchmarks import lab
 from benchmarks.cold import CLAUDE_MODEL, CODEX_MODEL, Colds
+from bridge.providers.demo import question_of
+from bridge.types import GenerationRequest, Message, Text
 from tests.support import server as servers
 
 #: Fifty tools of a kilobyte each.
@@ -35,6 +38,9 @@ TOOLS = [
     }
     for number in range(50)
 ]
+
+#: claude processes that stand ready before each call
+READY = 4
 
 
 def direct(url: str, path: str, body: dict[str, Any]) -> float:
@@ -57,15 +63,7 @@ def direct(url: str, path: str, body: dict[str, Any]) -> float:
 class DemoDirect:
     """The simulated CLI, talked to without a bridge: the difference is the bridge's own part."""
 
-    _QUESTION = {
-        "prompt": "hello",
-        "turns": 1,
-        "images": 0,
-        "inputTokens": 10,
-        "maxOutputTokens": 8192,
-        "schema": None,
-        "paceSeconds": 0,
-    }
+    _QUESTION = question_of(GenerationRequest("claude", CLAUDE_MODEL, (Message("user", (Text("hello"),)),)), 0)
 
     def __init__(self, warm: int) -> None:
         start = "import sys; sys.path.append(sys.argv[1]); import bridge.providers.demo_cli as c; c.main()"
@@ -110,7 +108,7 @@ def measure(rounds: int) -> dict[str, Any]:
     with lab.stand_in() as url, lab.folder() as work:
         (work / "real").mkdir()
         (work / "demo").mkdir()
-        env = lab.real_clis(url, BRIDGE_WARM_PROCESSES="8", BRIDGE_MAX_CONCURRENT="16")
+        env = lab.real_clis(url, BRIDGE_WARM_PROCESSES=str(READY), BRIDGE_MAX_CONCURRENT="16")
         facts = lab.machine()
         own_part(max(rounds, 30), work / "demo", samples)
         with servers.running(work / "real", env) as real:
@@ -123,16 +121,24 @@ def measure(rounds: int) -> dict[str, Any]:
                 "messages": [{"role": "user", "content": "hello"}],
             }
             responses = {"model": CODEX_MODEL, "stream": True, "input": "hello"}
-            lab.wait_until_warm(real, 8)
+            lab.wait_until_warm(real, READY)
+            numbers = itertools.count()
+            fresh: list[lab.Client] = []
             arms = {
                 "direct, Messages API": lambda: direct(url, "/v1/messages", messages),
                 "direct, Responses API": lambda: direct(url, "/v1/responses", responses),
                 "claude cold, default flags": colds.claude_default,
                 "claude cold, our flags": colds.claude_lean,
                 "claude through the bridge": lambda: client.generate("/generate"),
+                "claude, same system prompt": lambda: client.generate("/generate", systemPrompt="Be brief."),
+                "claude, another system prompt": lambda: client.generate(
+                    "/generate", systemPrompt=f"Be {next(numbers)}."
+                ),
+                "claude, first run of a key": lambda: fresh.pop().generate("/generate"),
                 "claude through the bridge, first delta": lambda: client.first_delta("/generate"),
                 "claude through the bridge, 50 tools": lambda: client.generate("/generate", tools=TOOLS),
                 "codex cold, default flags": colds.codex_default,
+                "codex cold, without its analytics": colds.codex_quiet,
                 "codex cold, our flags": colds.codex_lean,
                 "codex through the bridge": lambda: client.generate("/generate-codex"),
                 "codex through the bridge, 50 tools": lambda: client.generate("/generate-codex", tools=TOOLS),
@@ -142,7 +148,9 @@ def measure(rounds: int) -> dict[str, Any]:
                 for name, arm in arms.items():
                     # One request at a time with time between them, as a person sends them: what was
                     # used up is warm again. The rounds with 8 at once come below.
-                    lab.wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, READY)
+                    if not fresh:
+                        fresh.append(lab.Client(real.port, real.new_key(f"new-{next(numbers)}")))
                     took = arm()
                     if number:  # the first round warms caches of every arm
                         samples[name].append(took)
@@ -150,12 +158,12 @@ def measure(rounds: int) -> dict[str, Any]:
             for path, name in (("/generate", "claude"), ("/generate-codex", "codex")):
                 clients = [lab.Client(real.port, real.new_key(f"bench-{name}-{i}")) for i in range(8)]
                 for _ in range(max(4, rounds // 10)):
-                    lab.wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, READY)
                     free_clients = list(clients)
                     samples[f"{name} through the bridge, 8 at once"] += lab.at_once(
                         lambda free=free_clients, p=path: free.pop().generate(p), 8, 1
                     )
-                    lab.wait_until_warm(real, 8)
+                    lab.wait_until_warm(real, READY)
                     free_clients = list(clients)
                     samples[f"{name} through the bridge, first delta, 8 at once"] += lab.at_once(
                         lambda free=free_clients, p=path: free.pop().first_delta(p), 8, 1
@@ -190,10 +198,14 @@ def main() -> None:
         return figures[name].median
 
     ratios = {
-        "claude: bridge / cold default CLI (at most 0.2)": median("claude through the bridge")
+        "claude, hot: bridge / cold default CLI (at most 0.07)": median("claude through the bridge")
         / median("claude cold, default flags"),
-        "codex: bridge / cold default CLI (at most 0.12)": median("codex through the bridge")
+        "claude, first run of a key: bridge / cold default CLI (at most 0.15)": median("claude, first run of a key")
+        / median("claude cold, default flags"),
+        "codex: bridge / cold default CLI (at most 0.08)": median("codex through the bridge")
         / median("codex cold, default flags"),
+        "codex: bridge / cold CLI without its analytics": median("codex through the bridge")
+        / median("codex cold, without its analytics"),
         "claude, 8 at once: bridge / cold default CLI": median("claude through the bridge, 8 at once")
         / median("claude cold, default flags, 8 at once"),
         "codex, 8 at once: bridge / cold default CLI": median("codex through the bridge, 8 at once")
@@ -206,13 +218,14 @@ def main() -> None:
         - median("claude through the bridge"),
         "codex: what 50 tools add, ms (at most 10)": median("codex through the bridge, 50 tools")
         - median("codex through the bridge"),
-        "claude: bridge - direct call, ms": median("claude through the bridge") - median("direct, Messages API"),
+        "claude, hot: bridge - direct call, ms (at most 45)": median("claude through the bridge")
+        - median("direct, Messages API"),
         "codex: bridge - direct call, ms": median("codex through the bridge") - median("direct, Responses API"),
     }
     print()
     print(lab.table(["ratio or difference", "value"], [[k, f"{v:.3f}"] for k, v in {**ratios, **added}.items()]))
     print()
-    print("memory, idle with 8 warm processes (MiB):", json.dumps(result["memory_mib_idle"]))
+    print("memory, idle (MiB):", json.dumps(result["memory_mib_idle"]))
     print("machine:", json.dumps(result["machine"]))
     lab.write_json(
         options.json,

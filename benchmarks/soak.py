@@ -1,6 +1,6 @@
 """A mixed load of all that can happen, and whether everything that must hold did. Both real CLIs, a real server.
 
-    ./run bench soak [--seconds 60] [--clients 8] [--interval SECONDS] [--json FILE] [--hostile]
+    ./run bench soak [--seconds 60 | --runs N] [--clients 8] [--interval SECONDS] [--json FILE] [--hostile]
 
 The models are a loopback stand-in, which hangs, fails and breaks off where it is told to. Ends with status 1 if
 a client got something wrong, if anything was left running, or if the ledger and the stand-in disagree.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -30,6 +31,8 @@ from tests.support import server as servers
 SLOTS, WARM, KEYS = 6, 2, 4
 #: what is kept for the next run of a key: processes, and for each its folder, its connection and one to its model
 KEPT = {"claude processes": SLOTS, "folders of claude": SLOTS, "descriptors": 2 * (SLOTS + WARM)}
+#: the longest that a number of runs may take, in seconds
+LONGEST_S = 1800.0
 #: after the load, for everything to come to rest, in seconds
 REST_S = 60.0
 
@@ -97,8 +100,9 @@ def _kind(child: psutil.Process) -> str:
     return "codex" if "app-server" in command else "other"
 
 
-def soak(seconds: float, number: int, interval_s: float) -> Soak:
-    """Run everything."""
+def soak(seconds: float, number: int, interval_s: float, runs: int | None = None) -> Soak:
+    """Run everything; with `runs`, so many things are done, within `seconds`."""
+    most = math.inf if runs is None else math.ceil(runs / number)
     result = Soak()
     settings = {"BRIDGE_MAX_CONCURRENT": str(SLOTS), "BRIDGE_WARM_PROCESSES": str(WARM), "BRIDGE_QUEUE_LIMIT": "256"}
     with lab.stand_in() as url, lab.folder() as work:
@@ -110,7 +114,7 @@ def soak(seconds: float, number: int, interval_s: float) -> Soak:
             house = House(server)
             result.before = _at_rest(server, house, lambda found: found["claude processes"] == WARM)
             began, sampled = time.monotonic(), -interval_s
-            for passed in under_load(clients, seconds):
+            for passed in under_load(clients, seconds, most):
                 if passed >= sampled + interval_s:
                     sampled = passed
                     result.rows.append(_row(passed, server, clients))
@@ -227,6 +231,7 @@ def main() -> None:
     """Run, print, and end with status 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of load; what has begun then is finished")
+    parser.add_argument("--runs", type=int, help="instead: so many things are done, in at most half an hour")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--interval", type=float, help="between two rows, in seconds; default: a twelfth of the load")
     parser.add_argument("--json", metavar="FILE", help="write everything there, too")
@@ -239,7 +244,8 @@ def main() -> None:
         print("machine:", json.dumps(facts))
         lab.write_json(options.json, {"machine": facts, **asdict(found), "slower": found.slower})
         sys.exit(1 if found.wrong else 0)
-    result = soak(options.seconds, options.clients, options.interval or options.seconds / 12)
+    seconds = options.seconds if options.runs is None else LONGEST_S
+    result = soak(seconds, options.clients, options.interval or options.seconds / 12, options.runs)
     show(result)
     print("machine:", json.dumps(facts))
     lab.write_json(

@@ -90,14 +90,16 @@ def counted_usage(generation: Generation) -> dict[str, int]:
 
 
 def sent(generation: Generation) -> tuple[int, int]:
-    """(tokens of the prompt, tokens of the answer that had been sent when the call was broken off)."""
+    """(tokens of the prompt, tokens of the answer that had come when the call was broken off): where the other side
+    left, the last piece may have been under way still."""
     if generation["status"] != 200 or generation["usage"] is None:
         return 0, 0
     usage = counted_usage(generation)
     output = usage.pop("output")
     found = re.search(r"deltas=(\d+)", generation["text"])
     pieces = int(found[1]) if found else FEWEST_DELTAS
-    return sum(usage.values()), output * min(generation["deltas"], pieces) // pieces
+    came = generation["deltas"] - (1 if generation.get("closed_early") else 0)
+    return sum(usage.values()), output * min(max(0, came), pieces) // pieces
 
 
 def _compare_models(books: Books, charged: Sequence[Line], by_tag: Mapping[str, Sequence[Generation]]) -> None:

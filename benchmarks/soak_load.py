@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import threading
 import time
@@ -89,10 +90,10 @@ class Client:
         self._path = path
         self._tag = f"first-{self._number}-{self._chance.getrandbits(40)}"
 
-    def run(self, until: float) -> None:
-        """Go on until that time of time.monotonic()."""
+    def run(self, until: float, most: float) -> None:
+        """Go on until that time of time.monotonic(), or until so many things are done."""
         weights = [weight for weight, _ in self._kinds.values()]
-        while time.monotonic() < until:
+        while time.monotonic() < until and len(self.done) < most:
             (kind,) = self._chance.choices(list(self._kinds), weights)
             self._path = self._chance.choice(list(PATHS))
             self._tag = f"soak-{self._number}-{len(self.done)}"
@@ -211,7 +212,7 @@ class Client:
 
     def refused(self) -> str:
         stranger = self._server.call("POST", self._path, {"userPrompt": "x"}, key="cb_stranger")
-        mistaken = self._post({"userPrompt": "x", "temperature": 1})
+        mistaken = self._post({"userPrompt": "x", "noSuchField": 1})
         found = (stranger.status, mistaken.status)
         if found != (401, 400):
             raise Wrong(f"a stranger and a mistake got {found}")
@@ -293,11 +294,11 @@ class Client:
         return code
 
 
-def under_load(clients: list[Client], seconds: float) -> Iterator[float]:
-    """Let all clients go on for `seconds`, and finish what they have begun; yields now and then meanwhile, with the
-    seconds that have passed."""
+def under_load(clients: list[Client], seconds: float, most: float = math.inf) -> Iterator[float]:
+    """Let all clients go on for `seconds`, or until each has done `most` things, and finish what they have begun;
+    yields now and then meanwhile, with the seconds that have passed."""
     began = time.monotonic()
-    threads = [threading.Thread(target=client.run, args=(began + seconds,)) for client in clients]
+    threads = [threading.Thread(target=client.run, args=(began + seconds, most)) for client in clients]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -1,6 +1,7 @@
 """How many answers there are in a second: through the bridge, and from the same CLIs without it. One run, in turns.
 
-    ./run bench throughput [--seconds 10] [--rounds 3] [--clients 1 8 32] [--json FILE]
+    ./run bench throughput [--seconds 10] [--rounds 3] [--clients 1 8 32] [--one-key]
+        [--peer URL --peer-key KEY [--peer-model NAME]] [--json FILE]
 
 Each client sends its next request as soon as it has its answer. The model is a loopback stand-in that answers at
 once, so this is what the host bears when nobody ever waits for a model: CLIs that boot share its cores.
@@ -9,6 +10,7 @@ once, so this is what the host bears when nobody ever waits for a model: CLIs th
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import resource
 import threading
@@ -16,20 +18,23 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
 from benchmarks import lab
 from benchmarks.cold import Colds
-from bridge import service
+from bridge.providers.pool import slots, warm_processes
 from bridge.settings import Settings
 from tests.support import server as servers
 
+MakePeer = Callable[[], Callable[[], float]]
 PATHS = {"claude": "/generate", "codex": "/generate-codex"}
 #: at least so many times as many answers in a second as without the bridge
-RATIOS = {"claude": 2.0, "codex": 5.0}
+RATIOS = {"claude": 10.0, "codex": 10.0}
 #: at so many clients the slowest answers (p95) take at most so many times as long as the median
 EVEN_AT, EVEN = 8, 2.0
 
@@ -87,15 +92,39 @@ def of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(seconds: float, rounds: int, numbers: Sequence[int]) -> dict[str, Any]:
-    """Run everything."""
+class Peer:
+    """Calls of another proxy with the shape of OpenAI's chat completions, on a kept connection."""
+
+    def __init__(self, url: str, key: str, model: str) -> None:
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname or "", parts.port, timeout=300)
+        self._path = f"{parts.path.rstrip('/')}/chat/completions"
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]})
+
+    def __call__(self) -> float:
+        def call() -> None:
+            self._connection.request("POST", self._path, self._body, self._headers)
+            answer = self._connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+
+        return lab.timed(call)
+
+
+def measure(
+    seconds: float, rounds: int, numbers: Sequence[int], *, one_key: bool = False, make_peer: MakePeer | None = None
+) -> dict[str, Any]:
+    """Run everything. `one_key`: all clients share a key; `make_peer` makes a client of another proxy."""
     arms: dict[tuple[str, int, str], Arm] = defaultdict(Arm)
     # As it is without any settings: slots and warm processes by the host's cores and memory.
     settings = Settings.load({})
-    warm = service.warm_processes(settings)
+    warm = warm_processes(settings)
     with lab.stand_in() as url, lab.folder() as work, servers.running(work, lab.real_clis(url)) as server:
         facts = lab.machine()
-        keys = [server.new_key(f"bench-{number}") for number in range(max(numbers))]
+        keys = [server.new_key(f"bench-{number}") for number in range(1 if one_key else max(numbers))]
+        keys *= max(numbers) if one_key else 1
         colds = [Colds(url, _made(work / f"cold-{number}"), keep_home=True) for number in range(max(numbers))]
         cpu = of_the_bridge(server)
         for _ in range(rounds):
@@ -108,7 +137,9 @@ def measure(seconds: float, rounds: int, numbers: Sequence[int]) -> dict[str, An
                     lab.wait_until_warm(server, warm)
                     cold = [getattr(each, f"{name}_default") for each in colds[:number]]
                     arms[name, number, "cold"].turn(cold, seconds, of_children)
-    return {"machine": facts, "slots": service.slots(settings), "warm": warm, "arms": arms}
+            for number in numbers if make_peer is not None else ():
+                arms["peer", number, "peer"].turn([make_peer() for _ in range(number)], seconds, lambda: 0.0)
+    return {"machine": facts, "slots": slots(settings), "warm": warm, "arms": arms}
 
 
 def _made(path: Path) -> Path:
@@ -137,9 +168,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--one-key", action="store_true", help="all clients share a key; else each has its own")
+    parser.add_argument("--peer", metavar="URL", help="of another proxy, with its /v1, in front of a model of its own")
+    parser.add_argument("--peer-key", default="", metavar="KEY")
+    parser.add_argument("--peer-model", default="gpt-6-sol", metavar="NAME")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
-    result = measure(options.seconds, options.rounds, options.clients)
+    make_peer = None
+    if options.peer:
+        make_peer = partial(Peer, options.peer, options.peer_key, options.peer_model)
+    result = measure(options.seconds, options.rounds, options.clients, one_key=options.one_key, make_peer=make_peer)
     arms: dict[tuple[str, int, str], Arm] = result["arms"]
     rows = []
     for (name, number, way), arm in arms.items():

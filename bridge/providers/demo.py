@@ -107,6 +107,25 @@ class DemoProvider(CliProvider):
         return self._launch([sys.executable, "-I", "-c", _START, root], {"PATH": os.defpath, "LANG": "C.UTF-8"})
 
 
+def question_of(request: GenerationRequest, pace_s: float) -> dict[str, Any]:
+    """What the simulated CLI is told of a request; `pace_s` is its pause between two pieces, in seconds."""
+    return {
+        "prompt": "\n\n".join(part.text for part in request.messages[-1].content if isinstance(part, Text)),
+        "turns": len(request.messages),
+        "images": sum(len(message.images) for message in request.messages),
+        "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
+        "maxOutputTokens": request.max_output_tokens,
+        "schema": request.schema,
+        "tools": [] if request.tool_choice.mode == "none" else msgspec.to_builtins(request.tools),
+        "toolChoice": msgspec.to_builtins(request.tool_choice),
+        "toolsCalled": [
+            part.name for message in request.messages for part in message.content if isinstance(part, ToolCall)
+        ],
+        "toolResults": _results(request.messages[-1]),
+        "paceSeconds": pace_s,
+    }
+
+
 def _results(message: Message) -> list[str]:
     """What tools gave, where nothing else was said since."""
     results = [words(part) for part in message.content if isinstance(part, ToolResult)]
@@ -156,22 +175,7 @@ class _Conversation:
     def _emit_until_end(self, child: Child) -> None:
         request = self._request
         self._say(Submitted(self._warm))
-        question = {
-            "prompt": "\n\n".join(part.text for part in request.messages[-1].content if isinstance(part, Text)),
-            "turns": len(request.messages),
-            "images": sum(len(message.images) for message in request.messages),
-            "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
-            "maxOutputTokens": request.max_output_tokens,
-            "schema": request.schema,
-            "tools": [] if request.tool_choice.mode == "none" else msgspec.to_builtins(request.tools),
-            "toolChoice": msgspec.to_builtins(request.tool_choice),
-            "toolsCalled": [
-                part.name for message in request.messages for part in message.content if isinstance(part, ToolCall)
-            ],
-            "toolResults": _results(request.messages[-1]),
-            "paceSeconds": self._pace_s,
-        }
-        child.write(msgspec.json.encode(question) + b"\n")
+        child.write(msgspec.json.encode(question_of(request, self._pace_s)) + b"\n")
         pieces: list[PartDelta] = []
         for line in child.lines():
             message = msgspec.json.decode(line)
