@@ -219,7 +219,7 @@ def test_a_cli_is_judged_without_spending_and_probed_when_asked(tmp_path: Path) 
     command = {"BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude"))}
     found = list(clis.check(settings(tmp_path, **command, ANTHROPIC_API_KEY="sk-ant-made-up"), probe=False))
     assert one(found, "claude").level == "ok"
-    assert one(found, "claude credentials").level == "ok"
+    assert one(found, "claude credential default").level == "ok"
     assert not [finding for finding in found if "probe" in finding.what]
     assert one(found, "codex").level == "warn"
     assert "CLIs" not in {finding.what for finding in found}, "one of the two is enough"
@@ -241,7 +241,7 @@ def test_what_the_machine_has_for_everybody_is_pointed_out(tmp_path: Path, monke
 def test_odd_keys_and_subscriptions_are_pointed_out(tmp_path: Path) -> None:
     command = str(install_fake(tmp_path, "fake_claude"))
     odd = settings(tmp_path, BRIDGE_CLAUDE_COMMAND=command, ANTHROPIC_API_KEY="not-a-key")
-    found = one(clis.check(odd, probe=False), "claude credentials")
+    found = one(clis.check(odd, probe=False), "claude credential default")
     assert (found.level, "sk-ant-" in found.found, "not-a-key" in str(found)) == ("warn", True, False)
     login = settings(tmp_path, BRIDGE_CLAUDE_COMMAND=command, BRIDGE_CLAUDE_CREDENTIALS="login")
     found = one(clis.check(login, probe=False), "claude credentials")
