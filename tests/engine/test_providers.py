@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError
+from bridge.gate.server import Gate
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.types import Completed, Failed, PartDelta, Submitted, Usage
@@ -348,20 +349,30 @@ UNAVAILABLE = [
     ("claude", {"version": "hello"}, "does not run the Claude Code CLI"),
     ("claude", {"command": "/bin/true"}, "does not run the Claude Code CLI"),
     ("claude", {"command": "/bin/false"}, "does not start"),
-    ("claude", {"settings": {"BRIDGE_CLAUDE_CREDENTIALS": "api-key"}}, "No Anthropic API key"),
     ("claude", {"settings": {"BRIDGE_CLAUDE_CREDENTIALS": "login"}, "logged_in": False}, "not logged in"),
     ("codex", {"command": "/nonexistent/codex"}, "not installed"),
     ("codex", {"version": "codex-cli 0.168.9"}, "too old"),
     ("codex", {"version": "Python 3.11.7"}, "does not run the Codex CLI"),
     ("codex", {"command": "/bin/true"}, "does not run the Codex CLI"),
     ("codex", {"command": "/bin/false"}, "does not start"),
-    ("codex", {"settings": {"BRIDGE_CODEX_CREDENTIALS": "api-key"}}, "No OpenAI API key"),
     ("codex", {"settings": {"BRIDGE_CODEX_CREDENTIALS": "login"}, "logged_in": False}, "not logged in"),
     ("codex", {"models": "no json"}, "cannot be run"),
     ("codex", {"models": '{"models":[1]}'}, "cannot be run"),
     ("codex", {"models": "[]"}, "cannot be run"),
     ("codex", {"boot": "exit"}, "does not start"),
 ]
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_a_cli_starts_without_a_credential_and_only_a_run_needs_one(
+    make_provider: Make, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gate, "url", "http://127.0.0.1:9")
+    provider = make_provider(name, {f"BRIDGE_{name.upper()}_CREDENTIALS": "api-key"})
+    assert provider.status().available
+    with pytest.raises(BridgeError) as refusal:
+        provider.start(ask("hello", provider=name), lambda event: None, "a key")
+    assert refusal.value.code == "no_credentials"
 
 
 @pytest.mark.parametrize(("name", "options", "problem"), UNAVAILABLE)
