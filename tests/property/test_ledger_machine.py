@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 
 from bridge.clock import day_of
 from bridge.errors import BridgeError
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ledger, Pick
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation, sum_of
 from bridge.limits import LIMITS, Limits, Moment, Span, effective, per_request, spans_of, summed
@@ -39,6 +39,12 @@ from tests.property.tallies_suite import BACKENDS, refused
 from tests.support.ledger import UNLIMITED, FrozenClock, key_with, line_of
 
 NAMES = ("alice", "bob")
+#: credentials and their budgets: one that is soon used up, one that sometimes is, and one without
+CREDENTIALS = {
+    "tight": Limits.parse({"maxCostPerDay": 0.02}),
+    "wide": Limits.parse({"maxCostPerMonth": 0.5}),
+    "free": Limits(),
+}
 #: what is limited -> values around what a few runs need: tight ones, and some that never bind
 AMOUNTS = {
     "requests": st.integers(1, 20),
@@ -88,6 +94,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.forgiven: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         self.spans: dict[str, Span] = {}
         self.logged: dict[str, float] = {}
+        #: (credential, window) -> micro-dollars
+        self.paid: dict[tuple[str, str], int] = defaultdict(int)
         self.number = 0
         self.refusals: set[int] = set()
 
@@ -107,6 +115,8 @@ class LedgerMachine(RuleBasedStateMachine):
             sums = self.booked[reservation.key_name, span.key]
             for place, amount in enumerate((1, tokens, cost_micro)):
                 sums[place] += amount
+            if reservation.credential is not None:
+                self.paid[reservation.credential, span.key] += cost_micro
         self.logged[reservation.id] = cost_micro / 1e6
 
     def finish(self, reservation: Reservation, tokens: int, cost_micro: int) -> None:
@@ -132,6 +142,21 @@ class LedgerMachine(RuleBasedStateMachine):
         recent = tally.minute_ages_s(self.clock.now())
         assert not caps["maxRequestsPerMinute"] or len(recent) <= caps["maxRequestsPerMinute"]
 
+    def check_budgets(self) -> None:
+        """Right after an admission or a move: what is used and held of each credential is within its budgets."""
+        now = Moment.of(self.clock.now(), self.zone)
+        for id, limits in CREDENTIALS.items():
+            tally = self.tallies.credentials().get(id)
+            for limit, window, amount in summed(effective(limits, {})) if tally is not None else ():
+                span = now.spans[window.name]
+                assert tally.used(span).of(limit.what) + tally.held(span).of(limit.what) <= amount
+
+    def pick(self, order: tuple[str, ...]) -> Pick:
+        """The first of some credentials that has room."""
+        return lambda purse_of, output: next(
+            (id for id in order if purse_of(id, CREDENTIALS[id]).output >= output), None
+        )
+
     def check_reservation(self, reservation: Reservation) -> None:
         """What one run may use is within the caps on one request."""
         caps = effective(self.keys[reservation.key_name].limits, {})
@@ -142,12 +167,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def admit(self, name: str, ask: tuple[int, int]) -> Reservation | None:
         self.number += 1
         try:
-            reservation = self.ledger.reserve(name, self.keys[name].limits, f"run_{self.number}", "demo", "demo", *ask)
+            order = [tuple(CREDENTIALS)[self.number % 3 :], ("wide", "tight"), ()][self.number % 5 % 3]
+            run_id, limits = f"run_{self.number}", self.keys[name].limits
+            reservation = self.ledger.reserve(name, limits, run_id, "demo", "demo", *ask, self.pick(order))
         except BridgeError as error:
             self.refusals.add(error.problem.status)
             return None
         self.open[reservation.id] = reservation
         self.check_cap(name)
+        self.check_budgets()
         self.check_reservation(reservation)
         return reservation
 
@@ -183,6 +211,19 @@ class LedgerMachine(RuleBasedStateMachine):
             reservation = self.admit(name, ask)
             if reservation is not None:
                 self.finish(reservation, ask[1], reservation.cost_micro // 2)
+
+    @precondition(lambda self: self.open)
+    @rule(order=st.permutations(tuple(CREDENTIALS)), number=st.integers(0, 99))
+    def move(self, order: list[str], number: int) -> None:
+        """A run goes on with another credential."""
+        held = list(self.open.values())[number % len(self.open)]
+        others = tuple(id for id in order if id != held.credential)
+        moved = self.ledger.move(held, self.pick(others))
+        assert moved is not None, "one of them has no budget"
+        assert (moved.id, moved.cost_micro) == (held.id, held.cost_micro)
+        assert moved.credential in others
+        self.open[held.id] = moved
+        self.check_budgets()
 
     @rule(name=st.sampled_from(NAMES))
     def reset(self, name: str) -> None:
@@ -291,6 +332,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def refusals_are_about_caps(self) -> None:
         assert self.refusals <= {429}
+
+    @invariant()
+    def each_credential_has_what_was_paid_with_it_and_holds_what_runs_hold(self) -> None:
+        figures = self.tallies.credentials()
+        for (id, window), micro in self.paid.items():
+            assert figures[id].booked(self.spans[window].days).cost_micro == micro
+        held = {run: each for tally in figures.values() for run, each in tally.open.items()}
+        assert held == {run: each for run, each in self.open.items() if each.credential is not None}
 
     @invariant()
     def exactly_the_open_runs_are_held(self) -> None:
