@@ -235,8 +235,8 @@ def test_the_api_reference_has_no_barriers_and_leads_back(chromium: Browser, ser
     with profile(chromium, server, viewport={"width": width, "height": 800}) as visit:
         page = visit.open("/docs")
         assert axe_core.findings(page) == []
-        page.get_by_role("link", name="KeyView").first.click()
-        expect(page.get_by_role("heading", name="KeyView")).to_be_visible()
+        page.get_by_role("link", name="OneKey", exact=True).first.click()
+        expect(page.get_by_role("heading", name="OneKey", exact=True)).to_be_visible()
         page.get_by_role("link", name="Playground").click()
         expect(page.get_by_label("Your key")).to_be_visible()
 

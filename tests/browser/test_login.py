@@ -112,6 +112,7 @@ def test_logging_out_everywhere_ends_the_sessions_of_other_devices(
         expect(other.get_by_role("table")).to_contain_text("logged in")
         page = visit.admin()
         page.get_by_role("button", name="Log out everywhere").click()
+        page.get_by_role("dialog").get_by_role("button", name="Log out everywhere").click()
         expect(page.get_by_text("Every session on every device is ended.")).to_be_visible()
         other.get_by_role("button", name="Refresh").click()
         expect(other.get_by_text("Your session has ended.")).to_be_visible()

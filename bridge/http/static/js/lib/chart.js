@@ -17,7 +17,7 @@ function colour(token) {
  * those who do not see it.
  */
 export function chart(kind, { describe, unit = "Day" }) {
-  const stage = h("div.chart", { role: "img" });
+  const stage = h("div.chart", { role: "img", "aria-label": "Its figures are on their way" });
   const legend = h("ul.legend");
   const tip = h("div.chart-tip", { hidden: true, "aria-hidden": "true" });
   const table = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Figures of the chart" });
