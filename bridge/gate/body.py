@@ -131,8 +131,8 @@ def _complete_block(block: Any, pictures: Mapping[str, Image], tool_parts: Mappi
             image = pictures.get(_mark_of_block(block)[1])
             if image is not None:
                 return {**block, "source": {**block["source"], "media_type": image.media_type, "data": image.data}}
-        case "tool_use" | "tool_result":
-            own = tool_parts.get(f"{block['type']} {block.get('id') or block.get('tool_use_id')}")
+        case "text":
+            own = tool_parts.get(block["text"])
             if own is not None:
                 # The mark of what the provider is to cache stays where the CLI has set it.
                 return {**own, **{name: block[name] for name in ("cache_control",) if name in block}}
@@ -165,13 +165,6 @@ def _mark_of_block(block: dict[str, Any]) -> Mark:
             return "text", block["text"]
         case "image" if block["source"]["type"] == "base64":
             return "image", block["source"]["data"]
-        case "tool_use":
-            return _mark_of_call(block["id"], block["name"], _encode(block["input"]).decode())
-        case "tool_result":
-            content = block.get("content") or []
-            inner = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            marks = [_mark_of_block(each) for each in inner]
-            return _mark_of_result(block["tool_use_id"], marks, is_error=bool(block.get("is_error")))
     raise Refused(f"a part of the kind {str(block['type'])[:40]}")
 
 

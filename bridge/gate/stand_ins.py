@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 import struct
 import zlib
 from collections.abc import Callable
@@ -54,6 +55,26 @@ def without_tool_words(request: GenerationRequest) -> GenerationRequest:
 
     messages = tuple(Message(message.role, tuple(map(brief, message.content))) for message in request.messages)
     return msgspec.structs.replace(request, messages=messages)
+
+
+def with_texts_for_tools(request: GenerationRequest) -> tuple[GenerationRequest, dict[str, ToolCall | ToolResult]]:
+    """The request with a short text in the place of each call and each result; and these, by those texts.
+
+    claude cannot be rewound to a message that is nothing but results, so a process that had seen one would serve no
+    other run.
+    """
+    nonce = secrets.token_hex(8)
+    parts: dict[str, ToolCall | ToolResult] = {}
+
+    def as_text(part: Part) -> Part:
+        if not isinstance(part, ToolCall | ToolResult):
+            return part
+        text = f"{nonce} {len(parts)}"
+        parts[text] = part
+        return Text(text)
+
+    messages = tuple(Message(message.role, tuple(map(as_text, message.content))) for message in request.messages)
+    return msgspec.structs.replace(request, messages=messages), parts
 
 
 def _pixel(number: int) -> str:

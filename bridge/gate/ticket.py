@@ -151,8 +151,8 @@ class Ticket:
     ) -> None:
         """`upstream` None: the gate answers by itself, as a warm-up. `way` knows where to try again. `put_in`: fields
         of the body that the CLI cannot carry. `pictures`: the images that belong in the place of those, by their data,
-        that the CLI was given. `tool_parts`: what belongs in the place of each call and result of the conversation, by
-        kind and id ("tool_use toolu_1"), as the API has it.
+        that the CLI was given. `tool_parts`: what belongs in the place of each call and result of the conversation, as
+        the API has it: by the text that stands for it (claude), or by kind and id ("function_call call_1", codex).
         `on_bytes` is called when the provider sends something; it must not block or raise.
         `silence_s`: the longest time that the provider may send nothing. `tap` hears what passes."""
         self.token = "cbt_" + secrets.token_urlsafe(24)

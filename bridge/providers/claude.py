@@ -20,7 +20,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
-from bridge.gate.stand_ins import with_stand_ins, without_tool_words
+from bridge.gate.stand_ins import with_stand_ins, with_texts_for_tools
 from bridge.gate.ticket import Ticket, Way
 from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
@@ -257,8 +257,8 @@ class _Conversation:
 
     def _open_passage(self, asked: ClaudeAsked, way: Way) -> ClaudeAsked:
         """Make the run's way through the gate; what its CLI is told, with stand-ins for what the gate puts in."""
-        provider, parts = self._provider, claude_body.tool_parts(asked.request.messages)
-        told = without_tool_words(asked.request) if parts else asked.request
+        provider = self._provider
+        told, parts = with_texts_for_tools(asked.request)
         pictures: dict[str, Image] = {}
         images = [image for message in told.messages for image in message.images]
         if len(images) <= MANY_IMAGES:
@@ -277,7 +277,7 @@ class _Conversation:
             way=way,
             put_in=put_in,
             pictures=pictures,
-            tool_parts=parts,
+            tool_parts={text: claude_body.block(part) for text, part in parts.items()},
             silence_s=provider._settings.idle_timeout_s,
             makes_smaller=len(images) > MANY_IMAGES or any(len(image.data) > MOST_IMAGE_BYTES for image in images),
             tap=self._tap,

@@ -8,7 +8,7 @@ and `max_tokens`, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from bridge.providers.structured import (
     parts_of,
     without_dialect,
 )
-from bridge.types import GenerationRequest, Image, Message, Part, Text, Thinking, Tool, ToolCall, ToolResult
+from bridge.types import GenerationRequest, Image, Part, Text, Thinking, Tool, ToolCall, ToolResult
 
 #: The CLI's tool for structured output, and how it describes it.
 OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
@@ -79,17 +79,8 @@ class ClaudeAsked(msgspec.Struct, frozen=True):
     by_tool: bool = False
     #: where the answer stands for a call: of one of these
     forced: tuple[Tool, ...] = ()
-
-    @property
-    def thinking_tokens(self) -> int | None:
-        """What `set_max_thinking_tokens` is told: 0 for no thinking, None for the CLI's own way."""
-        budget = (self.body.get("thinking") or {}).get("budget_tokens")
-        if budget is not None or "thinking" in self.body:
-            return budget if type(budget) is int else None
-        # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
-        request = self.request
-        wished = request.thinking is None and request.effort not in (None, "none")
-        return None if wished and _may_think(request) else 0
+    #: what `set_max_thinking_tokens` is told: 0 for no thinking, None for the CLI's own way
+    thinking_tokens: int | None = 0
 
 
 def ask(request: GenerationRequest) -> ClaudeAsked:
@@ -117,7 +108,7 @@ def ask(request: GenerationRequest) -> ClaudeAsked:
             *body.get("tools", ()),
             {"name": OUTPUT_TOOL, "description": _OUTPUT_TOOL_TEXT, "input_schema": schema},
         ]
-    return ClaudeAsked(told, body, by_tool, forced)
+    return ClaudeAsked(told, body, by_tool, forced, _thinking_tokens(request, body.get("thinking")))
 
 
 def _body(
@@ -182,6 +173,15 @@ def _thinking(request: GenerationRequest) -> dict[str, Any] | None:
     return None
 
 
+def _thinking_tokens(request: GenerationRequest, thinking: dict[str, Any] | None) -> int | None:
+    if thinking is not None:
+        budget: int | None = thinking.get("budget_tokens")
+        return budget
+    # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
+    wished = request.thinking is None and request.effort not in (None, "none")
+    return None if wished and _may_think(request) else 0
+
+
 def _may_think(request: GenerationRequest) -> bool:
     """Whether the API takes a budget for thinking in this request. Without the thinking before them, which is not
     kept, it takes no results of tools then; and no forced call."""
@@ -201,22 +201,11 @@ def _has_calls(request: GenerationRequest) -> bool:
 
 def blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:
     """Parts of a message as the API has them."""
-    return [_block(part) for part in parts]
+    return [block(part) for part in parts]
 
 
-def tool_parts(messages: Iterable[Message]) -> Mapping[str, dict[str, Any]]:
-    """Each call and each result of a conversation as the API has it, by its kind and id."""
-    found = {}
-    for message in messages:
-        for part in message.content:
-            if isinstance(part, ToolCall):
-                found[f"tool_use {part.id}"] = _block(part)
-            elif isinstance(part, ToolResult):
-                found[f"tool_result {part.tool_call_id}"] = _block(part)
-    return found
-
-
-def _block(part: Part) -> dict[str, Any]:
+def block(part: Part) -> dict[str, Any]:
+    """A part of a message as the API has it."""
     match part:
         case Text(text):
             return {"type": "text", "text": text}
@@ -225,8 +214,8 @@ def _block(part: Part) -> dict[str, Any]:
         case ToolCall(id, name, arguments):
             return {"type": "tool_use", "id": id, "name": name, "input": _input(arguments)}
         case ToolResult(id, content, is_error):
-            block: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, "content": blocks(content)}
-            return {**block, "is_error": True} if is_error else block
+            result: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, "content": blocks(content)}
+            return {**result, "is_error": True} if is_error else result
 
 
 def _input(arguments: str) -> Any:

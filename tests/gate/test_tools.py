@@ -9,7 +9,7 @@ import pytest
 
 from bridge.gate.body import marks
 from bridge.gate.server import Gate
-from bridge.gate.stand_ins import without_tool_words
+from bridge.gate.stand_ins import with_texts_for_tools, without_tool_words
 from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_body, codex_body
 from bridge.types import GenerationRequest, Image, Message, Text, Tool, ToolCall, ToolResult
@@ -20,15 +20,16 @@ CALL = ToolCall("call_1", "find", '{"n": 12345678901234567890, "s": 1.50, "__pro
 RESULT = ToolResult("call_1", (Text("x" * 1000), Image("image/png", "aGk=", 1)), is_error=True)
 TURNS = (Message("user", (Text("hello"),)), Message("assistant", (CALL,)), Message("user", (RESULT, Text("and?"))))
 REQUEST = GenerationRequest("claude", "claude-sonnet-5-5", TURNS, "Be brief.", tools=(Tool("find"),))
-TOLD = without_tool_words(REQUEST)
+TOLD, PARTS = with_texts_for_tools(REQUEST)
+CALL_TEXT, RESULT_TEXT = PARTS
+BRIEF = without_tool_words(REQUEST)
 CACHED = {"cache_control": {"type": "ephemeral"}}
 
 
 def claude_says(**changes: Any) -> dict[str, Any]:
     """The body of a CLI that was told no words of tools."""
-    call = {"type": "tool_use", "id": "call_1", "name": "find", "input": {}, **changes.pop("call", {})}
-    result = {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "ok"}]}
-    result |= CACHED | changes.pop("result", {})
+    call = {"type": "text", "text": CALL_TEXT, **changes.pop("call", {})}
+    result = {"type": "text", "text": RESULT_TEXT, **CACHED, **changes.pop("result", {})}
     content = [result, {"type": "text", "text": "and?"}]
     turns = [
         {"role": "user", "content": "hello"},
@@ -49,13 +50,13 @@ def codex_says(**changes: Any) -> dict[str, Any]:
 
 
 def told_ticket(gate: Gate, standin: StandIn, wire: str) -> Ticket:
-    fields = {"messages": marks(TOLD.messages)}
     if wire == "messages":
-        upstream, parts = Upstream("messages", standin.url, SECRET), claude_body.tool_parts(REQUEST.messages)
-        made = Ticket(upstream, vouched(**fields), put_in=claude_body.ask(REQUEST).body, tool_parts=parts)
+        upstream, parts = Upstream("messages", standin.url, SECRET), {t: claude_body.block(p) for t, p in PARTS.items()}
+        own = vouched(messages=marks(TOLD.messages))
+        made = Ticket(upstream, own, put_in=claude_body.ask(REQUEST).body, tool_parts=parts)
     else:
         upstream = Upstream("responses", standin.openai_url, SECRET)
-        own = vouched(**fields, model="gpt-6-sol", tools=frozenset({"find"}))
+        own = vouched(messages=marks(BRIEF.messages), model="gpt-6-sol", tools=frozenset({"find"}))
         parts = codex_body.tool_parts(REQUEST.messages)
         made = Ticket(upstream, own, put_in=codex_body.tools_body(REQUEST), tool_parts=parts)
     gate.tickets.add(made)
@@ -84,17 +85,25 @@ def test_the_same_for_codex(gate: Gate, standin: StandIn) -> None:
     assert sent.body["tools"] == codex_body.tools_body(REQUEST)["tools"]
 
 
-@pytest.mark.parametrize("wire", ["messages", "responses"])
+TOOL_USE = {"type": "tool_use", "id": "call_1", "name": "find", "input": {}}
+BASH = [{"type": "function", "name": "Bash", "input_schema": {"type": "object"}}]
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("wire", "change"),
     [
-        {"call": {"name": "other"}},
-        {"call": {"id": "call_2", "call_id": "call_2"}},
-        {"call": {"input": {"n": 1}, "arguments": '{"n": 1}'}},
-        {"result": {"tool_use_id": "call_2", "call_id": "call_2"}},
-        {"result": {"content": "another run's words", "output": "another run's words"}},
-        {"result": {"content": [], "output": []}},
-        {"tools": [{"type": "function", "name": "Bash", "input_schema": {"type": "object"}}]},
+        ("messages", {"call": {"text": RESULT_TEXT}}),
+        ("messages", {"call": {"text": CALL_TEXT + "0"}}),
+        ("messages", {"call": TOOL_USE}),
+        ("messages", {"result": {"text": "another run's words"}}),
+        ("messages", {"tools": BASH}),
+        ("responses", {"call": {"name": "other"}}),
+        ("responses", {"call": {"call_id": "call_2"}}),
+        ("responses", {"call": {"arguments": '{"n": 1}'}}),
+        ("responses", {"result": {"call_id": "call_2"}}),
+        ("responses", {"result": {"output": "another run's words"}}),
+        ("responses", {"result": {"output": []}}),
+        ("responses", {"tools": BASH}),
     ],
 )
 def test_calls_results_and_tools_of_somebody_else_do_not_leave(
@@ -104,10 +113,8 @@ def test_calls_results_and_tools_of_somebody_else_do_not_leave(
     body = claude_says(**change) if wire == "messages" else codex_says(**change)
     assert ask(gate, ticket.token, body, f"/v1/{wire}").status == 400
     assert standin.requests == []
-    assert ticket.call.refused in ("the tools", "message 1", "message 2")
+    assert ticket.call.refused in ("the tools", "message 1", "message 2", "a part of the kind tool_use")
 
 
-def test_an_error_is_no_result_that_was_told(gate: Gate, standin: StandIn) -> None:
-    ticket = told_ticket(gate, standin, "messages")
-    assert ask(gate, ticket.token, claude_says(result={"is_error": True})).status == 400
-    assert ticket.call.refused == "message 2"
+def test_texts_that_stand_for_tools_are_others_in_each_run(gate: Gate) -> None:
+    assert not set(PARTS) & set(with_texts_for_tools(REQUEST)[1])

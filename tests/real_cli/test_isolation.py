@@ -27,14 +27,21 @@ def request(owner: int, number: int, chance: random.Random) -> tuple[str, dict[s
     def secret(place: str) -> str:
         return f"SECRET-{owner}-{place}-{number}"
 
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, Any]] = []
     for turn in range(chance.choice((0, 0, 1, 3))):
         messages.append({"role": "user", "content": f"earlier {turn} {secret('history')}"})
         messages.append({"role": "assistant", "content": f"said {turn} {secret('history')}"})
     messages.append({"role": "user", "content": f"say hello {secret('prompt')}"})
+    tools = chance.random() < 0.4
+    if tools and chance.random() < 0.6:
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": "look", "input": {"q": secret("call")}}
+        result = {"type": "tool_result", "toolUseId": call["id"], "content": secret("result")}
+        messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
     body: dict[str, Any] = {"messages": messages, "maxOutputTokens": chance.choice((64, 500, 2000))}
     if chance.random() < 0.7:
         body["systemPrompt"] = f"be brief {secret('system')}"
+    if tools:
+        body["tools"] = [{"name": "look", "description": secret("tool"), "inputSchema": {"type": "object"}}]
     path = chance.choice(("/generate", "/generate-codex"))
     if path == "/generate" and chance.random() < 0.3:
         body["model"] = chance.choice(("claude-haiku-4-5", "claude-opus-5-5"))

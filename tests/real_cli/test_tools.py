@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 
 from bridge.clock import Clock
 from bridge.gate.server import Gate
+from bridge.gate.ticket import OneWay, Upstream, Way
 from bridge.gate.upstream import Connections
 from bridge.providers import codex_body, codex_wire
 from bridge.providers.claude import ClaudeProvider
@@ -68,13 +69,17 @@ class Desk:
     def __init__(self, standin: StandIn, providers: dict[str, Any]) -> None:
         self.standin = standin
         self.providers = providers
+        self._ways = {
+            "claude": OneWay(Upstream("messages", standin.url, "sk-ant-made-up")),
+            "codex": OneWay(Upstream("responses", standin.openai_url, "sk-made-up")),
+        }
 
     def ask(self, name: str, *messages: Message, timeout_s: float = 60, **more: Any) -> list[Event]:
         """All events of a request, up to its end."""
         self.standin.journal.clear()
         request = GenerationRequest(name, more.pop("model", MODELS[name]), messages, max_output_tokens=4000, **more)
         events: gevent.queue.Queue[Event] = gevent.queue.Queue()
-        conversation = self.providers[name].start(request, events.put, "a key")
+        conversation = self.providers[name].start(request, events.put, "a key", way=self._ways[name])
         seen: list[Event] = []
         with gevent.Timeout(timeout_s):
             while not seen or not isinstance(seen[-1], Completed | Failed):
@@ -107,7 +112,9 @@ class Desk:
 class _CodexWithoutGate(CodexProvider):
     """codex as with a log-in, but for the endpoint: that of a log-in cannot be chosen."""
 
-    def start(self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None) -> CodexTurn:
+    def start(
+        self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
+    ) -> CodexTurn:
         asked = codex_body.ask(request, gated=False)
         return CodexTurn(self._connect, str(self._scratch.empty), asked, emit, None, tap)
 
@@ -274,6 +281,20 @@ def test_calls_and_results_may_stand_long_before(desk: Desk, name: str) -> None:
     assert [id for id, _ in history_sent(desk.sent)] == [f"call_{n // 2}" for n in range(12)]
     # Also without any tools now.
     desk.answer(name, *turns)
+
+
+def test_one_process_of_claude_serves_a_whole_loop(desk: Desk) -> None:
+    def most_runs() -> int:
+        return max((runs for runs, _ in desk.providers["claude"]._initialized.values()), default=0)
+
+    turns = list(user("go"))
+    for number in range(5):
+        call = ToolCall(f"toolu_{number}", "get_weather", "{}")
+        turns += [Message("assistant", (call,)), Message("user", (ToolResult(call.id, (Text("7"),)),))]
+        before = most_runs()
+        desk.answer("claude", *turns, tools=(WEATHER,))
+        gevent.sleep(0.5)
+        assert most_runs() > before
 
 
 def test_claude_asks_for_results_to_be_cached(desk: Desk) -> None:
