@@ -145,9 +145,9 @@ _COMPATIBILITY_FOOT = """\
   no longer. It goes on as a job, which the message names ([api.md](api.md#long-answers)). So stream what takes long.
 - **In the queue**, a stream has a comment every 15 seconds (`: queued, place 2`), which SDKs pass over. The native API
   has an event for each new place.
-- **Stop sequences** are looked for by the bridge in the text: up to 16, of 1,000 characters together. The model is then
-  stopped, so the usage of such an answer is the bridge's own estimate. Where the answer must be JSON they are passed
-  over.
+- **Stop sequences**, up to 16, of 1,000 characters together, go to the API with claude. With codex the bridge looks for
+  them in the text and stops the model, so the usage of such an answer is its own estimate. Where the answer must be
+  JSON they are passed over.
 - **A refusal of the model** is an answer, as it is there: stop_reason `refusal` with `stop_details`; `message.refusal`
   with finish_reason `content_filter`; a `refusal` part.
 - **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.

@@ -59,13 +59,13 @@ def test_where_there_is_nothing_the_error_names_the_right_base_url(server: Serve
 def test_what_nobody_heeds_is_named_in_a_header(server: Server, key: str, path: str, body: Any, stream: bool) -> None:
     given = {**body, "temperature": 0.2, "top_p": 1, "brand_new": {}, "a\nb": 1, "stream": stream}
     answer = server.call("POST", path, given, key=key)
-    assert (answer.status, answer.headers["x-bridge-ignored"]) == (200, "temperature, brand_new")
+    assert (answer.status, answer.headers["x-bridge-ignored"]) == (200, "brand_new, temperature")
     assert "x-bridge-ignored" not in server.call("POST", path, body, key=key).headers
 
 
 def test_the_bridges_own_api_takes_no_field_that_it_does_not_know(server: Server, key: str) -> None:
-    answer = server.call("POST", "/generate", {"userPrompt": "x", "temperature": 0.2}, key=key)
-    assert (answer.status, "temperature" in answer.json["error"]) == (400, True)
+    answer = server.call("POST", "/generate", {"userPrompt": "x", "top_p": 0.2}, key=key)
+    assert (answer.status, "top_p" in answer.json["error"]) == (400, True)
 
 
 PACKED = {
