@@ -349,7 +349,7 @@ fi
 
 step "Done. What is left for you"
 say "   Check:                      sudo cli-bridge doctor"
-say "   Without a browser, API keys: sudo nano $SETTINGS, then: sudo systemctl restart cli-bridge"
+say "   Without a browser, API keys: sudo cli-bridge credentials add NAME --provider claude   (or codex; it asks for it)"
 say "   and a first key:            sudo cli-bridge keys create NAME --max-cost-per-day 2"
 say "   The admin key is in $SETTINGS. More: $PROGRAM/docs/install.md, operations.md"
 if systemd_runs && [ -n "$start" ]; then

@@ -95,8 +95,10 @@ def first_steps(chromium: Browser, folder: Path) -> None:
     for width in WIDTHS:
         for scheme in SCHEMES:
             size = {"width": width, "height": 900 if width > 500 else 740}
+            empty = folder / f"{width}-{scheme}"
+            empty.mkdir()
             with (
-                servers.running(folder / f"{width}-{scheme}", demo=True) as server,
+                servers.running(empty, demo=True) as server,
                 profile(chromium, server, viewport=size, color_scheme=scheme) as visit,
             ):
                 page = visit.admin("start")
