@@ -173,6 +173,18 @@ def test_an_unproven_one_has_one_run_at_a_time(make_team: Callable[..., Team]) -
     assert team.used() == {"a": 10}
 
 
+def test_thirty_at_once_on_a_fresh_pool_are_one_on_each_until_it_has_worked(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="spread", BRIDGE_MAX_CONCURRENT="30")
+    team.add("a", "b", "c")
+    team.standin.script(header_delay=0.4)
+    runs = [gevent.spawn(team.run, f"number {n}") for n in range(30)]
+    gevent.sleep(0.35)
+    assert set(team.used().values()) == {1}
+    gevent.joinall(runs, raise_error=True)
+    assert all(ok(run.value) for run in runs)
+    assert sum(team.used().values()) == 30
+
+
 def test_no_credential_has_more_runs_than_it_may(team: Team) -> None:
     for name in "abc":
         team.service.credentials.update(team.of(name), max_concurrent=2)

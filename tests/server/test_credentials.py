@@ -290,6 +290,22 @@ def test_capacity_is_red_with_the_time_while_all_are_limited(gated: tuple[Server
     assert ask(server, key).status == 200
 
 
+def test_one_that_runs_use_is_removed_only_by_force_and_they_go_on(gated: tuple[Server, StandIn]) -> None:
+    server, standin = gated
+    key = server.new_key()
+    add(server, "team")
+    standin.script(header_delay=2.0)
+    pool = gevent.get_hub().threadpool
+    asked = pool.spawn(ask, server, key)
+    pool.apply(standin.wait, (lambda seen: any(each.generates for each in seen),))
+    refused = server.admin("DELETE", "/credentials/team")
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    assert server.admin("GET", "/credentials/team").json["running"] == 1
+    assert server.admin("DELETE", "/credentials/team?force=1").status == 200
+    assert asked.get().status == 200
+    assert ask(server, key).json["code"] == "no_credentials"
+
+
 def test_a_session_keeps_its_credential(gated: tuple[Server, StandIn]) -> None:
     server, standin = gated
     key = server.new_key()

@@ -1,0 +1,96 @@
+"""Several credentials behind the real CLIs: what a provider turns away goes on with another, and no CLI knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.real_cli.conftest import FAKE_KEYS, Rig, await_both, environment
+from tests.standin import StandIn
+from tests.support import server as servers
+
+PROVIDERS = {
+    "/generate": ("claude", FAKE_KEYS["ANTHROPIC_API_KEY"]),
+    "/generate-codex": ("codex", FAKE_KEYS["OPENAI_API_KEY"]),
+}
+SPARES = {"claude": "sk-ant-the-spare-one", "codex": "sk-the-spare-one"}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Each provider with two credentials, of which `default` comes first."""
+    with StandIn() as standin:
+        env = {**environment(standin), "BRIDGE_ROUTING": "fill-first", "BRIDGE_IDLE_TIMEOUT_SECONDS": "3"}
+        with servers.running(tmp_path_factory.mktemp("pair"), env) as server:
+            await_both(server)
+            for provider, secret in SPARES.items():
+                body = {"name": f"spare-{provider}", "provider": provider, "apiKey": secret, "priority": -1}
+                assert server.admin("POST", "/credentials", body).status == 201
+            yield Rig(server, standin, server.new_key())
+
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "429": ({"status": 429, "retry_after": 100}, "benched"),
+    "429 without a time": ({"status": 429, "retry_after": -1}, "benched"),
+    "401": ({"status": 401}, "blocked"),
+    "402": ({"status": 402}, "blocked"),
+    "credit": ({"status": 400, "says": "Your credit balance is too low to access the API."}, "blocked"),
+    "disabled": ({"status": 400, "says": "This organization has been disabled."}, "blocked"),
+    "limits": ({"status": 400, "says": "You have reached your specified API usage limits."}, "blocked"),
+    "529": ({"status": 529}, "usable"),
+    "503": ({"status": 503}, "usable"),
+    "silence": ({"mode": "hang"}, "usable"),
+}
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+@pytest.mark.parametrize(("script", "state"), CASES.values(), ids=CASES)
+def test_what_the_first_is_refused_the_second_answers(pair: Rig, path: str, script: dict[str, Any], state: str) -> None:
+    provider, secret = PROVIDERS[path]
+    pair.server.reset_credentials()
+    pair.standin.control("DELETE", "/__requests", None)
+    pair.standin.script_key(secret, **script)
+    try:
+        answer = pair.ask(path, prompt="hello")
+        assert answer.status == 200, answer.body
+        assert [each.key for each in pair.standin.generations] == [secret, SPARES[provider]]
+        found = pair.server.admin("GET", f"/credentials/default?provider={provider}").json
+        assert found["state"] == state
+        row = pair.server.admin("GET", "/logs?limit=1").json["logs"][0]
+        assert (row["code"], row["credential"]) == (None, f"spare-{provider}")
+        assert row["tried"].startswith("default (")
+        assert row["costUsd"] == answer.json["cost_usd"] > 0, "one charge"
+    finally:
+        pair.standin.script_key(secret)
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+def test_a_stream_begins_once(pair: Rig, path: str) -> None:
+    _, secret = PROVIDERS[path]
+    pair.server.reset_credentials()
+    pair.standin.script_key(secret, status=429, retry_after=100)
+    try:
+        answer = pair.ask(path, prompt="hello", stream=True)
+        names = [name for name, _ in answer.events]
+        assert (names[0], names.count("start"), names[-1]) == ("start", 1, "done")
+    finally:
+        pair.standin.script_key(secret)
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+def test_an_empty_account_is_never_told_as_the_designer_s_mistake(pair: Rig, path: str) -> None:
+    provider, secret = PROVIDERS[path]
+    pair.server.reset_credentials()
+    for key in (secret, SPARES[provider]):
+        pair.standin.script_key(key, status=400, says="Your credit balance is too low to access the API.")
+    try:
+        answer = pair.ask(path, prompt="hello")
+        assert (answer.status, answer.json["code"]) == (503, "no_credentials")
+        said = answer.body.decode().lower()
+        assert not any(word in said for word in ("credit balance", "images", "default", "spare", "sk-"))
+    finally:
+        for key in (secret, SPARES[provider]):
+            pair.standin.script_key(key)
+        pair.server.reset_credentials()
