@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.gate.ticket import Oddity
+from bridge.keys.credentials import Credential
 from bridge.limits import DEFAULTS, Caps, Limits, effective, spans_of, summed
 from bridge.ops import alerts as rules
 from bridge.ops.alerts import LEVELS, WINDOWS_S, body_of, format_of, key_alerts, spend_alerts
@@ -92,6 +93,7 @@ def test_every_kind_has_a_window() -> None:
         rules.provider_down("claude", "gone"),
         rules.provider_failing("claude", 5, "no"),
         rules.provider_limited("codex", "slow down"),
+        rules.credential_blocked(Credential(id="team", name="team", provider="claude"), "402 pay"),
         rules.loop_suspected("ada", "paused"),
         rules.gate_oddity(Oddity("refused", "claude", "the model")),
         rules.gate_oddity(Oddity("misreported", "claude", "input_tokens 1 instead of 2")),
