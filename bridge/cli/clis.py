@@ -13,12 +13,16 @@ from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 
 
-@click.group()
+@click.group(epilog=examples("cli-bridge clis check"))
 def clis() -> None:
     """The Claude Code and Codex CLIs that the bridge runs."""
 
 
-@clis.command(epilog=examples("cli-bridge clis check", "cli-bridge clis check --claude /opt/newer/claude", "… --json"))
+@clis.command(
+    epilog=examples(
+        "cli-bridge clis check", "cli-bridge clis check --claude /opt/newer/claude", "cli-bridge clis check --json"
+    )
+)
 @click.option("--claude", metavar="PATH", help="the program to check, instead of that of the settings")
 @click.option("--codex", metavar="PATH", help="the same")
 @as_json

@@ -56,7 +56,7 @@ _FIELDS: tuple[tuple[str, str, Any, str, Callable[[Any], Any]], ...] = (
     )
 )
 def credentials() -> None:
-    """Add, show, test, change and remove the providers' credentials.
+    """Whom the providers are paid with: add, test, change.
 
     What ANTHROPIC_API_KEY and OPENAI_API_KEY bring is called 'default': it can be disabled, and nothing else.
     """
@@ -207,7 +207,10 @@ def set_credential(name: str, new_secret: bool, raw: bool, **given: Any) -> None
 @click.argument("new_name")
 @as_json
 def rename_credential(name: str, new_name: str, raw: bool) -> None:
-    """Give a credential another name; keys that use it know it by that, and what was used stays with it."""
+    """Give a credential another name.
+
+    Keys that use it know it by that, and what was used stays with it.
+    """
     answer = ask("PATCH", _path(name, None), {"name": new_name})
     show_json(answer) if raw else say(answer["message"])
 
@@ -217,7 +220,10 @@ def rename_credential(name: str, new_name: str, raw: bool) -> None:
 @provider_option
 @as_json
 def try_credential(name: str, provider: str | None, raw: bool) -> None:
-    """Ask the provider for its list of models, which is free; exit status 1 where it does not take the credential."""
+    """Ask the provider for its list of models, which is free.
+
+    Exit status 1 where it does not take the credential.
+    """
     answer = ask("POST", _path(name, provider, "/test"))
     show_json(answer) if raw else say(("ok: " if answer["ok"] else "") + answer["message"])
     raise SystemExit(0 if answer["ok"] else 1)
