@@ -25,6 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+
 from benchmarks import lab
 from tests.support import server as servers
 from tests.support.server import Server
@@ -48,6 +50,9 @@ class Phase:
 
     seconds: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    #: seconds of CPU that the process which serves took, and its length, in seconds
+    worker_cpu_s: float = 0.0
+    length_s: float = 0.0
 
     @property
     def p95(self) -> float:
@@ -116,6 +121,8 @@ def _post(port: int, address: str, path: str, key: str, body: bytes | dict[str, 
 def _honest(server: Server, keys: list[str], seconds: float, phase: Phase) -> None:
     """Each key asks both CLIs in turn, in words and for JSON, one request after the other."""
     until = time.monotonic() + seconds
+    worker = psutil.Process(lab.worker_pid(server))
+    before, phase.length_s = _cpu_s(worker), seconds
 
     def ask(number: int, key: str) -> None:
         for turn in range(10**9):
@@ -142,6 +149,12 @@ def _honest(server: Server, keys: list[str], seconds: float, phase: Phase) -> No
         thread.start()
     for thread in threads:
         thread.join()
+    phase.worker_cpu_s = _cpu_s(worker) - before
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _repeat(attack: Callable[[], str], over: threading.Event, told: Counter[str]) -> None:
@@ -245,10 +258,16 @@ def _photo(number: int) -> str:
 def show(result: Result) -> None:
     """Print everything."""
     rows = [
-        [name, len(phase.seconds), phase.errors.total(), f"{statistics.median(phase.seconds):.2f}", f"{phase.p95:.2f}"]
+        [
+            *(name, len(phase.seconds), phase.errors.total()),
+            *(f"{statistics.median(phase.seconds):.2f}", f"{phase.p95:.2f}"),
+            f"{100 * phase.worker_cpu_s / phase.length_s:.0f}%",
+        ]
         for name, phase in (("alone", result.quiet), ("beside the hostile key", result.hostile))
     ]
-    print(lab.table(["honest keys", "answers", "errors", "median s", "p95 s"], rows), end="\n\n")
+    print(
+        lab.table(["honest keys", "answers", "errors", "median s", "p95 s", "a core, of the worker"], rows), end="\n\n"
+    )
     print(f"95% of the honest answers took at most {result.slower:.1f} times as long", end="\n\n")
     print(lab.table(["the hostile key", "was told"], [[k, json.dumps(v)] for k, v in result.told.items()]), end="\n\n")
     print("\n".join(["wrong:", *result.wrong]) if result.wrong else "All that must hold, holds.")

@@ -32,7 +32,17 @@ from bridge.records.refusals import Refusals
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
-from bridge.types import Completed, Failed, Finished, GenerationRequest, Image, RunRecord, without_prompts, words
+from bridge.types import (
+    Completed,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Image,
+    Message,
+    RunRecord,
+    without_prompts,
+    words,
+)
 
 #: Seconds between two looks at what a run may have used whose CLI keeps no maximum of output tokens.
 WATCH_S = 0.5
@@ -175,9 +185,7 @@ class Engine:
                 self._ledger.release(reservation)
                 raise
         except BridgeError as error:
-            line = line_of_refusal(self._clock, key.name, request, error.problem, stream, self._settings.log_prompts)
-            self._refusals.note(line)
-            self._announce(line)
+            self._note_refusal(key, request, error.problem, stream=stream)
             raise
         run = Run(
             key,
@@ -196,6 +204,25 @@ class Engine:
             run.trace = self._traces.begin(run.id, about)
         gevent.spawn(self._live, run, provider)
         return run
+
+    def check_before_body(self, key: Key, api: str, provider: str | None, request_id: str) -> None:
+        """Raise BridgeError where whatever `key` asks for would be refused now, so that a large body need not be read
+        for that; the refusal has its line, without the model and the prompt, which nobody knows then. `provider` None:
+        the body says which."""
+        try:
+            self._check_draining()
+            self.admission.check_room()
+            self._ledger.check(key.name, key.limits)
+        except BridgeError as error:
+            nothing = (Message("user", ()),)
+            unread = GenerationRequest(provider or "", "", nothing, api=api, request_id=request_id)
+            self._note_refusal(key, unread, error.problem, stream=False)
+            raise
+
+    def _note_refusal(self, key: Key, request: GenerationRequest, problem: Problem, *, stream: bool) -> None:
+        line = line_of_refusal(self._clock, key.name, request, problem, stream, self._settings.log_prompts)
+        self._refusals.note(line)
+        self._announce(line)
 
     def quote(self, key: Key, request: GenerationRequest) -> Reservation:
         """What would be reserved for a request at this moment; nothing is. Raises BridgeError like `submit`, but for
@@ -401,6 +428,10 @@ class Engine:
             )
         # It may have been kept on its way out of the list of runs.
         return self.runs.get(run_id) or job
+
+    def has_earlier(self, key: Key, digest: str) -> bool:
+        """Whether there may be a request of a key with an Idempotency-Key of this digest."""
+        return self._jobs.knows(key.owner, digest)
 
     def earlier(self, key: Key, repeat: Repeat) -> Job | None:
         """The answer that the first request with an Idempotency-Key got. Raises BridgeError conflict."""

@@ -17,8 +17,13 @@ from bridge.gate.ticket import Call, Wire
 from bridge.masks import masked
 from bridge.types import DECLINED, Usage
 
-#: A line of a stream that is longer than this, in bytes, is passed on, but not read.
-MOST_LINE_BYTES = 32 * 2**20
+#: What a line of an answer may have whatever was asked for, in bytes, and further for each output token that the answer
+#: may have. The last line of OpenAI's repeats the whole answer; a token has 4 bytes on average, and 128 at most.
+LINE_BYTES, LINE_BYTES_PER_TOKEN = 2**20, 160
+#: The same for all of an answer: each token may come in an event of its own, with 300 bytes around it.
+ANSWER_BYTES, ANSWER_BYTES_PER_TOKEN = 4 * 2**20, 1024
+#: OpenAI repeats instructions and tools in some of its lines. So much of the body of a call counts, in bytes.
+MOST_REPEATED_BYTES = 4 * 2**20
 #: The most of an error's body that is kept, in bytes, and of its words, in characters.
 MOST_ERROR_BYTES, MOST_ERROR_CHARACTERS = 65536, 500
 #: More tokens of a kind than this are a lie.
@@ -36,6 +41,22 @@ _MARKS: Mapping[Wire, tuple[bytes, ...]] = {
 _decode = msgspec.json.Decoder().decode
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """How long an answer may be, in bytes: each of its lines, and all of it."""
+
+    line: int
+    whole: int
+
+    @classmethod
+    def of(cls, output_tokens: int, body_bytes: int) -> Bounds:
+        """Far more than a model can say that may use so many tokens, to a body of that size."""
+        repeated = min(body_bytes, MOST_REPEATED_BYTES)
+        return cls(
+            LINE_BYTES + LINE_BYTES_PER_TOKEN * output_tokens + 2 * repeated,
+            ANSWER_BYTES + ANSWER_BYTES_PER_TOKEN * output_tokens + 4 * repeated,
+        )
+
+
 def note_headers(call: Call, status: int, headers: Mapping[str, str]) -> None:
     """What status and headers (names in lower case) say."""
     call.status = status
@@ -51,39 +72,47 @@ def note_headers(call: Call, status: int, headers: Mapping[str, str]) -> None:
 class Reader:
     """Reads one answer while its bytes pass. `feed` it as they come; it never raises."""
 
-    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str], secret: str = "") -> None:
+    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str], bounds: Bounds, secret: str = "") -> None:
         """`headers`: of the answer, names in lower case; `call` is what is noted in, without the `secret`."""
         self._call = call
+        self._bounds = bounds
+        self._left = bounds.whole
         self._secret = secret
         self._wire = wire
         self._stream = "text/event-stream" in headers.get("content-type", "")
         self._buffer = bytearray()
-        self._skipping = False
         coding = headers.get("content-encoding", "identity").strip().lower()
         #: None for what is not compressed; where the coding is not known, nothing is read
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding in ("gzip", "deflate") else None
         self._readable = coding in ("", "identity", "gzip", "deflate")
 
     def feed(self, data: bytes) -> bytes:
-        """Some more bytes, as they came; what they are without their coding, nothing where that is not known."""
-        if not self._readable:
+        """Some more bytes, as they came; what they are without their coding, nothing where that is not known. Once
+        they are beyond the bounds, the call is `endless`, and nothing more is read."""
+        plain = self._plain(data)
+        self._left -= max(len(data), len(plain))
+        if self._left < 0:
+            self._call.endless = True
+        elif self._stream:
+            self._lines(plain)
+        elif self._call.status == 200 or len(self._buffer) < MOST_ERROR_BYTES:
+            self._buffer += plain
+        return plain
+
+    def _plain(self, data: bytes) -> bytes:
+        if self._inflate is None or not self._readable:
+            return data if self._readable else b""
+        try:
+            # One byte more than there may be shows that it is too much.
+            return self._inflate.decompress(data, max(0, self._left) + 1)
+        except zlib.error:
+            self._readable = False
             return b""
-        if self._inflate is not None:
-            try:
-                data = self._inflate.decompress(data, MOST_LINE_BYTES)
-            except zlib.error:
-                self._readable = False
-                return b""
-        if self._stream:
-            self._lines(data)
-        elif len(self._buffer) < (MOST_LINE_BYTES if self._call.status == 200 else MOST_ERROR_BYTES):
-            self._buffer += data
-        return data
 
     def end(self) -> None:
         """All bytes have come."""
         if not self._stream and self._buffer:
-            message = _object(bytes(self._buffer[:MOST_LINE_BYTES]))
+            message = _object(bytes(self._buffer))
             if self._call.status != 200:
                 self._error(message)
             elif message is not None:
@@ -96,14 +125,12 @@ class Reader:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             searched = 0
-            if self._skipping:
-                self._skipping = False
-            elif line.startswith(b"data:") and any(mark in line for mark in _MARKS[self._wire]):
+            if line.startswith(b"data:") and any(mark in line for mark in _MARKS[self._wire]):
                 message = _object(line[5:])
                 if message is not None:
                     self._event(message)
-        if len(self._buffer) > MOST_LINE_BYTES:
-            self._skipping = True
+        if len(self._buffer) > self._bounds.line:
+            self._call.endless = True
             self._buffer.clear()
 
     def _event(self, event: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from gevent.socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.gate.answer import Reader, note_headers
+from bridge.gate.answer import Bounds, Reader, note_headers
 from bridge.gate.body import Refused, check, complete, put
 from bridge.gate.ticket import Call, Oddity, Ticket, Tickets, Upstream, Wire
 from bridge.gate.upstream import Connections, Reply, UpstreamError
@@ -27,8 +27,8 @@ from bridge.types import Tap
 
 #: The largest body of a call, in bytes: more than any request may have, and what a CLI makes of it.
 MOST_BODY_BYTES = 96 * 2**20
-#: The most of an answer that is passed on, in bytes: far more than a model can say.
-MOST_ANSWER_BYTES = 48 * 2**20
+#: Bytes of an answer that are passed on before everybody else gets their turn: what a quick one sends is always there.
+TURN_BYTES = 64 * 1024
 #: The most of a list of models that is read, in bytes.
 MOST_LIST_BYTES = 4 * 2**20
 #: The most of an error that is passed on, in bytes.
@@ -196,7 +196,7 @@ class Gate:
             if answer.status == 200:
                 found = _count(content)
             else:
-                reader = Reader(call, upstream.wire, {}, upstream.secret)
+                reader = Reader(call, upstream.wire, {}, Bounds.of(0, 0), upstream.secret)
                 reader.feed(content)
                 reader.end()
         except UpstreamError as error:
@@ -249,6 +249,8 @@ class Gate:
         body: bytes,
     ) -> Iterable[bytes]:
         call = ticket.call
+        # Of the body as the CLI has it, without pictures: nobody repeats those.
+        bounds = Bounds.of(0 if ticket.vouched is None else ticket.vouched.output_tokens, len(body))
         if ticket.tap is not None:
             ticket.tap("cli", "gate", body)
         try:
@@ -272,7 +274,7 @@ class Gate:
                     ticket.way.accept(ticket.call)
                 shown = [(name, value) for name, value in found.headers.items() if name not in _NOT_PASSED]
                 start(f"{found.status} .", shown)
-                return self._bytes(ticket, found, Reader(ticket.call, wire, found.headers, upstream.secret))
+                return self._bytes(ticket, found, Reader(ticket.call, wire, found.headers, bounds, upstream.secret))
             # Nothing was passed on to the CLI, which need not know of a second try.
             another = self._next(ticket)
             if another is None:
@@ -326,7 +328,7 @@ class Gate:
     def _turned_away(self, ticket: Ticket, answer: Reply, upstream: Upstream) -> Refusal:
         """Read an error to its end, and keep it for the CLI."""
         call, content, said = ticket.call, bytearray(), b""
-        reader = Reader(call, upstream.wire, answer.headers, upstream.secret)
+        reader = Reader(call, upstream.wire, answer.headers, Bounds.of(0, 0), upstream.secret)
         try:
             for chunk in answer.chunks():
                 said += reader.feed(chunk)
@@ -350,18 +352,20 @@ class Gate:
         return tell
 
     def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
-        left = MOST_ANSWER_BYTES
-        rest = b""
+        rest, passed = b"", 0
         try:
             for chunk in answer.chunks():
-                left -= len(chunk)
-                if left < 0:
-                    raise UpstreamError("the answer does not end")
                 plain = reader.feed(chunk)
+                if ticket.call.endless:
+                    raise UpstreamError("the answer does not end")
                 if ticket.tap is not None:
                     rest = _tap_lines(ticket.tap, rest + plain)
                 ticket.on_bytes()
                 yield chunk
+                passed += len(chunk)
+                if passed >= TURN_BYTES:
+                    passed = 0
+                    gevent.sleep(0)
             reader.end()
         except UpstreamError as error:
             reader.end()

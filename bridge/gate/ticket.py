@@ -68,6 +68,8 @@ class Call(msgspec.Struct):
     begun: bool = False
     #: whether the answer came to its end
     complete: bool = False
+    #: whether it was broken off here, because it was longer than an answer can be
+    endless: bool = False
     #: whether no connection came about, so that nothing was sent
     unreachable: bool = False
     error_type: str | None = None

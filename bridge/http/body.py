@@ -104,7 +104,8 @@ class Intake:
 
 
 class Request(flask.Request):
-    """A request whose body is read by these rules, whoever asks for it."""
+    """A request whose body is read by these rules, whoever asks for it. `g.before_large_body()`, where it is set, is
+    called before the rest of a large one is taken, and may raise."""
 
     def get_data(self, cache: bool = False, as_text: bool = False, parse_form_data: bool = False) -> Any:
         """The whole body, read once: inflated, and as UTF-8 where it is a text. Raises BridgeError invalid_request
@@ -128,8 +129,13 @@ class Request(flask.Request):
         if len(body) == SMALL_BYTES:
             key = g.get("key")
             with intake.room("" if key is None else key.name, min(size, largest)):
+                g.get("before_large_body", _nothing)()
                 intake.fill(body, stream, size)
         return bytes(body)
+
+
+def _nothing() -> None:
+    """Nothing speaks against any body."""
 
 
 def _broken(message: str) -> BridgeError:

@@ -10,9 +10,9 @@ from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
 from bridge.http.body import SMALL_BYTES
-from bridge.http.context import edge, service_of
+from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Query, Routes
-from bridge.http.respond import repeat_of, respond
+from bridge.http.respond import digest_of_repeat, repeat_of, respond
 from bridge.http.views import Accepted
 from bridge.keys.keys import Key
 from bridge.providers.models import heeded
@@ -40,6 +40,7 @@ _STREAM = {"text/event-stream": "With `stream`: server-sent events; see docs/api
 def _generate(api: Api, provider: str | None, key: Key) -> Response:
     service = service_of()
     with edge().limiter.work(key.name):
+        g.before_large_body = partial(_check_before_body, api, provider, key)
         body = request.get_data(cache=False)
         resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
         session = request.headers.get("X-Session-Id")
@@ -60,6 +61,14 @@ def _parse(api: Api, body: bytes, session: str | None, **more: Any) -> tuple[Gen
     """A body as `Api.parse` reads it, and what its client calls the conversation."""
     wanted, answer, events = api.parse(body, **more)
     return msgspec.structs.replace(wanted, session=session_of(session, body)), answer, events
+
+
+def _check_before_body(api: Api, provider: str | None, key: Key) -> None:
+    """Refuse a large body that is not read yet, where it would be refused whatever it says. Raises BridgeError."""
+    given = request.headers.get("Idempotency-Key")
+    # Where there is an answer already, it is given whatever the caps say.
+    if given is None or not engine_of().has_earlier(key, digest_of_repeat(given)):
+        engine_of().check_before_body(key, api.name, provider, g.request_id)
 
 
 def model_of(service: Service, provider: str, name: str) -> ModelChoice:

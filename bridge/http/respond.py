@@ -125,7 +125,12 @@ def repeat_of(body: bytes) -> Repeat | None:
     if not given or len(given) > _LONGEST_IDEMPOTENCY_KEY:
         raise BridgeError("invalid_request", f"Idempotency-Key must have 1 to {_LONGEST_IDEMPOTENCY_KEY} characters.")
     path = request.path.encode("utf-8", "replace")
-    return Repeat(_digest(given.encode("utf-8", "replace")), _digest(path + b"\n" + body))
+    return Repeat(digest_of_repeat(given), _digest(path + b"\n" + body))
+
+
+def digest_of_repeat(given: str) -> str:
+    """What is kept of an Idempotency-Key; see `Repeat.key`."""
+    return _digest(given.encode("utf-8", "replace"))
 
 
 def _digest(data: bytes) -> str:

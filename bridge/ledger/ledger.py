@@ -77,6 +77,11 @@ class Ledger:
         asked = (provider, request_model, input_ceiling, output_wanted)
         return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, *asked, pick))
 
+    def check(self, key_name: str, limits: Limits) -> None:
+        """Raise BridgeError with the code of a cap that leaves no room for any request, however small, like `reserve`;
+        nothing is held."""
+        fit(self._caps(limits), self._tallies.tally(key_name), self._now(), _ONE_MICRO)
+
     def quote(
         self,
         key_name: str,

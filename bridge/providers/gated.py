@@ -212,6 +212,8 @@ def problem_of(call: Call, vendor: str) -> Problem:
     if call.refused is not None:
         message = "The CLI asked for something else than this request, and was stopped."
         return Problem("cli_bad_output", message, unpaid=True)
+    if call.endless and call.status == 200:
+        return Problem("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
     if call.sent_at is None:
         return Problem("cli_failed", "The CLI answered by itself instead of asking the model.")
     if call.status is None or (call.status == 200 and not kind):

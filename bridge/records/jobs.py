@@ -100,6 +100,10 @@ class JobBook:
         last = max((entry.started_at for entry in self._entries.values()), default=None)
         self._jump_guard = JumpGuard(clock, last)
 
+    def knows(self, owner: str, digest: str) -> bool:
+        """Whether a job may be kept of that owner and with that `Repeat.key`: it may be too old already."""
+        return (owner, digest) in self._by_repeat
+
     def earlier(self, owner: str, repeat: Repeat) -> Job | None:
         """The job of the same Idempotency-Key that has ended.
 

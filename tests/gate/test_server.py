@@ -11,9 +11,10 @@ from typing import Any
 import gevent
 import pytest
 
-from bridge.gate.answer import Reader
+from bridge.gate.answer import ANSWER_BYTES, LINE_BYTES, Bounds, Reader
 from bridge.gate.server import MOST_BODY_BYTES, Gate
 from bridge.gate.ticket import Call, Ticket, Upstream
+from bridge.providers.gated import problem_of
 from bridge.types import Usage
 from tests.gate.conftest import SECRET, ask, messages_body, responses_body, vouched
 from tests.standin import StandIn
@@ -292,7 +293,7 @@ def test_an_upstream_that_is_no_http_server_is_an_error_of_its_own(
         b'data: {"type":"message_delta","usage":"many"}\n\n',
         b'data: ["message_delta"]\n\n',
         b"\xff\xfe\x00" * 1000,
-        b"x" * 3_000_000,
+        b"x" * 1_000_000,
     ],
 )
 def test_an_answer_that_makes_no_sense_passes_and_says_nothing(
@@ -303,6 +304,52 @@ def test_an_answer_that_makes_no_sense_passes_and_says_nothing(
     assert (status, whole) == (200, True)
     assert made.call.usage is None
     assert not made.call.complete
+
+
+EVENT = b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"%b"}}\n\n'
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+
+
+def fullest(tokens: int) -> bytes:
+    """An answer as long as there is one: its tokens are as long as any, each in an event of its own, and the last line
+    has them all."""
+    return b"".join(EVENT % (b" " * 128) for _ in range(tokens)) + EVENT % (b" " * 128 * tokens)
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize(
+    ("said", "whole"),
+    [
+        pytest.param(fullest(256), True, id="as long as a token can be"),
+        pytest.param(EVENT % (b"x" * 20_000_000), False, id="one line"),
+        pytest.param(EVENT % (b"x" * 1000) * 20_000, False, id="many lines"),
+        pytest.param(b"\n" * 20_000_000, False, id="nothing but lines"),
+    ],
+)
+def test_an_answer_that_is_longer_than_its_tokens_can_be_is_broken_off(
+    gate: Gate, upstream_that_says: Callable[..., str], said: bytes, whole: bool, coding: str
+) -> None:
+    if coding == "gzip":
+        said = gzip.compress(said, 1)
+    head = STREAM + b"content-encoding: %b\r\ncontent-length: %d\r\n\r\n" % (coding.encode(), len(said))
+    made = Ticket(Upstream("messages", upstream_that_says(head + said), SECRET), vouched())
+    gate.tickets.add(made)
+    reply = ask(gate, made.token, messages_body(), headers={"accept-encoding": "gzip"})
+    # Of a whole one that is packed into a few bytes nothing is passed on, not even its head.
+    assert reply.status == (0 if coding == "gzip" and not whole and not reply.body else 200)
+    assert (reply.whole, made.call.endless) == (whole, not whole)
+    most = Bounds.of(256, 0)
+    assert (most.line, most.whole) == (LINE_BYTES + 160 * 256, ANSWER_BYTES + 1024 * 256)
+    assert len(reply.body) <= most.whole
+    assert problem_of(made.call, "Anthropic").code == ("cli_failed" if whole else "cli_bad_output")
+
+
+def test_what_the_provider_repeats_of_the_request_is_no_answer_without_end() -> None:
+    small, large = Bounds.of(8192, 10_000), Bounds.of(8192, 3_000_000)
+    # response.created, in_progress and completed have instructions and tools again.
+    assert large.line - small.line >= 2_900_000
+    assert large.whole - small.whole >= 3 * 2_900_000
+    assert Bounds.of(8192, 10**9) == Bounds.of(8192, 4 * 2**20)
 
 
 def test_no_connection_is_told_without_addresses(gate: Gate) -> None:
@@ -393,7 +440,8 @@ def test_a_tap_hears_why_nothing_left(gate: Gate, standin: StandIn) -> None:
 )
 def test_it_is_known_whether_the_model_had_begun(wire: str, events: list[dict[str, Any]], begun: bool) -> None:
     seen = Call()
-    reader = Reader(seen, "messages" if wire == "messages" else "responses", {"content-type": "text/event-stream"}, "")
+    headers = {"content-type": "text/event-stream"}
+    reader = Reader(seen, "messages" if wire == "messages" else "responses", headers, Bounds.of(256, 0))
     seen.status = 200
     for event in events:
         reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")

@@ -156,3 +156,48 @@ def test_a_key_that_ends_while_its_body_comes_gets_no_run(
         wire.send(body[5:])
         answer = wire.answer()
     assert (answer.status, answer.json["code"]) == refusal
+
+
+LARGE = b'{"userPrompt": "hello"}' + b" " * 20 * MIB
+
+
+@pytest.mark.parametrize("framing", [length(len(LARGE)), CHUNKED])
+def test_a_key_that_is_at_a_cap_is_told_so_before_its_large_body_is_taken(tmp_path: Path, framing: str) -> None:
+    with servers.running(tmp_path, {"DEMO_PACE_SECONDS": "0.5"}, demo=True) as server:
+        key = server.new_key("busy", maxConcurrent=1)
+        with Wire(server) as running, Wire(server) as other:
+            running.send(head("POST", "/generate", length(len(BODY)), key=key) + BODY)
+            eventually(lambda: len(server.admin("GET", "/runs").json["runs"]) == 1)
+            # Only a part of it: who waits for the rest does not answer.
+            sent = LARGE[:MIB] if framing != CHUNKED else chunk(LARGE[:MIB])
+            other.send(head("POST", "/generate-codex", framing, key=key) + sent)
+            answer = other.answer()
+        assert (answer.status, answer.json["code"]) == (429, "concurrent_requests")
+        (line,) = [each for each in server.admin("GET", "/logs").json["logs"] if each["code"] == "concurrent_requests"]
+        assert (line["keyName"], line["provider"], line["status"]) == ("busy", "codex", 429)
+        assert line["requestId"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/generate", "/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/completions"]
+)
+def test_a_large_body_of_a_key_without_money_is_refused_in_its_api_s_shape_and_the_log_bears_it(
+    server: Server, path: str
+) -> None:
+    key = server.new_key(f"spent{path.replace('/', '-')}", maxRequestsPerDay=1)
+    assert server.call("POST", "/generate", BODY, key=key).status == 200
+    answer = server.call("POST", path, LARGE, key=key)
+    assert answer.status == 429
+    told = answer.json["error"]
+    assert "used its 1 requests" in (told if isinstance(told, str) else told["message"])
+    lines = server.admin("GET", f"/logs?key=spent{path.replace('/', '-')}").json["logs"]
+    assert [line["code"] for line in lines] == ["requests_per_day", None]
+
+
+def test_an_answer_that_is_there_is_given_again_at_a_cap_however_large_its_request_is(server: Server) -> None:
+    key = server.new_key("again", maxRequestsPerDay=1)
+    first = server.call("POST", "/generate", LARGE, key=key, headers={"Idempotency-Key": "mine"})
+    again = server.call("POST", "/generate", LARGE, key=key, headers={"Idempotency-Key": "mine"})
+    other = server.call("POST", "/generate", LARGE, key=key, headers={"Idempotency-Key": "another"})
+    assert (first.status, again.status, other.status) == (200, 200, 429)
+    assert again.json["id"] == first.json["id"]
