@@ -309,7 +309,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _check_provider(value: Any) -> str:
-    if value not in PROVIDERS:
+    if not isinstance(value, str) or value not in PROVIDERS:
         raise invalid("provider", f"must be one of {', '.join(PROVIDERS)}")
     return str(value)
 
