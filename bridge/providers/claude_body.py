@@ -31,8 +31,7 @@ OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response 
 #: The API takes no smaller budget for thinking, and it must lie below max_tokens.
 LEAST_THINKING_TOKENS = 1024
 
-#: What the check inside the claude CLI knows (JSON Schema draft 7). With any other keyword, or another
-#: `$schema`, the CLI leaves the whole schema out, silently.
+#: What the schema of the output tool may have (JSON Schema draft 7); others are told in words.
 _CLAUDE = frozenset(
     {
         *SHARED_KEYWORDS,
@@ -44,8 +43,7 @@ _CLAUDE = frozenset(
 )
 #: Names of properties that Anthropic takes in a tool.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-#: Most values of all `enum`s together, of which the CLI compares each with all others before it starts (20 s for 9,400
-#: objects), and most schemas within a schema, which it compiles (3 ms each on a busy host).
+#: Most values of all `enum`s together, and most schemas within a schema, that are worth a tool.
 _MOST_CHOICES, _MOST_PARTS = 500, 1000
 
 #: What the API's own structured output takes, its formats of strings, and its limits. Source: Anthropic's page on
@@ -309,7 +307,7 @@ def _is_recursive(schema: dict[str, Any]) -> bool:
 
 
 def for_claude(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema as the claude CLI and Anthropic's tools take it, or None where they do not."""
+    """The schema as the output tool takes it, or None where it does not."""
     plain = without_dialect(schema)
     if plain.get("type") != "object" or not plain.get("properties") or plain.keys() & {*MANY, "$ref"}:
         return None
