@@ -3,7 +3,8 @@
 The hostile one does at once what an attack found to hold others up: pictures of a billion pixels and large photos,
 answers without end, thousands of requests on a connection, bodies of nothing but values, schemas that keep a CLI busy,
 answers whose check takes long, and runs that hang in every slot. It is a process of its own, at the lowest priority:
-its machine would be another. Each client comes from an address of its own.
+its machine would be another. The stand-in of the models goes with the bridge's own priority, since honest keys wait for
+it, too. Each client comes from an address of its own.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import flask
 import gevent
@@ -23,6 +23,7 @@ from gunicorn.http.errors import ParseException
 from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.http.coding import as_utf8, inflated
+from bridge.store.files import in_thread
 
 #: Time for any body, in seconds, and the slowest pace of a long one: 32 MiB may take five minutes.
 BODY_S, BYTES_PER_SECOND = 30.0, 128 * 1024
@@ -37,6 +38,7 @@ MOST_BYTES, MOST_SECONDS = 64 * 2**20, 5.0
 
 _CHUNK = 65536
 
+T = TypeVar("T")
 Waiting = Callable[[], AbstractContextManager[object]]
 
 #: Where an application keeps what its routes share, see `context.Edge`.
@@ -132,6 +134,12 @@ class Request(flask.Request):
                 g.get("before_large_body", _nothing)()
                 intake.fill(body, stream, size)
         return bytes(body)
+
+
+def beside(body: bytes, read: Callable[[], T]) -> T:
+    """What `read()` makes of a body. Everybody else would wait for a large one: its texts and images are decoded in a
+    thread. Raises what `read` raises."""
+    return read() if len(body) <= SMALL_BYTES else in_thread(read)
 
 
 def _nothing() -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 from flask import request
 
+from bridge.http.body import beside
 from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Routes
 from bridge.http.generate import model_of
@@ -23,7 +24,8 @@ def _estimate(provider: str, key: Key) -> Estimate:
     service = service_of()
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
-        wanted = native.API.parse(body, settings=service.settings, resolve=partial(model_of, service, provider))[0]
+        resolve = partial(model_of, service, provider)
+        wanted, *_ = beside(body, partial(native.API.parse, body, settings=service.settings, resolve=resolve))
         held = engine_of().quote(key, wanted)
     return Estimate(
         provider=held.provider,

@@ -9,7 +9,7 @@ import msgspec
 from flask import Response, g, request
 
 from bridge.errors import CODES, BridgeError
-from bridge.http.body import SMALL_BYTES
+from bridge.http.body import beside
 from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.respond import digest_of_repeat, repeat_of, respond
@@ -17,7 +17,6 @@ from bridge.http.views import Accepted
 from bridge.keys.keys import Key
 from bridge.providers.models import heeded
 from bridge.service import Service
-from bridge.store.files import in_thread
 from bridge.types import GenerationRequest, ModelChoice
 from bridge.wire.api import Api, Events, Render
 from bridge.wire.apis import APIS
@@ -45,8 +44,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
         session = request.headers.get("X-Session-Id")
         parse = partial(_parse, api, body, session, settings=service.settings, resolve=resolve)
-        # Everybody else would wait for a large one: its texts and images are decoded in a thread.
-        wanted, answer, events = parse() if len(body) <= SMALL_BYTES else in_thread(parse)
+        wanted, answer, events = beside(body, parse)
         wanted = heeded(wanted)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import g, request
 
 from bridge.errors import BridgeError
-from bridge.http.context import engine_of, service_of
+from bridge.http.body import beside
+from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import usable
 from bridge.keys.keys import Key
@@ -31,10 +34,11 @@ _EITHER = (openai_chat.API.error_type, anthropic.API.error_type)
 )
 def count_tokens(key: Key) -> anthropic.TokenCount:
     """About how many tokens a message would have. Asks no model, and costs nothing."""
-    wanted = anthropic.parse_count(
-        request.get_data(cache=False), settings=service_of().settings, resolve=service_of().models.resolve
-    )
-    return anthropic.TokenCount(prompt_estimate(wanted))
+    service = service_of()
+    with edge().limiter.work(key.name):
+        body = request.get_data(cache=False)
+        parse = partial(anthropic.parse_count, body, settings=service.settings, resolve=service.models.resolve)
+        return anthropic.TokenCount(prompt_estimate(beside(body, parse)))
 
 
 @routes.add("GET", "/v1/models", query=(_SHAPE,), errors=("draining",), error_type=_EITHER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bridge.http.body import SMALL_BYTES, beside
 from tests.server.test_leaving import eventually
 from tests.support import server as servers
 from tests.support.server import Server
@@ -201,3 +203,16 @@ def test_an_answer_that_is_there_is_given_again_at_a_cap_however_large_its_reque
     other = server.call("POST", "/generate", LARGE, key=key, headers={"Idempotency-Key": "another"})
     assert (first.status, again.status, other.status) == (200, 200, 429)
     assert again.json["id"] == first.json["id"]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate-codex/estimate", "/v1/messages/count_tokens"])
+def test_bodies_that_are_wrong_have_a_pace_also_where_nothing_is_asked_for(tmp_path: Path, path: str) -> None:
+    with servers.running(tmp_path, {"BRIDGE_RATE_LIMIT_PER_MINUTE": "10"}, demo=True) as server:
+        key = server.new_key()
+        answers = [server.call("POST", path, b'{"wrong": ', key=key) for _ in range(6)]
+    assert [answer.status for answer in answers] == [400] * 5 + [429]
+
+
+def test_a_large_body_is_read_beside_everybody_else_s_requests() -> None:
+    assert beside(b" " * SMALL_BYTES, threading.get_ident) == threading.get_ident()
+    assert beside(b" " * (SMALL_BYTES + 1), threading.get_ident) != threading.get_ident()
