@@ -23,7 +23,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.gate.server import Gate
-from bridge.gate.ticket import Oddity
+from bridge.gate.ticket import Oddity, OneWay, Upstream
 from bridge.gate.upstream import Connections
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.ops.small_model import INPUT_TOKENS, OUTPUT_TOKENS, Saying, SmallModel
@@ -90,7 +90,11 @@ class Bench:
         self.model.reply = reply or Saying()
         request = GenerationRequest(self.row.name, self.provider.default_model, (_user(prompt),), timeout_s=RUN_S)
         events: gevent.queue.Queue[Event] = gevent.queue.Queue()
-        conversation = self.provider.start(msgspec.structs.replace(request, **more), events.put, "clis check")
+        request = msgspec.structs.replace(request, **more)
+        # The small model, and a key that is made up.
+        base_url = self.model.url + urlsplit(self.row.url).path
+        way = OneWay(Upstream(self.row.wire, base_url, f"{self.row.key_prefix}made-up"))
+        conversation = self.provider.start(request, events.put, "clis check", None, way)
         try:
             with gevent.Timeout(RUN_S, Endless(f"did not end a run within {RUN_S:g} seconds")):
                 while True:
@@ -293,7 +297,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     """All conversations with each CLI that is installed, a finding for each as it is done."""
     with tempfile.TemporaryDirectory() as temporary, SmallModel() as model:
         scratch = Scratch(Path(temporary))
-        lean = replace(settings, warm_processes=0, providers=_with_model(settings, model))
+        with_keys = {name: replace(own, credentials="api-key") for name, own in settings.providers.items()}
+        lean = replace(settings, warm_processes=0, providers=with_keys)
         gate = Gate(Clock(), Connections(lean.network))
         gate.open()
         try:
@@ -302,19 +307,6 @@ def check(settings: Settings) -> Iterator[Finding]:
         finally:
             gate.close()
             scratch.clear()
-
-
-def _with_model(settings: Settings, model: SmallModel) -> dict[str, Any]:
-    """The settings of the providers, with the small model in the place of theirs, and a made-up key."""
-    return {
-        name: replace(
-            own,
-            credentials="api-key",
-            api_key=f"{PROVIDERS[name].key_prefix}made-up",
-            base_url=model.url + urlsplit(PROVIDERS[name].url).path,
-        )
-        for name, own in settings.providers.items()
-    }
 
 
 def _check(provider: Provider, model: SmallModel, gate: Gate) -> Iterator[Finding]:
