@@ -25,7 +25,8 @@ from bridge.clock import day_of, first_moment
 MICRO = 1_000_000
 """Micro-dollars in a dollar."""
 
-_MOST = 10**12
+#: The largest amount of a limit: a count, and dollars.
+MOST, MOST_DOLLARS = 10**12, 10**9
 
 
 # --- the windows ---------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class Limit(msgspec.Struct, frozen=True):
             raise WrongLimit(self.name, "must be a finite number")
         if value < 0:
             raise WrongLimit(self.name, "must not be negative; 0 means no limit")
-        if value > _MOST:
+        if value > (MOST_DOLLARS if self.is_cost else MOST):
             raise WrongLimit(self.name, "is too large; use 0 for no limit")
         if self.is_cost:
             # Decimal(repr) and not value * 1e6: 0.29 dollars are 290,000 micro-dollars, not 289,999.

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from bridge.clock import iso, parse_iso
 from bridge.gate.ticket import RateLimits
 from bridge.keys.keys import invalid
-from bridge.limits import LIMITS, WINDOWS
+from bridge.limits import LIMITS, MOST, MOST_DOLLARS, WINDOWS
 from bridge.providers.provider import ProviderStatus
 from bridge.records.lately import LatelyLine
 from bridge.records.statistics import CredentialDay, OwnRequest
@@ -28,9 +28,9 @@ Provider = Annotated[str, Meta(extra_json_schema={"enum": list(PROVIDERS)})]
 Limit = Annotated[float, Meta(ge=0)]
 #: A limit as it is asked for: whole numbers, and dollars with up to six decimals.
 Asked = {
-    limit.name: Annotated[float, Meta(ge=0, le=10**9, extra_json_schema={"multipleOf": 0.000001})]
+    limit.name: Annotated[float, Meta(ge=0, le=MOST_DOLLARS, extra_json_schema={"multipleOf": 0.000001})]
     if limit.is_cost
-    else Annotated[int, Meta(ge=0, le=10**12)]
+    else Annotated[int, Meta(ge=0, le=MOST)]
     for limit in LIMITS
 }
 Models = Annotated[
@@ -315,7 +315,7 @@ class Rotation(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 # --- credentials, for the admin ------------------------------------------------------------------
 
-_CredentialLimit = Annotated[float, Meta(ge=0, le=10**9, extra_json_schema={"multipleOf": 0.000001})]
+_CredentialLimit = Annotated[float, Meta(ge=0, le=MOST_DOLLARS, extra_json_schema={"multipleOf": 0.000001})]
 
 
 class CredentialLimits(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

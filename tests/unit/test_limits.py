@@ -77,3 +77,10 @@ def test_zero_lifts_a_default_and_not_naming_it_keeps_it():
 def test_merging_changes_only_what_is_named():
     limits = Limits.parse({"maxCostPerDay": 2, "maxConcurrent": 3})
     assert limits.merge(Limits.parse({"maxConcurrent": 0})).to_wire() == {"maxCostPerDay": 2, "maxConcurrent": 0}
+
+
+@pytest.mark.parametrize(("name", "most"), [("maxCostPerDay", 10**9), ("maxTokensPerDay", 10**12)])
+def test_a_limit_has_a_largest_amount(name: str, most: int) -> None:
+    assert Limits.parse({name: most})[name] > 0
+    with pytest.raises(WrongLimit, match="too large"):
+        Limits.parse({name: most + 1})
