@@ -188,9 +188,8 @@ class Limit(msgspec.Struct, frozen=True):
         if self.is_cost:
             # Decimal(repr) and not value * 1e6: 0.29 dollars are 290,000 micro-dollars, not 289,999.
             micro = int((Decimal(repr(value)) * MICRO).to_integral_value(ROUND_HALF_UP))
-            if micro == 0 and value > 0:
-                raise WrongLimit(self.name, "is less than a millionth of a dollar; 0 would mean no limit")
-            return micro
+            # 0 would mean no limit.
+            return max(micro, 1) if value > 0 else 0
         if value != int(value):
             raise WrongLimit(self.name, "must be a whole number")
         return int(value)

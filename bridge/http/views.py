@@ -26,11 +26,9 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Name = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_-]{1,50}$"})]
 Provider = Annotated[str, Meta(extra_json_schema={"enum": list(PROVIDERS)})]
 Limit = Annotated[float, Meta(ge=0)]
-#: A limit as it is asked for: whole numbers, and dollars with up to six decimals.
+#: A limit as it is asked for: whole numbers, and dollars, which are rounded to millionths.
 Asked = {
-    limit.name: Annotated[float, Meta(ge=0, le=MOST_DOLLARS, extra_json_schema={"multipleOf": 0.000001})]
-    if limit.is_cost
-    else Annotated[int, Meta(ge=0, le=MOST)]
+    limit.name: Annotated[float, Meta(ge=0, le=MOST_DOLLARS)] if limit.is_cost else Annotated[int, Meta(ge=0, le=MOST)]
     for limit in LIMITS
 }
 Models = Annotated[
@@ -315,7 +313,7 @@ class Rotation(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 # --- credentials, for the admin ------------------------------------------------------------------
 
-_CredentialLimit = Annotated[float, Meta(ge=0, le=MOST_DOLLARS, extra_json_schema={"multipleOf": 0.000001})]
+_CredentialLimit = Annotated[float, Meta(ge=0, le=MOST_DOLLARS)]
 
 
 class CredentialLimits(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -288,7 +288,7 @@ def _check_limits(value: Any) -> Limits:
     if unknown := value.keys() - set(CREDENTIAL_LIMITS):
         raise invalid("limits", f"has no {min(map(str, unknown))[:60]!r}: it has {', '.join(CREDENTIAL_LIMITS)}")
     try:
-        return Limits({name: BY_NAME[name].amount(0 if value[name] is None else value[name]) for name in value})
+        return Limits({name: BY_NAME[name].amount(value[name]) for name in value})
     except WrongLimit as error:
         raise BridgeError("invalid_request", str(error), field="limits") from None
 
