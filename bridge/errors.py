@@ -64,6 +64,7 @@ CODES: dict[str, Code] = {
     ),
     "provider_broke_off": Code(422, "A part of it was paid; send it again if you need it.", sdk_status=400),
     "output_mismatch": Code(422, "Simplify the schema or say in the prompt what each field means.", sdk_status=400),
+    "stopped_at_cap": Code(403, "A part of it was paid. Ask for a shorter answer, or ask your admin for more."),
     "cancelled": Code(403, "The request was stopped before it was finished; send it again if you need it."),
     "cli_unavailable": Code(503, "Ask your admin to run 'cli-bridge doctor'; the other provider may work."),
     "no_credentials": Code(503, "Ask your admin to look at the bridge's credentials; the other provider may work."),

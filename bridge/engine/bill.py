@@ -102,12 +102,12 @@ class Charges:
         for limit, amount in per_request(caps):
             taken = run.reservation.cost_micro + micro if limit.is_cost else run.reservation.tokens + beyond
             if taken > amount:
-                return Problem(limit.code, "Stopped: the answer may already cost more than one may.")
+                return Problem("stopped_at_cap", "Stopped: the answer may already cost more than one may.")
         excesses = [self._excess(each) for each in live]
         beyond, micro = sum(tokens for tokens, _ in excesses), sum(money for _, money in excesses)
         for limit, _, left in self._ledger.remaining(run.key.name, run.key.limits):
             if limit.what != "requests" and (micro if limit.is_cost else beyond) > left:
-                return Problem(limit.code, "Stopped: the answer may already have used up what this key had left.")
+                return Problem("stopped_at_cap", "Stopped: the answer may already have used up what this key had left.")
         return None
 
     def _excess(self, run: Run) -> tuple[int, int]:

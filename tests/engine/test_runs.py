@@ -216,7 +216,8 @@ def test_a_cli_that_keeps_no_maximum_is_stopped_once_it_costs_more_than_one_requ
     provider.scripts = [[Submitted(), PartDelta(0, Text("word " * 200_000))]]
     finished = ended(submit(ask("hello", max_output_tokens=10)))
     assert isinstance(finished.result, Problem)
-    assert (finished.result.code, finished.charge.assumed) == ("cost_per_request", True)
+    assert (finished.result.code, finished.charge.assumed) == ("stopped_at_cap", True)
+    assert finished.result.sdk_status == 403, "no SDK repeats it"
     assert provider.cancelled == 1
 
 
@@ -273,7 +274,7 @@ def test_runs_at_once_count_what_each_other_uses_beyond_its_reservation(service:
     assert charges.overdrawn(runs[0], runs[:1]) is None
     problem = charges.overdrawn(runs[0], runs)
     assert problem is not None
-    assert problem.code == "cost_per_day"
+    assert problem.code == "stopped_at_cap"
     for run in runs:
         run.cancel(Problem("cancelled", "Enough."))
         ended(run)
