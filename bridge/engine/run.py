@@ -295,7 +295,7 @@ class Run:
         """Forget an attempt whose call was turned away, so that nothing was used; what it holds is `held` by now."""
         self.reservation = held
         self.waits += 1
-        self.usage = None
+        self.usage = self.warm = None
         self._submitted_at = None
         self._heard_at = self._clock.monotonic()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from bridge.providers.codex_wire import KEY_VARIABLE
+from tests.engine.harness import until
 from tests.real_cli.conftest import FAKE_KEYS, Rig
 from tests.support.server import ADMIN_KEY
 
@@ -113,8 +114,8 @@ def test_no_process_below_the_server_has_a_key_of_a_provider(rig: Rig) -> None:
     assert rig.ask("/generate", prompt="so that a process is kept").status == 200
     rig.standin.control("DELETE", "/__requests", None)
     with under_way(rig):
+        assert until(lambda: len(claudes_of(rig)) >= 2), "one at work, one ready"
         processes = clis(rig)
-        assert len(claudes_of(rig)) >= 2, "one at work, one ready"
         for process in processes:
             for name in ("environ", "cmdline"):
                 said = Path(f"/proc/{process.pid}/{name}").read_bytes()
