@@ -114,7 +114,7 @@ def test_no_process_below_the_server_has_a_key_of_a_provider(rig: Rig) -> None:
     assert rig.ask("/generate", prompt="so that a process is kept").status == 200
     rig.standin.control("DELETE", "/__requests", None)
     with under_way(rig):
-        assert until(lambda: len(claudes_of(rig)) >= 2), "one at work, one ready"
+        assert until(lambda: len(claudes_of(rig)) >= 1), "one is at work"
         processes = clis(rig)
         for process in processes:
             for name in ("environ", "cmdline"):
