@@ -134,19 +134,20 @@ def remove_credential(name: str) -> Done:
 @routes.add("POST", "/admin/credentials/<name>/enable", query=(_PROVIDER,), errors=("not_found", "conflict"))
 def enable_credential(name: str) -> OneCredential:
     """Let runs use it again."""
-    found = _named(name)
-    service_of().credentials.enable(found, True)
-    audit("credential_enabled", name, after={"provider": found.provider})
-    return OneCredential(f"Credential {name} enabled.", _again(found))
+    return _switched(name, True)
 
 
 @routes.add("POST", "/admin/credentials/<name>/disable", query=(_PROVIDER,), errors=("not_found", "conflict"))
 def disable_credential(name: str) -> OneCredential:
     """Let no run use it until it is enabled again; those that do go on."""
-    found = _named(name)
-    service_of().credentials.enable(found, False)
-    audit("credential_disabled", name, after={"provider": found.provider})
-    return OneCredential(f"Credential {name} disabled.", _again(found))
+    return _switched(name, False)
+
+
+def _switched(name: str, on: bool) -> OneCredential:
+    found, done = _named(name), "enabled" if on else "disabled"
+    service_of().credentials.enable(found, on)
+    audit(f"credential_{done}", name, after={"provider": found.provider})
+    return OneCredential(f"Credential {name} {done}.", _again(found))
 
 
 @routes.add("POST", "/admin/credentials/<name>/reset", query=(_PROVIDER,), errors=("not_found", "conflict"))

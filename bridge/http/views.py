@@ -393,13 +393,14 @@ class CredentialTest(msgspec.Struct):
 
 
 _NameList = Annotated[list[str], Meta(max_length=1000)]
+Secret = Annotated[str, Meta(min_length=8, max_length=4200)]
 
 
 class CredentialChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What is to be changed; what is not named stays. `apiKey` is the secret, which no answer ever shows."""
 
     name: Name | UnsetType = UNSET
-    api_key: Annotated[str, Meta(min_length=8, max_length=4200)] | UnsetType = UNSET
+    api_key: Secret | UnsetType = UNSET
     base_url: str | UnsetType | None = UNSET
     group: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
     priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
@@ -412,22 +413,12 @@ class CredentialChange(msgspec.Struct, rename="camel", forbid_unknown_fields=Tru
     note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
 
 
-class CredentialOrder(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+class CredentialOrder(CredentialChange, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """A credential to be added."""
 
     name: Name
     provider: Provider
-    api_key: Annotated[str, Meta(min_length=8, max_length=4200)]
-    base_url: str | UnsetType | None = UNSET
-    group: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
-    weight: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
-    max_concurrent: Annotated[int, Meta(ge=0, le=10000)] | UnsetType = UNSET
-    limits: CredentialLimits | UnsetType = UNSET
-    models: _NameList | UnsetType | None = UNSET
-    keys: _NameList | UnsetType | None = UNSET
-    enabled: bool | UnsetType = UNSET
-    note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
+    api_key: Secret
 
 
 # --- runs, logs, audit -------------------------------------------------------------------------
