@@ -342,6 +342,8 @@ class Engine:
             return None
         roster, asked = self.roster, (run.key, run.request)
         while (way := roster.way(*asked, run.reservation)) is None:
+            # Whoever waits is in nobody's way: one that is tried again takes one run at a time.
+            run.reservation = self._ledger.let_go(run.reservation)
             run.step_aside()
             roster.wait(run, run.nudge)
             try:

@@ -147,9 +147,15 @@ class Ledger:
         `pick` finds none. Raises BridgeError storage_failed."""
 
         def decide(credentials: Mapping[str, Tally]) -> str | None:
-            return pick(self._purses(credentials, held), held.output_tokens)
+            return pick(self._purses(credentials, held), held.output_tokens) or held.credential
 
-        return self._tallies.move(held, decide)
+        moved = self._tallies.move(held, decide)
+        return None if moved.credential == held.credential else moved
+
+    def let_go(self, held: Reservation) -> Reservation:
+        """What a run holds that waits: of its key as before, and of no credential. On the disk when this returns.
+        Raises BridgeError storage_failed."""
+        return self._tallies.move(held, lambda credentials: None)
 
     def purses(self, held: Reservation | None = None) -> PurseOf:
         """The purses of credentials as they are now, to look at: for what a run holds, or for nothing."""

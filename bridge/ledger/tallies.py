@@ -358,10 +358,10 @@ class Tallies(Protocol):
         `decide` is a pure function. Raises what it raises, or storage_failed; then nothing is held.
         """
 
-    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation | None:
-        """Let a run that holds something go on with the credential whose id `decide` finds in the tallies of the
-        credentials, in one step like `admit`; its reservation then, or None where `decide` found none. Raises
-        storage_failed; it is moved all the same then."""
+    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation:
+        """Let a run that holds something hold it of the credential whose id `decide` finds in the tallies of the
+        credentials, or of none, in one step like `admit`; its reservation then. Raises storage_failed; it is moved
+        all the same then."""
 
     def settle(self, line: RunRecord) -> None:
         """Put what a run used, by its line of the log, in the place of what it held. A second time does nothing."""
@@ -474,13 +474,14 @@ class FileTallies:
             raise
         return reservation
 
-    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation | None:
+    def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation:
         """See Tallies."""
         self._ensure_writable()
         credential = decide(self._figures.credentials)
-        if credential is None or held.id not in self.tally(held.key_name).open:
-            return None
-        moved = msgspec.structs.replace(held, credential=credential)
+        own = self.tally(held.key_name).open.get(held.id)
+        if own is None or own.credential == credential:
+            return own or held
+        moved = msgspec.structs.replace(own, credential=credential)
         self._write(Reserve(moved))
         return moved
 

@@ -407,6 +407,20 @@ def test_a_short_bench_is_waited_for_in_the_queue(make_team: Callable[..., Team]
     assert team.service.ledger.usage("ada")["today"]["requests"] == 1
 
 
+def test_those_that_wait_for_one_bench_are_not_in_each_other_s_way(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_QUEUE_TIMEOUT_SECONDS="10")
+    team.add("a")
+    team.prove()
+    team.standin.script_key(secret("a"), status=429, retry_after=1, header_delay=0.2)
+    runs = [gevent.spawn(team.run, f"number {n}") for n in range(3)]
+    gevent.sleep(0.7)
+    assert team.service.ledger.credential_usage("a")["reserved"]["requests"] == 0
+    team.standin.script_key(secret("a"))
+    gevent.joinall(runs, raise_error=True)
+    assert [code(run.value) for run in runs] == [None, None, None]
+    assert all(run.value.duration_ms < 5000 for run in runs)
+
+
 def test_all_that_are_rejected_make_a_503_that_names_neither_credential_nor_reason(team: Team) -> None:
     for name in "abc":
         team.standin.script_key(secret(name), status=400, says="Your credit balance is too low")
