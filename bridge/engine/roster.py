@@ -111,7 +111,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
     #: whether one is only busy: it may be free at any moment
     busy: bool
-    #: seconds until one is tried again, or has room again; None where no time is known
+    #: seconds until one is tried again; None where no time is known, or waiting for it is of no use
     wait_s: float | None
     problem: Problem
 
@@ -190,15 +190,18 @@ class Roster:
     def outlook(self, key: Key, request: GenerationRequest, held: Reservation | None = None) -> Outlook:
         """When a request can have one that no credential takes now."""
         row, now = PROVIDERS[request.provider], self._clock.now()
-        times, busy = [], False
+        times, later, busy = [], [], False
         for each in self._candidates(key, request, self._ledger.purses(held)):
             if each.state.name in ("disabled", "blocked") or math.isinf(each.purse.room_at):
                 continue
-            if each.state.open and not each.purse.room_at:
+            if each.purse.room_at:
+                # For a request that comes then: what waits counts for the day on which it came.
+                later.append(max(each.state.until or 0.0, each.purse.room_at))
+            elif each.state.open:
                 busy = True
             else:
-                times.append(max(each.state.until or 0.0, each.purse.room_at))
-        if not times and not busy:
+                times.append(each.state.until or 0.0)
+        if not times and not later and not busy:
             if not any(each.provider == row.name and each.enabled for each in self._book.list()):
                 message = f"The bridge has no API key of {row.vendor} yet."
                 hint = "Tell your admin, who can add one on the page Credentials; the other provider may work."
@@ -206,11 +209,12 @@ class Roster:
             message = f"The bridge has no credential with which {row.vendor} can answer this now."
             return Outlook(False, None, Problem("no_credentials", message))
         wait_s = max(1.0, min(times) - now) if times else None
-        if wait_s is None:
+        if wait_s is None and busy:
             message = "All credentials of the bridge are in use."
             return Outlook(busy, None, Problem("queue_timeout", message, retry_after=SOON_S))
         message = f"{row.vendor} limits the rate of this bridge now."
-        return Outlook(busy, wait_s, Problem("provider_rate_limited", message, retry_after=wait_s))
+        again_s = max(1.0, min(times + later) - now)
+        return Outlook(busy, wait_s, Problem("provider_rate_limited", message, retry_after=again_s))
 
     # --- how things stand ------------------------------------------------------------------------
 

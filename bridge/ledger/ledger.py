@@ -166,6 +166,8 @@ class Ledger:
         if held is not None:
             price = self._prices.price_of(held.provider, held.model)
             ask, run_id = Ask(price, held.input_tokens, held.output_tokens), held.id
+            # What it uses counts for the day of its reservation, whatever day it is by now.
+            now = Moment.of(held.at, self._zone)
         return lambda id, own: purse_of(effective(own, {}), credentials.get(id) or Tally(), now, ask, run_id)
 
     def settle(self, line: RunRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -529,6 +530,33 @@ def test_a_budget_that_is_used_up_sends_runs_elsewhere(make_team: Callable[..., 
         assert ok(team.run(f"number {n} [[standin output=500]]", max_output_tokens=600))
     assert team.used()["b"] > 0
     assert team.used()["a"] > 0
+
+
+def test_runs_that_wait_over_midnight_pass_no_budget(make_team: Callable[..., Team]) -> None:
+    team = make_team()
+    late_s = 86400 - time.time() % 86400 - 3
+    team.service.clock.now = lambda: time.time() + late_s  # type: ignore[method-assign]
+    team.add("a", limits={"maxCostPerDay": 0.1})
+    team.prove()
+    day = team.service.ledger.today()
+    assert ok(team.run("first [[standin output=4000]]", max_output_tokens=4000))
+    team.service.credentials.note_limited(team.of("a"), 4, "429", 0.5)
+
+    def one(number: int) -> str | None:
+        try:
+            return code(team.run(f"number {number} [[standin output=4000]]", max_output_tokens=4000))
+        except BridgeError as error:
+            return error.code
+
+    runs = [gevent.spawn(one, n) for n in range(8)]
+    gevent.joinall(runs, raise_error=True)
+    assert team.service.ledger.today() > day
+    assert ok(team.run("on the next day [[standin output=4000]]", max_output_tokens=4000))
+    spent: Counter[str] = Counter()
+    for line in team.lines:
+        spent[line.timestamp[:10]] += round(line.cost_usd * 1e6)
+    assert {run.value for run in runs} == {None, "provider_rate_limited"}
+    assert all(micro <= 100_000 for micro in spent.values()), spent
 
 
 # --- changes while runs are under way --------------------------------------------------------------------
