@@ -104,6 +104,11 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         """What two credentials with the same secret share: SHA-256, hex."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
+    @property
+    def mark(self) -> str:
+        """By which another secret or endpoint is noticed: too short to tell anything of them."""
+        return hashlib.sha256(f"{self.secret} {self.base_url or ''}".encode()).hexdigest()[:8]
+
     def __repr__(self) -> str:
         return f"Credential({self.provider}/{self.name})"
 
@@ -139,6 +144,8 @@ class Standing(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     probe_at: float | None = None
     #: why it is benched or blocked, in words for the admin
     reason: str = ""
+    #: of which secret and endpoint all this is known; see `Credential.mark`
+    mark: str = ""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -480,7 +487,7 @@ class CredentialBook:
         """How a credential is now."""
         if credential.kind != self._kind(credential.provider):
             return State("disabled", f"{PROVIDERS[credential.provider].title} uses its CLI's own log-in.")
-        return state_of(credential, self._standings.of(credential.id), self._clock.now())
+        return state_of(credential, self._standings.of(credential), self._clock.now())
 
     def is_proven(self, credential: Credential) -> bool:
         """Whether it has worked since the start, and since its last failure."""
@@ -493,13 +500,13 @@ class CredentialBook:
 
     def note_limited(self, credential: Credential, retry_after_s: float | None, reason: str, chance: float) -> None:
         """The provider limits its rate; on the disk when this returns, where the disk takes it."""
-        before = self._standings.of(credential.id)
+        before = self._standings.of(credential)
         self._standings.put(credential, limited(before, self._clock.now(), retry_after_s, reason, chance))
         self._changed()
 
     def note_rejected(self, credential: Credential, reason: str) -> None:
         """The provider does not take it, or its account cannot pay; on the disk when this returns."""
-        before = self._standings.of(credential.id)
+        before = self._standings.of(credential)
         if before.blocked_at is None:
             for watch in self.watchers:
                 watch(credential, reason)
@@ -528,9 +535,7 @@ class CredentialBook:
             made = Credential(id=self._new_id(name), name=name, provider=provider, secret=secret, **checked)
             return msgspec.structs.replace(content, own=(*content.own, made)), made
 
-        made = self._change(change)
-        self.reset(made)
-        return made
+        return self._change(change)
 
     def update(self, credential: Credential, *, name: Any = None, **fields: Any) -> tuple[Credential, Credential]:
         """Change what is named, as `create` takes it; the credential before and after.
@@ -549,11 +554,7 @@ class CredentialBook:
             own = tuple(after if each.id == before.id else each for each in content.own)
             return msgspec.structs.replace(content, own=own), (before, after)
 
-        before, after = self._change(change)
-        if (before.secret, before.base_url) != (after.secret, after.base_url):
-            # What was known of the old secret says nothing of the new one.
-            self.reset(after)
-        return before, after
+        return self._change(change)
 
     def enable(self, credential: Credential, enabled: bool) -> None:
         """Let it be used, or not. Raises BridgeError not_found or storage_failed."""
@@ -691,7 +692,7 @@ class _Standings:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._saving = BoundedSemaphore(1)
-        #: ids with the digest of the secret that has worked since the start
+        #: ids with the mark of the secret that has worked since the start
         self._proven: dict[str, str] = {}
         self._by_id: dict[str, Standing] = {}
         try:
@@ -699,18 +700,19 @@ class _Standings:
         except (StoreError, msgspec.ValidationError) as error:
             log.warning("credential-states.json is begun afresh: %s", error)
 
-    def of(self, id: str) -> Standing:
-        """What has happened to the credential with that id."""
-        return self._by_id.get(id) or Standing()
+    def of(self, credential: Credential) -> Standing:
+        """What has happened to it; what was known of another secret says nothing of this one."""
+        found = self._by_id.get(credential.id)
+        return found if found is not None and found.mark == credential.mark else Standing()
 
     def is_proven(self, credential: Credential) -> bool:
         """Whether its secret has worked since the start, and since its last failure."""
-        return credential.id in self._proven and self._proven[credential.id] == credential.digest
+        return self._proven.get(credential.id) == credential.mark
 
     def note_success(self, credential: Credential) -> bool:
         """Whether that is news."""
         news = not self.is_proven(credential)
-        self._proven[credential.id] = credential.digest
+        self._proven[credential.id] = credential.mark
         if self._by_id.pop(credential.id, None) is not None:
             gevent.spawn(self._save)
         return news
@@ -718,12 +720,13 @@ class _Standings:
     def put(self, credential: Credential, standing: Standing) -> None:
         """Remember it."""
         self._proven.pop(credential.id, None)
-        if standing == self.of(credential.id):
+        kept = None if standing == Standing() else msgspec.structs.replace(standing, mark=credential.mark)
+        if kept == self._by_id.get(credential.id):
             return
-        if standing == Standing():
-            self._by_id.pop(credential.id, None)
+        if kept is None:
+            del self._by_id[credential.id]
         else:
-            self._by_id[credential.id] = standing
+            self._by_id[credential.id] = kept
         unbroken(self._save)
 
     def _save(self) -> None:

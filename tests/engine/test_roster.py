@@ -492,6 +492,38 @@ def test_states_are_there_again_after_a_restart(team: Team) -> None:
     assert used["requests"] == 6
 
 
+@pytest.mark.parametrize("whose", ["the environment's", "one of the file"])
+def test_another_secret_is_tried_at_once_wherever_it_came_from(make_team: Callable[..., Team], whose: str) -> None:
+    old, new, more = secret("old"), secret("new"), {}
+    if whose == "the environment's":
+        more["ANTHROPIC_API_KEY"] = old
+    team = make_team(**more)
+    if not more:
+        team.add("old")
+    team.standin.script_key(old, status=401)
+    assert code(team.run()) == "no_credentials"
+    team.service.close()
+    if more:
+        env = {"BRIDGE_DATA_DIR": str(team.settings.data_dir), "ANTHROPIC_BASE_URL": team.standin.url}
+        team.settings = Settings.load({**env, "ANTHROPIC_API_KEY": new})
+    else:
+        path = team.settings.data_dir / "credentials.json"
+        path.write_text(path.read_text().replace(old, new))
+    team.open()
+    assert ok(team.run())
+
+
+def test_what_a_provider_says_of_the_old_secret_is_not_said_of_the_new_one(make_team: Callable[..., Team]) -> None:
+    team = make_team()
+    team.add("a")
+    team.standin.script_key(secret("a"), status=401, header_delay=0.3)
+    run = gevent.spawn(team.run)
+    gevent.sleep(0.15)
+    team.service.credentials.update(team.of("a"), secret=secret("new"))
+    assert ok(run.get())
+    assert team.state("a") == "usable"
+
+
 # --- budgets ---------------------------------------------------------------------------------------------
 
 
