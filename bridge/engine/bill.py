@@ -179,7 +179,7 @@ def line_of_run(run: Run, finished: Finished, prompts: str) -> RunRecord:
         upstream_request_id=receipt.request_id,
         model_ms=model_ms,
         credential=run.credential,
-        tried=run.tried,
+        tried="; ".join(run.tried) or None,
         overhead_ms=None if model_ms is None else max(0, finished.duration_ms - run.queued_ms - model_ms),
         system_prompt=_kept(run.request.system[:most], prompts),
         user_prompt=_kept(run.request.messages[-1].text[:most], prompts),

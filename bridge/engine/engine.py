@@ -341,7 +341,7 @@ class Engine:
         if not provider.needs_credential:
             return None
         roster, asked = self.roster, (run.key, run.request)
-        while (way := roster.way(*asked, run.reservation)) is None:
+        while (way := roster.way(*asked, run.reservation, run.tried)) is None:
             # Whoever waits is in nobody's way: one that is tried again takes one run at a time.
             run.reservation = self._ledger.let_go(run.reservation)
             run.step_aside()
@@ -381,7 +381,6 @@ class Engine:
             run.note_receipt(conversation.receipt)
             if way is not None:
                 run.credential = way.name
-                run.tried = "; ".join(filter(None, (run.tried, way.tried))) or None
 
     def _await_end(self, run: Run) -> Completed | Failed:
         look_up_s = None if run.keeps_maximum else WATCH_S

@@ -171,16 +171,19 @@ class Roster:
 
         return pick
 
-    def way(self, key: Key, request: GenerationRequest, held: Reservation) -> CredentialWay | None:
+    def way(
+        self, key: Key, request: GenerationRequest, held: Reservation, tried: list[str]
+    ) -> CredentialWay | None:
         """The way of a run, with a credential that may be used now; None where there is none. On the disk when this
-        returns. Raises BridgeError storage_failed."""
+        returns. `tried` gets those that it gives up, each with what the provider said. Raises BridgeError
+        storage_failed."""
         purse_of = self._ledger.purses(held)
         for each in self._candidates(key, request, purse_of):
             if each.credential.id == held.credential and each.has_room(held.output_tokens):
-                return CredentialWay(self, key, request, held, each.credential)
+                return CredentialWay(self, key, request, held, each.credential, tried)
         moved = self._ledger.move(held, self.pick(key, request))
         found = None if moved is None else self._book.find(moved.credential or "")
-        return None if moved is None or found is None else CredentialWay(self, key, request, moved, found)
+        return None if moved is None or found is None else CredentialWay(self, key, request, moved, found, tried)
 
     def has_room(self, key: Key, request: GenerationRequest, held: Reservation) -> bool:
         """Whether `way` would find one; changes nothing."""
@@ -295,7 +298,13 @@ class CredentialWay:
     within the same reservation."""
 
     def __init__(
-        self, roster: Roster, key: Key, request: GenerationRequest, held: Reservation, credential: Credential
+        self,
+        roster: Roster,
+        key: Key,
+        request: GenerationRequest,
+        held: Reservation,
+        credential: Credential,
+        said: list[str],
     ) -> None:
         self._roster = roster
         self._key = key
@@ -305,7 +314,7 @@ class CredentialWay:
         self._credential = credential
         self._tried: list[Credential] = []
         self._hops: Counter[Failure] = Counter()
-        self._said: list[str] = []
+        self._said = said
         #: how the last call failed, where that speaks against its credential; None where it does not
         self.turned_away: Failure | None = None
 
@@ -313,11 +322,6 @@ class CredentialWay:
     def name(self) -> str:
         """The name of the credential that it uses."""
         return self._credential.name
-
-    @property
-    def tried(self) -> str | None:
-        """Those that it used before, each with what the provider said; for the admin."""
-        return "; ".join(self._said) or None
 
     @property
     def upstream(self) -> Upstream:

@@ -105,7 +105,7 @@ class Run:
         self.waits = 0
         #: the name of the credential that it uses, and those that it used before, each with what was said; for the log
         self.credential: str | None = None
-        self.tried: str | None = None
+        self.tried: list[str] = []
         #: what the provider said, over all attempts
         self.receipt: Receipt | None = None
         #: where all that is said in it is written, while that is asked for

@@ -524,6 +524,19 @@ def test_what_a_provider_says_of_the_old_secret_is_not_said_of_the_new_one(make_
     assert team.state("a") == "usable"
 
 
+def test_a_credential_that_was_given_up_stands_in_the_log_once(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="fill-first")
+    team.add("a", priority=9)
+    team.add("b")
+    team.prove()
+    team.standin.script_key(secret("a"), status=429)
+    assert code(team.run(schema={"type": "object"})) == "output_mismatch"
+    line = team.lines[-1]
+    assert (line.repairs, line.credential) == (1, "b")
+    assert line.tried is not None
+    assert line.tried.count("a (429") == 1
+
+
 # --- budgets ---------------------------------------------------------------------------------------------
 
 
