@@ -135,6 +135,8 @@ class Roster:
         self._waiting: dict[object, Callable[[], None]] = {}
         #: conversation -> the id of its credential, when it was used, and whether it counts as a session
         self._conversations: OrderedDict[str, tuple[str, float, bool]] = OrderedDict()
+        #: id -> how many of those are sessions
+        self._sessions: Counter[str] = Counter()
         self._turns: dict[str, float] = {}
         self._now_served = 0.0
         book.on_change.append(self.changed)
@@ -163,17 +165,16 @@ class Roster:
             if chosen is None:
                 return None
             self._note_turn(chosen)
-            self._conversations.pop(mark, None)
+            self._forget(mark)
             self._conversations[mark] = (chosen.credential.id, self._clock.monotonic(), is_session)
+            self._sessions[chosen.credential.id] += is_session
             if len(self._conversations) > MOST_CONVERSATIONS:
-                self._conversations.popitem(last=False)
+                self._forget(next(iter(self._conversations)))
             return chosen.credential.id
 
         return pick
 
-    def way(
-        self, key: Key, request: GenerationRequest, held: Reservation, tried: list[str]
-    ) -> CredentialWay | None:
+    def way(self, key: Key, request: GenerationRequest, held: Reservation, tried: list[str]) -> CredentialWay | None:
         """The way of a run, with a credential that may be used now; None where there is none. On the disk when this
         returns. `tried` gets those that it gives up, each with what the provider said. Raises BridgeError
         storage_failed."""
@@ -254,14 +255,14 @@ class Roster:
 
     def _candidates(self, key: Key, request: GenerationRequest, purse_of: PurseOf) -> list[Candidate]:
         """All credentials that may serve a request of a key, whatever their state."""
-        sessions = self._count_sessions()
+        self._forget_the_old()
         return [
             Candidate(
                 each,
                 self._book.state(each),
                 self._book.is_proven(each),
                 purse_of(each.id, each.limits),
-                sessions[each.id],
+                self._sessions[each.id],
                 # One that joins, or comes back, has no turns to catch up on.
                 max(self._turns.get(each.id, 0.0), self._now_served),
             )
@@ -279,11 +280,14 @@ class Roster:
             return None
         return found[0]
 
-    def _count_sessions(self) -> Counter[str]:
+    def _forget(self, mark: str) -> None:
+        if (found := self._conversations.pop(mark, None)) is not None:
+            self._sessions[found[0]] -= found[2]
+
+    def _forget_the_old(self) -> None:
         since = self._clock.monotonic() - CONVERSATION_S
         while self._conversations and next(iter(self._conversations.values()))[1] < since:
-            self._conversations.popitem(last=False)
-        return Counter(id for id, _, is_session in self._conversations.values() if is_session)
+            self._forget(next(iter(self._conversations)))
 
 
 def _mark_of(key: Key, request: GenerationRequest) -> str:
