@@ -30,13 +30,7 @@ def _endpoint(text: str) -> str | None:
 
 #: Fields: name in the API, option, type, help, and how what is given is read.
 _FIELDS: tuple[tuple[str, str, Any, str, Callable[[Any], Any]], ...] = (
-    (
-        "baseUrl",
-        "--base-url",
-        str,
-        "its endpoint; 'usual' for that of the settings",
-        lambda t: None if t == "usual" else t,
-    ),
+    ("baseUrl", "--base-url", str, "its endpoint; 'usual' for that of the settings", _endpoint),
     ("group", "--group", str, "the organization, whose rate limits it shares with others of the same", str),
     ("priority", "--priority", int, "with fill-first, higher comes first", int),
     ("weight", "--weight", int, "its share beside others", int),

@@ -281,10 +281,12 @@ def apply(figures: Figures, record: Record) -> None:
     match record:
         case Reserve(reservation):
             tally = tallies.setdefault(reservation.key_name, Tally())
-            _let_go(figures, tally.open.get(reservation.id))
+            before = tally.open.get(reservation.id)
+            _let_go(figures, before)
             tally.open[reservation.id] = reservation
-            tally.note_recent(reservation.id, reservation.at)
-            tally.last_used_at = reservation.at
+            if before is None:
+                tally.note_recent(reservation.id, reservation.at)
+                tally.last_used_at = reservation.at
             if reservation.credential is not None:
                 paying = figures.credentials.setdefault(reservation.credential, Tally())
                 paying.open[reservation.id] = reservation

@@ -200,3 +200,15 @@ def test_old_books_are_forgotten_before_old_days() -> None:
     tally.prune()
     assert (len(tally.days), len(tally.books)) == (BOOKED_DAYS + 5, BOOKED_DAYS)
     assert "day-0004" not in tally.books
+
+
+def test_a_run_that_moves_or_lets_go_is_no_newer_use_of_its_key(backend: Backend) -> None:
+    first = admit(backend, at=100.0, credential="claude/a")
+    admit(backend, "run_2", at=200.0)
+    moved = backend.tallies.move(first, lambda credentials: "claude/b")
+    assert backend.tallies.tally("ada").last_used_at == 200.0
+    assert moved.credential == "claude/b"
+    assert backend.tallies.move(first, lambda credentials: None).credential is None
+    restart(backend, crash=True)
+    assert {each.credential for each in backend.tallies.tally("ada").open.values()} == {None}
+    assert not any(tally.open for tally in backend.tallies.credentials().values())
