@@ -104,11 +104,12 @@ class _Handler(WSGIHandler):
             patience.kill(block=False)
 
     def hang_up(self) -> None:
-        """End the connection; who waits for its bytes sees their end."""
+        """End the connection; who waits for its bytes sees their end. Safe to call late: of one that has ended by
+        itself, gevent has taken the socket away."""
         self.server.strangers.pop(self, None)
         try:
             self.socket.shutdown(SHUT_RDWR)
-        except OSError:
+        except (AttributeError, OSError):
             pass
 
     def get_environ(self) -> dict[str, Any]:

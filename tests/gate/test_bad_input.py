@@ -146,6 +146,19 @@ def test_many_that_say_nothing_keep_no_run_from_its_call(
         connection.close()
 
 
+def test_those_that_make_room_for_others_leave_nothing_behind(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "STRANGER_S", 0.3)
+    monkeypatch.setattr(module, "MOST_STRANGERS", 2)
+    port = int(gate.url.rpartition(":")[2])
+    silent = in_thread(lambda: [socket.create_connection(("127.0.0.1", port)) for _ in range(8)])
+    gevent.sleep(0.6)
+    for connection in silent:
+        connection.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_pipelined_request_with_anothers_token_gets_its_own_answer(
     gate: Gate, ticket: Ticket, standin: StandIn
 ) -> None:
