@@ -26,8 +26,9 @@ FRAME_TOKENS, USUAL_IMAGE_TOKENS = 4, 1600
 
 
 class ProviderStatus(msgspec.Struct, frozen=True):
-    """What is known of a provider. `problem` and `hint` are sentences for people; None when well. `said` is the end of
-    what the CLI printed on stderr, secrets masked: for the operator, never for a client."""
+    """What is known of a provider. `problem` and `hint` are sentences for the operator, with settings and paths; None
+    when well. `said` is the end of what the CLI printed on stderr, secrets masked. A client is told `refusal`, and none
+    of these."""
 
     name: str
     available: bool
@@ -58,9 +59,8 @@ class ProviderStatus(msgspec.Struct, frozen=True):
         )
 
     def refusal(self) -> BridgeError:
-        """What a client is told who asks for it now."""
-        problem = self.problem or f"The {self.name} CLI is not available."
-        return BridgeError("cli_unavailable", problem, self.hint, retry_after=self.retry_after)
+        """What a client is told who asks for it now: whatever the reason, it is for the operator to mend."""
+        return BridgeError("cli_unavailable", f"The {self.name} CLI is not available.", retry_after=self.retry_after)
 
 
 class Conversation(Protocol):

@@ -139,8 +139,9 @@ class JobBook:
             return None
         except OSError as error:
             raise storage_failed(error) from None
-        except StoreError as error:
-            raise BridgeError("storage_failed", "The kept answer cannot be read.", error.hint) from None
+        except StoreError:
+            hint = "Ask your admin to look at the bridge's data folder, or send a new request."
+            raise BridgeError("storage_failed", "The kept answer cannot be read.", hint) from None
         return job if job.finished or not entry.ended else msgspec.structs.replace(job, finished=_interrupted())
 
     def add(self, job: Job) -> None:

@@ -73,7 +73,8 @@ log = logging.getLogger("bridge")
 
 
 class ChildError(Exception):
-    """The child could not be started, went away, or printed more than can be read."""
+    """The child could not be started, went away, or printed more than can be read. Its text may reach a client: it
+    names no path."""
 
 
 class Child:
@@ -95,7 +96,7 @@ class Child:
         try:
             outside, inside = _pipes()
         except OSError as error:
-            raise ChildError(f"cannot start {argv[0]}: {error.strerror}") from error
+            raise ChildError(f"cannot start {os.path.basename(argv[0])}: {error.strerror}") from error
         try:
             keeper.adopt()
             _keep_watch()
@@ -117,7 +118,7 @@ class Child:
         except OSError as error:
             for fd in outside:
                 os.close(fd)
-            raise ChildError(f"cannot start {argv[0]}: {error.strerror}") from error
+            raise ChildError(f"cannot start {os.path.basename(argv[0])}: {error.strerror}") from error
         finally:
             for fd in inside:
                 os.close(fd)

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 import pytest
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Problem
 from bridge.gate.server import Gate
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
@@ -385,10 +385,13 @@ def test_a_cli_that_cannot_serve_makes_the_provider_unavailable_and_says_why(
     assert problem in (status.problem or "")
     with pytest.raises(BridgeError) as refusal:
         provider.start(ask("hello", provider=name), lambda event: None, "a key")
-    assert refusal.value.code == "cli_unavailable"
-    assert refusal.value.hint
     # What cannot be read is not for a person to mend.
-    assert status.hint == refusal.value.hint or problem == "cannot be run"
+    assert status.hint or problem == "cannot be run"
+    # Settings, paths and versions are the operator's.
+    told = Problem(
+        "cli_unavailable", f"The {name} CLI is not available.", retry_after=refusal.value.problem.retry_after
+    )
+    assert refusal.value.problem == told
 
 
 @pytest.mark.parametrize(

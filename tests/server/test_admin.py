@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.errors import CODES
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -258,11 +259,17 @@ def test_no_keys_means_closed(tmp_path: Path) -> None:
         assert server.call("POST", "/generate", ASK, key="anything").status == 401
 
 
-def test_a_missing_cli_makes_its_provider_unavailable_with_a_hint(tmp_path: Path) -> None:
+def test_a_missing_cli_makes_its_provider_unavailable_and_only_the_admin_is_told_what_to_do(tmp_path: Path) -> None:
     with servers.running(tmp_path) as server:
         raw = server.new_key()
         answer = server.call("POST", "/generate", ASK, key=raw)
         assert (answer.status, answer.json["code"]) == (503, "cli_unavailable")
-        assert "BRIDGE_CLAUDE_COMMAND" in answer.json["hint"]
-        assert server.call("GET", "/ready").status == 503
+        assert answer.json["hint"] == CODES["cli_unavailable"].hint
+        ready = server.call("GET", "/ready")
+        assert ready.status == 503
+        (own,) = server.call("GET", "/me/requests", key=raw).json["requests"]
+        for seen in (answer.body, ready.body, json.dumps(own).encode()):
+            assert not any(word in seen for word in (b"BRIDGE_", b"deploy/", b"not installed"))
+        details = server.call("GET", "/ready", key=servers.ADMIN_KEY).json["details"]["claude"]
+        assert "BRIDGE_CLAUDE_COMMAND" in details["hint"]
         assert server.call("GET", "/health").status == 200

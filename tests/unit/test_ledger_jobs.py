@@ -78,6 +78,17 @@ def test_an_error_comes_back_with_all_that_it_said(book: JobBook, tmp_path: Path
     assert error.facts == {"limit": 5, "text": "x\u2028\x00"}
 
 
+def test_an_answer_that_was_damaged_meanwhile_is_an_error_for_its_owner_without_the_operators_words(
+    book: JobBook, tmp_path: Path
+) -> None:
+    keep(book, finished(begun(1)))
+    (tmp_path / "jobs/run_00001.json").write_bytes(b"{")
+    with pytest.raises(BridgeError) as refused:
+        book.get("run_00001", "ada 1")
+    assert (refused.value.code, refused.value.message) == ("storage_failed", "The kept answer cannot be read.")
+    assert "file" not in refused.value.hint
+
+
 def test_only_the_owner_gets_it(book: JobBook) -> None:
     keep(book, finished(begun(1)))
     assert book.get("run_00001", "ada 2") is None
