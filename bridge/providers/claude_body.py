@@ -91,11 +91,14 @@ def ask(request: GenerationRequest) -> ClaudeAsked:
         told = told_to_call(request) if output is None else told_of_call(request, forced)
         forced = () if output is None else forced
     else:
-        told, forced = request, ()
+        # Where a tool must be called, the answer is the call and nothing that has a schema.
+        told, schema, forced = request, None if forced else schema, ()
         if schema is not None:
             native = takes("claude", request.model, "output_format")
             output = fitting(for_output_format, schema) if native else None
-            own = None if output is not None else fitting(for_claude, schema)
+            # Beside tools that must not be called, neither may the output tool be; nor can there be two of its name.
+            barred = any(request.tool_choice.mode == "none" or each.name == OUTPUT_TOOL for each in request.tools)
+            own = None if output is not None or barred else fitting(for_claude, schema)
             by_tool = own is not None
             told = request if output is not None or by_tool else in_words(request)
             schema = own

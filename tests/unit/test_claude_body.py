@@ -96,6 +96,20 @@ def test_older_models_get_the_output_tool() -> None:
     assert "output_config" not in old.body
 
 
+def test_the_output_tool_is_no_way_out_of_a_call_and_not_offered_where_none_may_be_called() -> None:
+    for model in ("claude-opus-4-20250514", "claude-haiku-4-5"):
+        forced = asked(schema=CLOSED, model=model, tools=(Tool("a"),), tool_choice=ToolChoice("required"))
+        assert [tool["name"] for tool in forced.body["tools"]] == ["a"]
+        assert forced.body["tool_choice"] == {"type": "any"}
+        assert (forced.by_tool, "output_config" in forced.body, forced.request.system) == (False, False, "")
+    barred = asked(schema=CLOSED, model="claude-opus-4-20250514", tools=(Tool("a"),), tool_choice=ToolChoice("none"))
+    assert [tool["name"] for tool in barred.body["tools"]] == ["a"]
+    assert (barred.by_tool, json.dumps(CLOSED) in barred.request.system) == (False, True)
+    assert asked(schema=CLOSED, model="claude-opus-4-20250514", tool_choice=ToolChoice("none")).by_tool
+    namesake = asked(schema=CLOSED, model="claude-opus-4-20250514", tools=(Tool("StructuredOutput"),))
+    assert (len(namesake.body["tools"]), namesake.by_tool) == (1, False)
+
+
 def test_strict_goes_up_only_where_the_api_takes_the_schema() -> None:
     loose = {**CLOSED, "properties": {"name": {"type": "string", "minLength": 1}}}
     tools = (Tool("a", "", CLOSED, strict=True), Tool("b", "", loose, strict=True), Tool("c", "", CLOSED))
