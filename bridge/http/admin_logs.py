@@ -133,18 +133,18 @@ def _in_chunks(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     """Rows as CSV, with the mark by which spreadsheets know that it is UTF-8. Cells that they would run as a formula
-    begin with an apostrophe."""
+    begin with an apostrophe. The columns are those of today: an old row lacks some of them."""
     yield codecs.BOM_UTF8
     buffer = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
+    names = RunRecord.__struct_encode_fields__
+    writer = csv.DictWriter(buffer, names, extrasaction="ignore", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
     for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(buffer, list(row), extrasaction="ignore", quoting=csv.QUOTE_ALL)
-            writer.writeheader()
         writer.writerow({name: _cell(value) for name, value in row.items()})
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
+    yield buffer.getvalue().encode()
 
 
 def _cell(value: Any) -> Any:

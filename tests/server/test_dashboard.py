@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from bridge.store.journal import encode
+from bridge.types import RunRecord
 from tests.support import history
 from tests.support import server as servers
 from tests.support.server import Server
@@ -154,6 +159,25 @@ def test_an_export_is_whole_also_where_it_is_longer_than_a_piece(tmp_path: Path)
         assert (table.count(b"\n"), lines.count(b"\n")) == (1001, 1000)
         of_one = server.admin("GET", "/logs/export?format=jsonl&key=design-team").body
         assert of_one.count(b'"keyName":"design-team"') == of_one.count(b"\n") > 0
+
+
+def test_a_table_has_all_columns_of_today_also_where_its_first_rows_are_older(tmp_path: Path) -> None:
+    history.write(tmp_path / "data", history.TEAM, days=3, lines=100)
+    oldest = min((tmp_path / "data/logs").iterdir())
+    lines = [json.loads(line) for line in oldest.read_bytes().splitlines()]
+    for line in lines:
+        # As a version wrote it that knew nothing of these.
+        for name in ("crc", "calls", "credential", "tried", "hint"):
+            del line[name]
+    oldest.write_bytes(b"".join(encode(line.pop("seq"), msgspec.json.encode(line)) for line in lines))
+    with servers.running(tmp_path, demo=True) as server:
+        server.call("POST", "/generate", {"userPrompt": "x"}, key=server.new_key("poor", maxCostPerRequest=0.000001))
+        table = server.admin("GET", "/logs/export?format=csv").body.decode("utf-8-sig")
+        rows = list(csv.DictReader(table.splitlines()))
+        assert len(rows) == 101
+        assert list(rows[0]) == list(RunRecord.__struct_encode_fields__)
+        assert (rows[0]["hint"], rows[-1]["code"]) == ("", "cost_per_request")
+        assert rows[-1]["hint"]
 
 
 def test_the_start_says_where_the_pages_are(server: Server) -> None:
