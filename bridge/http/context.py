@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -197,7 +197,8 @@ def days(default: int) -> tuple[str, str]:
     BridgeError."""
     today = date.fromisoformat(service_of().ledger.today())
     last = _day("to", today)
-    first = _day("from", last - timedelta(days=default - 1))
+    # Before the first day that there is, there is none.
+    first = _day("from", date.fromordinal(max(1, last.toordinal() - default + 1)))
     if first > last:
         raise BridgeError("invalid_request", f"from ({first}) lies after to ({last}).", "Swap the two days.")
     return first.isoformat(), last.isoformat()

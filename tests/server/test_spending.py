@@ -60,6 +60,16 @@ def test_a_holder_sees_what_the_own_key_spent_and_no_other(server: Server) -> No
     assert server.call("GET", "/me/usage").status == 401
 
 
+def test_days_may_be_those_of_any_year(server: Server) -> None:
+    for query, first in (
+        ("to=0001-01-01", "0001-01-01"),
+        ("to=0001-01-31", "0001-01-02"),
+        ("to=9999-12-31", "9999-12-02"),
+    ):
+        answer = server.admin("GET", f"/usage/breakdown?{query}")
+        assert (answer.status, answer.json["from"]) == (200, first)
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
