@@ -16,7 +16,7 @@ from bridge.registry import PROVIDERS
 from bridge.store.operatorfile import OperatorFile
 from bridge.types import LONG_CONTEXT, MODEL_PATTERN, NATIVE, GenerationRequest, ModelChoice
 
-What = Literal["temperature", "top_p", "top_k", "stop", "forced_tool", "output_format", "adaptive_thinking"]
+What = Literal["temperature", "top_p", "top_k", "forced_tool", "output_format", "thinking", "adaptive_thinking"]
 """Things that not every model's API takes."""
 
 #: of a model whose name has none: above all others
@@ -153,11 +153,14 @@ _CLAUDE_WARMEST = 1.0
 
 
 def heeded(request: GenerationRequest) -> GenerationRequest:
-    """A request with no more of its sampling than the API of its model takes; the rest is named in `ignored`.
+    """A request with no more of its sampling and thinking than the API of its model takes; the rest is named in
+    `ignored`.
 
     Source: Anthropic's pages on its models: a model that thinks takes none, and none takes a temperature above 1, or
     temperature and top_p together.
     """
+    if request.thinking is not None and not takes(request.provider, request.model, "thinking"):
+        request = msgspec.structs.replace(request, thinking=None, ignored=(*request.ignored, "thinking"))
     given = request.sampling
     over = [name for name in ("temperature", "top_p", "top_k") if getattr(given, name) is not None]
     if not over:

@@ -51,10 +51,7 @@ PARAMETERS = table(
     supported("stream", "server-sent events"),
     supported("system", "a text, or text blocks"),
     supported("temperature", SAMPLED),
-    supported(
-        "thinking",
-        "enabled, adaptive, between_tools, disabled; what was thought is not shown",
-    ),
+    supported("thinking", "enabled, adaptive, between_tools, disabled; never shown; codex passes it over"),
     supported("tool_choice", "auto, any, tool, none; disable_parallel_tool_use"),
     supported("tools", "your own, which the client runs; see Tools below"),
     supported("top_k", SAMPLED),

@@ -34,6 +34,14 @@ def test_codex_can_be_told_of_forced_tools_only() -> None:
     assert [what for what in get_args(What) if takes("codex", "gpt-6-sol", what)] == ["forced_tool"]
 
 
+@pytest.mark.parametrize("mode", ["enabled", "disabled"])
+def test_thinking_is_named_where_the_model_is_not_asked_in_those_words(mode: Any) -> None:
+    thinking = Thinking(mode)
+    assert sampled("claude-sonnet-5-5", Sampling(), thinking=thinking).thinking == thinking
+    request = sampled("gpt-6-sol", Sampling(0.2), thinking=thinking)
+    assert (request.thinking, request.ignored) == (None, ("thinking", "temperature"))
+
+
 def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:
     provider = "claude" if model.startswith("claude") else "codex"
     return heeded(GenerationRequest(provider, model, (), sampling=sampling, **more))
