@@ -161,8 +161,9 @@ class ResponsesTool(msgspec.Struct):
 
 
 class ResponsesToolName(msgspec.Struct):
-    """One tool, as a choice names it."""
+    """One tool, as a choice names it; those that OpenAI runs have no name, and are passed over like the tools."""
 
+    type: str = "function"
     name: str = ""
 
 
@@ -254,7 +255,8 @@ def _tools(wire: ResponsesBody, ignored: list[str]) -> tuple[tuple[Tool, ...], T
     if not isinstance(given, ResponsesToolChoice):
         return offered, tools.choice("tool_choice", offered, given, parallel=parallel)
     if given.type == "allowed_tools":
-        offered = tools.allowed("tool_choice", offered, [each.name for each in given.tools or ()])
+        names = [each.name for each in given.tools or () if each.type in ("function", "custom")]
+        offered = tools.allowed("tool_choice", offered, names)
         return offered, tools.choice("tool_choice", offered, given.mode, parallel=parallel)
     return offered, tools.choice("tool_choice", offered, name=given.name or given.type, parallel=parallel)
 

@@ -186,6 +186,13 @@ def test_of_all_tools_some_may_be_allowed(api: str) -> None:
     assert "names the tool 'g'" in refusal(api, tools=offers[:1], tool_choice=choice)
 
 
+def test_what_openai_runs_is_passed_over_also_where_it_is_allowed() -> None:
+    search, own = {"type": "web_search"}, OFFER["responses"]("f", "", SCHEMA)
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [search, {"type": "function", "name": "f"}]}
+    request = parse("responses", tools=[search, own], tool_choice=choice)
+    assert ([tool.name for tool in request.tools], request.ignored) == (["f"], ("web_search",))
+
+
 def test_the_older_functions_of_chat_are_tools_of_which_one_is_called() -> None:
     functions = [OFFER["chat"](name, "", SCHEMA)["function"] for name in "fg"]
     assert parse("chat", functions=functions).tool_choice == ToolChoice(parallel=False)
