@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from bridge.providers.structured import with_words
 from bridge.types import Activity, Answer, Completed, Event, GenerationRequest, PartDelta, Text, Tool, ToolCall
 
 _MUST = "You must call {} now. Do not answer in words."
@@ -66,12 +67,6 @@ def told_to_call(request: GenerationRequest) -> GenerationRequest:
     free = msgspec.structs.replace(request.tool_choice, mode="auto", name=None)
     told = with_words(request, _MUST.format(f"the function {name}" if name else "one of the functions"))
     return msgspec.structs.replace(told, tool_choice=free)
-
-
-def with_words(request: GenerationRequest, words: str) -> GenerationRequest:
-    """The request with some more words at the end of its system prompt."""
-    system = f"{request.system}\n\n{words}" if request.system.strip() else words
-    return msgspec.structs.replace(request, system=system)
 
 
 class ForcedCall:

@@ -71,9 +71,14 @@ def fitting(takes: Callable[[dict[str, Any]], dict[str, Any] | None], schema: di
 
 def in_words(request: GenerationRequest) -> GenerationRequest:
     """The request with its schema as a part of the system prompt."""
-    words = _IN_WORDS + json.dumps(request.schema)
+    told = with_words(request, _IN_WORDS + json.dumps(request.schema))
+    return msgspec.structs.replace(told, schema=None)
+
+
+def with_words(request: GenerationRequest, words: str) -> GenerationRequest:
+    """The request with some more words at the end of its system prompt."""
     system = f"{request.system}\n\n{words}" if request.system.strip() else words
-    return msgspec.structs.replace(request, system=system, schema=None)
+    return msgspec.structs.replace(request, system=system)
 
 
 def without_dialect(schema: dict[str, Any]) -> dict[str, Any]:
