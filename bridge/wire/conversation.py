@@ -32,6 +32,7 @@ from bridge.types import (
 )
 from bridge.wire import content
 from bridge.wire.content import invalid
+from bridge.wire.parameters import shown
 from bridge.wire.tools import NAME_PATTERN
 
 #: Most messages of one conversation, parts of all its messages, and images of one request.
@@ -281,7 +282,7 @@ def generation(
         tools=tools,
         tool_choice=tool_choice,
         sampling=sampling,
-        ignored=tuple(ignored),
+        ignored=shown(ignored),
     )
 
 

@@ -277,7 +277,7 @@ def _turns(wire: ResponsesBody, ignored: list[str]) -> Turns:
     sent = {item.id for item in wire.input if not _is_reference(item)}
     for number, item in enumerate(wire.input):
         if _is_reference(item):
-            if item.id not in sent and "item_reference" not in ignored:
+            if item.id not in sent:
                 ignored.append("item_reference")
             continue
         item.add_to(turns, f"input[{number}]")

@@ -9,7 +9,8 @@ The tables are also docs/compatibility.md and a part of /openapi.json, so that n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -81,9 +82,14 @@ def table(*parameters: Parameter) -> Mapping[str, Parameter]:
     return {parameter.name: parameter for parameter in parameters}
 
 
+def shown(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of what was passed over as a header can carry them, each once: a client may have made them up."""
+    return tuple(islice(filter(_SHOWN_NAME.fullmatch, dict.fromkeys(names)), MOST_NAMES))
+
+
 def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> tuple[T, list[str]]:
-    """The supported part of a body, and the names of what is passed over. null counts as not given. Raises
-    BridgeError (invalid_request)."""
+    """The supported part of a body, and the names of what is passed over, as they are. null counts as not given.
+    Raises BridgeError (invalid_request)."""
     given = content.decode(body, _anything)
     if not isinstance(given, dict):
         raise invalid("The body must be a JSON object.")
@@ -101,7 +107,7 @@ def read(body: bytes, parameters: Mapping[str, Parameter], into: type[T]) -> tup
                 raise parameter.refusal(value)
             over.append(name)
     try:
-        return msgspec.convert(wanted, into), [name for name in over if _SHOWN_NAME.fullmatch(name)][:MOST_NAMES]
+        return msgspec.convert(wanted, into), over
     except msgspec.ValidationError as error:
         told = sentence(str(error))
         raise invalid(told, _first_field(told, parameters)) from None

@@ -84,8 +84,7 @@ def pass_over(given: Iterable[tuple[str, str]], own: Sequence[Tool], ignored: li
     for at, kind in given:
         if not own:
             raise invalid(f"{at}.type: the bridge has no tools of the type {kind[:100]!r}; offer functions.", "tools")
-        if kind not in ignored:
-            ignored.append(kind)
+        ignored.append(kind)
 
 
 def object_of(arguments: str) -> dict[str, Any]:

@@ -193,6 +193,14 @@ def test_what_openai_runs_is_passed_over_also_where_it_is_allowed() -> None:
     assert ([tool.name for tool in request.tools], request.ignored) == (["f"], ("web_search",))
 
 
+@pytest.mark.parametrize("api", ["chat", "responses", "messages"])
+def test_types_that_a_client_has_made_up_are_named_as_far_as_a_header_carries_them(api: str) -> None:
+    odd = ["web_search", "web_search", "a\r\nSet-Cookie: b=c", "日本", "x" * 65, "", *(f"t{n}" for n in range(40))]
+    request = parse(api, tools=[OFFER[api]("f", "", SCHEMA), *({"type": kind, "name": "n"} for kind in odd)])
+    assert [tool.name for tool in request.tools] == ["f"]
+    assert request.ignored == ("web_search", *(f"t{n}" for n in range(19)))
+
+
 def test_the_older_functions_of_chat_are_tools_of_which_one_is_called() -> None:
     functions = [OFFER["chat"](name, "", SCHEMA)["function"] for name in "fg"]
     assert parse("chat", functions=functions).tool_choice == ToolChoice(parallel=False)
