@@ -13,6 +13,7 @@ from bridge.cli import main
 from bridge.errors import CODES
 from bridge.http.app import create_app
 from bridge.limits import DEFAULTS
+from bridge.registry import PROVIDERS
 from bridge.service import Service
 from bridge.settings import TABLE, Settings
 from bridge.wire.native import GenerateBody
@@ -128,6 +129,15 @@ def test_every_command_and_option_is_described(name: str, command: click.Command
 @pytest.mark.parametrize("page", TEXTS)
 def test_no_page_names_a_machine_or_a_package_registry(page: str) -> None:
     assert FOREIGN.findall(TEXTS[page]) == []
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_the_pages_name_the_version_of_a_cli_that_the_tests_run(name: str) -> None:
+    version = PROVIDERS[name].tested
+    (row,) = re.findall(r"^\| package, tested version \|.*$", TEXTS["docs/clis.md"], re.MULTILINE)
+    assert re.search(rf"/{name}[\w-]*` {re.escape(version)} ", row)
+    # As a client of the bridge, too.
+    assert f"\n| {name} | {version} | test |" in TEXTS["docs/clients.md"]
 
 
 @pytest.mark.parametrize("page", TEXTS)
