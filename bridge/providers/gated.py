@@ -37,6 +37,11 @@ _ACCOUNT = re.compile(
     r"|(?:this|your) account has been deactivated",
     re.IGNORECASE,
 )
+#: What a 429 says of one request, at its beginning: it is larger than the account may ever ask for, and will be so
+#: tomorrow. Sources: reports of users of both APIs.
+_TOO_LARGE = re.compile(r"request too large for|extra usage is required for long context", re.IGNORECASE)
+#: What a 401 of a proxy such as LiteLLM says of a model, at its beginning.
+_NO_MODEL = re.compile(r"(?:key|team|user|project) not allowed to access model", re.IGNORECASE)
 #: Error types of a stream that had begun, and of which only the request is the reason.
 _REQUEST_TYPES = ("invalid_request_error", "invalid_prompt")
 #: What a sentence on a request never says, in one that clients are shown.
@@ -197,6 +202,14 @@ def failure_of(call: Call) -> Failure:
     if call.status == 403 and not account and "model" in f"{kind} {text}":
         # Whoever asks for such a model must not get the credential blocked for all others.
         return "model"
+    if call.status == 401 and _NO_MODEL.match(text.lstrip()):
+        return "model"
+    if call.status == 429 and _TOO_LARGE.match(text.lstrip()):
+        # Nor may whoever asks for too much get it benched: all others' requests are taken.
+        return "model"
+    if call.status == 403 and not kind and not text:
+        # Both APIs say why. A page of HTML comes from a firewall in front of them, which looks at the words of a body.
+        return "other"
     if call.status in (401, 402, 403) or (account and call.status in (200, 400, 429)):
         return "rejected"
     if call.status == 429 or "rate_limit" in kind:
@@ -230,7 +243,7 @@ def problem_of(call: Call, vendor: str) -> Problem:
         return Problem(
             "provider_rate_limited", f"{vendor} limits the rate of this bridge now.", retry_after=call.retry_after_s
         )
-    if _is_too_long(call):
+    if _is_too_long(call) or call.status == 429:
         return Problem("prompt_too_long", "The prompt is too long for this model.")
     if failure == "model" or call.status == 404:
         return Problem("model_not_found", f"{vendor} does not know this model.")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.gate.ticket import Call
-from bridge.providers.gated import MOST_SAID, problem_of
+from bridge.providers.gated import MOST_SAID, failure_of, problem_of
 
 
 def call(status: int | None, kind: str | None = None, message: str | None = None, **more: Any) -> Call:
@@ -40,6 +40,39 @@ def call(status: int | None, kind: str | None = None, message: str | None = None
 def test_a_provider_s_no_is_the_client_s_to_act_on_or_not(seen: Call, code: str, status: int) -> None:
     problem = problem_of(seen, "Anthropic")
     assert (problem.code, problem.status) == (code, status)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (
+            call(
+                429,
+                "rate_limit_exceeded",
+                "Request too large for gpt-6-sol on tokens per min (TPM): Limit 30000, Requested 36055.",
+            ),
+            "prompt_too_long",
+        ),
+        (call(429, "rate_limit_error", "Extra usage is required for long context requests."), "prompt_too_long"),
+        (call(401, "key_model_access_denied", "key not allowed to access model. This key can only"), "model_not_found"),
+        (call(403), "provider_overloaded"),
+    ],
+)
+def test_what_one_request_has_brought_about_says_nothing_of_its_credential(seen: Call, code: str) -> None:
+    assert failure_of(seen) in ("model", "other")
+    assert problem_of(seen, "OpenAI").code == code
+
+
+@pytest.mark.parametrize(
+    ("seen", "failure"),
+    [
+        (call(429, "rate_limit_exceeded", "Rate limit reached for gpt-6-sol: request too large for"), "limited"),
+        (call(401, "authentication_error", "invalid key: key not allowed to access model"), "rejected"),
+        (call(403, "forbidden", "Request not allowed"), "rejected"),
+    ],
+)
+def test_such_words_count_only_at_the_beginning(seen: Call, failure: str) -> None:
+    assert failure_of(seen) == failure
 
 
 def test_a_sentence_on_the_request_is_shown() -> None:
