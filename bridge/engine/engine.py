@@ -341,21 +341,22 @@ class Engine:
         if not provider.needs_credential:
             return None
         roster, asked = self.roster, (run.key, run.request)
-        while (way := roster.way(*asked, run.reservation, run.tried)) is None:
-            # Whoever waits is in nobody's way: one that is tried again takes one run at a time.
-            run.reservation = self._ledger.let_go(run.reservation)
-            run.step_aside()
-            roster.wait(run, run.nudge)
-            try:
+        try:
+            while (way := roster.way(*asked, run.reservation, run.tried)) is None:
+                # Whoever waits is in nobody's way: one that is tried again takes one run of a key at a time.
+                run.reservation = self._ledger.let_go(run.reservation)
+                run.step_aside()
+                roster.wait(run, *asked, run.reservation, run.nudge)
                 while not roster.has_room(*asked, run.reservation):
                     left_s = self._settings.queue_timeout_s - run.age_s
                     outlook = roster.outlook(*asked, run.reservation)
                     outlook.check(left_s)
                     run.await_news(left_s if outlook.wait_s is None else min(left_s, outlook.wait_s))
-            finally:
-                roster.stop_waiting(run)
-            run.come_back()
-            run.await_slot(max(LEAST_WAIT_S, self._settings.queue_timeout_s - run.age_s))
+                run.come_back()
+                run.await_slot(max(LEAST_WAIT_S, self._settings.queue_timeout_s - run.age_s))
+        finally:
+            # Only now, so that nobody takes it while it waits for its slot.
+            roster.stop_waiting(run)
         run.credential = way.name
         return way
 

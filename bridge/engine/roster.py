@@ -57,16 +57,23 @@ class Candidate(msgspec.Struct, frozen=True):
     sessions: int = 0
     #: what it was given so far in its turns, for equal shares
     turns: float = 0.0
+    #: the name of the key that asks
+    key_name: str = ""
+    #: whether it is another key's turn, which waits for it
+    of_others: bool = False
 
     @property
     def full(self) -> bool:
-        """Whether it has as many runs as it may. One that is not proven has one at a time."""
-        most = self.credential.max_concurrent if self.proven else 1
-        return bool(most) and self.purse.running >= most
+        """Whether it has as many runs as it may. One that is not proven has one of each key at a time: a key whose
+        runs hang must not keep all others from trying."""
+        most = self.credential.max_concurrent
+        tries = not self.proven and self.key_name in self.purse.keys
+        return tries or (bool(most) and self.purse.running >= most)
 
-    def has_room(self, output: int) -> bool:
-        """Whether it may take a run now that may write so many tokens."""
-        return self.state.open and not self.full and self.purse.output >= output
+    def has_room(self, output: int, *, mine: bool = False) -> bool:
+        """Whether it may take a run now that may write so many tokens. `mine`: the run holds some of it already."""
+        turn = mine or not self.of_others
+        return self.state.open and not self.full and turn and self.purse.output >= output
 
     @property
     def headroom(self) -> float:
@@ -106,6 +113,17 @@ def choose(
     return min((each for each in found if each.headroom >= best - BAND), key=busy)
 
 
+class _Waiter(msgspec.Struct, frozen=True):
+    """A run that waits for a credential."""
+
+    key: Key
+    provider: str
+    model: str
+    held: Reservation
+    #: called when it may find one
+    tell: Callable[[], None]
+
+
 class Outlook(msgspec.Struct, frozen=True):
     """When a provider's credentials can take a run that none of them takes now."""
 
@@ -131,8 +149,11 @@ class Roster:
         self._routing = routing
         #: id -> the limits that its provider named last
         self.rate_limits: dict[str, RateLimits] = {}
-        #: called when a run that waits may find a credential
-        self._waiting: dict[object, Callable[[], None]] = {}
+        #: those that wait for a credential
+        self._waiting: dict[object, _Waiter] = {}
+        #: the name of a key -> the number of the turn in which it last got a credential that has only so many
+        self._served: OrderedDict[str, int] = OrderedDict()
+        self._turn = 0
         #: conversation -> the id of its credential, when it was used, and whether it counts as a session
         self._conversations: OrderedDict[str, tuple[str, float, bool]] = OrderedDict()
         #: id -> how many of those are sessions
@@ -165,6 +186,7 @@ class Roster:
             if chosen is None:
                 return None
             self._note_turn(chosen)
+            self._note_served(key, chosen)
             self._forget(mark)
             self._conversations[mark] = (chosen.credential.id, self._clock.monotonic(), is_session)
             self._sessions[chosen.credential.id] += is_session
@@ -180,7 +202,7 @@ class Roster:
         storage_failed."""
         purse_of = self._ledger.purses(held)
         for each in self._candidates(key, request, purse_of):
-            if each.credential.id == held.credential and each.has_room(held.output_tokens):
+            if each.credential.id == held.credential and each.has_room(held.output_tokens, mine=True):
                 return CredentialWay(self, key, request, held, each.credential, tried)
         moved = self._ledger.move(held, self.pick(key, request))
         found = None if moved is None else self._book.find(moved.credential or "")
@@ -189,7 +211,10 @@ class Roster:
     def has_room(self, key: Key, request: GenerationRequest, held: Reservation) -> bool:
         """Whether `way` would find one; changes nothing."""
         purses = self._ledger.purses(held)
-        return any(each.has_room(held.output_tokens) for each in self._candidates(key, request, purses))
+        return any(
+            each.has_room(held.output_tokens, mine=each.credential.id == held.credential)
+            for each in self._candidates(key, request, purses)
+        )
 
     def outlook(self, key: Key, request: GenerationRequest, held: Reservation | None = None) -> Outlook:
         """When a request can have one that no credential takes now."""
@@ -238,9 +263,11 @@ class Roster:
         times = [state.until - now for state in states if state.name == "benched" and state.until is not None]
         return max(1.0, min(times)) if times else None
 
-    def wait(self, waiter: object, tell: Callable[[], None]) -> None:
+    def wait(
+        self, waiter: object, key: Key, request: GenerationRequest, held: Reservation, tell: Callable[[], None]
+    ) -> None:
         """Have `tell` called whenever a credential may have become free, until `stop_waiting`. It must not block."""
-        self._waiting[waiter] = tell
+        self._waiting[waiter] = _Waiter(key, request.provider, request.model, held, tell)
 
     def stop_waiting(self, waiter: object) -> None:
         """The waiter has one, or has given up."""
@@ -248,8 +275,8 @@ class Roster:
 
     def changed(self) -> None:
         """A run has ended, or something has happened to a credential: those that wait look again."""
-        for tell in list(self._waiting.values()):
-            tell()
+        for waiter in list(self._waiting.values()):
+            waiter.tell()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -265,10 +292,35 @@ class Roster:
                 self._sessions[each.id],
                 # One that joins, or comes back, has no turns to catch up on.
                 max(self._turns.get(each.id, 0.0), self._now_served),
+                key.name,
+                self._comes_first(key, each),
             )
             for each in self._book.list()
             if each.provider == request.provider and may_serve(each, request.model, key.name, key.credentials)
         ]
+
+    def _comes_first(self, key: Key, credential: Credential) -> bool:
+        """Whether another key waits for a credential whose turn it is: keys that want one that has only so many runs
+        take turns, however many requests each of them has."""
+        if not credential.max_concurrent:
+            return False
+        own = self._served.get(key.name, 0)
+        return any(
+            each.key.name != key.name
+            and self._served.get(each.key.name, 0) < own
+            and each.provider == credential.provider
+            and may_serve(credential, each.model, each.key.name, each.key.credentials)
+            and self._ledger.purses(each.held)(credential.id, credential.limits).output >= each.held.output_tokens
+            for each in self._waiting.values()
+        )
+
+    def _note_served(self, key: Key, chosen: Candidate) -> None:
+        if chosen.credential.max_concurrent:
+            self._turn += 1
+            self._served.pop(key.name, None)
+            self._served[key.name] = self._turn
+            if len(self._served) > MOST_CONVERSATIONS:
+                self._served.popitem(last=False)
 
     def _note_turn(self, chosen: Candidate) -> None:
         self._now_served = chosen.turns

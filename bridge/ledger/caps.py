@@ -98,6 +98,8 @@ class Purse(msgspec.Struct, frozen=True):
     budgets: tuple[tuple[float, float, float], ...] = ()
     #: when a budget ends that is used up, in UTC seconds; infinite where the request is larger than all of it
     room_at: float = 0.0
+    #: the names of the keys whose runs these are
+    keys: frozenset[str] = frozenset()
 
 
 def purse_of(caps: Caps, tally: Tally, now: Moment, ask: Ask, run_id: str = "") -> Purse:
@@ -108,7 +110,8 @@ def purse_of(caps: Caps, tally: Tally, now: Moment, ask: Ask, run_id: str = "") 
     needed = ceiling_cost(ask.price, ask.input_tokens, ask.output_tokens)
     full = [math.inf if needed > each.amount else each.ends_at for each in bounds if each.used + needed > each.amount]
     shares = [(bound.share, now.elapsed(bound.window.name), bound.ends_at - now.at) for bound in bounds if bound.window]
-    return Purse(len(tally.open) - own, output, tuple(shares), 0.0 if own else max(full, default=0.0))
+    keys = frozenset(each.key_name for id, each in tally.open.items() if id != run_id)
+    return Purse(len(tally.open) - own, output, tuple(shares), 0.0 if own else max(full, default=0.0), keys)
 
 
 def _check_requests(bounds: list[Bound], now: Moment) -> None:

@@ -174,6 +174,37 @@ def test_an_unproven_one_has_one_run_at_a_time(make_team: Callable[..., Team]) -
     assert team.used() == {"a": 10}
 
 
+def test_a_key_whose_runs_hang_keeps_no_other_key_out(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="spread", BRIDGE_QUEUE_TIMEOUT_SECONDS="2")
+    team.add("a")
+    team.service.keys.create("bob", Limits.parse(FREE))
+    hanging = [gevent.spawn(team.run, f"[[standin mode=hang]] {n}", timeout_s=5) for n in range(5)]
+    gevent.sleep(0.3)
+    assert len(team.standin.generations) == 1
+    assert ok(team.run("hello", key=team.service.keys.get("bob")))
+    gevent.killall(hanging)
+
+
+def test_keys_take_turns_at_a_credential_that_has_only_so_many_runs(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="spread")
+    team.add("a", max_concurrent=1)
+    team.prove()
+    team.service.keys.create("bob", Limits.parse(FREE))
+    team.standin.script(header_delay=0.2)
+
+    def go_on() -> None:
+        while True:
+            team.run("again")
+
+    flood = [gevent.spawn(go_on) for _ in range(20)]
+    gevent.sleep(0.3)
+    team.standin.journal.clear()
+    for number in range(3):
+        assert ok(team.run(f"hello {number}", key=team.service.keys.get("bob")))
+    assert len(team.standin.generations) <= 9
+    gevent.killall(flood)
+
+
 def test_thirty_at_once_on_a_fresh_pool_are_one_on_each_until_it_has_worked(make_team: Callable[..., Team]) -> None:
     team = make_team(BRIDGE_ROUTING="spread", BRIDGE_MAX_CONCURRENT="30")
     team.add("a", "b", "c")

@@ -18,8 +18,9 @@ DAY_S, MONTH_S = 86400.0, 30 * 86400.0
 def candidate(name: str, *budgets: tuple[float, float, float], **fields: Any) -> Candidate:
     own = {each: fields.pop(each) for each in ("weight", "priority", "max_concurrent") if each in fields}
     credential = Credential(id=name, name=name, provider="claude", **own)
-    purse = Purse(fields.pop("running", 0), fields.pop("output", 8192), budgets)
-    given = {"state": State("usable"), "proven": True, **fields}
+    running = fields.pop("running", 0)
+    purse = Purse(running, fields.pop("output", 8192), budgets, keys=frozenset(fields.pop("keys", ["ada"][:running])))
+    given = {"state": State("usable"), "proven": True, "key_name": "ada", **fields}
     return Candidate(credential=credential, purse=purse, **given)
 
 
@@ -47,6 +48,12 @@ def test_whoever_cannot_be_used_is_not_chosen(routing: str) -> None:
     assert chosen(*out, candidate("h"), routing=routing) == "h"
     assert chosen(*out, candidate("h", proven=False), routing=routing) == "h"
     assert chosen(*out, routing=routing, own="a") is None
+
+
+def test_a_try_of_another_key_keeps_nobody_out() -> None:
+    assert chosen(candidate("a", proven=False, running=1, keys=["bob"])) == "a"
+    assert chosen(candidate("a", proven=False, running=2, keys=["bob", "ada"])) is None
+    assert chosen(candidate("a", proven=False, running=1, keys=["bob"], max_concurrent=1)) is None
 
 
 def test_pace_takes_the_one_that_is_furthest_behind_its_line() -> None:
