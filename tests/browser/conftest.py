@@ -26,6 +26,9 @@ FLAGS = (
 #: Longest that anything on a page may take, in milliseconds; far more than it does.
 TIMEOUT_MS = 15_000
 
+#: What Chromium notes of each answer that is an error.
+REFUSED = "Failed to load resource"
+
 expect.set_options(timeout=TIMEOUT_MS)
 _numbers = itertools.count(1)
 
@@ -61,6 +64,7 @@ class Visit:
     context: BrowserContext
     server: Server
     complaints: list[str] = field(default_factory=list)
+    refusals: bool = False
 
     @property
     def address(self) -> str:
@@ -104,10 +108,14 @@ class Visit:
         return page
 
     def expect_refusals(self) -> None:
-        """Answers of 4xx are what is tested; the browser notes each of them on its console."""
-        self.complaints[:] = [text for text in self.complaints if "Failed to load resource" not in text]
+        """Answers of 4xx are what is tested, up to the end of the test; the browser notes each of them on its
+        console, some of them later: what a page asks by itself."""
+        self.refusals = True
+        self.complaints[:] = [text for text in self.complaints if REFUSED not in text]
 
     def _note(self, message: ConsoleMessage) -> None:
+        if self.refusals and REFUSED in message.text:
+            return
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text} {message.location['url']}")
 

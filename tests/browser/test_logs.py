@@ -332,3 +332,19 @@ def test_the_audit_is_searched_saved_and_leads_to_its_keys(visit: Visit, server:
     assert [entry["action"] for entry in entries] == ["key_changed", "key_created"]
     page.get_by_role("link", name="audited").first.click()
     expect(page.get_by_role("heading", name="audited", level=1)).to_be_visible()
+
+
+def test_what_an_older_look_at_the_audit_brings_is_not_shown(visit: Visit, server: Server) -> None:
+    server.new_key("looked-for")
+    page = visit.admin()
+    slow: list[Route] = []
+    page.route(re.compile(r"/admin/audit\?limit=50$"), lambda route: slow.append(route))
+    visit.go(page, "audit")
+    page.get_by_label("Search the audit").fill("looked-for")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    with page.expect_response(re.compile(r"/admin/audit\?limit=50$")) as answer:
+        slow[0].continue_()
+    answer.value.finished()
+    page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
+    expect(page.locator("tbody tr")).to_have_count(1)

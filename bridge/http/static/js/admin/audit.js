@@ -51,7 +51,8 @@ export function show({ head, body, query: given }) {
   const error = h("div");
   const form = h("form.toolbar", { role: "search", onsubmit: search }, h("div.searchbox", {}, icon("search"), text), h("button.button", {}, "Search"));
   fill(body, h("div.stack", {}, form, error, box));
-  let left = false;
+  // Each look has a number: what an older one brings later is not shown.
+  let turn = 0;
   let next = null;
 
   function search(event) {
@@ -65,18 +66,19 @@ export function show({ head, body, query: given }) {
   }
 
   async function load(before) {
+    const mine = before === null ? ++turn : turn;
     let answer;
     try {
       answer = await ask(before, PAGE);
     } catch (failure) {
-      if (!left)
+      if (mine === turn)
         fill(
           error,
           errorBox(failure, () => load(before)),
         );
       return;
     }
-    if (left) return;
+    if (mine !== turn) return;
     fill(error);
     if (before === null) rows.replaceChildren();
     const fresh = answer.audit.map(entryRow);
@@ -117,7 +119,7 @@ export function show({ head, body, query: given }) {
 
   load(null);
   return () => {
-    left = true;
+    turn += 1;
   };
 }
 
