@@ -118,7 +118,9 @@ def test_a_budget_has_a_bar_with_the_line_of_its_window(visit: Visit) -> None:
     page = visit.admin("credentials")
     row = row_of(page, "well")
     expect(row.get_by_role("meter", name="Cost today")).to_have_attribute("aria-valuetext", re.compile("left of \\$10"))
-    expect(row).to_contain_text(re.compile(r"The line is at \$\d+\.\d\d now: [\d.]+% below\. Resets"))
+    # Nothing was used, so what is lacking is all of it.
+    told = r"Spent evenly, it would be (\$\d+\.\d\d) by now \(the line\): it is \1 less\. Resets"
+    expect(row).to_contain_text(re.compile(told))
     lines = row.locator(".bar-line")
     expect(lines).to_have_count(2)
     shares = lines.evaluate_all("all => all.map((line) => parseFloat(line.style.left))")
@@ -245,3 +247,6 @@ def test_bars_and_states_are_seen_without_the_pages_own_colours(chromium: Browse
         assert row_of(page, "well").locator(".badge").first.evaluate(shown)[0] == "solid"
         track, line = (row_of(page, "well").locator(each).first for each in (".bar-track", ".bar-line"))
         assert track.evaluate(shown)[1] != line.evaluate(shown)[1]
+        press(page, "Test", "well")
+        expect(row_of(page, "well").locator(".notice")).to_be_visible()
+        assert row_of(page, "well").locator(".notice").evaluate(shown)[0] == "solid"

@@ -104,7 +104,7 @@ def test_several_keys_are_made_from_a_list_of_names(visit: Visit, server: Server
     page.get_by_label("Several keys at once").check()
     page.get_by_label("People or things, one in each line").fill("Zoë Müller\ntaken\nqa-2\nqa-2\n\n")
     page.get_by_label("Start from").select_option("Designer: $5 a day")
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Make the keys", exact=True).click()
     shown = page.get_by_role("dialog")
     expect(shown).to_contain_text("2 keys made")
     expect(shown.get_by_role("alert")).to_contain_text("taken: There is a key named")

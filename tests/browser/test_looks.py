@@ -100,6 +100,36 @@ def test_the_keyboard_alone_logs_in_makes_a_key_and_finds_the_focus_again(visit:
     expect(page.get_by_role("heading", name="by-keyboard")).to_be_focused()
 
 
+def test_on_a_phone_the_link_of_the_page_that_is_shown_can_be_seen(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, viewport=SIZES["phone"]) as visit:
+        page = visit.admin()
+        for view in ("audit", "credentials", "logs", ""):
+            visit.go(page, view)
+            link = page.locator(".nav-link[aria-current]")
+            expect(link).to_have_attribute("href", f"#/{view}")
+            expect(link).to_be_in_viewport(ratio=1)
+
+
+def test_what_stands_side_by_side_is_in_line_and_not_cut_off(visit: Visit) -> None:
+    page = visit.admin("keys")
+    settled(page)
+    cut = "all => all.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)"
+    expect(page.locator(".bar-label").first).to_be_visible()
+    assert page.locator(".bar-label").evaluate_all(cut) == []
+    visit.go(page, "usage?range=90")
+    expect(page.locator("tr.total")).to_be_visible()
+    left = "all => new Set(all.map((e) => Math.round(e.getBoundingClientRect().left))).size"
+    assert page.locator("tr:not(.inner) .share-bar").evaluate_all(left) == 1
+    visit.go(page, "logs")
+    page.locator("tbody tr").first.get_by_role("button").click()
+    expect(page.get_by_role("dialog").get_by_text("Asked by")).to_be_visible()
+    middle = """all => new Set(all.map((e) => {
+      const { top, height } = e.getBoundingClientRect();
+      return Math.round(top + height / 2);
+    })).size"""
+    assert page.locator(".dialog-foot .button").evaluate_all(middle) == 1
+
+
 def test_the_first_tab_leads_past_the_navigation(visit: Visit) -> None:
     page = visit.admin("keys")
     page.reload()

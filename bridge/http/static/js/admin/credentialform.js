@@ -24,7 +24,7 @@ export function freeName(provider, all) {
 
 /** The field for a secret: nobody sees it, no browser keeps it. */
 export function secretInput(attributes = {}) {
-  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", maxlength: "4100", ...attributes });
+  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", minlength: "8", maxlength: "4100", ...attributes });
 }
 
 /** What to paste for a provider. */
@@ -158,7 +158,7 @@ function form(credential, provider, all, close) {
           field("Dollars per month", month),
           field("Requests at once", atOnce),
         ),
-        h("p.hint.spaced", {}, "Kept like the caps of a key. Empty: no limit here."),
+        h("p.hint.spaced", {}, "They work like the caps of a key. Empty: no limit here."),
       ),
       h(
         "details.more",

@@ -2,7 +2,7 @@
 
 import { bar } from "../lib/bars.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
-import { ago, count, money, percent, plural, timeElement, visible, when } from "../lib/format.js";
+import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { badge, busy, dialog, emptyState, errorBox, skeleton, toast } from "../lib/ui.js";
@@ -275,7 +275,7 @@ function budgets(credential, resetsAt, timezone) {
     const most = credential.limits[row.name];
     const end = resetsAt[row.window];
     const line = elapsed(row.window, end);
-    const gap = (used + reserved) / most - line;
+    const gap = used + reserved - line * most;
     return {
       limit: row.name,
       label: row.title,
@@ -284,14 +284,14 @@ function budgets(credential, resetsAt, timezone) {
       reserved,
       most,
       line,
-      below: `The line is at ${money(line * most)} now: ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
+      below: `Spent evenly, it would be ${money(line * most)} by now (the line): ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
     };
   });
 }
 
 function ahead(gap) {
-  if (Math.abs(gap) < 0.005) return "just on it";
-  return gap > 0 ? `${percent(gap)} above` : `${percent(-gap)} below`;
+  if (Math.abs(gap) < 0.005) return "it is just that";
+  return gap > 0 ? `it is ${money(gap)} more` : `it is ${money(-gap)} less`;
 }
 
 /** The share of a day or month that is over, of one that ends at `end`. */

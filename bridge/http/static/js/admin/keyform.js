@@ -1,7 +1,7 @@
 /** The dialogs of a key: make one or several, change, rotate. */
 
 import { ApiError } from "../lib/api.js";
-import { fill, h } from "../lib/dom.js";
+import { fill, h, say } from "../lib/dom.js";
 import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { dialog, errorBox, field, select } from "../lib/ui.js";
@@ -118,6 +118,8 @@ function form(session, key, credentials, close) {
   const date = h("input", { type: "datetime-local" });
   const dateField = field("Expires at (your time)", date);
   const problem = h("div");
+  const id = "key-form";
+  const save = h("button.button.primary", { type: "submit", form: id });
   const preset = select(
     [["", "The server's defaults"], ...PRESETS.map(([label], place) => [String(place), label])],
     "",
@@ -142,6 +144,7 @@ function form(session, key, credentials, close) {
     one.hidden = name.disabled = several.checked;
     many.hidden = list.disabled = !several.checked;
     list.required = several.checked;
+    say(save, key ? "Save" : several.checked ? "Make the keys" : "Make the key");
   }
 
   function showDate() {
@@ -192,8 +195,6 @@ function form(session, key, credentials, close) {
       : expiry.value === "";
   }
 
-  const id = "key-form";
-  const save = h("button.button.primary", { type: "submit", form: id }, key ? "Save" : "Make the key");
   return {
     title: key ? `Change ${key.name}` : "New key",
     body: h(
@@ -254,7 +255,7 @@ function form(session, key, credentials, close) {
 
 function such(credentials) {
   if (!credentials.length) return "";
-  return `, of ${credentials.slice(0, 6).join(", ")}${credentials.length > 6 ? " …" : ""}`;
+  return `, ${credentials.length > 6 ? "such as" : "of"} ${credentials.slice(0, 6).join(", ")}`;
 }
 
 /** Names of people as names of keys: [name, who it is for], each once. "Zoë Müller" becomes Zoe-Muller. */

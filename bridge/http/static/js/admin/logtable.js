@@ -1,7 +1,7 @@
 /** Lines of the request log as a table, and one of them in full. */
 
 import { fill, h, icon } from "../lib/dom.js";
-import { cost, count, duration, plural, visible, whenExact, whenFull } from "../lib/format.js";
+import { cost, count, duration, inOwnTime, plural, visible, whenExact, whenFull } from "../lib/format.js";
 import { longTextIn } from "../lib/longtext.js";
 import { cell, row, table } from "../lib/table.js";
 import { badge, copyButton, dialog, errorBox, skeleton } from "../lib/ui.js";
@@ -221,7 +221,7 @@ function details(line) {
         h(
           "div",
           {},
-          h("p.strong", {}, h("bdi", {}, visible(line.error))),
+          h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error)))),
           line.hint && h("p", {}, "The client was told: ", h("bdi", {}, visible(line.hint))),
         ),
       ),

@@ -66,8 +66,12 @@ function show() {
   const view = (detail && DETAILS[name]) || (VIEWS[name] ?? overview);
   leave();
   for (const link of nav.querySelectorAll("a")) {
-    if (link.dataset.name === name) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.name === name) {
+      link.setAttribute("aria-current", "page");
+      // On a narrow screen the links are a row that is wider than the screen.
+      const [row, own] = [nav.getBoundingClientRect(), link.getBoundingClientRect()];
+      nav.scrollLeft += own.left + own.width / 2 - row.left - row.width / 2;
+    } else link.removeAttribute("aria-current");
   }
   const heading = h("h1", { tabindex: "-1" }, view.title(detail));
   const head = h("div.page-head", {}, heading);

@@ -147,12 +147,15 @@ function figuresRow(name, share, total, kind = "") {
   const part = total.costUsd > 0 ? share.costUsd / total.costUsd : 0;
   const meter = h("span.share-bar", { "aria-hidden": "true" }, h("span"));
   meter.firstChild.style.width = `${100 * part}%`;
+  const requests = cell("Requests", count(share.requests), "num");
+  // On a narrow screen the number has its unit behind it.
+  requests.dataset.unit = share.requests === 1 ? "request" : "requests";
   return row(
     { class: `spent ${kind}` },
     cell("", h("div.row.nowrap-row", {}, name)),
     cell("Cost", money(share.costUsd), "num"),
     cell("Share", [meter, say(h("span"), percent(part))], "num"),
-    cell("Requests", count(share.requests), "num"),
+    requests,
     cell("Tokens", compact(share.tokens), "num"),
     cell("Errors", share.errors ? count(share.errors) : "–", "num"),
   );

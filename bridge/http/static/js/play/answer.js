@@ -19,9 +19,9 @@ const WINDOW = /_per_(day|month)$/;
 export function answerBox(zone) {
   const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
   const state = h("span.muted.small", { role: "status" });
-  const problem = h("div");
+  const problem = h("div.problem");
   const calls = h("div.stack");
-  const output = h("div");
+  const output = h("div.output");
   const meta = h("div.meta");
   const copy = copyButton(() => words);
   const intro = h("p.muted", {}, "The answer appears here as it is written, with its cost and how long it took.");

@@ -18,21 +18,21 @@ export function show(main, { me, headers, first, expired }) {
   const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
   const model = h("input", { type: "text", list: "models", autocomplete: "off", spellcheck: "false" });
   const models = h("datalist", { id: "models" });
-  const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "as the server has it" });
+  const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "the server's default" });
   const schema = h("textarea.mono", {
     rows: "6",
     spellcheck: "false",
     placeholder:
       '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}',
   });
-  const schemaHint = h("span", { role: "status" });
+  const schemaHint = h("p.hint.wrong", { role: "status" });
   const tools = h("textarea.mono", {
     rows: "6",
     spellcheck: "false",
     placeholder:
       '[{"name": "get_weather", "description": "The weather in a city", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]',
   });
-  const toolsHint = h("span", { role: "status" });
+  const toolsHint = h("p.hint.wrong", { role: "status" });
   const send = h("button.button.primary", { type: "submit" }, "Send");
   const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => controller?.abort() }, "Stop");
   const drop = h("div.drop", {}, field("Prompt", prompt));
@@ -52,10 +52,13 @@ export function show(main, { me, headers, first, expired }) {
         {},
         field("System prompt", system),
         h("div.fields", {}, h("div", {}, field("Model", model), models), field("Longest answer, in tokens", longest)),
-        field("JSON Schema that the answer must fit", schema),
-        schemaHint,
-        field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
-        toolsHint,
+        h("div", {}, field("JSON Schema that the answer must fit", schema), schemaHint),
+        h(
+          "div",
+          {},
+          field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
+          toolsHint,
+        ),
       ),
     ),
     h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends")),
