@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 import os
 import re
@@ -43,14 +45,17 @@ def test_every_command_prints_by_these_ways() -> None:
     ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1+1", " =1", "\u3000=1", "＝1", "＋1", "－1", "＠x"],
 )
 def test_a_cell_of_a_table_is_no_formula(value: str) -> None:
-    head, cell = b"".join(_csv(iter([{"a": value}]))).decode("utf-8-sig").split("\r\n", 1)
-    assert head == '"a"'
-    assert cell.startswith("\"'")
+    table = b"".join(_csv(iter([{"userPrompt": value}]))).decode("utf-8-sig")
+    (row,) = csv.DictReader(io.StringIO(table, newline=""))
+    assert row["userPrompt"] == "'" + value
 
 
 def test_a_cell_does_not_end_at_a_semicolon() -> None:
-    table = b"".join(_csv(iter([{"a": "x;=1+1", "b": 3, "c": None}])))
-    assert table == codecs.BOM_UTF8 + b'"a","b","c"\r\n"x;=1+1","3",""\r\n'
+    table = b"".join(_csv(iter([{"userPrompt": "x;=1+1", "calls": 3, "hint": None}])))
+    head, row = table.split(b"\r\n", 1)
+    assert head.startswith(codecs.BOM_UTF8 + b'"id","timestamp",')
+    assert b'"x;=1+1","3",' in row
+    assert row.endswith(b',""\r\n')
 
 
 def test_the_settings_of_another_user_are_refused_where_they_only_lie_there(
