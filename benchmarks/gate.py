@@ -99,12 +99,14 @@ def measure(rounds: int, streams: int, seconds: float) -> dict[str, Any]:
                 thread.start()
             time.sleep(1)
             process = psutil.Process(gate.pid)
+            # First what the streams take alone, then how much later another call begins beside them.
             before, began = process.cpu_times(), time.monotonic()
+            time.sleep((seconds - 3) / 2)
+            after, passed = process.cpu_times(), time.monotonic() - began
             while time.monotonic() < began + seconds - 3 and len(busy_through) < rounds:
                 busy_direct.append(one.first_byte_ms(lab.FAKE_KEY, "hello"))
                 busy_through.append(other.first_byte_ms(tokens.pop(0), "hello"))
                 time.sleep(0.02)
-            after, passed = process.cpu_times(), time.monotonic() - began
             for thread in threads:
                 thread.join()
         finally:
