@@ -149,6 +149,7 @@ def problems() -> list[str]:
         service.credentials.problem,
         traces,
         *service.why_not_reread(),
+        *(status.drift for status in engine_of().statuses()),
     )
     return list(filter(None, found))
 

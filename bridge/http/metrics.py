@@ -278,13 +278,19 @@ def _engine(engine: Engine) -> Iterator[Metric]:
         "CLI processes: warm ones stand ready, busy ones have a run.",
         labels=["provider", "state"],
     )
+    unknown = CounterMetricFamily(
+        f"{PREFIX}_cli_unknown",
+        "Messages, fields and warnings of CLIs that the bridge does not know.",
+        labels=["provider"],
+    )
     failures = Metric(f"{PREFIX}_pool_boot_failures", "CLI processes that ended before they were used.", "counter")
     for status in statuses:
         info.add_metric([status.name], {"version": status.version or "", "credentials": status.credentials})
         pool.add_metric([status.name, "warm"], status.warm)
         pool.add_metric([status.name, "busy"], running.count(status.name))
+        unknown.add_metric([status.name], sum(status.unknown.values()))
         failures.add_sample(f"{failures.name}_total", {"provider": status.name}, status.boot_failures)
-    yield from (info, pool, failures)
+    yield from (info, pool, unknown, failures)
 
 
 def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -57,6 +57,7 @@ WINDOWS_S: dict[str, float] = {
     "credential_blocked": _HOUR_S,
     "gate_refused": _HOUR_S,
     "gate_misreported": _HOUR_S,
+    "cli_drift": 24 * _HOUR_S,
     "disk": 12 * _HOUR_S,
     "loop_suspected": _HOUR_S,
     "backup_failed": 24 * _HOUR_S,
@@ -115,6 +116,11 @@ def spend_alerts(
 def provider_down(name: str, problem: str) -> Alert:
     """A CLI that worked before cannot be used."""
     return Alert("provider_down", name, f"{name} is not available: {problem}", f"provider_down:{name}")
+
+
+def cli_drift(name: str, problem: str) -> Alert:
+    """The program of a CLI was replaced, and what is there now does not serve."""
+    return Alert("cli_drift", name, f"The program of {name} has changed. {problem}", f"cli_drift:{name}:{problem}")
 
 
 def provider_failing(name: str, count: int, problem: str) -> Alert:
@@ -441,6 +447,8 @@ class Alerts:
     def _look_around(self) -> None:
         service, engine = self._service, self._service.engine
         for status in engine.statuses() if engine is not None else []:
+            if status.drift is not None:
+                self._raise_all([cli_drift(status.name, status.drift)])
             if status.available:
                 self._note_worked(status.name)
             elif status.name in self._worked and not (engine is not None and engine.roster.is_out(status.name)):

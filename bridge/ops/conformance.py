@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,10 +26,12 @@ from bridge.errors import BridgeError
 from bridge.gate.server import Gate
 from bridge.gate.ticket import Oddity, OneWay, Upstream
 from bridge.gate.upstream import Connections
-from bridge.ops.doctor import Finding, fail, ok, warn
+from bridge.ops.doctor import FAIL, Finding, fail, ok, warn
 from bridge.ops.small_model import INPUT_TOKENS, OUTPUT_TOKENS, Saying, SmallModel
+from bridge.providers.cli import CliProvider
 from bridge.providers.provider import Provider
 from bridge.registry import PROVIDERS, ProviderRow
+from bridge.sandbox import host
 from bridge.sandbox.scratch import Scratch
 from bridge.service import real_providers
 from bridge.settings import Settings
@@ -293,20 +296,40 @@ CASES: Mapping[Callable[[Bench], None], int] = {
 }
 
 
-def check(settings: Settings) -> Iterator[Finding]:
-    """All conversations with each CLI that is installed, a finding for each as it is done."""
+def check(settings: Settings, names: Collection[str] = PROVIDERS) -> Iterator[Finding]:
+    """All conversations with each CLI of these that is installed, a finding for each as it is done."""
     with tempfile.TemporaryDirectory() as temporary, SmallModel() as model:
-        scratch = Scratch(Path(temporary))
+        folder = Path(temporary)
+        scratch = Scratch(folder, host.find_user(settings.cli_user))
         with_keys = {name: replace(own, credentials="api-key") for name, own in settings.providers.items()}
-        lean = replace(settings, warm_processes=0, providers=with_keys)
+        lean = replace(settings, warm_processes=0, providers=with_keys, data_dir=folder)
         gate = Gate(Clock(), Connections(lean.network))
         gate.open()
         try:
-            for provider in real_providers(lean, scratch, Clock(), gate).values():
-                yield from _check(provider, model, gate)
+            providers = real_providers(lean, scratch, Clock(), gate)
+            for name in names:
+                yield from _check(providers[name], model, gate)
         finally:
             gate.close()
             scratch.clear()
+
+
+def difference(settings: Settings, name: str, path: str) -> str | None:
+    """What the program at `path` does not do as the CLI of that name, in a sentence; None where all holds."""
+    own = {**settings.providers, name: replace(settings.providers[name], command=path)}
+    for each in check(replace(settings, providers=own), (name,)):
+        if each.level == FAIL:
+            return each.found
+    return None
+
+
+def checked_providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) -> Mapping[str, Provider]:
+    """The CLIs, of which another program than the tested one serves only once it was checked."""
+    providers = real_providers(settings, scratch, clock, gate)
+    for name, provider in providers.items():
+        assert isinstance(provider, CliProvider)
+        provider.vet = partial(difference, settings, name)
+    return providers
 
 
 def _check(provider: Provider, model: SmallModel, gate: Gate) -> Iterator[Finding]:

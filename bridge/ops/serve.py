@@ -336,8 +336,12 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Open the service, in the worker. A data folder that cannot be used ends the server."""
+        # Imported here: its TLS must not be loaded before the server has made the process a gevent one.
+        from bridge.ops.conformance import checked_providers
+
         try:
-            self._service = Service(self._settings, make_providers=self._make_providers, wait_s=TAKE_OVER_S)
+            make_providers = self._make_providers or checked_providers
+            self._service = Service(self._settings, make_providers=make_providers, wait_s=TAKE_OVER_S)
         except StoreError as error:
             say(f"cli-bridge cannot start: {error.message}\n  {error.hint}")
             raise SystemExit(_BOOT_ERROR) from None

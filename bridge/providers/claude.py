@@ -122,8 +122,10 @@ class ClaudeProvider(CliProvider):
         self._refuse_if_unavailable()
         return _Conversation(self, request, emit, owner, tap, None if self._login else self._way(way))
 
-    def _begin(self) -> None:
+    def _begin(self, *, renewed: bool) -> None:
         self._pool.open()
+        if renewed:
+            self._pool.renew()
 
     def _ready(self) -> int:
         return self._pool.warm
@@ -196,7 +198,8 @@ class ClaudeProvider(CliProvider):
         """Keep a process that was rewound, unless it has done its share."""
         runs, since = self._initialized[child]
         self._initialized[child] = (runs + 1, since)
-        if self._reused and runs + 1 < RUNS_PER_PROCESS and self._clock.monotonic() < since + LONGEST_LIFE_S:
+        fresh = child not in self._outdated
+        if fresh and self._reused and runs + 1 < RUNS_PER_PROCESS and self._clock.monotonic() < since + LONGEST_LIFE_S:
             self._pool.give_back(child, owner)
         else:
             child.stop()
@@ -233,7 +236,11 @@ class _Conversation:
         self._provider = provider
         asked = claude_body.ask(request)
         self._parser = protocol.AnswerParser(
-            asked.request, provider._clock.now, by_tool=asked.by_tool, gated=not provider._login
+            asked.request,
+            provider._clock.now,
+            by_tool=asked.by_tool,
+            gated=not provider._login,
+            note=provider._note_unknown,
         )
         self._forced = ForcedCall(asked.forced, "toolu_") if asked.forced else None
         self._emit = emit

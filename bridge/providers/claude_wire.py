@@ -54,6 +54,51 @@ FIRST_START = (
     b'"migrationVersion":15}' % (b"0" * 64)
 )
 
+_FIELDS = {"session_id", "type", "uuid"}
+_OF_TURN = {*_FIELDS, "user_message_uuid", "user_message_uuids"}
+_OF_SYSTEM = {*_OF_TURN, "subtype"}
+#: Lines that 2.1.329 to 2.1.332 print, by type and subtype -> their fields.
+_KNOWN: dict[str, set[str]] = {
+    "assistant": {
+        *_OF_TURN,
+        *("message", "parent_tool_use_id", "timestamp", "request_id", "aborted", "error", "is_api_error_message"),
+        *("api_error", "api_error_status", "api_error_type", "thinking_display", "thinking_duration_ms"),
+        "tool_use_meta",
+    },
+    "user": {*_OF_TURN, "message", "parent_tool_use_id", "timestamp", "tool_use_result"},
+    "stream_event": {
+        *_OF_TURN,
+        *("event", "parent_tool_use_id", "api_message_id", "ttft_ms", "thinking_display", "abandoned_blocks"),
+        "owed_rows",
+    },
+    "result": {
+        *_OF_SYSTEM,
+        *("is_error", "result", "errors", "num_turns", "stop_reason", "terminal_reason", "usage", "modelUsage"),
+        *("api_error", "api_error_status", "api_error_type", "total_cost_usd", "duration_ms", "duration_api_ms"),
+        *("ttft_ms", "ttft_stream_ms", "first_content_frame_ms", "time_to_request_ms", "queued_turn_count"),
+        *("result_index", "safety_stops", "fast_mode_state", "fast_mode_disabled_reason", "permission_denials"),
+    },
+    "command_lifecycle": {*_FIELDS, "command_uuid", "state"},
+    "control_response": {"type", "response"},
+    "rate_limit_event": {*_FIELDS, "rate_limit_info"},
+    "system/init": {
+        *_OF_SYSTEM,
+        *("additional_directories", "analytics_disabled", "apiKeySource", "claude_code_version", "cwd", "view_mode"),
+        *("fast_mode_state", "fast_mode_disabled_reason", "mcp_servers", "messaging_socket_path", "model", "tools"),
+        *("original_cwd", "output_style", "per_turn_effort_active", "permissionMode", "product_feedback_disabled"),
+        *("served_by_anthropic", "ultrathink_available", "ultrathink_typed_raises", "agents", "capabilities"),
+        *("plugins", "sandbox_enabled", "skills", "slash_commands"),
+    },
+    "system/status": {*_OF_SYSTEM, "status"},
+    "system/ui_invalidate": {*_OF_SYSTEM, "event"},
+    "system/thinking_tokens": {*_OF_SYSTEM, "estimated_tokens", "estimated_tokens_delta"},
+    "system/model_refusal_no_fallback": {
+        *_OF_SYSTEM,
+        *("api_refusal_category", "api_refusal_explanation", "content", "original_model", "request_id"),
+        "refused_user_message_uuid",
+    },
+}
+
 #: More than this of any kind of token is a lie.
 MOST_TOKENS = 10**8
 
@@ -238,10 +283,17 @@ class AnswerParser:
     """
 
     def __init__(
-        self, request: GenerationRequest, now: Callable[[], float], *, by_tool: bool = False, gated: bool = False
+        self,
+        request: GenerationRequest,
+        now: Callable[[], float],
+        *,
+        by_tool: bool = False,
+        gated: bool = False,
+        note: Callable[[str], None] = lambda what: None,
     ) -> None:
         """`now()` is UTC seconds; `by_tool`: the answer is what the output tool is given; `gated`: the answer is
-        whole at the end of the model's message, whatever the CLI does then."""
+        whole at the end of the model's message, whatever the CLI does then. `note` gets what is not known here."""
+        self._note = note
         self._now = now
         self._gated = gated
         self._by_tool = by_tool
@@ -268,6 +320,8 @@ class AnswerParser:
         message = json_object(line)
         if message is None:
             return
+        for what in unknown_in(message):
+            self._note(what)
         kind = message.get("type")
         if kind == "stream_event":
             event = message.get("event")
@@ -431,6 +485,18 @@ def json_object(line: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return message if isinstance(message, dict) else None
+
+
+def unknown_in(message: dict[str, Any]) -> Iterator[str]:
+    """What the CLI did not print when it was looked at: a kind of line, or fields of one."""
+    kind = str(message.get("type"))
+    if kind == "system":
+        kind = f"system/{message.get('subtype')}"
+    fields = _KNOWN.get(kind)
+    if fields is None:
+        yield kind
+    elif not message.keys() <= fields:
+        yield from (f"{kind}.{name}" for name in sorted(message.keys() - fields))
 
 
 def is_result(line: bytes) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ from bridge.errors import BridgeError, Problem
 from bridge.gate.ticket import Way
 from bridge.masks import masked
 from bridge.providers.pool import Breaker
+from bridge.providers.programs import Program, ProgramBook, ProgramCheck, Stamp, digest_of, stamp_of
 from bridge.providers.provider import ProviderStatus
 from bridge.registry import ProviderRow
 from bridge.sandbox.child import LAST_WORDS_S, Captured, Child, ChildError, capture, program
 from bridge.sandbox.host import User
 from bridge.sandbox.scratch import NoPlace, Scratch
 from bridge.settings import Settings
+from bridge.store.files import in_thread
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -31,14 +34,19 @@ if TYPE_CHECKING:
 CHECK_S = 30.0
 #: First pause before a CLI that stopped working is looked at again, in seconds; doubles up to the maximum.
 LOOK_AGAIN_S, MAX_LOOK_AGAIN_S = 1.0, 60.0
-#: How often is looked whether its program was replaced, in seconds.
-PROGRAM_LOOK_S = 20.0
+#: How often is looked whether its program was replaced, in seconds. What is the same at two looks is checked.
+PROGRAM_LOOK_S = 10.0
+#: Seconds after which a program that did not pass its check is checked once more: the host may have been the reason.
+CHECK_AGAIN_S = 3600.0
 #: Lines of a CLI's stderr that are logged in a minute, and characters of each that are shown.
 LINES_PER_MINUTE, LINE_CHARACTERS = 20, 300
+#: Kinds of things that a CLI says and nobody here knows, of which each is counted by itself; others are "other".
+MOST_UNKNOWN = 30
 #: How many of its last lines say why it does not work.
 LAST_LINES = 3
 
-_DOCTOR = "The bridge's log shows what it printed; 'cli-bridge doctor' looks at it again."
+#: What may be the name of a message or a field.
+_WORDS = re.compile(r"[\w./-]{1,80}")
 #: Colours and the like.
 _TERMINAL = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
@@ -92,8 +100,15 @@ class Stderr:
         return " | ".join(map(self.mask, lines[-LAST_LINES:])) or None
 
 
+class Replaced(ChildError):
+    """A program was written into, and what it is now was not checked yet."""
+
+
 def problem_of_start(name: str, error: ChildError) -> Problem:
     """Why a run came to nothing whose CLI did not begin."""
+    if isinstance(error, Replaced):
+        message = f"The {name} CLI is being replaced."
+        return Problem("cli_unavailable", message, retry_after=MAX_LOOK_AGAIN_S)
     if isinstance(error, NoPlace):
         message = "The bridge's host has no room for the files of a CLI."
         return Problem("overloaded", message, retry_after=MAX_LOOK_AGAIN_S)
@@ -125,21 +140,34 @@ class CliProvider:
         self._clock = clock
         self._breaker = Breaker(clock)
         self._stderr = Stderr(row.name, (self._own.api_key, self._own.token), clock)
-        self._command: str | None = None
+        self._book = ProgramBook(settings.data_dir)
+        #: what serves, and what is being looked at
+        self._program: Program | None = None
+        self._candidate: Program | None = None
+        #: says of the program at a path what is wrong with it; None where it may serve. Unset: whatever starts may.
+        self.vet: Callable[[str], str | None] | None = None
+        #: what was found of programs since the start
+        self._checks: dict[Stamp, ProgramCheck] = {}
         self._children: set[Child] = set()
+        #: those that run a program which no new run should get
+        self._outdated: set[Child] = set()
         #: the last lines of the last process that failed
         self._said: str | None = None
         self._recovery: gevent.Greenlet[[], None] | None = None
         self._watcher: gevent.Greenlet[[], None] | None = None
-        #: what its program was when it was looked at last
-        self._program: tuple[int, ...] | None = None
+        #: what its processes said that is not known here -> how often
+        self._unknown: Counter[str] = Counter()
+        #: what was in the place of the program when it was looked at last, and when that is looked at once more
+        self._seen: Stamp | None = None
+        self._check_again_at = math.inf
         self._closed = False
         self._status = self._unavailable("not checked yet")
 
     # --- what each CLI has of its own ------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Start what is kept ready; called again after each check that went well. Raises Unfit."""
+    def _begin(self, *, renewed: bool) -> None:
+        """Start what is kept ready; called again after each check that went well. `renewed`: with another program than
+        before; what stands ready is replaced, and what has a run ends after it. Raises Unfit."""
 
     def _ready(self) -> int:
         """How many processes stand ready."""
@@ -159,46 +187,58 @@ class CliProvider:
     # --- life ------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        if not self._is_well():
+        if not self._is_well(patient=False):
             self._look_again()
         if self._watcher is None:
             self._watcher = gevent.spawn(self._watch_program)
 
     def _watch_program(self) -> None:
-        """Look again where another program has come into its place: its version may be another."""
+        """Look again where another program has come into its place, or none is there any more."""
+        before = self._seen
         while True:
             gevent.sleep(PROGRAM_LOOK_S)
-            if self._stamp() != self._program:
+            now = stamp_of(self._path)
+            # What is still being written is left alone.
+            settled = now == before and now != self._seen
+            if settled or self._clock.monotonic() >= self._check_again_at:
                 self._look_again()
+            before = now
 
-    def _stamp(self) -> tuple[int, ...] | None:
-        """By which a program that was replaced is known; None where there is none."""
-        try:
-            status = os.stat(program(self._own.command) or "")
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+    @property
+    def _path(self) -> str:
+        """Where its program is, or should be."""
+        return program(self._own.command) or self._own.command
 
-    def _is_well(self) -> bool:
-        """Look at it now."""
+    def _is_well(self, *, patient: bool) -> bool:
+        """Look at it now. `patient`: there is time to check a program that is new here."""
         try:
-            self._look()
+            self._look(patient=patient)
         except Exception:
             log.exception("%s could not be looked at", self.name)
         return self._status.available
 
-    def _look(self) -> None:
-        self._program = self._stamp()
-        before, status = self._status, self.check()
-        if status.available and not before.available:
-            # Whatever was wrong with it is mended.
-            self._breaker.succeeded()
-        self._status = status
+    def _look(self, *, patient: bool) -> None:
+        self._seen, self._check_again_at = stamp_of(self._path), math.inf
+        before, serving = self._status, self._program
+        status = self.check(patient=patient)
         if status.available:
+            if not before.available:
+                # Whatever was wrong with it is mended.
+                self._breaker.succeeded()
+            self._status = status
             try:
-                self._begin()
+                self._begin(renewed=self._program is not serving)
             except Unfit as unfit:
                 self._status = self._unavailable(unfit.problem, unfit.hint, unfit.said or self._said, status.version)
+        elif before.available and serving is not None and serving.stamp != self._seen and serving.whole:
+            found = f" It printed: {status.said}" if status.said else ""
+            drift = f"{status.problem}{found} Version {before.version}, which was in its place before, goes on serving."
+            self._status = msgspec.structs.replace(before, drift=drift)
+            self._check_again_at = self._clock.monotonic() + CHECK_AGAIN_S
+            if drift != before.drift:
+                log.warning("%s: %s", self.name, drift)
+        else:
+            self._status = status
         if self._status.problem not in (None, before.problem):
             said = f"It printed: {self._status.said}" if self._status.said else None
             parts = (self._status.problem, said, self._status.hint)
@@ -214,9 +254,18 @@ class CliProvider:
             child.stop(self.grace_s)
         for child in children:
             child.wait(2)
+        if self._program is not None:
+            self._program.close()
+            self._program = None
 
     def status(self) -> ProviderStatus:
-        return msgspec.structs.replace(self._status, warm=self._ready()).with_starts(self._breaker, self._said)
+        now = msgspec.structs.replace(self._status, warm=self._ready(), unknown=dict(self._unknown))
+        return now.with_starts(self._breaker, self._said)
+
+    def _note_unknown(self, what: str) -> None:
+        """Count something that a process said and that is not known here; it harms no run by itself."""
+        known = what in self._unknown or len(self._unknown) < MOST_UNKNOWN
+        self._unknown[what if known and _WORDS.fullmatch(what) else "other"] += 1
 
     def _refuse_if_unavailable(self) -> None:
         """Raises BridgeError cli_unavailable."""
@@ -236,22 +285,70 @@ class CliProvider:
 
     # --- is it there, new enough, and logged in --------------------------------------------------
 
-    def check(self) -> ProviderStatus:
+    def check(self, *, patient: bool = False) -> ProviderStatus:
+        """As every provider does; where all is well, what was looked at serves from now on. `patient`: a program that
+        is new here is checked for as long as that takes."""
         version = None
         try:
-            self._command = self._find()
+            self._candidate = Program(self._find())
             home = self._scratch.folder(f"{self.name}-check")
             try:
                 version = self._version(home)
+                self._admit(self._candidate, version, patient=patient)
                 self._check_credentials(home)
                 self._prepare(home)
             finally:
                 self._scratch.remove(home)
+            self._take(self._candidate)
+            self._candidate = None
         except Unfit as unfit:
             return self._unavailable(unfit.problem, unfit.hint, unfit.said, version)
         except (ChildError, OSError, ValueError, KeyError, TypeError) as error:
             return self._unavailable(f"The {self.name} CLI cannot be run: {error}.", version=version)
+        finally:
+            if self._candidate is not None:
+                self._candidate.close()
+                self._candidate = None
         return ProviderStatus(self.name, True, version, self._own.credentials)
+
+    def _take(self, program: Program) -> None:
+        """Serve with that program from now on."""
+        before, self._program = self._program, program
+        if before is not None:
+            if before.stamp == program.stamp:
+                self._program, program = before, program
+                program.close()
+                return
+            self._outdated |= self._children
+            before.close()
+
+    def _admit(self, candidate: Program, version: str, *, patient: bool) -> None:
+        """Let a program pass that is the tested one, serves already, or does what is relied on. Raises Unfit, OSError,
+        ValueError."""
+        serving = self._program
+        if self.vet is None or (serving is not None and serving.stamp == candidate.stamp):
+            return
+        known = self._checks.get(candidate.stamp) or self._book.checked(self.name, candidate.stamp)
+        if known is None and serving is None and version == self._row.tested:
+            return
+        if known is None or (known.problem and self._clock.now() - known.at > CHECK_AGAIN_S):
+            if not patient:
+                problem = f"The {self.name} CLI {version} is new here, so it is checked before it serves."
+                raise Unfit(problem, "Wait for half a minute.")
+            log.warning("%s %s is new here, and is checked before it serves", self.name, version)
+            digest = in_thread(digest_of, candidate.path)
+            found = None if self._book.passed(self.name, digest) else self.vet(candidate.path)
+            if not candidate.in_place:
+                raise Unfit(f"The {self.name} CLI is being replaced.", "It is looked at again by itself.")
+            known = ProgramCheck(self.name, version, self._clock.now(), digest, candidate.stamp, found)
+            self._checks[candidate.stamp] = known
+            try:
+                self._book.note(known)
+            except (BridgeError, OSError):
+                log.warning("what was found of %s %s could not be written to clis.json", self.name, version)
+        if known.problem:
+            problem = f"The {self.name} CLI {version} does not do what the bridge relies on: {known.problem}"
+            raise Unfit(problem, "Install the tested version from deploy/clis.")
 
     def _find(self) -> str:
         found = program(self._own.command)
@@ -263,8 +360,10 @@ class CliProvider:
         return found
 
     def _run(self, home: Path, *arguments: str) -> Captured:
+        """Run a short command of the program that is being looked at."""
+        assert self._candidate is not None
         return capture(
-            [str(self._command), *arguments],
+            [self._candidate.path, *arguments],
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=CHECK_S,
@@ -309,11 +408,17 @@ class CliProvider:
             raise
 
     def _launch(
-        self, argv: Sequence[str], env: Mapping[str, str], *, home: Path | None = None, user: User | None = None
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        home: Path | None = None,
+        user: User | None = None,
+        file: int | None = None,
     ) -> Child:
-        """Start a process, whose `home` goes with it. Raises ChildError."""
+        """Start a process, whose `home` goes with it; `file` as for a Child. Raises ChildError."""
         try:
-            child = Child(argv, env=env, cwd=self._scratch.empty, user=user, hear=self._stderr.hear)
+            child = Child(argv, env=env, cwd=self._scratch.empty, user=user, file=file, hear=self._stderr.hear)
         except ChildError:
             if home is not None:
                 self._scratch.remove(home)
@@ -325,14 +430,24 @@ class CliProvider:
 
     def _launch_program(self, arguments: Sequence[str], home: Path, more: Mapping[str, str] | None = None) -> Child:
         """Start the CLI itself in its `home`, with `more` in its environment. Raises ChildError."""
-        argv = [self._command or self._own.command, *arguments]
-        return self._launch(argv, {**self._environment(home), **(more or {})}, home=home, user=self._scratch.user)
+        path, file = self._own.command, None
+        if self._program is not None:
+            path = self._program.path
+            if not self._program.in_place and self._program.whole:
+                file = self._program.file
+            elif not self._program.in_place and self.vet is not None:
+                self._scratch.remove(home)
+                self._look_again()
+                raise Replaced("its program was written into")
+        env = {**self._environment(home), **(more or {})}
+        return self._launch([path, *arguments], env, home=home, user=self._scratch.user, file=file)
 
     def _clean_up_after(self, child: Child, home: Path | None) -> None:
         child.wait()
         words = child.last_words()
         child.stop()
         self._children.discard(child)
+        self._outdated.discard(child)
         if home is not None:
             self._scratch.remove(home)
         if child.left:
@@ -360,6 +475,6 @@ class CliProvider:
     def _recover(self) -> None:
         pause_s = LOOK_AGAIN_S
         gevent.sleep(pause_s)
-        while not self._is_well():
+        while not self._is_well(patient=True):
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_LOOK_AGAIN_S)

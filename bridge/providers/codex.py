@@ -25,7 +25,7 @@ from bridge.gate.stand_ins import with_stand_ins, without_tool_words
 from bridge.gate.ticket import Way
 from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
-from bridge.providers.cli import CliProvider, Unfit, problem_of_start
+from bridge.providers.cli import CliProvider, Replaced, Unfit, problem_of_start
 from bridge.providers.codex_body import CodexAsked
 from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
@@ -155,9 +155,12 @@ class CodexProvider(CliProvider):
             tap=tap,
         )
 
-    def _begin(self) -> None:
+    def _begin(self, *, renewed: bool) -> None:
         try:
-            self._connect()
+            if renewed and self._server is not None:
+                self._replace()
+            else:
+                self._connect()
         except (ChildError, RpcError, BridgeError) as error:
             problem, hint = "The codex CLI does not start.", "Install the tested version from deploy/clis."
             said = self._stderr.mask(str(error)) if isinstance(error, (ChildError, RpcError)) else None
@@ -244,12 +247,12 @@ class CodexProvider(CliProvider):
             child = self._launch_program(self._arguments(home), home, environment)
         except ChildError as error:
             self._gate.tickets.dismiss_process(token)
-            if isinstance(error, NoPlace):
+            if isinstance(error, NoPlace | Replaced):
                 raise BridgeError.of(problem_of_start("codex", error)) from None
             self._breaker.failed()
             raise
         self._tokens[child] = token
-        server = AppServer(child)
+        server = AppServer(child, self._note_unknown)
         try:
             server.call("initialize", protocol.initialize(__version__), START_S)
             server.notify("initialized")

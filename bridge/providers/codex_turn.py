@@ -55,8 +55,10 @@ class RpcError(Exception):
 class AppServer:
     """A codex process that serves many threads at once. Messages are lines of JSON both ways."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child, note: Callable[[str], None] = lambda what: None) -> None:
+        """`note` gets what the process says that is not known here."""
         self.child = child
+        self._note = note
         # A long line is about one of its threads: the end of that one is heard of all the same.
         child.pass_over = self._note_long_line
         #: runs begun on this process, and runs that have ended
@@ -158,6 +160,8 @@ class AppServer:
         else:
             params = message.get("params")
             if isinstance(params, dict):
+                for what in protocol.unknown_in(str(method), params):
+                    self._note(what)
                 listener = self._listeners.get(str(params.get("threadId")))
                 if listener is not None:
                     listener(str(method), params)

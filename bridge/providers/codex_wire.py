@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridge.errors import Problem
@@ -83,6 +83,22 @@ _LEAN = {
     "agents.enabled": False,
     # Threads without a listener leave memory at once instead of piling up.
     "thread_unload_delay_secs": 0,
+}
+
+
+_TURN = {"threadId", "turnId"}
+#: What 0.169 to 0.171 say without being asked, by method -> the fields. Its warnings are none of them.
+_KNOWN: dict[str, set[str]] = {
+    "error": {*_TURN, "error", "willRetry"},
+    "item/agentMessage/delta": {*_TURN, "itemId", "delta"},
+    "item/completed": {*_TURN, "item", "completedAtMs", "contentTokenCount"},
+    "item/tool/call": _TURN,
+    "rawResponse/completed": {*_TURN, "responseId", "usage", "usageMetadata"},
+    "rawResponseItem/completed": {*_TURN, "item"},
+    "thread/closed": {"threadId"},
+    "thread/settings/updated": {"threadId", "threadSettings"},
+    "thread/tokenUsage/updated": {*_TURN, "tokenUsage"},
+    "turn/completed": {"threadId", "turn"},
 }
 
 
@@ -316,3 +332,12 @@ def costs_nothing(error: Any) -> bool:
         "contextWindowExceeded",
         "unauthorized",
     )
+
+
+def unknown_in(method: str, params: dict[str, Any]) -> Iterator[str]:
+    """What the CLI did not say when it was looked at: a message, or fields of one; and its warnings."""
+    fields = _KNOWN.get(method)
+    if fields is None:
+        yield method
+    elif not params.keys() <= fields:
+        yield from (f"{method}.{name}" for name in sorted(params.keys() - fields))

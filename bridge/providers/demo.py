@@ -84,7 +84,7 @@ class DemoProvider(CliProvider):
         self._pool.close()
         super().close()
 
-    def check(self) -> ProviderStatus:
+    def check(self, *, patient: bool = False) -> ProviderStatus:
         return ProviderStatus(self.name, True, "demo", "demo")
 
     def input_ceiling(self, request: GenerationRequest) -> int:
@@ -95,7 +95,7 @@ class DemoProvider(CliProvider):
     ) -> _Conversation:
         return _Conversation(self._pool.take, request, emit, self._pace_s, tap)
 
-    def _begin(self) -> None:
+    def _begin(self, *, renewed: bool) -> None:
         self._pool.open()
 
     def _ready(self) -> int:

@@ -284,6 +284,15 @@ class Pool:
                 return True
         return False
 
+    def renew(self) -> None:
+        """Put others in the place of those that stand ready: what they are processes of has changed."""
+        standing = [each.child for each in (*self._warm, *self._kept)]
+        self._warm.clear()
+        self._kept.clear()
+        for child in standing:
+            child.stop()
+        self._wanted.set()
+
     def close(self) -> None:
         """Stop what stands ready; nothing is started or kept any more."""
         self._closed = True

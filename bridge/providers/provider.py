@@ -27,8 +27,9 @@ FRAME_TOKENS, USUAL_IMAGE_TOKENS = 4, 1600
 
 class ProviderStatus(msgspec.Struct, frozen=True):
     """What is known of a provider. `problem` and `hint` are sentences for the operator, with settings and paths; None
-    when well. `said` is the end of what the CLI printed on stderr, secrets masked. A client is told `refusal`, and none
-    of these."""
+    when well. `said` is the end of what the CLI printed on stderr, secrets masked. `drift` says why what is in its
+    program's place does not serve, while what was there before does. `unknown`: what its processes said that the bridge
+    does not know, and how often. A client is told `refusal`, and none of these."""
 
     name: str
     available: bool
@@ -37,6 +38,8 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     problem: str | None = None
     hint: str | None = None
     said: str | None = None
+    drift: str | None = None
+    unknown: dict[str, int] = {}
     warm: int = 0
     #: processes that could not be started, or ended while they started, since the bridge began
     boot_failures: int = 0

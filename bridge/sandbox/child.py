@@ -53,6 +53,8 @@ OOM_SCORE = 500
 #: How long the pipes of an ended process are read for what is still in them, in seconds.
 LAST_WORDS_S = 1.0
 
+#: The descriptor by which a child finds a program that has no path any more.
+_PROGRAM = 3
 _CHUNK = 65536
 _CHUNKS_AHEAD = 16
 _YIELD_BYTES = 4 * _CHUNK
@@ -88,11 +90,12 @@ class Child:
         cwd: Path,
         user: User | None = None,
         powerless: bool = False,
+        file: int | None = None,
         hear: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Start `argv[0]` (a name on PATH or a path), as `user` if one is given; `powerless`: without any
-        capabilities, whoever that is. `hear` gets each line of its
-        stderr as it comes, bounded, and must not block. Raises ChildError."""
+        capabilities, whoever that is. `file`: a descriptor of the program, which is started instead of what is at that
+        path now. `hear` gets each line of its stderr as it comes, bounded, and must not block. Raises ChildError."""
         try:
             outside, inside = _pipes()
         except OSError as error:
@@ -102,7 +105,8 @@ class Child:
             _keep_watch()
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
-            command = _guarded(argv, cwd, user, powerless=powerless)
+            at = argv if file is None else [f"/proc/self/fd/{_PROGRAM}", *argv[1:]]
+            command = _guarded(at, cwd, user, powerless=powerless)
             self.pid = os.posix_spawn(
                 command[0],
                 command,
@@ -110,6 +114,7 @@ class Child:
                 file_actions=[
                     *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inside)),
                     *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
+                    *([] if file is None else [(os.POSIX_SPAWN_DUP2, file, _PROGRAM)]),
                 ],
                 setsid=True,
                 # Python ignores these; a child would inherit that.
@@ -447,13 +452,19 @@ class Captured(NamedTuple):
 
 
 def capture(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_s: float, user: User | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    timeout_s: float,
+    user: User | None = None,
+    file: int | None = None,
 ) -> Captured:
     """Run a short command to its end, at most `timeout_s`. For version and log-in checks only.
 
     Raises ChildError where it cannot be started, or prints more than anything that is asked for.
     """
-    child = Child(argv, env=env, cwd=cwd, user=user)
+    child = Child(argv, env=env, cwd=cwd, user=user, file=file)
     output: list[bytes] = []
 
     def read() -> None:

@@ -79,6 +79,7 @@ def make_provider(
         runs: int = codex_module.RUNS_PER_PROCESS,
         pace_s: float = 0,
         command: str | None = None,
+        vet: Callable[[str], str | None] | None = None,
         **options: Any,
     ) -> Any:
         monkeypatch.setattr(codex_module, "RUNS_PER_PROCESS", runs)
@@ -91,6 +92,7 @@ def make_provider(
         else:
             provider = pkgutil.resolve_name(row.run_by)(*parts)
         made.append(provider)
+        provider.vet = vet
         provider.open()
         return provider
 

@@ -91,6 +91,7 @@ def test_every_kind_has_a_window() -> None:
     made = [
         *alerts_at(10),
         rules.provider_down("claude", "gone"),
+        rules.cli_drift("claude", "It was removed."),
         rules.provider_failing("claude", 5, "no"),
         rules.provider_limited("codex", "slow down"),
         rules.credential_blocked(Credential(id="team", name="team", provider="claude"), "402 pay"),

@@ -246,3 +246,28 @@ def test_every_recording_has_exactly_one_end(path: Path, schema: Any) -> None:
     lines = [line for line in path.read_bytes().splitlines() if b'"num_turns":0' not in line]
     ends = [e for e in play(lines, ask(schema=schema)) if isinstance(e, Completed | Failed)]
     assert len(ends) == 1
+
+
+@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_what_was_recorded_is_known(path: Path) -> None:
+    heard: list[str] = []
+    parser = meaning.AnswerParser(ask(), lambda: NOW, note=heard.append)
+    for line in path.read_bytes().splitlines():
+        list(parser.feed(line))
+    assert heard == []
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ({"type": "bulletin", "text": "new"}, "bulletin"),
+        ({"type": "system", "subtype": "weather", "session_id": "x"}, "system/weather"),
+        ({"type": "result", "subtype": "success", "mood": "good", "is_error": True}, "result.mood"),
+        ({}, "None"),
+    ],
+)
+def test_what_the_cli_did_not_say_before_is_noted_and_harms_nothing(line: dict[str, Any], what: str) -> None:
+    heard: list[str] = []
+    parser = meaning.AnswerParser(ask(), lambda: NOW, note=heard.append)
+    list(parser.feed(json.dumps(line).encode()))
+    assert heard == [what]

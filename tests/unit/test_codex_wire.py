@@ -340,3 +340,16 @@ def test_servers_that_the_machine_has_for_everybody_are_switched_off_by_their_na
     assert closed["mcp_servers.web_2.enabled"] is False
     for broken in ("", "[1]", "{}", "Error: no such command", "[{}]"):
         assert protocol.server_names(broken) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "what"),
+    [
+        ("turn/completed", {"threadId": "1", "turn": {}}, []),
+        ("turn/completed", {"threadId": "1", "turn": {}, "mood": "good"}, ["turn/completed.mood"]),
+        ("turn/begun", {"threadId": "1"}, ["turn/begun"]),
+        ("warning", {"message": "no metadata"}, ["warning"]),
+    ],
+)
+def test_what_the_cli_did_not_say_before_is_noted(method: str, params: dict[str, Any], what: list[str]) -> None:
+    assert list(protocol.unknown_in(method, params)) == what

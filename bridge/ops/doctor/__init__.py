@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FAIL = "fail"
+"""The level of what does not work."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -27,4 +30,4 @@ def warn(what: str, found: str, todo: str) -> Finding:
 
 def fail(what: str, found: str, todo: str) -> Finding:
     """It does not work, or is not safe."""
-    return Finding("fail", what, found, todo)
+    return Finding(FAIL, what, found, todo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import gevent
@@ -134,7 +134,18 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
             said = f" It printed: {each['said']}" if each["said"] else ""
             yield fail(what, (each["problem"] or "not available") + said, todo)
         elif each["available"]:
+            yield from _unknown(what, each["unknown"])
             yield ok(what, f"available, {each['warm']} kept ready")
+
+
+def _unknown(what: str, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """What a CLI said that the bridge does not know. Its warnings alone are no reason to look."""
+    said = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    if any(not name.lower().endswith("warning") for name in counts):
+        todo = "Runs go on. Where they fail: cli-bridge clis check, and report it."
+        yield warn(what, f"it said what the bridge does not know: {said}", todo)
+    elif counts:
+        yield ok(what, f"it warned: {said}")
 
 
 def _probe(provider: Provider, settings: Settings) -> Finding:

@@ -1,0 +1,140 @@
+"""The programs of the CLIs: the file of one, held open, and clis.json, the record of which serve and what was found out
+about them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+import msgspec
+
+from bridge.errors import StoreError
+from bridge.store.document import Document
+from bridge.store.files import open_private
+
+Stamp = tuple[int, int, int]
+"""By which a file that was replaced or written into is known: when it was changed last, its size, its inode."""
+
+#: Results of checks that are remembered.
+MOST_CHECKS = 20
+
+log = logging.getLogger("bridge")
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of what is in a place now; None where there is nothing."""
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal; takes a second for a CLI. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Program:
+    """The file of a CLI as it was when it was opened. It can be started for as long as it is open, whatever has come
+    into its place."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        self.path = path
+        # Only a handle: it needs no permission to read.
+        self.file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        self.stamp = _stamp(os.fstat(self.file))
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is still what its path leads to."""
+        return stamp_of(self.path) == self.stamp
+
+    @property
+    def whole(self) -> bool:
+        """Whether nobody has written into it."""
+        return _stamp(os.fstat(self.file)) == self.stamp
+
+    def close(self) -> None:
+        """Let go of it; what runs of it goes on."""
+        os.close(self.file)
+
+
+class ProgramCheck(msgspec.Struct, frozen=True, rename="camel"):
+    """What a check of a program has found, at `at` in UTC seconds. `problem`: None where it does what is relied on."""
+
+    provider: str
+    version: str
+    at: float
+    #: SHA-256
+    digest: str
+    stamp: Stamp
+    problem: str | None = None
+
+
+class Record(msgspec.Struct, rename="camel"):
+    """What clis.json holds."""
+
+    checks: list[ProgramCheck] = []
+    schema: int = 1
+
+
+class ProgramBook:
+    """clis.json of a data folder. The service and the commands on this host write it in turns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._document = Document(folder / "clis.json", keeps_previous=False)
+
+    def read(self) -> Record:
+        """What it holds now. One that cannot be read is begun afresh: then programs are checked once more."""
+        try:
+            return msgspec.convert(self._document.load() or {}, Record)
+        except (StoreError, msgspec.ValidationError) as error:
+            log.warning("clis.json is begun afresh: %s", error)
+            return Record()
+
+    @contextmanager
+    def change(self) -> Iterator[Record]:
+        """What it holds, to be changed within. Raises BridgeError storage_failed, OSError."""
+        lock = open_private(self._document.path.with_name("clis.lock"), os.O_WRONLY | os.O_CREAT)
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    # Another greenlet may have it, whose turn it then is.
+                    gevent.sleep(0.05)
+            record = self.read()
+            yield record
+            self._document.save(msgspec.to_builtins(record))
+        finally:
+            os.close(lock)
+
+    def checked(self, provider: str, stamp: Stamp) -> ProgramCheck | None:
+        """What was found of the program with that stamp."""
+        found = (each for each in self.read().checks if each.provider == provider and each.stamp == stamp)
+        return next(found, None)
+
+    def passed(self, provider: str, digest: str) -> bool:
+        """Whether a program with that content was checked before, and passed."""
+        return any(
+            (each.provider, each.digest, each.problem) == (provider, digest, None) for each in self.read().checks
+        )
+
+    def note(self, check: ProgramCheck) -> None:
+        """Remember what a check has found; one of the same program before it is forgotten. Raises like `change`."""
+        with self.change() as record:
+            others = [each for each in record.checks if each.digest != check.digest]
+            record.checks = [check, *others][:MOST_CHECKS]
