@@ -63,6 +63,8 @@ class Thinking(msgspec.Struct, frozen=True):
 
     mode: Literal["enabled", "adaptive", "between_tools", "disabled"]
     budget: int | None = None
+    #: in which words it is shown; None for what the API does by itself
+    display: str | None = None
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
@@ -95,14 +97,24 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
     is_error: bool = False
 
 
+class Thought(msgspec.Struct, frozen=True, tag="thought"):
+    """What the model thought, or a piece of that. `signature`, at its end, and `redacted`, which stands in the place of
+    words that nobody may read, are for its provider alone, which knows the thought again by them."""
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+
 #: What messages and answers are made of.
-Part = Text | Image | ToolCall | ToolResult
+Part = Text | Image | ToolCall | ToolResult | Thought
 
 
 def words(part: Part) -> str:
-    """All that a part says in words: the text of a text, name and arguments of a tool call; nothing for an image."""
+    """All that a part says in words: the text of a text or a thought, name and arguments of a tool call; nothing for
+    an image."""
     match part:
-        case Text(text):
+        case Text(text) | Thought(text):
             return text
         case ToolCall(_, name, arguments):
             return f"{name} {arguments}"
@@ -123,7 +135,7 @@ def content_of(text: str) -> tuple[Part, ...]:
 
 class PartDelta(msgspec.Struct, frozen=True):
     """A further piece of an answer: of its part number `index`, from 0. The texts of its pieces add up, and so do the
-    arguments of a tool call, whose every piece has the id and the name."""
+    arguments of a tool call, whose every piece has the id and the name; and all of a thought."""
 
     index: int
     part: Part
@@ -139,6 +151,9 @@ def joined(deltas: Iterable[PartDelta]) -> Iterator[PartDelta]:
             case ToolCall(id, name, _):
                 pieces = (part.arguments for part in parts if isinstance(part, ToolCall))
                 yield PartDelta(index, ToolCall(id, name, "".join(pieces)))
+            case Thought():
+                thoughts = [astuple(part) for part in parts if isinstance(part, Thought)]
+                yield PartDelta(index, Thought(*map("".join, zip(*thoughts, strict=True))))
             case part:
                 yield PartDelta(index, part)
 
@@ -197,6 +212,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     sampling: Sampling = Sampling()
     #: None where nobody said; `effort` may say more then
     thinking: Thinking | None = None
+    #: how what the model thinks is shown, in the words of its API; None for not at all
+    thoughts: str | None = None
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
     #: what its client calls the conversation that it belongs to
@@ -284,6 +301,11 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     def text(self) -> str:
         """Its texts, joined."""
         return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def thoughts(self) -> tuple[Thought, ...]:
+        """What the model thought, as far as that is shown."""
+        return tuple(part for part in self.content if isinstance(part, Thought))
 
     def deltas(self) -> list[PartDelta]:
         """The whole answer as pieces, one for each part."""

@@ -150,7 +150,14 @@ _COMPATIBILITY_FOOT = """\
   JSON they are passed over.
 - **A refusal of the model** is an answer, as it is there: stop_reason `refusal` with `stop_details`; `message.refusal`
   with finish_reason `content_filter`; a `refusal` part.
-- **Thinking** is not shown. It counts as output tokens, in `reasoning_tokens` or `thinking_tokens`.
+- **Thinking** counts as output tokens, in `reasoning_tokens` or `thinking_tokens`. Nobody sees it who does not ask:
+  `thinking` of `/v1/messages` shows it in blocks of its own, with signatures, and `reasoning.summary` of
+  `/v1/responses` in items. claude thinks within a budget before Opus 4.7 and the 5 generation, and adaptively from 4.6
+  on; asked for the other, it does what it knows. What it cannot is passed over: `disabled` from the 5 generation on;
+  a budget where `max_tokens` is 1,024 or less, where a tool must be called, or where results of tools come without the
+  blocks before them; codex has no `thinking` at all.
+- **Thinking blocks that come back** go to the model where it goes on with results of tools and thinks again. Those
+  before the last question are left out, which every model takes; so are `reasoning` items.
 - **`count_tokens`** is an estimate: a quarter of the bytes, 1,600 for an image. The model's own count differs.
 - **`usage`** at the start of a stream of `/v1/messages` is zero; `message_delta` at its end has all of it.
 - **Errors** have the fields of their API, and the bridge's own `code` and `hint` besides ([api.md](api.md#errors)). In

@@ -99,7 +99,7 @@ def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> C
     except ValueError:
         problem = "it is not valid JSON"
     if problem is None:
-        return Completed(msgspec.structs.replace(answer, content=(Text(text),), output=output))
+        return Completed(msgspec.structs.replace(answer, content=(*answer.thoughts, Text(text)), output=output))
     missed = Problem("output_mismatch", f"The answer does not fit the schema: {problem}.", facts={"text": answer.text})
     return Failed(missed, answer.usage)
 

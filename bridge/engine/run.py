@@ -30,7 +30,7 @@ from bridge.types import (
     PartDelta,
     Receipt,
     Submitted,
-    ToolCall,
+    Text,
     Usage,
     joined,
     piece,
@@ -354,7 +354,7 @@ class Run:
         if self.request.schema is None:
             if self._stops is not None:
                 self.show(self._stops.feed(delta))
-            elif said or isinstance(delta.part, ToolCall):
+            elif said or not isinstance(delta.part, Text):
                 self.show([delta])
 
     def _stopped(self, sequence: str) -> Completed:

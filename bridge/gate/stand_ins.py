@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bridge.types import GenerationRequest, Image, Message, Part, Text, ToolCall, ToolResult
+from bridge.types import GenerationRequest, Image, Message, Part, Text, Thought, ToolCall, ToolResult
 
 
 def with_stand_ins(
@@ -57,17 +57,18 @@ def without_tool_words(request: GenerationRequest) -> GenerationRequest:
     return msgspec.structs.replace(request, messages=messages)
 
 
-def with_texts_for_tools(request: GenerationRequest) -> tuple[GenerationRequest, dict[str, ToolCall | ToolResult]]:
-    """The request with a short text in the place of each call and each result; and these, by those texts.
+def with_texts_for_parts(request: GenerationRequest) -> tuple[GenerationRequest, dict[str, Part]]:
+    """The request with a short text in the place of each call, each result and each thought; and these, by those
+    texts.
 
     claude cannot be rewound to a message that is nothing but results, so a process that had seen one would serve no
-    other run.
+    other run. Thoughts it leaves out.
     """
     nonce = secrets.token_hex(8)
-    parts: dict[str, ToolCall | ToolResult] = {}
+    parts: dict[str, Part] = {}
 
     def as_text(part: Part) -> Part:
-        if not isinstance(part, ToolCall | ToolResult):
+        if not isinstance(part, ToolCall | ToolResult | Thought):
             return part
         text = f"{nonce} {len(parts)}"
         parts[text] = part

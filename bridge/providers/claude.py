@@ -20,7 +20,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
-from bridge.gate.stand_ins import with_stand_ins, with_texts_for_tools
+from bridge.gate.stand_ins import with_stand_ins, with_texts_for_parts
 from bridge.gate.ticket import Ticket, Way
 from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
@@ -265,7 +265,7 @@ class _Conversation:
     def _open_passage(self, asked: ClaudeAsked, way: Way) -> ClaudeAsked:
         """Make the run's way through the gate; what its CLI is told, with stand-ins for what the gate puts in."""
         provider = self._provider
-        told, parts = with_texts_for_tools(asked.request)
+        told, parts = with_texts_for_parts(asked.request)
         pictures: dict[str, Image] = {}
         images = [image for message in told.messages for image in message.images]
         if len(images) <= MANY_IMAGES:

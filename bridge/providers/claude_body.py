@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
-from bridge.providers.models import takes
+from bridge.providers.models import may_think, takes, with_thoughts
 from bridge.providers.structured import (
     MANY,
     PLAIN_PATTERN,
@@ -24,12 +24,10 @@ from bridge.providers.structured import (
     parts_of,
     without_dialect,
 )
-from bridge.types import GenerationRequest, Image, Part, Text, Thinking, Tool, ToolCall, ToolResult
+from bridge.types import GenerationRequest, Image, Part, Text, Thought, Tool, ToolCall, ToolResult
 
 #: The CLI's tool for structured output, and how it describes it.
 OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
-#: The API takes no smaller budget for thinking, and it must lie below max_tokens.
-LEAST_THINKING_TOKENS = 1024
 
 #: What the schema of the output tool may have (JSON Schema draft 7); others are told in words.
 _CLAUDE = frozenset(
@@ -102,14 +100,19 @@ def ask(request: GenerationRequest) -> ClaudeAsked:
             by_tool = own is not None
             told = request if output is not None or by_tool else in_words(request)
             schema = own
+    thinking = _thinking(request)
+    # Whether there is room to think is known only now.
+    told = with_thoughts(told if thinking is not None else msgspec.structs.replace(told, thinking=None))
     told = msgspec.structs.replace(told, schema=None)
     body = _body(told, output, with_tools=not forced or _has_calls(request), choose=not forced)
+    if thinking is not None:
+        body["thinking"] = thinking
     if by_tool:
         body["tools"] = [
             *body.get("tools", ()),
             {"name": OUTPUT_TOOL, "description": _OUTPUT_TOOL_TEXT, "input_schema": schema},
         ]
-    return ClaudeAsked(told, body, by_tool, forced, _thinking_tokens(request, body.get("thinking")))
+    return ClaudeAsked(told, body, by_tool, forced, _thinking_tokens(request, thinking))
 
 
 def _body(
@@ -131,9 +134,6 @@ def _body(
         body["stop_sequences"] = stop
     if output is not None:
         body["output_config"] = {"format": {"type": "json_schema", "schema": output}}
-    thinking = _thinking(request)
-    if thinking is not None:
-        body["thinking"] = thinking
     return body
 
 
@@ -164,14 +164,24 @@ def _tool_choice(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _thinking(request: GenerationRequest) -> dict[str, Any] | None:
-    """`thinking` where the client asked for it, and may have it."""
-    match request.thinking:
-        case Thinking("enabled", budget) if _may_think(request):
-            most = request.max_output_tokens - 1
-            return {"type": "enabled", "budget_tokens": most if budget is None else min(budget, most)}
-        case Thinking("adaptive" | "between_tools" as mode):
-            return {"type": mode}
-    return None
+    """`thinking` where the client asked for it, and may have it: in the one way that the model knows, if it is one."""
+    asked = request.thinking
+    if asked is None or asked.mode == "disabled" or not may_think(request):
+        return None
+    mode = asked.mode
+    if mode == "enabled" and not takes("claude", request.model, "thinking_budget"):
+        mode = "adaptive"
+    elif mode == "adaptive" and not takes("claude", request.model, "adaptive_thinking"):
+        mode = "enabled"
+    thinking: dict[str, Any] = {"type": mode}
+    display = asked.display
+    if mode == "enabled":
+        most = request.max_output_tokens - 1
+        thinking["budget_tokens"] = most if asked.budget is None else min(asked.budget, most)
+    elif asked.mode == "enabled":
+        # Models that know no budget show nothing by themselves; whoever sets one is used to see something.
+        display = display or "summarized"
+    return thinking if display is None else {**thinking, "display": display}
 
 
 def _thinking_tokens(request: GenerationRequest, thinking: dict[str, Any] | None) -> int | None:
@@ -180,17 +190,7 @@ def _thinking_tokens(request: GenerationRequest, thinking: dict[str, Any] | None
         return budget
     # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
     wished = request.thinking is None and request.effort not in (None, "none")
-    return None if wished and _may_think(request) else 0
-
-
-def _may_think(request: GenerationRequest) -> bool:
-    """Whether the API takes a budget for thinking in this request. Without the thinking before them, which is not
-    kept, it takes no results of tools then; and no forced call."""
-    if request.max_output_tokens <= LEAST_THINKING_TOKENS:
-        return False
-    adaptive = takes("claude", request.model, "adaptive_thinking") and request.thinking is None
-    goes_on = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
-    return adaptive or not (goes_on or request.tool_choice.mode == "required")
+    return None if wished and may_think(request) else 0
 
 
 def _has_calls(request: GenerationRequest) -> bool:
@@ -217,6 +217,10 @@ def block(part: Part) -> dict[str, Any]:
         case ToolResult(id, content, is_error):
             result: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, "content": blocks(content)}
             return {**result, "is_error": True} if is_error else result
+        case Thought(text, signature, redacted):
+            if redacted:
+                return {"type": "redacted_thinking", "data": redacted}
+            return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def _input(arguments: str) -> Any:

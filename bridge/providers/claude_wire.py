@@ -28,6 +28,7 @@ from bridge.types import (
     Message,
     PartDelta,
     Text,
+    Thought,
     Usage,
     content_of,
 )
@@ -225,7 +226,7 @@ def history(request: GenerationRequest, marks: Iterable[str] = ()) -> list[tuple
     """
     left = iter(marks)
     return [
-        (_assistant_line(message), False)
+        (_assistant_line(message, request.model), False)
         if message.role == "assistant"
         else (_user_line(message, query=False, mark=next(left, None)), True)
         for message in request.messages[:-1]
@@ -257,11 +258,15 @@ def _user_line(message: Message, *, query: bool, mark: str | None = None) -> byt
     return _line(line)
 
 
-def _assistant_line(message: Message) -> bytes:
+def _assistant_line(message: Message, model: str) -> bytes:
+    said: dict[str, Any] = {"role": "assistant", "content": blocks(message.content)}
+    if any(isinstance(part, Thought) for part in message.content):
+        # Of another model, it drops them.
+        said["model"] = model
     return _line(
         {
             "type": "assistant",
-            "message": {"role": "assistant", "content": blocks(message.content)},
+            "message": said,
             "parent_tool_use_id": None,
             "session_id": "",
         }
@@ -298,12 +303,14 @@ class AnswerParser:
         self._gated = gated
         self._by_tool = by_tool
         self._tools = {tool.name for tool in request.tools}
+        self._shows_thoughts = request.thoughts is not None
         self._model = request.model
         self._assembly = Assembly()
         #: what the output tool is given
         self._json: list[str] = []
-        #: the block under way: a name of a tool, the id of its call, and whether it has had arguments
-        self._tool = self._call = ""
+        #: the block under way: a name of a tool, the id of its call, and whether it has had arguments; the number of a
+        #: thought
+        self._tool = self._call = self._thought = ""
         self._has_arguments = False
         #: whether a tool was asked for that nobody offered
         self._foreign = False
@@ -357,7 +364,7 @@ class AnswerParser:
         if kind == "content_block_delta":
             yield self._block_delta(_mapping(event.get("delta")))
         elif kind == "content_block_start":
-            yield self._block_start(_mapping(event.get("content_block")))
+            yield self._block_start(_mapping(event.get("content_block")), str(event.get("index")))
         elif kind == "content_block_stop":
             yield self._block_stop()
         elif kind == "message_start":
@@ -377,8 +384,12 @@ class AnswerParser:
         elif kind == "message_stop" and self._gated:
             yield self._whole()
 
-    def _block_start(self, block: dict[str, Any]) -> Event:
-        self._tool = self._call = ""
+    def _block_start(self, block: dict[str, Any], number: str) -> Event:
+        self._tool = self._call = self._thought = ""
+        if self._shows_thoughts and block.get("type") in ("thinking", "redacted_thinking"):
+            self._thought = number
+            said = [_string(block.get(name)) or "" for name in ("thinking", "signature", "data")]
+            return self._assembly.add_thought(number, Thought(*said))
         if block.get("type") != "tool_use":
             return Activity()
         name = _string(block.get("name")) or ""
@@ -397,6 +408,9 @@ class AnswerParser:
             shown = self._assembly.add_text(text)
             # With the output tool the answer is its JSON; words around it are not part of it.
             return Activity() if self._by_tool else shown
+        if self._thought and kind in ("thinking_delta", "signature_delta"):
+            said, signature = _string(delta.get("thinking")) or "", _string(delta.get("signature")) or ""
+            return self._assembly.add_thought(self._thought, Thought(said, signature))
         if kind != "input_json_delta" or not isinstance(piece, str) or not piece:
             return Activity()
         if self._call:
@@ -459,9 +473,13 @@ class AnswerParser:
         if stop_reason == "tool_use" and (self._json or not self._assembly.calls):
             # The output tool is the CLI's way, not the client's.
             stop_reason = "end_turn"
+        content = self._assembly.content
+        if self._json:
+            thoughts = [part for part in content if isinstance(part, Thought)]
+            content = (*thoughts, *content_of("".join(self._json)))
         return Completed(
             Answer(
-                content=content_of("".join(self._json)) or self._assembly.content,
+                content=content,
                 model=self._model,
                 stop_reason=stop_reason,
                 usage=self._usage,

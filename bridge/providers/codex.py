@@ -134,7 +134,7 @@ class CodexProvider(CliProvider):
             "max_output_tokens": max(request.max_output_tokens, LEAST_OUTPUT_TOKENS),
             "prompt_cache_key": hashlib.sha256(f"{owner}\n{request.system}".encode()).hexdigest()[:32],
             # For models that are not in its catalog the CLI asks for a summary by itself, which some refuse.
-            "reasoning": {"summary": None},
+            "reasoning": {"summary": request.thoughts},
             # Where nobody asks for one, the provider's own.
             "text": {"verbosity": request.verbosity},
         }

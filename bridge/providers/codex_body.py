@@ -15,7 +15,7 @@ import msgspec
 
 from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
 from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, adapt, fitting, parts_of, without_dialect
-from bridge.types import GenerationRequest, Image, Message, Part, Text, Tool, ToolCall
+from bridge.types import GenerationRequest, Image, Message, Part, Text, Tool, ToolCall, ToolResult
 
 #: OpenAI's formats of strings, and its limits.
 _OPENAI_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
@@ -145,7 +145,7 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
         if isinstance(part, ToolCall):
             call = {"call_id": part.id, "name": part.name, "arguments": part.arguments or "{}"}
             yield {"type": "function_call", **call}
-        else:
+        elif isinstance(part, ToolResult):
             yield {"type": "function_call_output", "call_id": part.tool_call_id, "output": _output(part.content)}
     if said:
         yield {"type": "message", "role": message.role, "content": said}

@@ -31,6 +31,7 @@ from bridge.types import (
     Receipt,
     Submitted,
     Tap,
+    Thought,
     Usage,
 )
 
@@ -328,6 +329,10 @@ class CodexTurn:
             item = _mapping(params.get("item"))
             if item.get("type") == "agentMessage" and not self._text_pieces and item.get("text"):
                 event = self._add_text(str(item["text"]))
+        elif method == "item/reasoning/summaryTextDelta" and self._told.thoughts is not None:
+            event = self._add_thought(params, str(params.get("delta") or ""))
+        elif method == "item/reasoning/summaryPartAdded" and params.get("summaryIndex") and self._told.thoughts:
+            event = self._add_thought(params, "\n\n")
         elif method == "rawResponseItem/completed" and params.get("turnId") == turn:
             # What was injected comes back here, too, with a turn id of its own.
             event = self._note_item(_mapping(params.get("item")))
@@ -347,6 +352,9 @@ class CodexTurn:
         self._text_bytes += len(text.encode("utf-8", "replace"))
         self._text_pieces += 1
         return self._assembly.add_text(text)
+
+    def _add_thought(self, params: dict[str, Any], text: str) -> PartDelta:
+        return self._assembly.add_thought(str(params.get("itemId")), Thought(text))
 
     def _note_item(self, item: dict[str, Any]) -> Event:
         """A part of the model's answer, as its API has it."""

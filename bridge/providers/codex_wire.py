@@ -251,6 +251,8 @@ def turn_start(request: GenerationRequest, thread_id: str) -> dict[str, Any]:
         params["outputSchema"] = request.schema
     if request.effort is not None:
         params["effort"] = EFFORTS[request.effort]
+    if request.thoughts is not None:
+        params["summary"] = request.thoughts
     return params
 
 

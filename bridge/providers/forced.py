@@ -10,7 +10,18 @@ from typing import Any
 import msgspec
 
 from bridge.providers.structured import with_words
-from bridge.types import Activity, Answer, Completed, Event, GenerationRequest, PartDelta, Text, Tool, ToolCall
+from bridge.types import (
+    Activity,
+    Answer,
+    Completed,
+    Event,
+    GenerationRequest,
+    PartDelta,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 
 _MUST = "You must call {} now. Do not answer in words."
 
@@ -81,11 +92,15 @@ class ForcedCall:
         """The events that an event of the answer stands for."""
         if isinstance(event, PartDelta) and isinstance(event.part, Text):
             # Of several, which one it is stands for sure only at the end.
-            yield Activity() if self._name is None else PartDelta(0, ToolCall(self._id, self._name, event.part.text))
+            yield (
+                Activity()
+                if self._name is None
+                else PartDelta(event.index, ToolCall(self._id, self._name, event.part.text))
+            )
         elif isinstance(event, Completed):
             answer = self._as_call(event.answer)
             if self._name is None:
-                yield from answer.deltas()
+                yield from (delta for delta in answer.deltas() if not isinstance(delta.part, Thought))
             yield Completed(answer)
         else:
             yield event
@@ -101,5 +116,5 @@ class ForcedCall:
             except (msgspec.DecodeError, RecursionError):
                 return answer
         stop_reason = "tool_use" if answer.stop_reason == "end_turn" else answer.stop_reason
-        content = (ToolCall(self._id, name, arguments),)
+        content = (*answer.thoughts, ToolCall(self._id, name, arguments))
         return msgspec.structs.replace(answer, content=content, stop_reason=stop_reason)

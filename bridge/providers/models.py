@@ -14,9 +14,29 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError
 from bridge.registry import PROVIDERS
 from bridge.store.operatorfile import OperatorFile
-from bridge.types import LONG_CONTEXT, MODEL_PATTERN, NATIVE, GenerationRequest, ModelChoice
+from bridge.types import (
+    LONG_CONTEXT,
+    MODEL_PATTERN,
+    NATIVE,
+    GenerationRequest,
+    Message,
+    ModelChoice,
+    Thinking,
+    Thought,
+    ToolResult,
+)
 
-What = Literal["temperature", "top_p", "top_k", "forced_tool", "output_format", "thinking", "adaptive_thinking"]
+What = Literal[
+    "temperature",
+    "top_p",
+    "top_k",
+    "forced_tool",
+    "output_format",
+    "thinking",
+    "thinking_budget",
+    "adaptive_thinking",
+    "no_thinking",
+]
 """Things that not every model's API takes."""
 
 #: of a model whose name has none: above all others
@@ -143,13 +163,20 @@ def takes(provider: str, model: str, what: What) -> bool:
             return version < ((5, 1) if re.search("fable|mythos", model) else (5, 5)) or version == _UNKNOWN
         case "output_format":
             return (4, 5) <= version < _UNKNOWN
+        case "thinking":
+            return version >= (3, 7)
         case "adaptive_thinking":
             return version >= (4, 6)
-    return True
+        case "thinking_budget":
+            return (3, 7) <= version < (4, 7)
+        case "no_thinking":
+            return version < (5, 0)
 
 
 #: The temperature that Anthropic's API takes at most; OpenAI's goes to 2.
 _CLAUDE_WARMEST = 1.0
+#: It takes no smaller budget for thinking, which must lie below max_tokens.
+LEAST_THINKING_TOKENS = 1024
 
 
 def heeded(request: GenerationRequest) -> GenerationRequest:
@@ -159,8 +186,18 @@ def heeded(request: GenerationRequest) -> GenerationRequest:
     Source: Anthropic's pages on its models: a model that thinks takes none, and none takes a temperature above 1, or
     temperature and top_p together.
     """
-    if request.thinking is not None and not takes(request.provider, request.model, "thinking"):
-        request = msgspec.structs.replace(request, thinking=None, ignored=(*request.ignored, "thinking"))
+    asked, takes_it = request.thinking, True
+    if asked is not None and asked.mode == "disabled":
+        takes_it = takes(request.provider, request.model, "no_thinking")
+    elif asked is not None:
+        takes_it = takes(request.provider, request.model, "thinking") and may_think(request)
+    elif request.thoughts is not None and request.provider == "claude" and _thinks(request):
+        # Where only a summary was asked for, in the words of OpenAI.
+        request = msgspec.structs.replace(request, thinking=Thinking("adaptive", display="summarized"))
+    if not takes_it:
+        ignored = (*request.ignored, "thinking")
+        request = msgspec.structs.replace(request, thinking=None, thoughts=None, ignored=ignored)
+    request = with_thoughts(request)
     given = request.sampling
     over = [name for name in ("temperature", "top_p", "top_k") if getattr(given, name) is not None]
     if not over:
@@ -179,11 +216,62 @@ def heeded(request: GenerationRequest) -> GenerationRequest:
     )
 
 
+def may_think(request: GenerationRequest) -> bool:
+    """Whether the API of a model of claude lets it think in this request, where that is asked for. What thinks within a
+    budget needs room for it, takes no results of tools without the thoughts before them, and no forced call."""
+    if request.max_output_tokens <= LEAST_THINKING_TOKENS:
+        return False
+    if takes("claude", request.model, "adaptive_thinking") and not _wants_budget(request):
+        return True
+    return request.tool_choice.mode != "required" and (
+        not _has_results(request.messages[-1]) or _ends_in_thought(request)
+    )
+
+
+def _wants_budget(request: GenerationRequest) -> bool:
+    asked = request.thinking is not None and request.thinking.mode == "enabled"
+    return asked and takes("claude", request.model, "thinking_budget")
+
+
+def _ends_in_thought(request: GenerationRequest) -> bool:
+    """Whether the last turn of the model begins with what it thought."""
+    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
+    return last is not None and isinstance(last.content[0], Thought)
+
+
+def with_thoughts(request: GenerationRequest) -> GenerationRequest:
+    """The request with those thoughts in its conversation that its model may be given again: all since the last
+    question, where it is to think again. All others are left out, which every model takes.
+
+    Source: Anthropic's page on thinking: they matter to a model that goes on with what its tools gave; and newer models
+    take none where anything before them is another.
+    """
+    asked: Thinking | None = request.thinking
+    kept = len(request.messages)
+    if asked is not None and asked.mode != "disabled" and request.provider == "claude":
+        while kept and (request.messages[kept - 1].role == "assistant" or _has_results(request.messages[kept - 1])):
+            kept -= 1
+    messages = tuple(
+        message if number >= kept else _without_thoughts(message) for number, message in enumerate(request.messages)
+    )
+    return msgspec.structs.replace(request, messages=messages)
+
+
+def _has_results(message: Message) -> bool:
+    return any(isinstance(part, ToolResult) for part in message.content)
+
+
+def _without_thoughts(message: Message) -> Message:
+    if not any(isinstance(part, Thought) for part in message.content):
+        return message
+    return Message(message.role, tuple(part for part in message.content if not isinstance(part, Thought)))
+
+
 def _thinks(request: GenerationRequest) -> bool:
-    """Whether a request asks for thinking."""
+    """Whether a request asks for thinking, or the model thinks always."""
     if request.thinking is not None:
         return request.thinking.mode != "disabled"
-    return request.effort not in (None, "none")
+    return request.effort not in (None, "none") or not takes(request.provider, request.model, "no_thinking")
 
 
 def _version(model: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import msgspec
 from bridge.errors import BridgeError
 from bridge.gate.ticket import Way
 from bridge.providers.pool import Breaker
-from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, ToolCall, ToolResult, words
+from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, Thought, ToolCall, ToolResult, words
 
 Emit = Callable[[Event], None]
 """Where a conversation puts its events; never blocks."""
@@ -143,6 +143,9 @@ def _frame(part: Part) -> int:
     match part:
         case ToolCall(id) | ToolResult(id):
             return MESSAGE_OVERHEAD_TOKENS + len(id)
+        case Thought(_, signature, redacted):
+            # They hold all that was thought, of which the text may be a summary.
+            return MESSAGE_OVERHEAD_TOKENS + len(signature) + len(redacted)
     return 4
 
 

@@ -25,6 +25,7 @@ from bridge.types import (
     Sampling,
     Text,
     Thinking,
+    Thought,
     Tool,
     ToolCall,
     ToolChoice,
@@ -32,7 +33,17 @@ from bridge.types import (
     Usage,
 )
 from bridge.wire import content, conversation, tools
-from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_event
+from bridge.wire.api import (
+    KEEP_ALIVE_S,
+    Api,
+    Asked,
+    Generation,
+    Resolve,
+    keep_alive,
+    parts_and_thoughts,
+    pieces,
+    sse_event,
+)
 from bridge.wire.content import invalid
 from bridge.wire.conversation import PlainText, Turns, generation, run_number, sampling
 from bridge.wire.parameters import SAMPLED, ignored, passed_over, read, refused, supported, table
@@ -51,7 +62,7 @@ PARAMETERS = table(
     supported("stream", "server-sent events"),
     supported("system", "a text, or text blocks"),
     supported("temperature", SAMPLED),
-    supported("thinking", "enabled, adaptive, between_tools, disabled; never shown; codex passes it over"),
+    supported("thinking", "enabled, adaptive, between_tools, disabled; display; see Thinking below"),
     supported("tool_choice", "auto, any, tool, none; disable_parallel_tool_use"),
     supported("tools", "your own, which the client runs; see Tools below"),
     supported("top_k", SAMPLED),
@@ -111,23 +122,33 @@ class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
         return content.image(self.source.data, f"{at}.source.data")
 
 
-class _Thought(msgspec.Struct):
-    def part(self, at: str, role: str) -> None:
-        """See WirePart."""
-        if role == "user":
-            raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")
+def _thought(at: str, role: str, thought: Thought) -> Thought:
+    if role == "user":
+        raise invalid(f"{at}: only an assistant's message may have thinking.", "messages")
+    for field in msgspec.structs.astuple(thought):
+        content.prompt(at, field)
+    return thought
 
 
-class ThinkingBlock(_Thought, tag="thinking", tag_field="type"):
-    """What a model thought in an earlier answer; it is skipped."""
+class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
+    """What a model thought, in an answer or before one."""
 
     thinking: str
+    signature: str = ""
+
+    def part(self, at: str, role: str) -> Thought:
+        """See WirePart."""
+        return _thought(at, role, Thought(self.thinking, self.signature))
 
 
-class RedactedThinkingBlock(_Thought, tag="redacted_thinking", tag_field="type"):
+class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
     """The same, unreadable."""
 
     data: str
+
+    def part(self, at: str, role: str) -> Thought:
+        """See WirePart."""
+        return _thought(at, role, Thought(redacted=self.data))
 
 
 class ToolUseBlock(msgspec.Struct, tag="tool_use", tag_field="type"):
@@ -204,10 +225,11 @@ class MessagesToolChoice(msgspec.Struct):
 
 
 class ThinkingOption(msgspec.Struct):
-    """Whether and how much to think. `display` changes nothing."""
+    """Whether and how much to think, and how that is shown."""
 
     type: Literal["enabled", "adaptive", "between_tools", "disabled"]
-    budget_tokens: int | None = None
+    budget_tokens: Annotated[int, Meta(ge=1024)] | None = None
+    display: str | None = None
 
 
 class CountBody(msgspec.Struct):
@@ -239,8 +261,11 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     wire, ignored = read(body, PARAMETERS, MessagesBody)
     request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], ignored, settings, resolve)
     picked = sampling(wire.temperature, wire.top_p, wire.top_k)
-    thinking = None if wire.thinking is None else Thinking(wire.thinking.type, wire.thinking.budget_tokens)
-    request = msgspec.structs.replace(request, sampling=picked, thinking=thinking)
+    asked, thinking, thoughts = wire.thinking, None, None
+    if asked is not None:
+        thinking = Thinking(asked.type, asked.budget_tokens, asked.display)
+        thoughts = None if asked.type == "disabled" else asked.display or "summarized"
+    request = msgspec.structs.replace(request, sampling=picked, thinking=thinking, thoughts=thoughts)
     return Asked(request, render_answer, render_events if wire.stream else None)
 
 
@@ -375,12 +400,15 @@ class StopDetails(msgspec.Struct):
     category: None = None
 
 
+AnswerBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock
+
+
 class MessageBody(msgspec.Struct):
     """The body of an answer. `id` ends like the run's id in the request log."""
 
     id: str
     model: str
-    content: list[TextBlock | ToolUseBlock]
+    content: list[AnswerBlock]
     stop_reason: StopReason | None
     usage: MessageUsage
     stop_sequence: str | None = None
@@ -403,7 +431,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         MessageBody(
             id=_id(generation),
             model=answer.model,
-            content=[_block(part) for part in parts(answer)],
+            content=[_block(part) for part in parts_and_thoughts(answer)],
             stop_reason=stop_reason(answer.stop_reason),
             stop_sequence=answer.stop_sequence,
             stop_details=_stop_details(answer),
@@ -413,11 +441,15 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
     return body
 
 
-def _block(part: Text | ToolCall) -> TextBlock | ToolUseBlock:
+def _block(part: Text | ToolCall | Thought) -> AnswerBlock:
     """A block of an answer."""
-    if isinstance(part, Text):
-        return TextBlock(part.text)
-    return ToolUseBlock(part.id, part.name, tools.object_of(part.arguments))
+    match part:
+        case Text(text):
+            return TextBlock(text)
+        case ToolCall(id, name, arguments):
+            return ToolUseBlock(id, name, tools.object_of(arguments))
+        case Thought(text, signature, redacted):
+            return RedactedThinkingBlock(redacted) if redacted else ThinkingBlock(text, signature)
 
 
 def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -446,13 +478,12 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
         if delta is None:
             yield keep_alive(generation.queue_position) + event("ping")
             continue
-        piece = _piece(delta.part)
         if delta.index != told:
             if told >= 0:
                 yield event("content_block_stop", index=number)
             told, number = delta.index, number + 1
             yield event("content_block_start", index=number, content_block=_begun(delta.part))
-        if piece is not None:
+        for piece in _pieces(delta.part):
             yield event("content_block_delta", index=number, delta=piece)
     finished = generation.wait()
     assert finished is not None
@@ -471,16 +502,28 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
     yield event("message_stop")
 
 
-def _begun(part: Part) -> TextBlock | ToolUseBlock:
-    """A block before anything is in it."""
-    return ToolUseBlock(part.id, part.name, {}) if isinstance(part, ToolCall) else TextBlock("")
+def _begun(part: Part) -> AnswerBlock:
+    """A block before anything is in it; what nobody may read comes whole."""
+    match part:
+        case ToolCall(id, name):
+            return ToolUseBlock(id, name, {})
+        case Thought(redacted=redacted):
+            return RedactedThinkingBlock(redacted) if redacted else ThinkingBlock("")
+    return TextBlock("")
 
 
-def _piece(part: Part) -> dict[str, str] | None:
-    """What a piece adds to its block; None for nothing."""
-    if isinstance(part, ToolCall):
-        return {"type": "input_json_delta", "partial_json": part.arguments} if part.arguments else None
-    return {"type": "text_delta", "text": part.text} if isinstance(part, Text) else None
+def _pieces(part: Part) -> Iterator[dict[str, str]]:
+    """What a piece adds to its block."""
+    match part:
+        case Text(text):
+            yield {"type": "text_delta", "text": text}
+        case ToolCall(_, _, arguments) if arguments:
+            yield {"type": "input_json_delta", "partial_json": arguments}
+        case Thought(text, signature):
+            if text:
+                yield {"type": "thinking_delta", "thinking": text}
+            if signature:
+                yield {"type": "signature_delta", "signature": signature}
 
 
 def stop_reason(reason: str) -> StopReason:

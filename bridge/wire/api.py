@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text, ToolCall
+from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text, Thought, ToolCall
 from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
@@ -53,7 +53,7 @@ _NONE = "{}"
 
 
 def pieces(generation: Generation, heartbeat_s: float) -> Iterator[PartDelta | None]:
-    """The answer as it comes, in pieces of texts and tool calls; None after each `heartbeat_s` of silence. The pieces
+    """The answer as it comes, in pieces of its parts; None after each `heartbeat_s` of silence. The pieces
     of every call add up to JSON, also where the model wrote no arguments."""
     #: the part that is being told, and whether it is a call without arguments as yet
     index, bare = -1, None
@@ -76,10 +76,15 @@ def pieces(generation: Generation, heartbeat_s: float) -> Iterator[PartDelta | N
 
 def parts(answer: Answer) -> list[Text | ToolCall]:
     """The texts and tool calls of an answer."""
+    return [part for part in parts_and_thoughts(answer) if not isinstance(part, Thought)]
+
+
+def parts_and_thoughts(answer: Answer) -> list[Text | ToolCall | Thought]:
+    """The same with what the model thought, where that was asked for."""
     return [
         msgspec.structs.replace(part, arguments=part.arguments or _NONE) if isinstance(part, ToolCall) else part
         for part in answer.content
-        if isinstance(part, Text | ToolCall)
+        if isinstance(part, Text | ToolCall | Thought)
     ]
 
 

@@ -25,6 +25,7 @@ from bridge.types import (
     Part,
     Sampling,
     Text,
+    Thought,
     Tool,
     ToolCall,
     ToolChoice,
@@ -98,7 +99,7 @@ class Turns:
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
             return
-        if not parts and role == "assistant":
+        if role == "assistant" and all(isinstance(part, Thought) for part in parts):
             # An answer that was stopped, or that was empty.
             return
         if not parts:

@@ -308,7 +308,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
                 calls = []
             if isinstance(delta.part, Text):
                 yield sse_event("delta", {"text": delta.part.text})
-            else:
+            elif isinstance(delta.part, ToolCall):
                 calls.append(delta)
         elif position and position != told:
             told, silent_s = position, 0.0

@@ -3,8 +3,10 @@
 The order of the events: response.created, in_progress, for each item of the answer output_item.added, its pieces,
 output_item.done, and then completed or incomplete; or failed at any point after the second. The pieces of a message:
 content_part.added, output_text.delta (often), output_text.done, content_part.done, and for a refusal one more content
-part, with refusal.delta and refusal.done. Those of a call: function_call_arguments.delta (often) and .done, or
-custom_tool_call_input.delta and .done. Each has the next sequence_number.
+part, with refusal.delta and refusal.done. Those of reasoning: reasoning_summary_part.added,
+reasoning_summary_text.delta (often) and .done, reasoning_summary_part.done. Those of a call:
+function_call_arguments.delta (often) and .done, or custom_tool_call_input.delta and .done. Each has the next
+sequence_number.
 """
 
 from __future__ import annotations
@@ -18,9 +20,19 @@ from msgspec import Meta
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, Image, PartDelta, Text, Tool, ToolCall, ToolChoice
+from bridge.types import Answer, Finished, Image, Part, PartDelta, Text, Thought, Tool, ToolCall, ToolChoice
 from bridge.wire import content, conversation, tools
-from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_event
+from bridge.wire.api import (
+    KEEP_ALIVE_S,
+    Api,
+    Asked,
+    Generation,
+    Resolve,
+    keep_alive,
+    parts_and_thoughts,
+    pieces,
+    sse_event,
+)
 from bridge.wire.content import invalid
 from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number, sampling
 from bridge.wire.openai import (
@@ -49,7 +61,7 @@ PARAMETERS = table(
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
-    supported("reasoning", "effort, none for no thinking; a summary is passed over"),
+    supported("reasoning", "effort, none for no thinking; summary: auto, concise, detailed"),
     supported("stream", "server-sent events"),
     supported("temperature", SAMPLED),
     supported("tool_choice", "auto, none, required, one tool, allowed_tools"),
@@ -187,12 +199,15 @@ class TextOptions(msgspec.Struct):
     verbosity: Verbosity | None = None
 
 
+ReasoningSummary = Literal["auto", "concise", "detailed"]
+
+
 class Reasoning(msgspec.Struct):
-    """How much to think. A summary is passed over: the CLIs give none. `generate_summary` is its older name."""
+    """How much to think, and whether that is summed up. `generate_summary` is the older name of `summary`."""
 
     effort: OpenAIEffort | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
+    summary: ReasoningSummary | None = None
+    generate_summary: ReasoningSummary | None = None
 
 
 class ResponsesBody(msgspec.Struct):
@@ -216,8 +231,6 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, ResponsesBody)
     reasoning = wire.reasoning or Reasoning()
-    if reasoning.summary or reasoning.generate_summary:
-        ignored.append("reasoning.summary")
     offered, choice = _tools(wire, ignored)
     request = generation(
         settings,
@@ -233,6 +246,7 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
         sampling=sampling(wire.temperature, wire.top_p),
         ignored=ignored,
     )
+    request = msgspec.structs.replace(request, thoughts=reasoning.summary or reasoning.generate_summary)
     texts = frozenset(each.name for each in wire.tools or () if each.type == "custom")
     events = partial(render_events, texts=texts) if wire.stream else None
     return Asked(request, partial(render_answer, texts=texts), events)
@@ -334,7 +348,20 @@ class CustomCallItem(msgspec.Struct, tag="custom_tool_call", tag_field="type"):
     input: str
 
 
-OutputItem = OutputMessage | FunctionCallItem | CustomCallItem
+class SummaryText(msgspec.Struct, tag="summary_text", tag_field="type"):
+    """What the model thought, in short."""
+
+    text: str
+
+
+class ReasoningItem(msgspec.Struct, tag="reasoning", tag_field="type"):
+    """What the model thought before it went on; without a word where it is not to be read."""
+
+    id: str
+    summary: list[SummaryText]
+
+
+OutputItem = OutputMessage | FunctionCallItem | CustomCallItem | ReasoningItem
 
 
 class FunctionShown(msgspec.Struct, tag="function", tag_field="type"):
@@ -372,7 +399,7 @@ class ReasoningShown(msgspec.Struct):
     """How much the model was asked to think."""
 
     effort: str | None
-    summary: None = None
+    summary: str | None = None
 
 
 class Response(msgspec.Struct):
@@ -472,6 +499,16 @@ class _Stream:
                     self._pieces.append(arguments)
                     if name not in self._texts:
                         yield self.event("response.function_call_arguments.delta", **self._at, delta=arguments)
+            case Thought(text):
+                if self._open is None or self._open.index != delta.index:
+                    yield from self._begin(delta)
+                if text and not self._pieces:
+                    part = SummaryText("")
+                    yield self.event("response.reasoning_summary_part.added", **self._at, summary_index=0, part=part)
+                if text:
+                    self._pieces.append(text)
+                    at = {**self._at, "summary_index": 0}
+                    yield self.event("response.reasoning_summary_text.delta", **at, delta=text)
 
     def refuse(self, refusal: str) -> Iterator[bytes]:
         """What the model said instead of an answer, or of the rest of one."""
@@ -499,6 +536,12 @@ class _Stream:
                     yield self.event("response.custom_tool_call_input.done", **self._at, input=item.input)
                 else:
                     yield self.event("response.function_call_arguments.done", **self._at, arguments=call.arguments)
+            case Thought():
+                item = _reasoning_item(self._item_id, said)
+                at = {**self._at, "summary_index": 0}
+                for part in item.summary:
+                    yield self.event("response.reasoning_summary_text.done", **at, text=part.text)
+                    yield self.event("response.reasoning_summary_part.done", **at, part=part)
             case _:
                 yield from self._end_text()
                 item = OutputMessage(self._item_id, status, self._content)
@@ -513,6 +556,8 @@ class _Stream:
         if isinstance(delta.part, ToolCall):
             begun = ToolCall(delta.part.id, delta.part.name, "")
             item = _call_item(self._item_id, begun, "in_progress", self._texts)
+        elif isinstance(delta.part, Thought):
+            item = _reasoning_item(self._item_id, "")
         yield self.event("response.output_item.added", output_index=self._items - 1, item=item)
 
     def _end_text(self) -> Iterator[bytes]:
@@ -532,10 +577,14 @@ class _Stream:
         return {"item_id": self._item_id, "output_index": self._items - 1}
 
 
-def _item_id(run: str, number: int, part: Text | ToolCall | Any) -> str:
+def _item_id(run: str, number: int, part: Part | None) -> str:
     """The id of the item `number` of an answer; of the first one it ends like the run's own."""
-    kind = "fc_" if isinstance(part, ToolCall) else "msg_"
+    kind = "fc_" if isinstance(part, ToolCall) else "rs_" if isinstance(part, Thought) else "msg_"
     return kind + run + (f"_{number}" if number else "")
+
+
+def _reasoning_item(id: str, said: str) -> ReasoningItem:
+    return ReasoningItem(id, [SummaryText(said)] if said else [])
 
 
 def _call_item(id: str, call: ToolCall, status: ItemStatus, texts: frozenset[str]) -> OutputItem:
@@ -548,10 +597,12 @@ def _call_item(id: str, call: ToolCall, status: ItemStatus, texts: frozenset[str
 def _items(run: str, answer: Answer, status: ItemStatus, texts: frozenset[str]) -> list[OutputItem]:
     """The whole answer as items; only the last one can be incomplete."""
     items: list[OutputItem] = []
-    for part in parts(answer):
+    for part in parts_and_thoughts(answer):
         last = items[-1] if items else None
         if isinstance(part, ToolCall):
             items.append(_call_item(_item_id(run, len(items), part), part, "completed", texts))
+        elif isinstance(part, Thought):
+            items.append(_reasoning_item(_item_id(run, len(items), part), part.text))
         elif isinstance(last, OutputMessage) and isinstance(last.content[0], OutputTextPart):
             last.content[0].text += part.text
         else:
@@ -562,7 +613,7 @@ def _items(run: str, answer: Answer, status: ItemStatus, texts: frozenset[str]) 
             items[-1].content.append(refusal)
         else:
             items.append(OutputMessage(_item_id(run, len(items), None), "completed", [refusal]))
-    if items and not isinstance(items[-1], CustomCallItem):
+    if items and isinstance(items[-1], OutputMessage | FunctionCallItem):
         items[-1].status = status
     return items
 
@@ -580,7 +631,7 @@ def _begun(generation: Generation, texts: frozenset[str]) -> Response:
         status="in_progress",
         output=[],
         text={"format": json_format(request), "verbosity": request.verbosity or "medium"},
-        reasoning=ReasoningShown(request.effort),
+        reasoning=ReasoningShown(request.effort, request.thoughts),
         max_output_tokens=request.max_output_tokens,
         parallel_tool_calls=choice.parallel,
         temperature=1.0 if request.sampling.temperature is None else request.sampling.temperature,

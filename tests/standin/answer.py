@@ -32,6 +32,7 @@ class Prompt:
     forced: Call | None = None  # the tool that must be called, with arguments that fit
     may_call: bool = True  # whether tools may be called at all
     one_call: bool = False  # whether only one may be called
+    seal: str = ""  # of all that came before the answer, for what is thought in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Answer:
     stop: Stop
     tokens: Tokens
     thinking: str = ""
+    redacted: bool = False
+    seal: str = ""
     by_tool: bool = False  # the pieces are JSON for the tool of the structured output
     tool: str = ""
     calls: tuple[Call, ...] = ()
@@ -105,6 +108,8 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
         stop=stop,
         tokens=_tokens(script, prompt, text + "".join(map("".join, calls))),
         thinking=thinking,
+        redacted=script.redacted,
+        seal=prompt.seal,
         by_tool=structured and prompt.by_tool,
         tool=tool,
         calls=calls,

@@ -16,7 +16,7 @@ from typing import Any
 
 from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
-from .tools import messages_objection, thinking_objection
+from .tools import messages_objection, seal_of, thinking_objection
 
 Json = dict[str, Any]
 
@@ -79,6 +79,7 @@ def read(body: Json) -> Prompt:
         forced=_forced(tools, choice),
         may_call=choice.get("type") != "none",
         one_call=bool(choice.get("disable_parallel_tool_use")),
+        seal=seal_of(body, messages),
     )
 
 
@@ -90,6 +91,9 @@ def _forced(tools: list[Json], choice: Json) -> Call | None:
 
 
 _NO_ADAPTIVE = re.compile(r"-(?:3|4|4-0|4-1|4-5)(?:-\d{8})?$|claude-3")
+#: Models that always think; and those that think, but not within a budget.
+_ALWAYS = re.compile(r"(opus|sonnet|haiku|fable|mythos)-5")
+_NO_BUDGET = re.compile(rf"opus-4-[789]|{_ALWAYS.pattern}")
 
 
 def objection(body: Json) -> Json | None:
@@ -108,6 +112,12 @@ def _limits_objection(body: Json) -> str | None:
         return "max_tokens: must be at least 1"
     if thinking.get("type") == "adaptive" and _NO_ADAPTIVE.search(str(body.get("model"))):
         return "adaptive thinking is not supported on this model"
+    if thinking.get("type") == "disabled" and _ALWAYS.search(str(body.get("model"))):
+        return '"thinking.type.disabled" is not supported for this model.'
+    if thinking.get("display", "summarized") not in ("summarized", "omitted", "updates"):
+        return "thinking.display: Input should be 'summarized' or 'omitted'"
+    if thinking.get("type") == "enabled" and _NO_BUDGET.search(str(body.get("model"))):
+        return '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
     if thinking.get("type") == "enabled":
         budget = thinking.get("budget_tokens")
         if type(budget) is not int or budget < 1024:
@@ -186,8 +196,10 @@ def _stop(answer: Answer) -> str:
 
 def _content(answer: Answer) -> list[Json]:
     blocks: list[Json] = []
-    if answer.thinking:
-        blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": "c3RhbmRpbg=="})
+    if answer.thinking and answer.redacted:
+        blocks.append({"type": "redacted_thinking", "data": answer.seal})
+    elif answer.thinking:
+        blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": answer.seal})
     if answer.tool:
         blocks.append(_tool_use(answer.tool, _tool_input(answer.tool)))
     elif answer.by_tool:
@@ -228,6 +240,8 @@ def _tool_input(name: str) -> Json:
 def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event]:
     pieces: tuple[str, ...]
     match block["type"]:
+        case "redacted_thinking":
+            empty, kind, field, pieces = block, "", "", ()
         case "thinking":
             empty = {**block, "thinking": "", "signature": ""}
             kind, field, pieces = "thinking_delta", "thinking", (block["thinking"],)
@@ -272,6 +286,7 @@ def _usage(tokens: Tokens) -> Json:
         "cache_creation_input_tokens": tokens.cache_write,
         "cache_read_input_tokens": tokens.cached,
         "output_tokens": tokens.output,
+        **({"output_tokens_details": {"thinking_tokens": tokens.reasoning}} if tokens.reasoning else {}),
     }
 
 

@@ -6,6 +6,8 @@ and the guide to function calling.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from typing import Any
 
@@ -87,12 +89,35 @@ def _format(body: Json) -> str | None:
     return None if why is None else f"output_config.format.schema: {why}"
 
 
+_THOUGHTS = ("thinking", "redacted_thinking")
+
+
+def seal_of(body: Json, before: list[Json]) -> str:
+    """What a thought in answer to these messages is known again by: anything else in them makes another of it."""
+    turns = [(each.get("role"), _texts_and_others(each)) for each in before if each.get("content")]
+    tools = [{name: tool[name] for name in tool if name != "cache_control"} for tool in body.get("tools") or ()]
+    whole = json.dumps([_texts_and_others({"content": body.get("system")}), tools, turns], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _texts_and_others(message: Json) -> list[Any]:
+    content = message.get("content") or []
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{name: block[name] for name in block if name != "cache_control"} for block in blocks]
+
+
 def thinking_objection(body: Json) -> str | None:
-    """What the Messages API says of calls without the thinking before them."""
+    """What the Messages API says of thoughts that are not where, or as, they were; and of calls without them."""
+    messages = body.get("messages") or []
+    for number, message in enumerate(messages):
+        thoughts = [block for block in _blocks(message) if block.get("type") in _THOUGHTS]
+        seal = seal_of(body, messages[:number])
+        if any(block.get("signature", block.get("data")) != seal for block in thoughts):
+            return f"messages.{number}.content.0: Invalid `signature` in `thinking` block"
     if (body.get("thinking") or {}).get("type") != "enabled":
         return None
-    said = [_blocks(message) for message in body.get("messages") or () if message.get("role") == "assistant"]
-    if said and any(b.get("type") == "tool_use" for b in said[-1]) and said[-1][0].get("type") != "thinking":
+    said = [_blocks(message) for message in messages if message.get("role") == "assistant"]
+    if said and any(b.get("type") == "tool_use" for b in said[-1]) and said[-1][0].get("type") not in _THOUGHTS:
         return (
             "messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`. When `thinking` is enabled, "
             "a final `assistant` message must start with a thinking block"

@@ -20,6 +20,7 @@ from bridge.types import (
     Message,
     PartDelta,
     Text,
+    Thought,
     Usage,
     words,
 )
@@ -271,3 +272,19 @@ def test_what_the_cli_did_not_say_before_is_noted_and_harms_nothing(line: dict[s
     parser = meaning.AnswerParser(ask(), lambda: NOW, note=heard.append)
     list(parser.feed(json.dumps(line).encode()))
     assert heard == [what]
+
+
+def test_a_thought_that_goes_back_names_its_model_or_the_cli_drops_it() -> None:
+    thought = Thought("Hm.", "seal")
+    asked, said = Message("user", (Text("hi"),)), (thought, Thought(redacted="secret"), Text("yes"))
+    request = GenerationRequest("claude", "claude-haiku-4-5", (asked, Message("assistant", said), asked))
+    ((_, _), (line, _)) = meaning.history(request)
+    assert json.loads(line)["message"] == {
+        "role": "assistant",
+        "model": "claude-haiku-4-5",
+        "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": "seal"},
+            {"type": "redacted_thinking", "data": "secret"},
+            {"type": "text", "text": "yes"},
+        ],
+    }

@@ -21,6 +21,7 @@ from bridge.types import (
     Message,
     PartDelta,
     Text,
+    Thought,
     Usage,
     content_of,
 )
@@ -263,13 +264,76 @@ def test_verbosity_reaches_codex_and_is_passed_over_by_claude(verbosity: str) ->
 def test_the_answer_says_what_was_asked_of_the_model_and_no_more() -> None:
     asked = {"text": {"verbosity": "low"}, "reasoning": {"summary": "auto"}, "model": "claude-sonnet-5-5"}
     told = body_of("openai-responses", ended("openai-responses", answer(), **asked))
-    assert (told["text"]["verbosity"], told["reasoning"]) == ("medium", {"effort": None, "summary": None})
+    assert (told["text"]["verbosity"], told["reasoning"]) == ("medium", {"effort": None, "summary": "auto"})
 
 
 @pytest.mark.parametrize("name", ["summary", "generate_summary"])
-def test_a_summary_of_the_reasoning_is_passed_over(name: str) -> None:
-    request = parse("responses", reasoning={name: "auto", "effort": "low"})
-    assert (request.effort, request.ignored) == ("low", ("reasoning.summary",))
+def test_a_summary_of_the_reasoning_is_asked_for_by_either_name(name: str) -> None:
+    for value in ("auto", "concise", "detailed"):
+        request = parse("responses", reasoning={name: value, "effort": "low"})
+        assert (request.effort, request.thoughts, request.ignored) == ("low", value, ())
+    assert refusal("responses", reasoning={name: "long"}).message.startswith(f"reasoning.{name}: ")
+
+
+THOUGHTS = (Thought("I look it up.", "seal"), Text("One moment. "), Thought(redacted="secret"), Text("Done."))
+
+
+def test_what_a_model_thought_stands_in_a_message_where_it_was_thought() -> None:
+    told = ended("anthropic", Answer(THOUGHTS, "the-model", "end_turn", USAGE), thinking={"type": "adaptive"})
+    blocks = [
+        {"type": "thinking", "thinking": "I look it up.", "signature": "seal"},
+        {"type": "text", "text": "One moment. "},
+        {"type": "redacted_thinking", "data": "secret"},
+        {"type": "text", "text": "Done."},
+    ]
+    assert body_of("anthropic", told)["content"] == blocks
+    found = list(events("anthropic", told))
+    assert [event["content_block"] for event in found if event["type"] == "content_block_start"] == [
+        {"type": "thinking", "thinking": "", "signature": ""},
+        {"type": "text", "text": ""},
+        blocks[2],
+        {"type": "text", "text": ""},
+    ]
+    assert [event["delta"] for event in found if event["type"] == "content_block_delta"] == [
+        {"type": "thinking_delta", "thinking": "I look it up."},
+        {"type": "signature_delta", "signature": "seal"},
+        {"type": "text_delta", "text": "One moment. "},
+        {"type": "text_delta", "text": "Done."},
+    ]
+
+
+def test_what_a_model_thought_is_an_item_of_a_response_without_what_is_its_providers() -> None:
+    told = ended("openai-responses", Answer(THOUGHTS, "the-model", "end_turn", USAGE), reasoning={"summary": "auto"})
+    output = body_of("openai-responses", told)["output"]
+    assert [(item["type"], item.get("summary")) for item in output] == [
+        ("reasoning", [{"type": "summary_text", "text": "I look it up."}]),
+        ("message", None),
+        ("reasoning", []),
+        ("message", None),
+    ]
+    found = list(events("openai-responses", told))
+    assert [event["item"] for event in found if event["type"] == "response.output_item.done"] == output
+    assert not {"seal", "secret"} & set(json.dumps([output, found]).replace('"', " ").split())
+
+
+@pytest.mark.parametrize("api", ["openai-chat", "native"])
+def test_elsewhere_only_what_was_said_is_told(api: str) -> None:
+    told = ended(api, Answer(THOUGHTS, "the-model", "end_turn", USAGE))
+    whole = json.dumps([body_of(api, told), list(events(api, told))])
+    assert "One moment. " in whole
+    assert not any(each in whole for each in ("I look it up.", "seal", "secret"))
+
+
+def test_thoughts_of_an_earlier_answer_arrive_and_no_user_has_any() -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "seal"}
+    said = [thought, {"type": "redacted_thinking", "data": "secret"}, {"type": "text", "text": "Hi"}]
+    hello, go_on = {"role": "user", "content": "Hello"}, {"role": "user", "content": "Go on"}
+    turns = [hello, {"role": "assistant", "content": said}, go_on]
+    message = parse("messages", messages=turns).messages[1]
+    assert message.content == (Thought("Hm.", "seal"), Thought(redacted="secret"), Text("Hi"))
+    only = [hello, {"role": "assistant", "content": [thought]}, go_on]
+    assert [each.role for each in parse("messages", messages=only).messages] == ["user"]
+    assert "only an assistant's message may have thinking" in refusal("messages", messages=[user(thought)]).message
 
 
 def test_efforts_and_maxima_arrive() -> None:

@@ -165,9 +165,15 @@ def test_how_words_are_picked_arrives(api: str, field: str, values: tuple[Any, .
 
 def test_thinking_arrives_as_it_is_asked_for() -> None:
     for mode in ("adaptive", "between_tools", "disabled"):
-        assert parse("messages", thinking={"type": mode, "display": "summarized"}).thinking == Thinking(mode)
-    enabled = parse("messages", thinking={"type": "enabled", "budget_tokens": 2000}).thinking
-    assert enabled == Thinking("enabled", 2000)
+        request = parse("messages", thinking={"type": mode, "display": "omitted"})
+        assert request.thinking == Thinking(mode, None, "omitted")
+        assert request.thoughts == (None if mode == "disabled" else "omitted")
+    request = parse("messages", thinking={"type": "enabled", "budget_tokens": 2000})
+    assert (request.thinking, request.thoughts) == (Thinking("enabled", 2000), "summarized")
+    assert parse("messages").thoughts is None
+    assert refusal("messages", thinking={"type": "enabled", "budget_tokens": 1000}).message.startswith(
+        "thinking.budget"
+    )
     assert refusal("messages", thinking={"type": "sometimes"}).message.startswith("thinking.type: ")
 
 

@@ -7,21 +7,34 @@ from typing import Any, get_args
 import pytest
 
 from bridge.providers.models import What, heeded, takes
-from bridge.types import NATIVE, GenerationRequest, Sampling, Thinking
+from bridge.types import (
+    NATIVE,
+    GenerationRequest,
+    Message,
+    Sampling,
+    Text,
+    Thinking,
+    Thought,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 
+SAMPLING = ("temperature", "top_p", "top_k")
 #: model -> what of it its API does not take
 REFUSED = {
-    "claude-3-5-haiku-20241022": {"output_format", "adaptive_thinking"},
+    "claude-3-5-haiku-20241022": {"output_format", "thinking", "thinking_budget", "adaptive_thinking"},
+    "claude-3-7-sonnet-20250219": {"output_format", "adaptive_thinking"},
     "claude-opus-4-20250514": {"output_format", "adaptive_thinking"},
     "claude-haiku-4-5-20251001": {"adaptive_thinking"},
     "claude-sonnet-4-5[1m]": {"adaptive_thinking"},
     "claude-opus-4-6": set(),
-    "claude-opus-4-7": {"temperature", "top_p", "top_k"},
-    "claude-fable-5": {"temperature", "top_p", "top_k"},
-    "claude-fable-5[1m]": {"temperature", "top_p", "top_k"},
-    "claude-fable-5-1": {"temperature", "top_p", "top_k", "forced_tool"},
-    "claude-sonnet-5-5": {"temperature", "top_p", "top_k", "forced_tool"},
-    "claude-of-my-own": {"temperature", "top_p", "top_k", "output_format"},
+    "claude-opus-4-7": {*SAMPLING, "thinking_budget"},
+    "claude-fable-5": {*SAMPLING, "thinking_budget", "no_thinking"},
+    "claude-fable-5[1m]": {*SAMPLING, "thinking_budget", "no_thinking"},
+    "claude-fable-5-1": {*SAMPLING, "thinking_budget", "no_thinking", "forced_tool"},
+    "claude-sonnet-5-5": {*SAMPLING, "thinking_budget", "no_thinking", "forced_tool"},
+    "claude-of-my-own": {*SAMPLING, "thinking_budget", "no_thinking", "output_format"},
 }
 
 
@@ -37,14 +50,84 @@ def test_codex_can_be_told_of_forced_tools_only() -> None:
 @pytest.mark.parametrize("mode", ["enabled", "disabled"])
 def test_thinking_is_named_where_the_model_is_not_asked_in_those_words(mode: Any) -> None:
     thinking = Thinking(mode)
-    assert sampled("claude-sonnet-5-5", Sampling(), thinking=thinking).thinking == thinking
-    request = sampled("gpt-6-sol", Sampling(0.2), thinking=thinking)
-    assert (request.thinking, request.ignored) == (None, ("thinking", "temperature"))
+    assert sampled("claude-opus-4-7", Sampling(), thinking=thinking).thinking == thinking
+    request = sampled("gpt-6-sol", Sampling(0.2), thinking=thinking, thoughts="summarized")
+    assert (request.thinking, request.thoughts, request.ignored) == (None, None, ("thinking", "temperature"))
+
+
+ASK = Message("user", (Text("the weather?"),))
+CALL = ToolCall("call_1", "weather", "{}")
+GIVEN = Message("user", (ToolResult("call_1", (Text("rain"),)),))
+THOUGHT = Thought("I need the weather.", "seal")
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "more", "kept"),
+    [
+        ("claude-sonnet-5-5", Thinking("disabled"), {}, False),
+        ("claude-haiku-4-5", Thinking("disabled"), {}, True),
+        ("claude-3-5-haiku-latest", Thinking("enabled", 2000), {}, False),
+        ("claude-haiku-4-5", Thinking("enabled", 2000), {"max_output_tokens": 1024}, False),
+        ("claude-haiku-4-5", Thinking("enabled", 2000), {"max_output_tokens": 1025}, True),
+        ("claude-haiku-4-5", Thinking("enabled", 2000), {"tool_choice": ToolChoice("required")}, False),
+        (
+            "claude-haiku-4-5",
+            Thinking("enabled", 2000),
+            {"messages": (ASK, Message("assistant", (CALL,)), GIVEN)},
+            False,
+        ),
+        (
+            "claude-sonnet-4-6",
+            Thinking("enabled", 2000),
+            {"messages": (ASK, Message("assistant", (CALL,)), GIVEN)},
+            False,
+        ),
+        ("claude-sonnet-4-6", Thinking("adaptive"), {"messages": (ASK, Message("assistant", (CALL,)), GIVEN)}, True),
+        (
+            "claude-haiku-4-5",
+            Thinking("enabled", 2000),
+            {"messages": (ASK, Message("assistant", (THOUGHT, CALL)), GIVEN)},
+            True,
+        ),
+    ],
+)
+def test_thinking_that_the_api_would_refuse_is_passed_over_and_named(
+    model: str, thinking: Thinking, more: dict[str, Any], kept: bool
+) -> None:
+    request = sampled(model, Sampling(), thinking=thinking, **more)
+    assert (request.thinking, request.ignored) == ((thinking, ()) if kept else (None, ("thinking",)))
+
+
+def test_a_summary_of_reasoning_makes_a_claude_that_thinks_show_it() -> None:
+    shown = Thinking("adaptive", display="summarized")
+    for model, effort, thinking in (
+        ("claude-sonnet-5-5", None, shown),
+        ("claude-haiku-4-5", "low", shown),
+        ("claude-haiku-4-5", None, None),
+        ("claude-haiku-4-5", "none", None),
+        ("gpt-6-sol", "low", None),
+    ):
+        request = sampled(model, Sampling(), thoughts="auto", effort=effort)
+        assert (request.thinking, request.thoughts, request.ignored) == (thinking, "auto", ())
+
+
+@pytest.mark.parametrize("provider", ["claude", "codex"])
+@pytest.mark.parametrize("thinking", [Thinking("adaptive"), Thinking("disabled"), None])
+def test_what_was_thought_since_the_last_question_goes_back_to_a_model_that_thinks_again(
+    provider: str, thinking: Thinking | None
+) -> None:
+    said = Message("assistant", (THOUGHT, Text("a moment"), CALL))
+    messages = (ASK, said, GIVEN, Message("assistant", (THOUGHT, Text("Rain."))), ASK, said, GIVEN)
+    request = heeded(GenerationRequest(provider, "claude-opus-4-6", messages, thinking=thinking, thoughts="auto"))
+    kept = [any(isinstance(part, Thought) for part in message.content) for message in request.messages]
+    goes = provider == "claude" and thinking == Thinking("adaptive")
+    assert kept == [False, False, False, False, False, goes, False]
+    assert [message.text for message in request.messages if message.role == "user"] == [ASK.text, "rain"] * 2
 
 
 def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:
     provider = "claude" if model.startswith("claude") else "codex"
-    return heeded(GenerationRequest(provider, model, (), sampling=sampling, **more))
+    return heeded(GenerationRequest(provider, model, more.pop("messages", (ASK,)), sampling=sampling, **more))
 
 
 @pytest.mark.parametrize(
