@@ -357,7 +357,7 @@ class Engine:
         finally:
             # Only now, so that nobody takes it while it waits for its slot.
             roster.stop_waiting(run)
-        run.credential = way.name
+        run.way = way
         return way
 
     def _attempt(self, run: Run, provider: Provider, way: CredentialWay | None) -> Completed | Failed:
@@ -380,8 +380,6 @@ class Engine:
         finally:
             conversation.cancel()
             run.note_receipt(conversation.receipt)
-            if way is not None:
-                run.credential = way.name
 
     def _await_end(self, run: Run) -> Completed | Failed:
         look_up_s = None if run.keeps_maximum else WATCH_S

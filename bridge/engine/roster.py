@@ -376,8 +376,8 @@ class CredentialWay:
 
     @property
     def name(self) -> str:
-        """The name of the credential that it uses."""
-        return self._credential.name
+        """The name of the credential that it uses, as it is by now."""
+        return (self._roster._book.find(self._credential.id) or self._credential).name
 
     @property
     def upstream(self) -> Upstream:
@@ -422,7 +422,7 @@ class CredentialWay:
 
     def close(self, call: Call) -> None:
         """The call has ended: what it said in the middle of an answer counts, too."""
-        if call.status == 200 and call.error_type is not None:
+        if call.status == 200 and call.error_type is not None and not call.turned_away:
             self._note(call)
 
     def _note(self, call: Call) -> Failure:

@@ -13,6 +13,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, Place
 from bridge.engine.answer import Attempt, StopFilter
+from bridge.engine.roster import CredentialWay
 from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key
 from bridge.ledger.tallies import Reservation
@@ -103,8 +104,9 @@ class Run:
         self.repairs = 0
         #: times that it waited for a credential after its call had been turned away
         self.waits = 0
-        #: the name of the credential that it uses, and those that it used before, each with what was said; for the log
-        self.credential: str | None = None
+        #: its way to the model; None before there is one, and where its provider needs no credential
+        self.way: CredentialWay | None = None
+        #: the names of the credentials that it used before, each with what was said; for the log
         self.tried: list[str] = []
         #: what the provider said, over all attempts
         self.receipt: Receipt | None = None
@@ -281,6 +283,11 @@ class Run:
                 raise BridgeError("timeout", f"The CLI was silent for {idle_s:g} seconds.")
             if now >= look_up_at:
                 return None
+
+    @property
+    def credential(self) -> str | None:
+        """The name of the credential that it uses, or used last."""
+        return None if self.way is None else self.way.name
 
     def begin_again(self, attempt: Attempt) -> None:
         """Forget what belongs to the attempt before; what that has cost is in `attempt`."""

@@ -33,12 +33,20 @@ _LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
 #: What the events have in them that are of interest; all others pass unread.
 _MARKS: Mapping[Wire, tuple[bytes, ...]] = {
     "messages": (b'"message_start"', b'"message_delta"', b'"message_stop"', b'"error"'),
-    "responses": (
-        *(b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
-        b'"response.output_item.added"',
-    ),
+    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
 }
+#: Events that are no answer yet. Sources: both references of streams.
+_BEFORE = frozenset({"ping", "error", "response.created", "response.in_progress", "response.queued", "response.failed"})
 _decode = msgspec.json.Decoder().decode
+
+
+class _Event(msgspec.Struct):
+    """What an event is, and nothing else of it."""
+
+    type: str = ""
+
+
+_event_of = msgspec.json.Decoder(type=_Event).decode
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -109,6 +117,12 @@ class Reader:
             self._readable = False
             return b""
 
+    @property
+    def waits(self) -> bool:
+        """Whether nothing has come yet that is an answer, an error, or an end: the CLI need not know of it yet."""
+        call, read = self._call, self._bounds.whole - self._left
+        return self._stream and not (call.begun or call.error_type or call.complete or read > self._bounds.line)
+
     def end(self) -> None:
         """All bytes have come."""
         if not self._stream and self._buffer:
@@ -125,7 +139,11 @@ class Reader:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             searched = 0
-            if line.startswith(b"data:") and any(mark in line for mark in _MARKS[self._wire]):
+            if not line.startswith(b"data:"):
+                continue
+            if not self._call.begun:
+                self._call.begun = _begins(line[5:])
+            if any(mark in line for mark in _MARKS[self._wire]):
                 message = _object(line[5:])
                 if message is not None:
                     self._event(message)
@@ -135,8 +153,6 @@ class Reader:
 
     def _event(self, event: dict[str, Any]) -> None:
         call, kind = self._call, event.get("type")
-        if kind in ("message_start", "response.output_item.added"):
-            call.begun = True
         if kind == "message_start":
             body = _mapping(event.get("message"))
             call.model = _string(body.get("model"))
@@ -176,6 +192,15 @@ class Reader:
         self._call.error_type = _string(error.get("code")) or _string(error.get("type"))
         message = _string(error.get("message")) or _string((body or {}).get("detail"))
         self._call.error_message = message and masked(message, self._secret)[:MOST_ERROR_CHARACTERS]
+
+
+def _begins(data: bytes) -> bool:
+    """Whether an event is a part of an answer."""
+    try:
+        kind = _event_of(data).type
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(kind) and kind not in _BEFORE
 
 
 def _refusal(output: Any) -> str | None:

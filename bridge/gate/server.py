@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import gevent
@@ -267,23 +267,34 @@ class Gate:
         except (Refused, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             call.refused = str(error) if isinstance(error, Refused) else "the body is no JSON"
             return self._turn_away(start, "not the run's body", 400, wire, ticket)
-        ticket.abort = _killer(gevent.getcurrent())
         while True:
+            ticket.abort = _killer(gevent.getcurrent())
             found = self._ask(environ, ticket, upstream, body)
             if isinstance(found, Reply):
-                if ticket.way is not None:
-                    ticket.way.accept(ticket.call)
-                shown = [(name, value) for name, value in found.headers.items() if name not in _NOT_PASSED]
-                start(f"{found.status} .", shown)
-                return self._bytes(ticket, found, Reader(ticket.call, wire, found.headers, bounds, upstream.secret))
+                passing = self._begin(ticket, found, Reader(ticket.call, wire, found.headers, bounds, upstream.secret))
+                another = self._next(ticket) if ticket.call.turned_away else None
+                if another is None:
+                    return passing.tell(start)
+                passing.close()
+            else:
+                another = self._next(ticket)
+                if another is None:
+                    ticket.abort = None
+                    return found(start, wire)
             # Nothing was passed on to the CLI, which need not know of a second try.
-            another = self._next(ticket)
-            if another is None:
-                ticket.abort = None
-                return found(start, wire)
             upstream = another
             ticket.call = Call(sent_at=ticket.call.sent_at)
             ticket.on_bytes()
+
+    def _begin(self, ticket: Ticket, answer: Reply, reader: Reader) -> _Passing:
+        """An answer on its way to the CLI. Where there may be another way, its beginning is held back until it is
+        known that it is one: both APIs can say in a stream, too, that they are overloaded."""
+        passing = _Passing(answer, self._bytes(ticket, answer, reader))
+        if ticket.way is not None:
+            passing.hold(reader)
+            if not ticket.call.turned_away:
+                ticket.way.accept(ticket.call)
+        return passing
 
     def _next(self, ticket: Ticket) -> Upstream | None:
         """Where to try again after a call that brought nothing."""
@@ -306,7 +317,8 @@ class Gate:
         spare = ticket.way is not None and ticket.way.spare
         try:
             # Where there is another way, it is taken before the run has been silent for too long.
-            answer = self._connections.post(url, body, headers, ticket.silence_s * (FIRST_SHARE if spare else 1))
+            with gevent.Timeout(ticket.silence_s * FIRST_SHARE if spare else None, UpstreamError("timed out")):
+                answer = self._connections.post(url, body, headers, ticket.silence_s)
         except UpstreamError as error:
             call.ended_at = self._clock.monotonic()
             call.error_message, call.unreachable = str(error), error.unreachable
@@ -352,7 +364,7 @@ class Gate:
 
         return tell
 
-    def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Iterator[bytes]:
+    def _bytes(self, ticket: Ticket, answer: Reply, reader: Reader) -> Generator[bytes]:
         rest, passed = b"", 0
         try:
             for chunk in answer.chunks():
@@ -379,6 +391,45 @@ class Gate:
             ticket.abort = None
             ticket.call.ended_at = self._clock.monotonic()
             answer.close()
+
+
+class _Passing:
+    """An answer on its way to a CLI, which hears nothing of it before `tell`."""
+
+    def __init__(self, answer: Reply, chunks: Generator[bytes]) -> None:
+        self._status = answer.status
+        self._headers = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
+        self._chunks = chunks
+        self._held: list[bytes] = []
+        self._broken: UpstreamError | None = None
+
+    def hold(self, reader: Reader) -> None:
+        """Let it come, and keep it, as long as that is no part of an answer."""
+        try:
+            while reader.waits:
+                self._held.append(next(self._chunks))
+        except StopIteration:
+            pass
+        except UpstreamError as error:
+            self._broken = error
+
+    def tell(self, start: StartResponse) -> Iterator[bytes]:
+        """Pass on what was kept, and then what comes."""
+        start(f"{self._status} .", self._headers)
+        return self._all()
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._chunks.close()
+
+    def _all(self) -> Iterator[bytes]:
+        try:
+            yield from self._held
+            if self._broken is not None:
+                raise self._broken
+            yield from self._chunks
+        finally:
+            self.close()
 
 
 def _unreachable(start: StartResponse, wire: Wire | None) -> list[bytes]:

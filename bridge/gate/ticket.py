@@ -64,7 +64,7 @@ class Call(msgspec.Struct):
     stop_reason: str | None = None
     #: the model's words where it declined, in the Responses API; Anthropic's API has a stop reason for that
     refusal: str | None = None
-    #: whether the model had begun: an error before that is no answer, though the status says 200
+    #: whether a part of an answer had come: an error before that is none, though the status says 200
     begun: bool = False
     #: whether the answer came to its end
     complete: bool = False
@@ -77,6 +77,13 @@ class Call(msgspec.Struct):
     error_message: str | None = None
     #: why the gate let nothing pass: what differed from what the run vouches for
     refused: str | None = None
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether an error came in the place of an answer, which then has cost nothing: also after a status of 200."""
+        if self.status is None or self.status != 200:
+            return self.status is not None
+        return self.error_type is not None and self.usage is None and not self.begun
 
 
 class Way(Protocol):
@@ -96,7 +103,7 @@ class Way(Protocol):
         nowhere. May wait for the disk. Raises BridgeError."""
 
     def accept(self, call: Call) -> None:
-        """The provider has begun to answer. Must not block or raise."""
+        """The provider has begun to answer, and not with an error. Must not block or raise."""
 
     def close(self, call: Call) -> None:
         """The call has ended, however it did."""

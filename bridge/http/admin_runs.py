@@ -54,7 +54,7 @@ def list_runs() -> Runs:
 def live_run(run: Run) -> LiveRun:
     """A run as the admin sees it while it lives."""
     price = service_of().prices.price_of(run.request.provider, run.request.model)
-    used = service_of().credentials.find(run.reservation.credential or "")
+    reserved = service_of().credentials.find(run.reservation.credential or "")
     return LiveRun(
         id=run.id,
         key_name=run.key.name,
@@ -72,7 +72,7 @@ def live_run(run: Run) -> LiveRun:
         repairs=run.repairs,
         request_id=run.request.request_id,
         user_prompt=preview(run.request.messages, service_of().settings.log_prompts),
-        credential=None if used is None else used.name,
+        credential=run.credential or (None if reserved is None else reserved.name),
     )
 
 

@@ -444,6 +444,7 @@ class LiveRun(msgspec.Struct, rename="camel"):
     request_id: str | None
     #: the beginning of the prompt, as far as the log may keep it
     user_prompt: str | None
+    #: what it is paid with: the credential that it uses now, or that is reserved for it
     credential: str | None
 
 

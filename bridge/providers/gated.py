@@ -140,11 +140,10 @@ class Passage:
         call = self.call
         if call.complete:
             return call.usage
-        turned_away = call.sent_at is None or (call.status is not None and call.status != 200)
-        turned_away = turned_away or (call.error_type is not None and call.usage is None and not call.begun)
         # OpenAI says of a prompt that is too long in a stream, before anything else in it.
-        turned_away = turned_away or (call.usage is None and _is_too_long(call))
-        return Usage() if turned_away or (call.status is None and call.unreachable) else None
+        turned_away = call.turned_away or (call.usage is None and _is_too_long(call))
+        nothing_sent = call.sent_at is None or (call.status is None and call.unreachable)
+        return Usage() if turned_away or nothing_sent else None
 
     def correct(self, end: Completed | Failed) -> Completed | Failed:
         """The end of a run as the gate has seen it; what the CLI says of usage is compared with that."""
@@ -216,7 +215,8 @@ def failure_of(call: Call) -> Failure:
         return "limited"
     if _is_too_long(call) or call.status in (400, 404, 422) or kind in _REQUEST_TYPES:
         return "request"
-    return "overloaded" if call.status in (503, 529) or "overloaded" in kind else "other"
+    busy = call.status in (503, 529) or "overloaded" in kind or kind == "slow_down"
+    return "overloaded" if busy else "other"
 
 
 def problem_of(call: Call, vendor: str) -> Problem:

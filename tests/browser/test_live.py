@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Visit, profile
+from tests.standin import StandIn
 from tests.support import server as servers
 from tests.support.server import Answer, Server
 
@@ -222,3 +225,26 @@ def test_a_server_that_does_not_answer_is_noted_without_moving_anything(
         page.get_by_role("button", name="Stop the request of stays-put").click()
         running.result(30)
         visit.expect_refusals()
+
+
+def test_a_run_says_with_which_credential_it_goes_and_is_found_by_that(
+    chromium: Browser, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    env = {"DEMO_GATED": "1", "BRIDGE_ROUTING": "fill-first"}
+    with StandIn() as standin, ExitStack() as stack:
+        env["ANTHROPIC_BASE_URL"] = standin.url
+        server = stack.enter_context(servers.running(tmp_path, env, demo=True))
+        for name, priority in (("first", 1), ("second", 0)):
+            body = {"name": name, "provider": "claude", "apiKey": f"sk-of-the-{name}", "priority": priority}
+            assert server.admin("POST", "/credentials", body).status == 201
+        standin.script_key("sk-of-the-first", status=429)
+        standin.script_key("sk-of-the-second", mode="hang_mid", after=1)
+        page = stack.enter_context(profile(chromium, server)).admin("live")
+        asked = pool.submit(ask, server, server.new_key("goes-on"))
+        expect(page.get_by_role("row").filter(has_text="goes-on")).to_contain_text("with second")
+        search = page.get_by_label("Search what runs")
+        search.fill("first")
+        expect(page.get_by_text("Nothing that runs matches")).to_be_visible()
+        search.fill("SECOND")
+        page.get_by_role("button", name="Stop the request of goes-on").click()
+        assert asked.result(30).status == 403

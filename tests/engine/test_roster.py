@@ -309,6 +309,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "529": ({"status": 529}, "usable"),
     "503": ({"status": 503}, "usable"),
+    "an overload that begins a stream": ({"mode": "early_error"}, "usable"),
+    "a limit that begins a stream": ({"mode": "early_rate_limit"}, "benched"),
     "silence": ({"mode": "hang"}, "usable"),
 }
 
@@ -354,6 +356,47 @@ def test_a_connection_that_is_refused_is_tried_elsewhere_and_benches_nobody(make
     assert ok(team.run())
     assert team.used() == {"b": 1}
     assert team.state("a") == "usable"
+
+
+@pytest.mark.parametrize(("mode", "state"), [("stream_error", "usable"), ("stream_rate_limit", "benched")])
+def test_an_error_in_an_answer_that_had_begun_is_not_tried_elsewhere(
+    make_team: Callable[..., Team], mode: str, state: str
+) -> None:
+    team = make_team(BRIDGE_ROUTING="fill-first")
+    team.add("a", priority=9)
+    team.add("b")
+    team.prove()
+    team.standin.script_key(secret("a"), mode=mode, after=0)
+    finished = team.run()
+    assert code(finished) == "provider_broke_off"
+    assert finished.charge.cost_micro > 0, "the provider has told its usage"
+    assert team.used() == {"a": 1}
+    assert (team.state("a"), team.state("b")) == (state, "usable")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("early_error", "overloaded"), ("early_rate_limit", "rate_limited")])
+def test_an_error_that_begins_every_stream_costs_nothing_and_is_told(
+    make_team: Callable[..., Team], mode: str, expected: str
+) -> None:
+    team = make_team(BRIDGE_QUEUE_TIMEOUT_SECONDS="0.1")
+    team.add("a", "b")
+    team.prove()
+    team.standin.script(mode=mode)
+    finished = team.run()
+    assert code(finished) == f"provider_{expected}"
+    assert finished.charge.cost_micro == 0
+    assert team.used() == {"a": 1, "b": 1}
+
+
+def test_an_answer_that_has_begun_may_pause_as_long_with_a_spare_as_without(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="fill-first", BRIDGE_IDLE_TIMEOUT_SECONDS="8")
+    team.add("a", priority=9)
+    team.add("b")
+    team.prove()
+    # More than the share of the longest silence after which another is tried, and less than all of it.
+    team.standin.script_key(secret("a"), first_delay=4.5)
+    assert ok(team.run())
+    assert team.used() == {"a": 1}
 
 
 def test_three_at_once_that_are_limited_are_one_bench(make_team: Callable[..., Team]) -> None:

@@ -434,7 +434,13 @@ def test_a_tap_hears_why_nothing_left(gate: Gate, standin: StandIn) -> None:
     [
         ("messages", [{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}], False),
         ("messages", [{"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 5}}}], True),
+        ("messages", [{"type": "ping"}], False),
+        ("messages", [{"type": "content_block_delta"}], True),
         ("responses", [{"type": "response.created", "response": {}}], False),
+        ("responses", [{"type": "response.in_progress"}, {"type": "response.queued"}], False),
+        ("responses", [{"type": "response.failed", "response": {"error": {"code": "server_error"}}}], False),
+        ("responses", [{"type": "error", "code": "rate_limit_exceeded", "message": "Slower."}], False),
+        ("responses", [{"type": "response.output_text.delta", "delta": "H"}], True),
         ("responses", [{"type": "response.output_item.added", "item": {"type": "reasoning"}}], True),
     ],
 )

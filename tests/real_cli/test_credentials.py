@@ -41,6 +41,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "limits": ({"status": 400, "says": "You have reached your specified API usage limits."}, "blocked"),
     "529": ({"status": 529}, "usable"),
     "503": ({"status": 503}, "usable"),
+    "an overload that begins a stream": ({"mode": "early_error"}, "usable"),
+    "a limit that begins a stream": ({"mode": "early_rate_limit"}, "benched"),
     "silence": ({"mode": "hang"}, "usable"),
 }
 

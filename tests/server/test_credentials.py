@@ -299,6 +299,31 @@ def test_capacity_is_red_with_the_time_while_all_are_limited(gated: tuple[Server
     assert ask(server, key).status == 200
 
 
+def test_a_live_run_names_the_credential_that_it_uses_now_and_only_to_the_admin(tmp_path: Path) -> None:
+    env = {"DEMO_GATED": "1", "BRIDGE_ROUTING": "fill-first"}
+    with (
+        StandIn() as standin,
+        servers.running(tmp_path, {**env, "ANTHROPIC_BASE_URL": standin.url}, demo=True) as server,
+    ):
+        key = server.new_key("ada")
+        add(server, "first", 1, priority=1)
+        add(server, "second", 2)
+        standin.script_key(secret(1), status=429)
+        standin.script_key(secret(2), mode="hang_mid", after=1)
+        pool = gevent.get_hub().threadpool
+        asked = pool.spawn(ask, server, key)
+        pool.apply(standin.wait, (lambda seen: any(each.deltas for each in seen),))
+        assert [each.key for each in standin.generations] == [secret(1), secret(2)]
+        (run,) = server.admin("GET", "/runs").json["runs"]
+        assert (run["keyName"], run["credential"]) == ("ada", "second")
+        assert server.admin("PATCH", "/credentials/second", {"name": "other"}).status == 200
+        assert server.admin("GET", "/runs").json["runs"][0]["credential"] == "other"
+        assert server.admin("DELETE", f"/runs/{run['id']}").status == 200
+        told = asked.get()
+        assert told.json["code"] == "cancelled"
+        assert not any(name in told.body for name in (b"first", b"second", b"other"))
+
+
 def test_one_that_runs_use_is_removed_only_by_force_and_they_go_on(gated: tuple[Server, StandIn]) -> None:
     server, standin = gated
     key = server.new_key()

@@ -40,6 +40,8 @@ _ERRORS: dict[int, tuple[str, str]] = {
 _STREAM_ERRORS = {
     "stream_error": ("overloaded_error", "Overloaded"),
     "stream_rate_limit": ("rate_limit_error", "This request would exceed your rate limit"),
+    "early_error": ("overloaded_error", "Overloaded"),
+    "early_rate_limit": ("rate_limit_error", "This request would exceed your rate limit"),
 }
 # The CLI itself writes these as the user's when an answer ended at the limit, had no text, or was
 # not structured: they are not the prompt, and its directives go on.
@@ -166,9 +168,10 @@ def context_error() -> Json:
 
 
 def stream_error(mode: str) -> list[Event]:
-    """The event that ends a stream which fails midway."""
+    """The events with which a stream ends that fails midway, or before it has begun."""
     kind, message = _STREAM_ERRORS[mode]
-    return [_event("error", error={"type": kind, "message": message})]
+    before = [_event("ping")] if mode.startswith("early_") else []
+    return [*before, _event("error", error={"type": kind, "message": message})]
 
 
 def usage_sent(answer: Answer) -> Json:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _GENERATE: dict[str, ModuleType] = {"/v1/messages": anthropic, "/v1/responses": openai}
 _FAULTS = ("hang_mid", "cut", "stream_error", "stream_rate_limit")
+_AT_ONCE = ("context", "early_error", "early_rate_limit")
 
 
 class _ClientLeft(Exception):
@@ -162,8 +163,8 @@ class Handler(BaseHTTPRequestHandler):
             self._wait(None)
         if script.mode in ("cut", "cut_early"):
             raise _Cut
-        if script.mode.startswith("stream_"):
-            status = 429 if script.mode == "stream_rate_limit" else 500
+        if script.mode.startswith(("stream_", "early_")):
+            status = 429 if script.mode.endswith("_rate_limit") else 500
             self._reply(status, api.error(status, self.record.model))
             return
         if script.mode == "garbage":
@@ -182,8 +183,8 @@ class Handler(BaseHTTPRequestHandler):
             raise _Cut
         if script.mode == "garbage":
             events: Sequence[Event] = GARBAGE
-        elif script.mode == "context":
-            events = api.stream_error("context")
+        elif script.mode in _AT_ONCE:
+            events = api.stream_error(script.mode)
         else:
             events = api.events(self.record.model, answer)
         fault_at = self._fault_at(script, events)
@@ -199,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
             self._fault(api, script)
             return
         self.wfile.write(b"0\r\n\r\n")
-        if script.mode in ("garbage", "context"):
+        if script.mode in ("garbage", *_AT_ONCE):
             self.server.journal.close(self.record, "failed")
 
     def _fault_at(self, script: Script, events: Sequence[Event]) -> int:

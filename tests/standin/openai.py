@@ -48,6 +48,8 @@ _STREAM_ERRORS = {
         "rate_limit_exceeded",
         "Rate limit reached. Please try again in 0.5s.",
     ),
+    "early_error": ("server_is_overloaded", "Our servers are currently overloaded. Please try again later."),
+    "early_rate_limit": ("rate_limit_exceeded", "Rate limit reached. Please try again in 0.5s."),
     "context": (
         "context_length_exceeded",
         "Your input exceeds the context window of this model.",
@@ -210,11 +212,15 @@ def context_error() -> Json:
 
 
 def stream_error(mode: str) -> list[Event]:
-    """The event that ends a stream which fails midway."""
+    """The events with which a stream ends that fails midway, or before it has begun."""
     code, message = _STREAM_ERRORS[mode]
-    failed = {**_response(""), "status": "failed", "error": {"code": code, "message": message}}
-    kind = "response.failed"
-    return [Event.named(kind, {"type": kind, "sequence_number": 99, "response": failed})]
+    stream = _Stream("")
+    if mode.startswith("early_"):
+        stream.add("response.created", {"response": stream.response})
+        stream.add("response.in_progress", {"response": stream.response})
+    failed = {**stream.response, "status": "failed", "error": {"code": code, "message": message}}
+    stream.add("response.failed", {"response": failed})
+    return stream.out
 
 
 def usage_sent(answer: Answer) -> Json:

@@ -29,6 +29,8 @@ MODES = frozenset(
         "garbage",  # an event stream whose data is not JSON
         "stream_error",  # an error event midway: overloaded_error, response.failed server_error
         "stream_rate_limit",  # an error event midway: rate limit
+        "early_error",  # a stream that begins with an error event: overloaded
+        "early_rate_limit",  # the same: rate limit
         "context",  # the prompt is too long for the model
         "incomplete",  # the answer ends at the output limit; max_tokens means the same
         "max_tokens",

@@ -23,7 +23,7 @@ export function show({ head, body }) {
   const search = h("input", {
     type: "search",
     "aria-label": "Search what runs",
-    placeholder: "Key, model, prompt or id",
+    placeholder: "Key, model, credential, prompt or id",
     oninput: () => arrange(),
   });
   const { element, body: rows } = table("Requests that wait or run", [
@@ -36,7 +36,7 @@ export function show({ head, body }) {
     [""],
   ]);
   const empty = emptyState("Nothing is running", "Requests appear here by themselves while they wait or run.");
-  const none = emptyState("Nothing that runs matches", "Try a part of a key, a model, a prompt or an id.");
+  const none = emptyState("Nothing that runs matches", "Try a part of a key, a model, a credential, a prompt or an id.");
   const box = h("section.card.flush", {}, skeleton(4));
   fill(body, h("div", {}, h("div.toolbar", {}, h("div.searchbox", {}, icon("search"), search)), box));
   let entries = new Map();
@@ -102,12 +102,14 @@ export function show({ head, body }) {
 }
 
 function saysOf(run) {
-  return [run.keyName, run.model, run.provider, run.userPrompt, run.id, run.requestId].join("\n").toLowerCase();
+  const { keyName, model, provider, credential, userPrompt, id, requestId } = run;
+  return [keyName, model, provider, credential, userPrompt, id, requestId].join("\n").toLowerCase();
 }
 
 function runRow(id, watch, settled) {
   const name = h("a.key-name");
   const model = h("span");
+  const credential = h("div.small.muted");
   const state = h("span", {});
   const asked = h("div.small.muted.truncate");
   const [age, tokens, spent] = [h("span"), h("span"), h("span")];
@@ -116,7 +118,7 @@ function runRow(id, watch, settled) {
   const element = row(
     { class: "run" },
     cell("", [name, asked, h("div.small.muted.mono", {}, id)]),
-    cell("Model", model),
+    cell("Model", [model, credential]),
     cell("State", state),
     cell("Age", age, "num"),
     cell("Tokens so far", tokens, "num"),
@@ -151,6 +153,7 @@ function runRow(id, watch, settled) {
         stop.setAttribute("aria-label", `Stop the request of ${run.keyName}`);
       }
       say(model, `${visible(run.model)} (${run.provider})`);
+      say(credential, run.credential ? `with ${visible(run.credential)}` : "");
       say(asked, run.userPrompt ? visible(run.userPrompt) : "");
       refill(state, text, badge(text, endedAt ? "" : run.state === "queued" ? "warn" : "good"));
       if (endedAt) {
