@@ -17,6 +17,7 @@ from flask import Response, make_response, render_template
 from bridge import __version__
 from bridge.errors import BridgeError
 from bridge.http.describe import Routes
+from bridge.keys.credentials import BOUNDS
 from bridge.limits import rows
 from bridge.registry import PROVIDERS
 
@@ -68,10 +69,11 @@ def files() -> Files:
 
 
 def _registry() -> bytes:
-    """A module with the tables that the pages read: each provider by its name, and the limits in their order."""
+    """A module with the tables that the pages read: each provider by its name, the limits in their order, and the
+    bounds of a credential's fields."""
     fields = ("title", "program", "vendor", "path", "key_prefix", "key_variable")
     known = {name: {_camel(each): getattr(row, each) for each in fields} for name, row in PROVIDERS.items()}
-    tables = {"PROVIDERS": known, "LIMITS": rows()}
+    tables = {"PROVIDERS": known, "LIMITS": rows(), "CREDENTIAL_BOUNDS": BOUNDS}
     return b"".join(b"export const %s = %s;\n" % (n.encode(), msgspec.json.encode(t)) for n, t in tables.items())
 
 

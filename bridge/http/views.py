@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from bridge.clock import iso, parse_iso
 from bridge.gate.ticket import RateLimits
+from bridge.keys.credentials import BOUNDS
 from bridge.keys.keys import invalid
 from bridge.limits import LIMITS, MOST, MOST_DOLLARS, WINDOWS
 from bridge.providers.provider import ProviderStatus
@@ -392,8 +393,17 @@ class CredentialTest(msgspec.Struct):
     models: int | None
 
 
-_NameList = Annotated[list[str], Meta(max_length=1000)]
-Secret = Annotated[str, Meta(min_length=8, max_length=4200)]
+def _length(field: str) -> Meta:
+    least, most = BOUNDS[field]
+    return Meta(min_length=least or None, max_length=most)
+
+
+def _amount(field: str) -> Meta:
+    least, most = BOUNDS[field]
+    return Meta(ge=least, le=most)
+
+
+Secret = Annotated[str, _length("apiKey")]
 
 
 class CredentialChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -401,16 +411,16 @@ class CredentialChange(msgspec.Struct, rename="camel", forbid_unknown_fields=Tru
 
     name: Name | UnsetType = UNSET
     api_key: Secret | UnsetType = UNSET
-    base_url: str | UnsetType | None = UNSET
-    group: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
-    weight: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
-    max_concurrent: Annotated[int, Meta(ge=0, le=10000)] | UnsetType = UNSET
+    base_url: Annotated[str, _length("baseUrl")] | UnsetType | None = UNSET
+    group: Annotated[str, _length("group")] | UnsetType = UNSET
+    priority: Annotated[int, _amount("priority")] | UnsetType = UNSET
+    weight: Annotated[int, _amount("weight")] | UnsetType = UNSET
+    max_concurrent: Annotated[int, _amount("maxConcurrent")] | UnsetType = UNSET
     limits: CredentialLimits | UnsetType = UNSET
-    models: _NameList | UnsetType | None = UNSET
-    keys: _NameList | UnsetType | None = UNSET
+    models: Annotated[list[str], _length("models")] | UnsetType | None = UNSET
+    keys: Annotated[list[str], _length("keys")] | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
-    note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
+    note: Annotated[str, _length("note")] | UnsetType = UNSET
 
 
 class CredentialOrder(CredentialChange, rename="camel", forbid_unknown_fields=True, kw_only=True):

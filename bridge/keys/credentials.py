@@ -41,8 +41,18 @@ DEFAULT = "default"
 CREDENTIAL_LIMITS = ("maxCostPerDay", "maxCostPerMonth")
 #: More credentials than this are a mistake.
 MOST = 1000
-#: Characters of a secret, at least and at most.
-SHORTEST_SECRET, LONGEST_SECRET = 8, 4096
+#: field of a body -> the least and the most of it: characters of a text, entries of a list, or the number itself
+BOUNDS: Mapping[str, tuple[int, int]] = {
+    "apiKey": (8, 4096),
+    "baseUrl": (1, 500),
+    "group": (0, 100),
+    "priority": (-1000, 1000),
+    "weight": (1, 1000),
+    "maxConcurrent": (0, 10_000),
+    "models": (0, 1000),
+    "keys": (0, 1000),
+    "note": (0, 500),
+}
 
 #: The first bench that nobody has told a time for, in seconds; it doubles up to the second.
 FIRST_BENCH_S, LONGEST_BENCH_S = 20.0, 300.0
@@ -229,8 +239,9 @@ def check_secret(value: Any) -> str:
             "Copy the whole API key from the provider's console, and nothing else.",
             field="apiKey",
         )
-    if not SHORTEST_SECRET <= len(secret) <= LONGEST_SECRET:
-        raise invalid("apiKey", f"must have {SHORTEST_SECRET} to {LONGEST_SECRET} characters")
+    least, most = BOUNDS["apiKey"]
+    if not least <= len(secret) <= most:
+        raise invalid("apiKey", f"must have {least} to {most} characters")
     return secret
 
 
@@ -239,7 +250,7 @@ def check_base_url(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        parts = urlsplit(value) if isinstance(value, str) and len(value) <= 500 else None
+        parts = urlsplit(value) if isinstance(value, str) and len(value) <= BOUNDS["baseUrl"][1] else None
         host = parts.hostname if parts is not None and parts.port != 0 else None
     except ValueError:
         host = parts = None
@@ -259,7 +270,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _whole_number(field: str, least: int, most: int) -> Callable[[Any], int]:
+def _whole_number(field: str) -> Callable[[Any], int]:
+    least, most = BOUNDS[field]
+
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise invalid(field, f"must be a whole number from {least} to {most}")
@@ -268,7 +281,9 @@ def _whole_number(field: str, least: int, most: int) -> Callable[[Any], int]:
     return check
 
 
-def _text(field: str, most: int) -> Callable[[Any], str]:
+def _text(field: str) -> Callable[[Any], str]:
+    _, most = BOUNDS[field]
+
     def check(value: Any) -> str:
         if not isinstance(value, str) or len(value) > most or not value.isprintable():
             raise invalid(field, f"must be a text of at most {most} characters, on one line")
@@ -278,10 +293,12 @@ def _text(field: str, most: int) -> Callable[[Any], str]:
 
 
 def _list(field: str, pattern: str, such_as: str) -> Callable[[Any], tuple[str, ...] | None]:
+    _, most = BOUNDS[field]
+
     def check(value: Any) -> tuple[str, ...] | None:
         if value is None:
             return None
-        known = isinstance(value, list | tuple) and len(value) <= 1000 and all(isinstance(each, str) for each in value)
+        known = isinstance(value, list | tuple) and len(value) <= most and all(isinstance(each, str) for each in value)
         if not known or not all(re.fullmatch(pattern, each) for each in value):
             raise invalid(field, f"must be a list of names such as {such_as}, or null for all")
         return tuple(value)
@@ -304,14 +321,14 @@ def _check_limits(value: Any) -> Limits:
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "secret": check_secret,
     "base_url": check_base_url,
-    "group": _text("group", 100),
-    "priority": _whole_number("priority", -1000, 1000),
-    "weight": _whole_number("weight", 1, 1000),
-    "max_concurrent": _whole_number("maxConcurrent", 0, 10_000),
+    "group": _text("group"),
+    "priority": _whole_number("priority"),
+    "weight": _whole_number("weight"),
+    "max_concurrent": _whole_number("maxConcurrent"),
     "limits": _check_limits,
     "models": _list("models", MODELS_PATTERN, "claude-opus-*"),
     "keys": _list("keys", NAME_PATTERN, "ada"),
-    "note": _text("note", 500),
+    "note": _text("note"),
 }
 
 

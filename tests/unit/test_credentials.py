@@ -12,8 +12,11 @@ import gevent
 import pytest
 
 from bridge.errors import BridgeError, StoreError
+from bridge.http.app import document
 from bridge.keys.credentials import (
     BLOCK_S,
+    BOUNDS,
+    CHECKS,
     LONGEST_WAIT_S,
     MOST,
     Credential,
@@ -122,6 +125,38 @@ def test_a_time_that_is_the_bridge_s_own_guess_is_called_so() -> None:
 
 
 # --- what may be one -------------------------------------------------------------------------------
+
+
+#: field of a body -> its check, and a value of that size
+SIZED: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any]]] = {
+    "apiKey": (CHECKS["secret"], lambda size: "k" * size),
+    "baseUrl": (CHECKS["base_url"], lambda size: "https://a.b/".ljust(size, "c")),
+    "group": (CHECKS["group"], lambda size: "g" * size),
+    "priority": (CHECKS["priority"], int),
+    "weight": (CHECKS["weight"], int),
+    "maxConcurrent": (CHECKS["max_concurrent"], int),
+    "models": (CHECKS["models"], lambda size: ["m"] * size),
+    "keys": (CHECKS["keys"], lambda size: ["k"] * size),
+    "note": (CHECKS["note"], lambda size: "n" * size),
+}
+
+
+@pytest.mark.parametrize("field", BOUNDS)
+def test_each_field_has_the_bounds_that_the_api_describes(field: str) -> None:
+    check, sized = SIZED[field]
+    described = document()["components"]["schemas"]["CredentialChange"]["properties"][field]
+    described = described.get("anyOf", [described])[0]
+    _, most = BOUNDS[field]
+    assert most in (described.get("maxLength"), described.get("maxItems"), described.get("maximum"))
+    check(sized(most))
+    refused = [sized(most + 1)]
+    for name in ("minimum", "minLength"):
+        if described.get(name):
+            refused.append(sized(described[name] - 1) if field != "baseUrl" else "")
+    for value in refused:
+        with pytest.raises(BridgeError) as caught:
+            check(value)
+        assert caught.value.problem.facts["field"] == field
 
 
 @pytest.mark.parametrize("given", [f"  {SECRET}\n", f"\ufeff{SECRET}", f"\t{SECRET}\r\n"])

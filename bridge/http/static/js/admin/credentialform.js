@@ -1,7 +1,7 @@
 /** The dialogs of a credential: add one, with the secret pasted once, and change one. */
 
 import { fill, h } from "../lib/dom.js";
-import { PROVIDERS } from "../lib/registry.js";
+import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
 import { busy, dialog, errorBox, field, select, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
@@ -24,7 +24,9 @@ export function freeName(provider, all) {
 
 /** The field for a secret: nobody sees it, no browser keeps it. */
 export function secretInput(attributes = {}) {
-  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", minlength: "8", maxlength: "4100", ...attributes });
+  // What is pasted may have blanks at its ends, which are taken away.
+  const minlength = CREDENTIAL_BOUNDS.apiKey[0];
+  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", minlength, ...attributes });
 }
 
 /** What to paste for a provider. */
@@ -53,8 +55,10 @@ export function editCredential(credential) {
 }
 
 function form(credential, provider, all, close) {
-  const text = (attributes) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
-  const number = (attributes) => h("input", { type: "number", min: "0", step: "1", inputmode: "decimal", ...attributes });
+  const text = (attributes, bounds) =>
+    h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...(bounds && { maxlength: bounds[1] }), ...attributes });
+  const number = (attributes, [min, max] = [0]) =>
+    h("input", { type: "number", min, ...(max && { max }), step: "1", inputmode: "decimal", ...attributes });
   const kind = select(
     Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor}, for ${title}`]),
     provider,
@@ -63,14 +67,14 @@ function form(credential, provider, all, close) {
   const name = text({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", oninput: () => (typed = true) });
   const secret = secretInput({ required: !credential });
   const secretField = field(credential ? "New API key" : "API key", secret, " ");
-  const group = text({ maxlength: "100" });
-  const note = text({ maxlength: "500" });
-  const baseUrl = text({ inputmode: "url", placeholder: "the usual one", maxlength: "500" });
+  const group = text({}, CREDENTIAL_BOUNDS.group);
+  const note = text({}, CREDENTIAL_BOUNDS.note);
+  const baseUrl = text({ inputmode: "url", placeholder: "the usual one" }, CREDENTIAL_BOUNDS.baseUrl);
   const day = number({ step: "any", placeholder: "no limit" });
   const month = number({ step: "any", placeholder: "no limit" });
-  const priority = number({ min: "-1000", max: "1000", placeholder: "0" });
-  const weight = number({ min: "1", max: "1000", placeholder: "1" });
-  const atOnce = number({ placeholder: "no limit" });
+  const priority = number({ placeholder: "0" }, CREDENTIAL_BOUNDS.priority);
+  const weight = number({ placeholder: "1" }, CREDENTIAL_BOUNDS.weight);
+  const atOnce = number({ placeholder: "no limit" }, CREDENTIAL_BOUNDS.maxConcurrent);
   const models = text({ placeholder: "any" });
   const keys = text({ placeholder: "any" });
   const problem = h("div");
