@@ -78,8 +78,8 @@ class AddressLimiter:
         #: (what is counted, group of addresses) -> when its minute ends, and what came in it
         self._minutes: dict[tuple[str, str], tuple[float, int]] = {}
         self._sweep_at = clock.monotonic() + MINUTE_S
-        #: keys of an address that are being looked at
-        self._looking: Counter[str] = Counter()
+        #: (kind of guess, group of addresses) -> keys that are being looked at
+        self._looking: Counter[tuple[str, str]] = Counter()
 
     def hit(self, address: str, *, foreign: bool = False) -> None:
         """Count a request. `foreign`: a page of another site had a browser send it; such are counted apart, so that no
@@ -106,23 +106,23 @@ class AddressLimiter:
             raise
 
     @contextmanager
-    def guess(self, address: str) -> Iterator[Callable[[], None]]:
+    def guess(self, address: str, *, drawn: bool = False) -> Iterator[Callable[[], None]]:
         """Around a look at an admin key, which may take a moment, in which others come: those count as well.
 
-        Every look is a wrong guess unless what this gives is called, since then the key was right. Raises
-        BridgeError (too_many_requests) where an address has guessed too often already.
+        Every look is a wrong guess unless what this gives is called, since then the key was right. `drawn`: it looks
+        like one that was drawn by chance; such are counted apart, so that who guesses words keeps no such key out.
+        Raises BridgeError (too_many_requests) where an address has guessed too often already.
         """
-        group, was_right = _group(address), []
-        what = ("guess", group)
-        if self._count(what) + self._looking[group] >= GUESSES_PER_MINUTE:
+        what, was_right = ("drawn" if drawn else "guess", _group(address)), []
+        if self._count(what) + self._looking[what] >= GUESSES_PER_MINUTE:
             raise self._refusal(what, "Too many wrong admin keys came from this address.")
-        self._looking[group] += 1
+        self._looking[what] += 1
         try:
             yield lambda: was_right.append(True)
         finally:
-            self._looking[group] -= 1
-            if not self._looking[group]:
-                del self._looking[group]
+            self._looking[what] -= 1
+            if not self._looking[what]:
+                del self._looking[what]
             if not was_right:
                 self._add(what)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from typing import Any
 
@@ -15,6 +16,8 @@ from bridge.store.document import REPAIR_HINT, Document
 from bridge.store.files import in_thread, unbroken
 
 PREFIX = "cba_"
+#: What nobody guesses: 256 bits that were drawn by chance, by the bridge, its installer, or `openssl rand -hex 32`.
+_DRAWN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}|[0-9a-f]{{64}}")
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
 _COOKIE_SECRETS = 3
 
@@ -87,6 +90,12 @@ class AdminCredentials:
             self._good = None
         return raw
 
+    def recognises(self, candidate: str) -> bool:
+        """Whether a text is the admin key, where that is known at once and cannot be a lucky guess: the key has been
+        right before, or is of the settings, and was drawn by chance."""
+        digest = self._digest(candidate) if is_drawn(candidate) else b""
+        return self._good is not None and hmac.compare_digest(digest, self._good)
+
     def verify(self, candidate: str) -> bool:
         """Whether a text is the admin key.
 
@@ -120,6 +129,11 @@ class AdminCredentials:
 
     def _digest(self, candidate: str) -> bytes:
         return hmac.digest(self._pepper, _bytes(candidate), "sha256")
+
+
+def is_drawn(candidate: str) -> bool:
+    """Whether a text looks like a key that was drawn by chance, which nobody guesses."""
+    return _DRAWN.fullmatch(candidate) is not None
 
 
 def _hash(raw: str) -> _Hash:

@@ -317,6 +317,48 @@ def test_wrong_log_ins_are_counted_and_then_refused_but_a_session_goes_on(desk: 
     assert browser.client.get("/admin/keys", environ_overrides=STRANGER).status_code == 200
 
 
+DRAWN = ["cba_" + "aB3-_xYz90" * 4 + "abc", "0123456789abcdef" * 4]
+
+
+@pytest.mark.parametrize("key", DRAWN)
+def test_a_right_key_that_was_drawn_by_chance_opens_whatever_its_address_has_guessed(
+    desk_with: Callable[..., Desk], key: str
+) -> None:
+    desk = desk_with(BRIDGE_ADMIN_KEY=key, BRIDGE_RATE_LIMIT_PER_MINUTE="40")
+    browser = desk.browser()
+    lookalike = key[:-1] + ("0" if key[-1] != "0" else "1")
+    assert [browser.log_in("wrong-admin-key-0123456789").status_code for _ in range(12)] == [401] * 10 + [429] * 2
+    assert [browser.log_in(lookalike).status_code for _ in range(12)] == [401] * 10 + [429] * 2
+    assert [browser.log_in(key).status_code for _ in range(3)] == [200] * 3
+    stranger = desk.browser()
+    # Nor does a flood keep it out, which the wrong ones take part in.
+    assert [stranger.look("/capacity") for _ in range(20)][-1] == 429
+    assert stranger.look(Authorization=f"Bearer {lookalike}") == 429
+    assert stranger.look(Authorization=f"Bearer {key}") == 200
+
+
+def test_a_key_that_the_bridge_made_opens_an_address_that_has_guessed_also_after_a_restart(
+    desk_with: Callable[..., Desk],
+) -> None:
+    desk = desk_with(BRIDGE_ADMIN_KEY="")
+    key = desk.service.admin.reset()
+    browser = desk.browser()
+    assert [browser.log_in("wrong-admin-key-0123456789").status_code for _ in range(11)] == [401] * 10 + [429]
+    assert browser.log_in(key).status_code == 200
+    lookalikes = ["cba_" + f"{number:043d}" for number in range(11)]
+    assert [browser.log_in(each).status_code for each in lookalikes] == [401] * 10 + [429]
+    assert browser.log_in(key).status_code == 200, "it is known by now"
+
+
+def test_a_link_opens_an_address_that_has_guessed_and_a_wrong_one_is_a_guess(desk: Desk) -> None:
+    browser = desk.browser()
+    token = desk.service.link.make()
+    wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
+    assert [browser.log_in(wrong).status_code for _ in range(11)] == [401] * 10 + [429]
+    assert browser.log_in().status_code == 429, "this one could be a guess"
+    assert browser.log_in(token).status_code == 200
+
+
 def test_a_page_whose_session_has_ended_does_not_count_as_guessing(desk: Desk) -> None:
     browser = desk.browser()
     browser.log_in()
