@@ -310,9 +310,15 @@ class Roster:
             and self._served.get(each.key.name, 0) < own
             and each.provider == credential.provider
             and may_serve(credential, each.model, each.key.name, each.key.credentials)
-            and self._ledger.purses(each.held)(credential.id, credential.limits).output >= each.held.output_tokens
+            and self._could_use(each, credential)
             for each in self._waiting.values()
         )
+
+    def _could_use(self, waiter: _Waiter, credential: Credential) -> bool:
+        """Whether a credential would do for a run that waits, if nobody else had it."""
+        purse = self._ledger.purses(waiter.held)(credential.id, credential.limits)
+        tries = not self._book.is_proven(credential) and waiter.key.name in purse.keys
+        return not tries and purse.output >= waiter.held.output_tokens
 
     def _note_served(self, key: Key, chosen: Candidate) -> None:
         if chosen.credential.max_concurrent:

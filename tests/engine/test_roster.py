@@ -185,6 +185,20 @@ def test_a_key_whose_runs_hang_keeps_no_other_key_out(make_team: Callable[..., T
     gevent.killall(hanging)
 
 
+def test_it_is_not_the_turn_of_a_key_that_may_not_try_again_yet(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="spread", BRIDGE_QUEUE_TIMEOUT_SECONDS="2")
+    team.add("a", max_concurrent=3)
+    team.service.keys.create("bob", Limits.parse(FREE))
+    bob = team.service.keys.get("bob")
+    hanging = [gevent.spawn(team.run, "[[standin mode=hang]] 1", timeout_s=9)]
+    gevent.sleep(0.3)
+    assert code(team.run("[[standin status=529]]", key=bob)) == "provider_overloaded"
+    hanging.append(gevent.spawn(team.run, "[[standin mode=hang]] 2", timeout_s=9))
+    gevent.sleep(0.1)
+    assert ok(team.run("hello", key=bob))
+    gevent.killall(hanging)
+
+
 def test_keys_take_turns_at_a_credential_that_has_only_so_many_runs(make_team: Callable[..., Team]) -> None:
     team = make_team(BRIDGE_ROUTING="spread")
     team.add("a", max_concurrent=1)
