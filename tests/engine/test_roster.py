@@ -186,15 +186,21 @@ def test_a_key_whose_runs_hang_keeps_no_other_key_out(make_team: Callable[..., T
 
 
 def test_it_is_not_the_turn_of_a_key_that_may_not_try_again_yet(make_team: Callable[..., Team]) -> None:
-    team = make_team(BRIDGE_ROUTING="spread", BRIDGE_QUEUE_TIMEOUT_SECONDS="2")
+    team = make_team(BRIDGE_ROUTING="spread", BRIDGE_QUEUE_TIMEOUT_SECONDS="1")
     team.add("a", max_concurrent=3)
     team.service.keys.create("bob", Limits.parse(FREE))
     bob = team.service.keys.get("bob")
     hanging = [gevent.spawn(team.run, "[[standin mode=hang]] 1", timeout_s=9)]
     gevent.sleep(0.3)
     assert code(team.run("[[standin status=529]]", key=bob)) == "provider_overloaded"
-    hanging.append(gevent.spawn(team.run, "[[standin mode=hang]] 2", timeout_s=9))
-    gevent.sleep(0.1)
+
+    def go_on() -> None:
+        while True:
+            team.run("[[standin mode=hang]] again", timeout_s=9)
+
+    for _ in range(5):
+        hanging.append(gevent.spawn(go_on))
+        gevent.sleep(0.25)
     assert ok(team.run("hello", key=bob))
     gevent.killall(hanging)
 
