@@ -62,6 +62,7 @@ _NOT_PASSED = frozenset(
     }
 )
 
+_CODING = "content-encoding"
 #: Headers that a trace shows without their values.
 _CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie", "set-cookie", "proxy-authorization"})
 #: A line of an answer that grows longer than this, in bytes, is heard in pieces.
@@ -339,14 +340,14 @@ class Gate:
         return answer if answer.status == 200 else self._turned_away(ticket, answer, upstream)
 
     def _turned_away(self, ticket: Ticket, answer: Reply, upstream: Upstream) -> Refusal:
-        """Read an error to its end, and keep it for the CLI."""
-        call, content, said = ticket.call, bytearray(), b""
+        """Read an error to its end, and keep it for the CLI, without the secret, which a provider may repeat."""
+        call, passed, said = ticket.call, 0, b""
         reader = Reader(call, upstream.wire, answer.headers, Bounds.of(0, 0), upstream.secret)
         try:
             for chunk in answer.chunks():
                 said += reader.feed(chunk)
-                content += chunk
-                if len(content) > MOST_ERROR_BYTES:
+                passed += len(chunk)
+                if passed > MOST_ERROR_BYTES:
                     raise UpstreamError("the answer does not end")
         except UpstreamError as error:
             call.error_message = call.error_message or str(error)
@@ -356,11 +357,12 @@ class Gate:
         call.ended_at = self._clock.monotonic()
         if ticket.tap is not None and said:
             ticket.tap("provider", "cli", said)
-        shown = [(name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED]
+        content = said.replace(upstream.secret.encode(), b"***") if upstream.secret else said
+        shown = [(name, value) for name, value in answer.headers.items() if name not in (*_NOT_PASSED, _CODING)]
 
         def tell(start: StartResponse, wire: Wire | None) -> list[bytes]:
             start(f"{answer.status} .", [*shown, ("content-length", str(len(content)))])
-            return [bytes(content)]
+            return [content]
 
         return tell
 

@@ -41,6 +41,21 @@ def test_the_answer_comes_back_byte_for_byte(gate: Gate, upstream_that_says: Cal
     assert made.call.usage == Usage(output_tokens=7)
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_cli_hears_an_error_without_the_secret_that_it_repeats(
+    gate: Gate, upstream_that_says: Callable[..., str], coding: str
+) -> None:
+    said = json.dumps({"error": {"type": "authentication_error", "message": f"What is {SECRET}?"}}).encode()
+    packed = gzip.compress(said) if coding == "gzip" else said
+    head = f"HTTP/1.1 401 No\r\ncontent-encoding: {coding}\r\nretry-after: 7\r\ncontent-length: {len(packed)}\r\n\r\n"
+    made = Ticket(Upstream("messages", upstream_that_says(head.encode(), packed), SECRET), vouched())
+    gate.tickets.add(made)
+    reply = ask(gate, made.token, messages_body(), headers={"accept-encoding": "gzip"})
+    assert (reply.status, reply.headers["retry-after"], reply.whole) == (401, "7", True)
+    assert reply.body == said.replace(SECRET.encode(), b"***")
+    assert made.call.error_message == "What is ***?"
+
+
 def test_what_passed_is_known(gate: Gate, ticket: Ticket) -> None:
     ask(gate, ticket.token, messages_body())
     call = ticket.call

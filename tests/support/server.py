@@ -119,7 +119,7 @@ class Server:
         try:
             return self.process.wait(60)
         finally:
-            if self.process.stderr is not None:
+            if self.process.stderr is not None and not self.process.stderr.closed:
                 self.output += self.process.stderr.read().splitlines()
                 self.process.stderr.close()
 
