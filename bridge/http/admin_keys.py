@@ -22,6 +22,8 @@ from bridge.http.views import (
     KeyView,
     LimitsView,
     NamedKey,
+    NamedModel,
+    NamedModels,
     NewKey,
     OneKey,
     Resets,
@@ -30,6 +32,7 @@ from bridge.http.views import (
 )
 from bridge.keys.keys import Key, invalid
 from bridge.limits import DEFAULTS, Limits, WrongLimit, effective
+from bridge.registry import PROVIDERS
 
 routes = Routes("Admin", who="admin")
 
@@ -42,6 +45,17 @@ def list_keys() -> Keys:
     """All keys with their usage; revoked ones with `?revoked=1`."""
     keys = service_of().keys.list(revoked=request.args.get("revoked") == "1")
     return Keys([KeyView(**_facts(key)) for key in keys])
+
+
+@routes.add("GET", "/admin/models")
+def list_models() -> NamedModels:
+    """The models that are known by name, for what a key may use: the operator's own names, then those of each CLI."""
+    models = service_of().models
+    found = {name: choice.provider for name, choice in models.aliases.items()}
+    for provider in PROVIDERS:
+        for name in models.names(provider):
+            found.setdefault(name, provider)
+    return NamedModels([NamedModel(*each) for each in found.items()])
 
 
 @routes.add(

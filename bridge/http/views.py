@@ -261,6 +261,19 @@ class OneKey(KeyView):
     resets_at: Resets  # type: ignore[valid-type]
 
 
+class NamedModel(msgspec.Struct):
+    """A name of a model, and whose it is."""
+
+    id: str
+    provider: Provider
+
+
+class NamedModels(msgspec.Struct):
+    """Names of models."""
+
+    models: list[NamedModel]
+
+
 class Keys(msgspec.Struct):
     """Keys."""
 

@@ -281,3 +281,21 @@ def test_a_bar_says_in_words_what_it_shows(visit: Visit, server: Server, scheme:
         "aria-valuetext", "0 used, 0 reserved, 1,000 left of 1,000 (0%)"
     )
     expect(page.get_by_text("midnight in UTC").first).to_be_visible()
+
+
+def test_names_of_models_are_suggested_and_checked(visit: Visit) -> None:
+    page = visit.admin("keys")
+    page.get_by_role("button", name="New key").click()
+    field = page.get_by_label("Only these models")
+    field.fill("claude-sonet-5-5, lun")
+    offers = page.get_by_role("group", name="Models to add")
+    expect(page.get_by_text("No known model is called claude-sonet-5-5: claude-sonnet-5-5, perhaps?")).to_be_visible()
+    offers.get_by_role("button", name="gpt-6-luna", exact=True).click()
+    expect(field).to_have_value("claude-sonet-5-5, gpt-6-luna, ")
+    expect(field).to_be_focused()
+    field.fill("gpt-typo")
+    page.get_by_label("Note").focus()
+    expect(page.get_by_text("No known model is called gpt-typo")).to_be_visible()
+    field.fill("claude-sonnet-5-5, gpt-6-luna")
+    page.get_by_label("Note").focus()
+    expect(page.get_by_text("No known model is called")).to_have_count(0)

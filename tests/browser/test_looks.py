@@ -67,7 +67,7 @@ def test_no_page_has_barriers_or_scrolls_sideways(chromium: Browser, server: Ser
         expect(play.get_by_label("Your key")).to_be_visible()
         assert axe_core.findings(play) == []
         play = visit.holder(history.TEAM[0].raw)
-        play.get_by_text("System prompt, model, schema, tools").click()
+        play.get_by_text("System prompt, length, schema, tools").click()
         play.get_by_label("Prompt", exact=True).fill("Hello")
         play.get_by_role("button", name="Send").click()
         expect(play.get_by_text("Done", exact=True)).to_be_visible()

@@ -37,7 +37,7 @@ def send(page: Page, text: str) -> None:
 
 
 def options(page: Page) -> None:
-    page.get_by_text("System prompt, model, schema, tools").click()
+    page.get_by_text("System prompt, length, schema, tools").click()
 
 
 def answer(page: Page) -> str:
@@ -431,3 +431,40 @@ def test_images_and_schemas_are_in_the_copied_code(visit: Visit, new_key: NewKey
         copied = code(page, language)
         assert base64.b64encode(PIXEL).decode() in copied
         assert '"what"' in run(argv, copied, secret, tmp_path).replace('\\"', '"')
+
+
+# --- before sending --------------------------------------------------------------------------------------
+
+
+def test_beside_send_stand_what_is_left_and_what_it_may_cost(visit: Visit, server: Server, new_key: NewKey) -> None:
+    name, secret = new_key(maxCostPerDay=4, maxCostPerMonth=3.5)
+    page = visit.holder(secret)
+    with page.expect_request("**/generate/estimate") as caught:
+        prompt(page, "How much?")
+        page.get_by_label("Add images").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}])  # type: ignore[list-item]
+    assert caught.value.post_data_json is not None
+    assert caught.value.post_data_json["userPrompt"] == "How much?"
+    hint = page.get_by_text("left this month · up to")
+    # The smaller of what is left counts, and nothing is held for it.
+    expect(hint).to_have_text(re.compile(r"^\S*\$3\.50 left this month · up to \S*\$0\.\d+ for this one$"))
+    assert server.call("GET", "/me", key=secret).json["usage"]["reserved"]["requests"] == 0
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Done", exact=True)).to_be_visible()
+    server.admin("PATCH", f"/keys/{name}", {"maxCostPerDay": 0.000001})
+    visit.expect_refusals()
+    prompt(page, "And now?")
+    expect(page.get_by_text("this request may need")).to_be_visible()
+    prompt(page, "")
+    expect(page.get_by_text("this request may need")).to_have_count(0)
+
+
+def test_what_it_may_cost_is_left_out_where_it_cannot_be_known(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(maxCostPerDay=4)[1])
+    prompt(page, "How much?")
+    expect(page.get_by_text("left today · up to")).to_be_visible()
+    visit.context.set_offline(True)
+    prompt(page, "How much now?")
+    expect(page.get_by_text("left today · up to")).to_have_count(0)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    visit.context.set_offline(False)
+    visit.expect_refusals()

@@ -192,3 +192,12 @@ def test_a_damaged_file_of_models_refuses_to_start(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "models.json cannot be used" in done.stderr
     assert "Correct or remove models.json" in done.stderr
+
+
+def test_the_admin_is_told_the_names_of_models_that_a_key_may_be_bound_to(server: Server) -> None:
+    named = {each["id"]: each["provider"] for each in server.admin("GET", "/models").json["models"]}
+    assert named["claude-sonnet-5-5"] == "claude"
+    assert named["gpt-6-luna"] == "codex"
+    listed = server.call("GET", "/v1/models", key=server.new_key("reads-models")).json["data"]
+    assert {each["id"]: each["provider"] for each in listed} == named
+    assert server.call("GET", "/admin/models", key=server.new_key("no-admin")).status == 401

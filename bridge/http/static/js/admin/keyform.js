@@ -1,7 +1,7 @@
 /** The dialogs of a key: make one or several, change, rotate. */
 
 import { ApiError } from "../lib/api.js";
-import { fill, h, say } from "../lib/dom.js";
+import { fill, h, refill, say } from "../lib/dom.js";
 import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { dialog, errorBox, field, select } from "../lib/ui.js";
@@ -38,8 +38,8 @@ const GRACES = [
 
 /** Ask for a new key, or several, and make them. Gives the name of the key where it is one, or undefined. */
 export async function createKey(session) {
-  const credentials = await credentialNames();
-  const made = await dialog((close) => form(session, null, credentials, close), { wide: true });
+  const known = await knownNames();
+  const made = await dialog((close) => form(session, null, known, close), { wide: true });
   if (made?.several) await showSecrets(made.several, made.failed);
   else if (made) await showSecret(made, session, "made");
   return made?.name;
@@ -47,17 +47,15 @@ export async function createKey(session) {
 
 /** Change a key. Gives whether it was. */
 export async function editKey(session, key) {
-  const credentials = await credentialNames();
-  return Boolean(await dialog((close) => form(session, key, credentials, close), { wide: true }));
+  const known = await knownNames();
+  return Boolean(await dialog((close) => form(session, key, known, close), { wide: true }));
 }
 
-/** What a key may be bound to; a list that cannot be had only lacks in a hint. */
-async function credentialNames() {
-  try {
-    return (await call("GET", "/admin/credentials")).credentials.map((each) => each.name);
-  } catch {
-    return [];
-  }
+/** What a key may be bound to, by names; a list that cannot be had only lacks in a hint. */
+async function knownNames() {
+  const ask = (path) => call("GET", path).catch(() => null);
+  const [bound, named] = await Promise.all([ask("/admin/credentials"), ask("/admin/models")]);
+  return { credentials: bound?.credentials.map((each) => each.name) ?? [], models: named?.models ?? [] };
 }
 
 /** Give a key a new secret, after asking how long the old one shall work. */
@@ -94,7 +92,7 @@ export async function rotateKey(session, key) {
   return Boolean(rotated);
 }
 
-function form(session, key, credentials, close) {
+function form(session, key, known, close) {
   const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
   const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
   const name = h("input", {
@@ -241,8 +239,13 @@ function form(session, key, credentials, close) {
             Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", {}, providers[each], title)),
           ),
         ),
-        field("Only these models", models, "Names with commas between them. Empty: any."),
-        field("Only these credentials", bound, `Names with commas between them${such(credentials)}. Empty: any.`),
+        h(
+          "div",
+          {},
+          field("Only these models", models, "Names with commas between them. Empty: any."),
+          modelHint(models, known.models),
+        ),
+        field("Only these credentials", bound, `Names with commas between them${such(known.credentials)}. Empty: any.`),
       ),
       problem,
     ),
@@ -251,6 +254,69 @@ function form(session, key, credentials, close) {
       save,
     ],
   };
+}
+
+/**
+ * Below the names of models: those of the list that go on with what is typed, to press; and which name is of no model
+ * that is known, with the one that may have been meant.
+ */
+function modelHint(input, list) {
+  const hint = h("p.hint.wrong", { role: "status" });
+  const offers = h("div.row.offers", { role: "group", "aria-label": "Models to add" });
+  const typed = () => input.value.split(",").map((each) => each.trim());
+
+  function put(name) {
+    const others = typed().slice(0, -1);
+    input.value = [...others, name, ""].join(", ");
+    input.focus();
+    update();
+  }
+
+  function update() {
+    const all = typed();
+    const last = all.at(-1).toLowerCase();
+    // What is still being typed is not wrong yet.
+    const settled = document.activeElement === input ? all.slice(0, -1) : all;
+    const wrong = list.length ? settled.filter((name) => name && !list.some((each) => each.id === name)) : [];
+    const meant = wrong.map((name) => [name, closest(name, list)]);
+    say(
+      hint,
+      meant.map(([name, other]) => `No known model is called ${name}${other ? `: ${other}, perhaps?` : "."}`).join(" "),
+    );
+    const offered = list.filter((each) => last && each.id.toLowerCase().includes(last) && !all.includes(each.id)).slice(0, 5);
+    // A button that is being pressed stays where it is.
+    refill(
+      offers,
+      offered.map((each) => each.id),
+      offered.map((each) => h("button.button.small", { type: "button", onclick: () => put(each.id) }, each.id)),
+    );
+  }
+
+  input.addEventListener("input", update);
+  input.addEventListener("blur", update);
+  update();
+  return h("div.stack.tight", {}, offers, hint);
+}
+
+/** The name of the list that is like another: at most a third of it has to be changed. */
+function closest(name, list) {
+  const [best] = list
+    .map(({ id }) => [id, distance(name.toLowerCase(), id.toLowerCase())])
+    .sort(([, one], [, other]) => one - other);
+  return best && best[1] <= Math.ceil(name.length / 3) ? best[0] : null;
+}
+
+/** How many letters one has to add, drop or change to come from one name to the other. */
+function distance(one, other) {
+  let row = Array.from({ length: other.length + 1 }, (_, place) => place);
+  for (let at = 1; at <= one.length; at++) {
+    const next = [at];
+    for (let to = 1; to <= other.length; to++) {
+      next.push(Math.min(next[to - 1] + 1, row[to] + 1, row[to - 1] + (one[at - 1] === other[to - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row.at(-1);
 }
 
 function such(credentials) {

@@ -1,9 +1,11 @@
-/** The answer as it comes: text, state, cost and time, or what went wrong. */
+/** One answer as it comes: text, state, cost and time, or what went wrong. */
 
+import { ApiError } from "../lib/api.js";
 import { fill, h, say } from "../lib/dom.js";
 import { cost, count, duration, when } from "../lib/format.js";
 import { longText, longTextIn } from "../lib/longtext.js";
-import { card, copyButton, errorBox, field } from "../lib/ui.js";
+import { copyButton, errorBox, field } from "../lib/ui.js";
+import { markdown } from "./markdown.js";
 
 /** What an answer says that did not simply come to its end. */
 const ENDS = {
@@ -15,40 +17,48 @@ const ENDS = {
 /** Codes of limits that end at a midnight. */
 const WINDOW = /_per_(day|month)$/;
 
-/** {element, begin(), event(name, data), ask(goOn), fail(error), charged(request), stopped()}. */
-export function answerBox(zone) {
-  const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": "Answer" });
+/**
+ * An answer of `provider`, asked for `model` (null: the server's own). `label` is its name where it is one of several.
+ *
+ * {element, head, label, provider, model, begin(), event(name, data), fail(error), stopped(), charged(line)} show how it comes;
+ * `ask(goOn)` offers to go on with what its tools gave, `alone()` says that it was chosen from several, `settle()` that
+ * the conversation went on;
+ * `format(whether)` shows its Markdown as what it means, once it is all there;
+ * `content()` is what it said, for the next request, null where that is nothing;
+ * `words()` and `price()` are it as text; `kept()` is all of it, to be shown again by `show(kept)`.
+ */
+export function answer({ provider, model, zone, label = "" }) {
+  const text = h("div.answer-text", {
+    tabindex: "0",
+    role: "region",
+    "aria-label": label ? `Answer of ${label}` : "Answer",
+  });
   const state = h("span.muted.small", { role: "status" });
   const problem = h("div.problem");
   const calls = h("div.stack");
   const output = h("div.output");
   const meta = h("div.meta");
   const copy = copyButton(() => words);
-  const intro = h("p.muted", {}, "The answer appears here as it is written, with its cost and how long it took.");
+  const head = h("div.row.answer-head", {}, label && h("h3", {}, h("bdi", {}, label)), state, copy);
   let words = "";
   const written = longText(text);
   let waiting = "";
   let frame = 0;
   let began = 0;
+  let first = null;
   let ticker = 0;
   let doing = "";
   /** The tool calls so far: {id, result}, with the field for what the tool gave. */
   let called = [];
+  /** How it ended: {done}, {error} or {stopped}; null while it comes. */
+  let end = null;
+  let formatted = false;
+  let drawing = null;
 
-  fill(text, intro);
   copy.hidden = true;
-  const element = card("Answer", h("div.row", {}, state, copy), problem, text, calls, output, meta);
+  const element = h("section.answer", {}, head, problem, text, calls, output, meta);
 
   function begin() {
-    words = waiting = "";
-    written.clear();
-    fill(problem);
-    fill(calls);
-    fill(output);
-    fill(meta);
-    called = [];
-    copy.hidden = true;
-    text.hidden = false;
     text.classList.add("waiting");
     text.setAttribute("aria-busy", "true");
     began = performance.now();
@@ -63,14 +73,40 @@ export function answerBox(zone) {
     fill(meta, h("span", {}, duration(1000 * Math.round((performance.now() - began) / 1000))));
   }
 
-  function end(last) {
+  function close(how, last) {
+    end = how;
     clearInterval(ticker);
     cancelAnimationFrame(frame);
     flush();
     text.classList.remove("waiting");
     text.setAttribute("aria-busy", "false");
     copy.hidden = words === "";
+    if (formatted) draw();
     say(state, last);
+  }
+
+  function format(whether) {
+    if (formatted === whether) return;
+    formatted = whether;
+    if (end) draw();
+  }
+
+  /** Show the words that are there anew. */
+  async function draw() {
+    drawing?.stop();
+    const pretty = formatted && words !== "";
+    text.classList.toggle("formatted", pretty);
+    if (words === "") return;
+    written.clear();
+    if (!pretty) {
+      written.append(words);
+      return;
+    }
+    text.setAttribute("aria-busy", "true");
+    const now = markdown(text, words);
+    drawing = now;
+    await now.done;
+    if (drawing === now) text.setAttribute("aria-busy", "false");
   }
 
   /** Pieces are put on the page once a frame: an answer of a megabyte must not hold anything up. */
@@ -83,11 +119,22 @@ export function answerBox(zone) {
     if (atEnd) text.scrollTop = text.scrollHeight;
   }
 
+  function become(whole) {
+    if (whole === words) return;
+    words = whole;
+    if (end && formatted) draw();
+    else {
+      written.clear();
+      written.append(words);
+    }
+  }
+
   function event(name, data) {
     if (name === "queued") doing = `Waiting in the queue, place ${data.position}`;
     else if (name === "start") doing = "Answering";
     else if (name === "delta") {
       doing = "Answering";
+      first ??= performance.now() - began;
       words += data.text;
       waiting += data.text;
       frame ||= requestAnimationFrame(flush);
@@ -95,17 +142,13 @@ export function answerBox(zone) {
       doing = "Answering";
       call(data);
     }
-    if (name !== "done") {
-      say(state, doing);
-      return;
-    }
-    end(ENDS[data.stop_reason] || "Done");
-    const whole = data.content.map((part) => part.text ?? "").join("");
-    if (whole !== words) {
-      words = whole;
-      written.clear();
-      written.append(words);
-    }
+    if (name === "done") finish(data);
+    else say(state, doing);
+  }
+
+  function finish(data) {
+    close({ done: data }, ENDS[data.stop_reason] || "Done");
+    become(data.content.map((part) => part.text ?? "").join(""));
     copy.hidden = words === "";
     text.hidden = words === "" && called.length > 0;
     if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
@@ -119,15 +162,15 @@ export function answerBox(zone) {
         ),
       );
     }
+    const { usage } = data;
     const input =
-      data.usage.input_tokens +
-      (data.usage.cache_creation_input_tokens ?? 0) +
-      (data.usage.cache_read_input_tokens ?? 0);
+      usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
     fill(
       meta,
       item("Cost", cost(data.cost_usd)),
       item("Time", duration(data.duration_ms)),
-      item("Tokens", `${count(input)} in, ${count(data.usage.output_tokens)} out`),
+      first !== null && item("First text", duration(first)),
+      item("Tokens", `${count(input)} in, ${count(usage.output_tokens)} out`),
       item("Model", data.model),
     );
   }
@@ -152,24 +195,41 @@ export function answerBox(zone) {
 
   /** Offer to go on with the results; `goOn` gets [{id, content}, …]. */
   function ask(goOn) {
+    if (calls.lastElementChild?.matches(".send")) return;
     const button = h(
       "button.button.primary",
       { type: "button", onclick: () => goOn(called.map(({ id, result }) => ({ id, content: result.value }))) },
       called.length > 1 ? "Send the results" : "Send the result",
     );
     calls.append(h("div.send", {}, button));
-    called[0]?.result.focus({ preventScroll: true });
+  }
+
+  /** It was one of several, and is the answer now. */
+  function alone() {
+    head.replaceChildren(state, copy);
+    text.setAttribute("aria-label", "Answer");
+  }
+
+  /** The conversation went on from here: nothing of this waits any more, and it is no longer "the" answer. */
+  function settle() {
+    say(state, "");
+    text.removeAttribute("role");
+    text.removeAttribute("aria-label");
+    text.removeAttribute("tabindex");
+    text.hidden = words === "";
+    fill(
+      calls,
+      end?.done?.content
+        .filter((part) => part.type === "tool_use")
+        .map(({ name, input }) => h("p.mono", {}, `${name}(${JSON.stringify(input)})`)),
+    );
   }
 
   function fail(error) {
-    end("Failed");
-    if (words === "" && error.body.text) {
-      // What the model said all the same: it missed the schema, and was paid for.
-      words = error.body.text;
-      written.clear();
-      written.append(words);
-      copy.hidden = false;
-    }
+    close({ error: { status: error.status, body: error.body } }, "Failed");
+    // What the model said all the same: it missed the schema, and was paid for.
+    if (words === "" && error.body.text) become(error.body.text);
+    copy.hidden = words === "";
     text.hidden = words === "";
     fill(problem, errorBox(error));
     const { limit, used, remaining, resets_at: resetsAt } = error.body;
@@ -186,15 +246,71 @@ export function answerBox(zone) {
 
   /** What a request has cost that failed, where that is known by now. */
   function charged({ costUsd, durationMs }) {
+    end.charged = { costUsd, durationMs };
     meta.append(item("Cost", cost(costUsd)), item("Time", duration(durationMs)));
   }
 
-  function stopped() {
-    end("Stopped");
-    fill(meta, h("span", {}, "Stopped by you. What was used until then is charged; see My usage."));
+  function stopped(why = "Stopped by you. What was used until then is charged; see My usage.") {
+    close({ stopped: why }, "Stopped");
+    fill(meta, h("span", {}, why));
   }
 
-  return { element, begin, event, ask, fail, charged, stopped };
+  function content() {
+    if (end?.done) {
+      const said = end.done.content.filter((part) => (part.type === "text" ? part.text : part.type === "tool_use"));
+      return said.length ? said : null;
+    }
+    return end && words ? [{ type: "text", text: words }] : null;
+  }
+
+  /** "claude-sonnet-5-5, $0.0123, 2.3 s". */
+  function price() {
+    const done = end?.done;
+    if (!done) return [model, state.textContent.toLowerCase()].filter(Boolean).join(", ");
+    return [done.model, cost(done.cost_usd), duration(done.duration_ms)].join(", ");
+  }
+
+  function kept() {
+    // What is still coming ends where it is, should this be all that is left of it.
+    const broken = { stopped: "The page was left before its end; what was used is charged." };
+    return { provider, model, first, words, ...(end ?? broken) };
+  }
+
+  function show(was) {
+    first = was.first;
+    if (was.done) {
+      for (const part of was.done.content) if (part.type === "tool_use") call(part);
+      finish(was.done);
+      return;
+    }
+    become(was.words);
+    if (was.error) fail(new ApiError(was.error.status, was.error.body));
+    else stopped(was.stopped);
+    if (was.charged) charged(was.charged);
+  }
+
+  return {
+    element,
+    head,
+    label,
+    provider,
+    model,
+    begin,
+    event,
+    fail,
+    stopped,
+    charged,
+    ask,
+    format,
+    alone,
+    settle,
+    content,
+    words: () => words,
+    price,
+    kept,
+    show,
+    ended: () => end,
+  };
 }
 
 function item(label, value) {

@@ -8,7 +8,10 @@ const MOST = 50;
 /** Together, in bytes: a third is added by base64, and the request may have 32 MiB. */
 const MOST_BYTES = 20 * 2 ** 20;
 
-/** {element, urls()}: `area` takes what is dropped or pasted; `changed()` is called after each change. */
+/**
+ * {element, urls(), list(), set(list)}: `area` takes what is dropped or pasted; `changed()` is called after each change.
+ * A list is of {name, size, url}.
+ */
 export function images(area, changed) {
   let pictures = [];
   const thumbs = h("ul.thumbs");
@@ -96,7 +99,12 @@ export function images(area, changed) {
     add([...event.dataTransfer.files]);
   });
   thumbs.hidden = true;
-  return { element, urls: () => pictures.map((picture) => picture.url) };
+  function set(list) {
+    pictures = list;
+    render();
+  }
+
+  return { element, urls: () => pictures.map((picture) => picture.url), list: () => pictures, set };
 }
 
 function dataUrl(file) {

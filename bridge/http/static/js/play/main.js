@@ -4,7 +4,8 @@ import { call } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { keyIn, keyInAddress } from "../lib/pasted.js";
 import { TAB_KEY } from "../lib/tabkey.js";
-import { busy, errorBox, field, skeleton } from "../lib/ui.js";
+import { busy, errorBox, field, skeleton, toast } from "../lib/ui.js";
+import * as memory from "./memory.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
 
@@ -25,7 +26,7 @@ function takeKey() {
 function gate(message = "", error = null) {
   leave();
   leave = () => {};
-  sessionStorage.removeItem(TAB_KEY);
+  memory.write("sessionStorage", TAB_KEY, null);
   fill(nav);
   fill(holder);
   document.title = "Playground · cli-bridge";
@@ -76,10 +77,29 @@ function gate(message = "", error = null) {
           problem,
           button,
         ),
+        memory.keepsAnything() && forgetting(),
       ),
     ),
   );
   key.focus();
+}
+
+/** What was written here before stays in this browser, until somebody says otherwise. */
+function forgetting() {
+  const button = h(
+    "button.link-button.small",
+    {
+      type: "button",
+      onclick: () => {
+        memory.forgetAll();
+        button.remove();
+        toast("This browser has forgotten what was written here.");
+        main.querySelector("input").focus();
+      },
+    },
+    "Forget the prompts and answers that this browser keeps",
+  );
+  return button;
 }
 
 /** Why the gate did not open, where the key is of another kind. */
@@ -94,9 +114,9 @@ async function enter(key) {
   const plain = /^[\u0021-\u007e]+$/.test(key) ? key : "not-a-key";
   const headers = { Authorization: `Bearer ${plain}` };
   const me = await call("GET", "/me", { headers });
-  sessionStorage.setItem(TAB_KEY, key);
+  memory.write("sessionStorage", TAB_KEY, key);
   const first = location.hash === "#/first";
-  const context = { me, key, headers, first, expired: (error) => gate("", error) };
+  const context = { me, key, headers, first, expired };
   fill(
     nav,
     [
@@ -107,7 +127,7 @@ async function enter(key) {
   fill(
     holder,
     h("span.truncate.small", {}, h("span.muted", {}, "Key "), h("bdi", {}, me.name)),
-    h("button.button.small", { type: "button", onclick: () => gate("The key is forgotten.") }, "Forget key"),
+    h("button.button.small", { type: "button", onclick: forget }, "Forget key"),
   );
   // The playground stays as it is while somebody looks at the usage: half a prompt, or an answer under way.
   const bench = h("div");
@@ -139,8 +159,20 @@ async function enter(key) {
   show();
 }
 
+/** The key came to its end while somebody was at work. */
+function expired(error) {
+  leave();
+  gate(memory.ended() ? "What you wrote is still there: go on with another key." : "", error);
+}
+
+function forget() {
+  leave();
+  memory.left();
+  gate("The key is forgotten. What you wrote with it stays in this browser, for that key.");
+}
+
 async function begin() {
-  const stored = given ?? sessionStorage.getItem(TAB_KEY);
+  const stored = given ?? memory.read("sessionStorage", TAB_KEY);
   if (!stored) {
     gate();
     return;
@@ -149,7 +181,7 @@ async function begin() {
   try {
     await enter(stored);
   } catch (error) {
-    if (error.status === 401 || error.status === 403) gate("", error);
+    if (error.status === 401 || error.status === 403) expired(error);
     else fill(main, errorBox(error, begin));
   }
 }

@@ -1,57 +1,78 @@
-/** The playground: a prompt, its options, the answer as it is written, and the same as code. */
+/** The playground: a prompt, its options, the conversation that comes of it, and the same as code. */
 
-import { ApiError, call, events, open } from "../lib/api.js";
 import { copyAs } from "../lib/copyas.js";
-import { fill, h, say } from "../lib/dom.js";
+import { fill, h, icon, say } from "../lib/dom.js";
+import { when } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { card, field, segmented } from "../lib/ui.js";
-import { answerBox } from "./answer.js";
+import { card, confirm, field, segmented, select, toast } from "../lib/ui.js";
+import { conversation, sends } from "./conversation.js";
+import { estimate } from "./estimate.js";
 import { images } from "./images.js";
+import { memory } from "./memory.js";
+import { modelField, priceOf } from "./models.js";
 
 export const title = "Playground";
 
-export function show(main, { me, headers, first, expired }) {
+/** What is typed is kept when it pauses, in milliseconds. */
+const PAUSE_MS = 300;
+/** Images of more characters than that are not kept: a browser has room for five million of all. */
+const MOST_IMAGES = 2e6;
+/** The most models that one prompt goes to. */
+const MOST_MODELS = 3;
+const EFFORTS = ["low", "medium", "high"];
+
+export function show(main, { me, key, headers, first, expired }) {
   const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
   let provider = providers[0] ?? Object.keys(PROVIDERS)[0];
-  let controller = null;
+  const store = memory(key, me.name);
+  /** When the conversation began, by which its prompt is remembered; null before there is one. */
+  let began = null;
+  let asked = null;
+  let gone = false;
+  let ready = false;
+  let unkept = false;
+  let timer = 0;
+  let listed = [];
   const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
   const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
-  const model = h("input", { type: "text", list: "models", autocomplete: "off", spellcheck: "false" });
-  const models = h("datalist", { id: "models" });
   const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "the server's default" });
-  const schema = h("textarea.mono", {
-    rows: "6",
-    spellcheck: "false",
-    placeholder:
-      '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}',
-  });
+  const effort = select([["", "the model's own"], ...EFFORTS.map((each) => [each, each])]);
+  const schema = json("schema", '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}');
+  const tools = json(
+    "tools",
+    '[{"name": "get_weather", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]',
+  );
   const schemaHint = h("p.hint.wrong", { role: "status" });
-  const tools = h("textarea.mono", {
-    rows: "6",
-    spellcheck: "false",
-    placeholder:
-      '[{"name": "get_weather", "description": "The weather in a city", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]',
-  });
   const toolsHint = h("p.hint.wrong", { role: "status" });
   const send = h("button.button.primary", { type: "submit" }, "Send");
-  const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => controller?.abort() }, "Stop");
+  const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => talk.stop() }, "Stop");
   const drop = h("div.drop", {}, field("Prompt", prompt));
-  const pictures = images(drop, () => code?.update());
-  const answer = answerBox(me.timezone);
+  const pictures = images(drop, changed);
+  const price = estimate(
+    () => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []),
+    headers,
+  );
+  const model = modelField({ me, headers, known });
+  const rivals = h("div.rivals");
+  const compare = h("button.button.small", { type: "button", hidden: true, onclick: () => rival() }, icon("plus"), "Compare");
+  const choice = h("div", {});
+  const notKept = h("p.notice.warn", { role: "status", hidden: true });
   const form = h(
     "form",
-    { onsubmit: submit, oninput: () => code.update() },
+    { onsubmit: submit, oninput: changed, onchange: changed },
     drop,
     pictures.element,
+    h("div.row.model-row", {}, model.element, compare),
+    rivals,
     h(
       "details.more",
       {},
-      h("summary", {}, "System prompt, model, schema, tools"),
+      h("summary", {}, "System prompt, length, schema, tools"),
       h(
         "div.stack",
         {},
         field("System prompt", system),
-        h("div.fields", {}, h("div", {}, field("Model", model), models), field("Longest answer, in tokens", longest)),
+        h("div.fields", {}, field("Longest answer, in tokens", longest), field("Effort", effort)),
         h("div", {}, field("JSON Schema that the answer must fit", schema), schemaHint),
         h(
           "div",
@@ -61,21 +82,39 @@ export function show(main, { me, headers, first, expired }) {
         ),
       ),
     ),
-    h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends")),
+    h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends"), price.element),
+    notKept,
   );
-  const code = copyAs(() => ({
-    base: location.origin,
-    provider,
-    body: body(),
-  }));
+  const bench = {
+    targets,
+    options,
+    changed: happened,
+    expired,
+    edit(text) {
+      prompt.value = text;
+      prompt.focus();
+      changed();
+    },
+    chosen(answer) {
+      model.set({ [answer.provider]: answer.model });
+      fill(rivals);
+      choose(answer.provider);
+    },
+    forked() {
+      began = Date.now();
+    },
+  };
+  const talk = conversation({ headers, zone: me.timezone, bench });
+  const code = copyAs(() => ({ base: location.origin, provider, body: body(targets()[0]) }));
+  const past = pastPrompts();
 
   const back = h("a", { href: "/admin/" }, "Back to the dashboard");
+  prompt.addEventListener("keydown", sends(form));
+  choose(provider);
+  if (store.bench) restore(store.bench);
   // The last of the first steps, which lead here from the dashboard.
   if (first) prompt.value = `Say hello to ${me.name} in one sentence.`;
-  prompt.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
-  choose(provider);
+  ready = true;
   fill(
     main,
     h("h1.hidden", {}, "Playground"),
@@ -90,53 +129,111 @@ export function show(main, { me, headers, first, expired }) {
     h(
       "div.workbench",
       {},
-      h(
-        "div.stack",
-        {},
-        card(
-          "Your request",
-          providers.length > 1 &&
-            segmented(
-              "Provider",
-              providers.map((name) => [name, PROVIDERS[name]?.title ?? name]),
-              provider,
-              choose,
-            ),
-          form,
-        ),
-      ),
-      h("div.stack", {}, answer.element, card("Copy as code", null, code.element)),
+      h("div.stack", {}, card("Your request", providers.length > 1 && choice, form), past.element),
+      h("div.stack", {}, talk.element, card("Copy as code", null, code.element)),
     ),
   );
   prompt.focus({ preventScroll: true });
+  window.addEventListener("pagehide", keep);
+  window.addEventListener("beforeunload", warn);
+
+  // --- the form -----------------------------------------------------------------------------------------
+
+  function json(name, example) {
+    return h("textarea.mono", { rows: "6", spellcheck: "false", name, placeholder: example });
+  }
 
   function choose(name) {
     provider = name;
-    const { allowed, default: usual } = me.models[name] ?? { allowed: [], default: null };
-    model.placeholder = usual ?? "";
-    const known = Array.isArray(allowed) ? allowed : [usual];
     fill(
-      models,
-      known.map((each) => h("option", { value: each })),
+      choice,
+      segmented(
+        "Provider",
+        providers.map((each) => [each, PROVIDERS[each]?.title ?? each]),
+        provider,
+        (next) => {
+          provider = next;
+          model.choose(next);
+          changed();
+        },
+      ),
     );
-    code?.update();
+    model.choose(name);
+    changed();
   }
 
-  /** The request's body as far as it is filled in. A schema or tools that are no JSON are left out, and said. */
-  function body() {
-    const urls = pictures.urls();
-    // Named even where nobody has chosen one: the server's own default may be one that this key may not use.
-    const chosen = model.value.trim() || me.models[provider]?.default;
+  function known(list) {
+    listed = list.filter((each) => providers.includes(each.provider));
+    compare.hidden = listed.length < 2;
+  }
+
+  /** One more model that the prompt goes to. */
+  function rival(chosen = "") {
+    const groups = providers.map((name) => [
+      PROVIDERS[name].title,
+      listed
+        .filter((each) => each.provider === name)
+        .map((each) => [`${name} ${each.id}`, [each.id, priceOf(each)].filter(Boolean).join(" · ")]),
+    ]);
+    // One that was chosen earlier and is not listed any more is still what was chosen.
+    if (chosen && !listed.some((each) => chosen === `${each.provider} ${each.id}`)) {
+      groups.push(["Not listed", [[chosen, chosen.split(" ")[1]]]]);
+    }
+    const usual = providers.filter((each) => each !== provider).map((each) => me.models[each].default);
+    const other = listed.find((each) => usual.includes(each.id)) ?? listed.find((each) => each.id !== model.value());
+    const input = select(groups, chosen || `${other.provider} ${other.id}`);
+    const row = h(
+      "div.row.rival",
+      {},
+      field("Compared with", input),
+      h(
+        "button.icon-button",
+        {
+          type: "button",
+          "aria-label": "Do not compare with it",
+          onclick: () => {
+            row.remove();
+            compare.hidden = listed.length < 2;
+            compare.focus();
+            changed();
+          },
+        },
+        icon("close"),
+      ),
+    );
+    rivals.append(row);
+    compare.hidden = rivals.children.length >= MOST_MODELS - 1;
+    if (ready && !chosen) input.focus();
+    changed();
+  }
+
+  /** Whom to ask: [{provider, model, label}, …]. */
+  function targets() {
+    const others = [...rivals.querySelectorAll("select")].map((each) => each.value.split(" "));
+    const all = [[provider, model.value()], ...others];
+    return all.map(([name, id]) => ({ provider: name, model: id, label: id ?? PROVIDERS[name].title }));
+  }
+
+  /** What goes into each request besides its words. A schema or tools that are no JSON are left out, and said. */
+  function options() {
     const shape = jsonOf(schema, schemaHint, "The schema is not a JSON object yet.", (value) => !Array.isArray(value));
     const offers = jsonOf(tools, toolsHint, "The tools are not a JSON list yet.", Array.isArray);
     return {
-      userPrompt: prompt.value,
       ...(system.value.trim() && { systemPrompt: system.value }),
-      ...(urls.length && { images: urls }),
-      ...(chosen && { model: chosen }),
       ...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
+      ...(effort.value && { effort: effort.value }),
       ...(shape && { schema: shape }),
       ...(offers?.length && { tools: offers }),
+    };
+  }
+
+  function body(aim) {
+    const urls = pictures.urls();
+    return {
+      userPrompt: prompt.value,
+      ...(urls.length && { images: urls }),
+      ...(aim.model && { model: aim.model }),
+      ...options(),
     };
   }
 
@@ -156,77 +253,186 @@ export function show(main, { me, headers, first, expired }) {
     return null;
   }
 
-  async function submit(event) {
+  function submit(event) {
     event.preventDefault();
-    if (controller) return;
-    const request = body();
+    if (talk.running()) return;
+    options();
     const wrong = [schema, tools].find((input) => input.getAttribute("aria-invalid"));
-    if (wrong) wrong.focus();
-    else await run(request);
-  }
-
-  async function run(request) {
-    if (controller) return;
-    controller = new AbortController();
-    send.disabled = true;
-    stop.hidden = false;
-    answer.begin();
-    try {
-      const { signal } = controller;
-      const { path } = PROVIDERS[provider];
-      const stream = await open("POST", path, { body: { ...request, stream: true }, headers, signal });
-      await follow(stream, request);
-    } catch (error) {
-      if (error.name === "AbortError") answer.stopped();
-      else if (error.status === 401) expired(error);
-      else {
-        answer.fail(error);
-        charge(error.body.request_id);
-      }
-    } finally {
-      controller = null;
-      send.disabled = false;
-      stop.hidden = true;
+    if (wrong) {
+      wrong.focus();
+      return;
     }
+    began = Date.now();
+    asked = written();
+    talk.start({ text: prompt.value, images: pictures.urls() });
   }
 
-  /** Say what a failed request has cost: its error does not, but its line among one's own does. */
-  async function charge(id) {
-    if (!id) return;
+  // --- what is kept ---------------------------------------------------------------------------------------
+
+  /** What the form says, without its images. */
+  function written() {
+    return {
+      provider,
+      models: model.chosen(),
+      rivals: [...rivals.querySelectorAll("select")].map((each) => each.value),
+      prompt: prompt.value,
+      system: system.value,
+      longest: longest.value,
+      effort: effort.value,
+      schema: schema.value,
+      tools: tools.value,
+    };
+  }
+
+  function write(form_) {
+    for (const [input, name] of [
+      [prompt, "prompt"],
+      [system, "system"],
+      [longest, "longest"],
+      [effort, "effort"],
+      [schema, "schema"],
+      [tools, "tools"],
+    ])
+      input.value = form_[name];
+    model.set(form_.models);
+    fill(rivals);
+    if (providers.includes(form_.provider)) choose(form_.provider);
+    for (const each of form_.rivals) if (providers.includes(each.split(" ")[0])) rival(each);
+  }
+
+  /** Something was typed or chosen. */
+  function changed() {
+    if (!ready) return;
+    code.update();
+    price.update();
+    clearTimeout(timer);
+    timer = setTimeout(keep, PAUSE_MS);
+  }
+
+  /** Something happened to the conversation. */
+  function happened() {
+    if (gone) return;
+    const running = talk.running() > 0;
+    send.disabled = running;
+    stop.hidden = !running;
+    if (!running) price.update(true);
+    keep();
+    if (began && !running) past.show();
+  }
+
+  function keep() {
+    clearTimeout(timer);
+    if (gone) return;
+    const urls = pictures.list();
+    const fits = urls.reduce((sum, each) => sum + each.url.length, 0) < MOST_IMAGES;
+    const said = talk.kept();
+    const form_ = written();
+    const empty = !said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
+    const all = store.keep(empty ? null : { form: form_, images: fits ? urls : [], began, asked, talk: said });
+    if (said.turns.length) store.remember({ at: began, form: asked, ...said });
+    const problem = all
+      ? fits || "The images are too large to be kept in this browser: after a reload, add them again."
+      : "This browser has no room left, or keeps nothing: what is here lasts until you leave the page.";
+    notKept.hidden = problem === true;
+    if (problem !== true) say(notKept, problem);
+    unkept = !all;
+  }
+
+  /** Where nothing is kept, leaving asks first. */
+  function warn(event) {
+    if (unkept && (prompt.value.trim() || talk.running())) event.preventDefault();
+  }
+
+  function restore(was) {
     try {
-      const { requests } = await call("GET", "/me/requests", { headers });
-      const line = requests.find((each) => each.requestId === id);
-      if (line?.costUsd && !controller) answer.charged(line);
+      write(was.form);
+      pictures.set(was.images);
+      began = was.began;
+      asked = was.asked;
+      talk.show(was.talk, pictures.urls());
     } catch {
-      // My usage says it, too.
+      // It was kept by a page of another version.
+      talk.clear();
     }
   }
 
-  async function follow(stream, request) {
-    for await (const [name, data] of events(stream)) {
-      if (name === "error") throw new ApiError(200, data);
-      answer.event(name, data);
-      if (name === "done" && data.stop_reason === "tool_use") {
-        answer.ask((results) => run(continued(request, data.content, results)));
+  /** The last prompts: {element, show()}. */
+  function pastPrompts() {
+    const summary = h("summary", {});
+    const list = h("ul.past");
+    const element = h(
+      "details.card.past-card",
+      { ontoggle: shown },
+      summary,
+      list,
+      h(
+        "div.row",
+        {},
+        h("button.button.small", { type: "button", onclick: forget }, "Forget them all"),
+        h("span.hint", {}, "Kept in this browser only, for this key."),
+      ),
+    );
+
+    function shown() {
+      const all = store.past();
+      element.hidden = all.length === 0;
+      say(summary, `Last prompts (${all.length})`);
+      if (!element.open) return;
+      fill(
+        list,
+        all.map((entry) =>
+          h(
+            "li",
+            {},
+            h(
+              "button.link-button",
+              { type: "button", onclick: () => use(entry) },
+              h("bdi.truncate", {}, entry.form.prompt || "(no words)"),
+              h("span.small.muted", {}, when(new Date(entry.at).toISOString())),
+            ),
+          ),
+        ),
+      );
+    }
+
+    function use(entry) {
+      if (talk.running()) {
+        toast("An answer is on its way: stop it first.");
+        return;
       }
-      if (name === "done") return;
+      const lost = entry.turns[0]?.question.lost ?? 0;
+      restore({ form: entry.form, images: [], began: entry.at, asked: entry.form, talk: entry });
+      if (lost) toast("Its images are not kept: add them again.");
+      prompt.focus();
+      changed();
     }
-    throw new ApiError(0, {
-      error: "The answer broke off before its end.",
-      hint: "Send it again; what was used is charged.",
-    });
+
+    async function forget() {
+      const text = "The last prompts with their answers, and what is on this page, go for good.";
+      if (!(await confirm("Forget what was written with this key?", text, "Forget it"))) return;
+      began = asked = null;
+      talk.clear();
+      pictures.set([]);
+      const nothing = { prompt: "", system: "", longest: "", effort: "", schema: "", tools: "" };
+      write({ ...nothing, provider, models: {}, rivals: [] });
+      clearTimeout(timer);
+      store.forget();
+      element.open = false;
+      shown();
+      prompt.focus();
+      toast("Forgotten.");
+    }
+
+    shown();
+    return { element, show: shown };
   }
 
-  return () => controller?.abort();
-}
-
-/** The request that goes on after an answer's calls, with what the tools gave: [{id, content}, …]. */
-function continued({ userPrompt, images = [], messages, ...rest }, content, results) {
-  const pictures = images.map((url) => {
-    const [, mediaType, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s) ?? [null, "", ""];
-    return { type: "image", mediaType, data };
-  });
-  const asked = messages ?? [{ role: "user", content: [...pictures, { type: "text", text: userPrompt }] }];
-  const given = results.map(({ id, content: text }) => ({ type: "tool_result", toolUseId: id, content: text }));
-  return { ...rest, messages: [...asked, { role: "assistant", content }, { role: "user", content: given }] };
+  return () => {
+    keep();
+    gone = true;
+    clearTimeout(timer);
+    window.removeEventListener("pagehide", keep);
+    window.removeEventListener("beforeunload", warn);
+    talk.stop();
+  };
 }

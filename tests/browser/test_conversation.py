@@ -1,0 +1,500 @@
+"""The playground as a place to work in: conversations, several models at once, and nothing that was written is lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, Route, expect
+
+from tests.browser.conftest import Visit, profile
+from tests.support import server as servers
+from tests.support.server import Server
+
+NewKey = Callable[..., tuple[str, str]]
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def prompt(page: Page, text: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(text)
+
+
+def send(page: Page, text: str) -> None:
+    prompt(page, text)
+    page.get_by_role("button", name="Send", exact=True).click()
+
+
+def answered(page: Page, question: str) -> None:
+    """The newest answer is there, and it answers that."""
+    expect(page.get_by_role("region", name="Answer", exact=True)).to_contain_text(question)
+    expect(page.get_by_label("Go on", exact=True)).to_be_visible()
+
+
+def reply(page: Page, text: str) -> None:
+    page.get_by_label("Go on", exact=True).fill(text)
+    page.get_by_role("button", name="Reply", exact=True).click()
+
+
+def told(messages: list[dict[str, object]]) -> list[tuple[str, str]]:
+    """The texts of messages, with who said each."""
+    return [
+        (str(each["role"]), "".join(part.get("text", "") for part in each["content"]))  # type: ignore[attr-defined]
+        for each in messages
+    ]
+
+
+def sent_by(page: Page, path: str, action: Callable[[], None]) -> dict[str, object]:
+    with page.expect_request(path) as caught:
+        action()
+    body = caught.value.post_data_json
+    assert isinstance(body, dict)
+    return body
+
+
+# --- a conversation ---------------------------------------------------------------------------------------
+
+
+def test_a_second_turn_has_all_that_was_said_before(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "The first thing")
+    answered(page, "The first thing")
+    first = page.get_by_role("region", name="Answer", exact=True).inner_text()
+    body = sent_by(page, "**/generate", lambda: reply(page, "The second thing"))
+    assert "userPrompt" not in body
+    assert told(body["messages"]) == [  # type: ignore[arg-type]
+        ("user", "The first thing"),
+        ("assistant", first),
+        ("user", "The second thing"),
+    ]
+    answered(page, "The second thing")
+    page.get_by_label("Go on", exact=True).fill("The third thing")
+    body = sent_by(page, "**/generate", lambda: page.keyboard.press("Control+Enter"))
+    assert len(body["messages"]) == 5  # type: ignore[arg-type]
+    answered(page, "The third thing")
+    expect(page.locator(".turn")).to_have_count(3)
+    expect(page.locator(".turn").first).to_contain_text("The first thing")
+    # A new prompt begins anew.
+    send(page, "Something else")
+    answered(page, "Something else")
+    expect(page.locator(".turn")).to_have_count(1)
+
+
+def test_a_question_can_be_asked_differently(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "Begin")
+    answered(page, "Begin")
+    reply(page, "Wrong turn")
+    answered(page, "Wrong turn")
+    reply(page, "Further on")
+    answered(page, "Further on")
+    page.get_by_role("button", name="Edit").nth(1).click()
+    field = page.get_by_label("Ask it differently")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("Wrong turn")
+    field.fill("Right turn")
+    body = sent_by(page, "**/generate", lambda: page.get_by_role("button", name="Ask again").click())
+    assert [text for who, text in told(body["messages"]) if who == "user"] == ["Begin", "Right turn"]  # type: ignore[arg-type]
+    answered(page, "Right turn")
+    expect(page.locator(".turn")).to_have_count(2)
+    # The way that was left can be taken again.
+    page.get_by_text("Last prompts (2)").click()
+    page.get_by_role("button", name=re.compile("^Begin")).nth(1).click()
+    expect(page.locator(".turn")).to_have_count(3)
+    answered(page, "Further on")
+    page.get_by_role("button", name="Edit").first.click()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+
+
+def test_images_of_the_first_words_go_along(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    page.get_by_label("Add images").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}])  # type: ignore[list-item]
+    expect(page.get_by_role("img", name="a.png")).to_be_visible()
+    send(page, "Look")
+    answered(page, "Look")
+    page.reload()
+    answered(page, "Look")
+    expect(page.get_by_role("img", name="a.png")).to_be_visible()
+    body = sent_by(page, "**/generate", lambda: reply(page, "And now?"))
+    first = body["messages"][0]["content"]  # type: ignore[index]
+    assert [part["type"] for part in first] == ["image", "text"]
+    assert first[0]["data"] == base64.b64encode(PIXEL).decode()
+
+
+def test_what_a_reply_may_cost_stands_beside_it(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(maxCostPerDay=4)[1])
+    send(page, "Begin")
+    answered(page, "Begin")
+    with page.expect_request("**/generate/estimate") as caught:
+        page.get_by_label("Go on", exact=True).fill("And then?")
+        page.get_by_label("Go on", exact=True).press("End")
+    assert caught.value.post_data_json is not None
+    expect(page.locator(".reply").get_by_text("left today · up to")).to_be_visible()
+
+
+# --- nothing is lost --------------------------------------------------------------------------------------
+
+
+def options(page: Page) -> None:
+    page.get_by_text("System prompt, length, schema, tools").click()
+
+
+def kept(page: Page, text: str) -> None:
+    """Wait until the browser has kept a text."""
+    page.wait_for_function("(text) => Object.values(localStorage).some((each) => each.includes(text))", arg=text)
+
+
+def test_a_reload_loses_nothing(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    options(page)
+    page.get_by_label("System prompt").fill("Be brief")
+    page.get_by_label("Effort").select_option("low")
+    page.get_by_role("button", name="Codex").click()
+    page.get_by_label("Model").fill("gpt-6-luna")
+    send(page, "Asked before")
+    answered(page, "Asked before")
+    meta = page.locator(".meta").inner_text()
+    page.get_by_label("Go on", exact=True).fill("half a reply")
+    prompt(page, "half a prompt")
+    page.reload()
+    answered(page, "Asked before")
+    expect(page.locator(".meta")).to_have_text(meta.replace("\n", ""))
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("half a prompt")
+    expect(page.get_by_label("Go on", exact=True)).to_have_value("half a reply")
+    expect(page.get_by_role("button", name="Codex")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Model")).to_have_value("gpt-6-luna")
+    options(page)
+    expect(page.get_by_label("System prompt")).to_have_value("Be brief")
+    expect(page.get_by_label("Effort")).to_have_value("low")
+
+
+def test_a_closed_tab_loses_nothing(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.holder(secret)
+    send(page, "Before the tab was closed")
+    answered(page, "Before the tab was closed")
+    page.close(run_before_unload=False)
+    page = visit.holder(secret)
+    answered(page, "Before the tab was closed")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("Before the tab was closed")
+
+
+def test_a_key_that_ends_loses_nothing_and_the_next_one_goes_on(visit: Visit, server: Server, new_key: NewKey) -> None:
+    name, secret = new_key()
+    page = visit.holder(secret)
+    send(page, "Said before")
+    answered(page, "Said before")
+    rotated = server.admin("POST", f"/keys/{name}/rotate", {"graceSeconds": 0}).json["key"]
+    page.get_by_label("Go on", exact=True).fill("Said when it had ended")
+    page.get_by_role("button", name="Reply", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("This key is not valid.")
+    expect(page.get_by_text("What you wrote is still there")).to_be_visible()
+    visit.expect_refusals()
+    page.get_by_label("Your key").fill(rotated)
+    page.keyboard.press("Enter")
+    answered(page, "Said before")
+    expect(page.get_by_label("Go on", exact=True)).to_have_value("Said when it had ended")
+    expect(page.get_by_text("Last prompts (1)")).to_be_visible()
+    page.get_by_role("button", name="Reply", exact=True).click()
+    answered(page, "Said when it had ended")
+
+
+def test_two_tabs_with_two_keys_do_not_mix(visit: Visit, new_key: NewKey) -> None:
+    (_, ours), (_, theirs) = new_key(), new_key()
+    one, other = visit.holder(ours), visit.holder(theirs)
+    for page, text in ((one, "Of the one"), (other, "Of the other")):
+        send(page, text)
+        answered(page, text)
+        kept(page, text)
+    one.reload()
+    answered(one, "Of the one")
+    one.get_by_role("button", name="Forget key").click()
+    one.get_by_label("Your key").fill(theirs)
+    one.keyboard.press("Enter")
+    answered(one, "Of the other")
+    expect(one.get_by_text("Of the one")).to_have_count(0)
+
+
+def test_no_key_is_ever_kept_beyond_its_tab(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.holder(secret)
+    send(page, "Kept")
+    answered(page, "Kept")
+    kept(page, "Kept")
+    assert page.evaluate("(key) => JSON.stringify(localStorage).includes(key)", secret) is False
+    assert page.evaluate("document.cookie") == ""
+
+
+def test_earlier_prompts_come_back_at_one_press_and_can_be_forgotten(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.holder(secret)
+    send(page, "The first prompt")
+    answered(page, "The first prompt")
+    page.get_by_role("button", name="Codex").click()
+    send(page, "The second prompt")
+    answered(page, "The second prompt")
+    page.get_by_text("Last prompts (2)").click()
+    page.get_by_role("button", name=re.compile("^The first prompt")).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("The first prompt")
+    expect(page.get_by_role("button", name="Claude")).to_have_attribute("aria-pressed", "true")
+    answered(page, "The first prompt")
+    page.get_by_role("button", name="Forget them all").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("")
+    expect(page.get_by_text("Last prompts")).to_be_hidden()
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("")
+    assert page.evaluate("Object.keys(localStorage)") == []
+
+
+def test_the_last_fifty_prompts_are_remembered(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "Number 0")
+    answered(page, "Number 0")
+    page.evaluate(
+        """() => {
+          const name = Object.keys(localStorage).find((each) => each.endsWith(" past"));
+          const [entry] = JSON.parse(localStorage[name]);
+          const all = Array.from({ length: 60 }, (_, place) => ({ ...entry, at: entry.at - place }));
+          localStorage[name] = JSON.stringify(all);
+        }"""
+    )
+    send(page, "One more")
+    answered(page, "One more")
+    expect(page.get_by_text("Last prompts (50)")).to_be_visible()
+
+
+def test_a_gate_offers_to_forget_what_is_kept(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.open("/")
+    button = page.get_by_role("button", name="Forget the prompts and answers that this browser keeps")
+    expect(page.get_by_label("Your key")).to_be_visible()
+    expect(button).to_have_count(0)
+    page = visit.holder(secret)
+    send(page, "Secret plans")
+    answered(page, "Secret plans")
+    page.get_by_role("button", name="Forget key").click()
+    button = page.get_by_role("button", name="Forget the prompts and answers that this browser keeps")
+    button.click()
+    expect(button).to_have_count(0)
+    assert page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage)]") == [[], []]
+
+
+@pytest.mark.parametrize("how", ["none", "full"])
+def test_without_storage_or_room_it_is_said_and_nothing_is_lost(visit: Visit, new_key: NewKey, how: str) -> None:
+    scripts = {
+        "none": """for (const name of ["localStorage", "sessionStorage"])
+          Object.defineProperty(window, name, { get() { throw new DOMException("no", "SecurityError"); } });""",
+        "full": """Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };""",
+    }
+    visit.context.add_init_script(scripts[how])
+    page = visit.holder(new_key()[1])
+    send(page, "Still works")
+    answered(page, "Still works")
+    expect(page.get_by_text("This browser has no room left, or keeps nothing")).to_be_visible()
+    reply(page, "And goes on")
+    answered(page, "And goes on")
+    page.get_by_text("Last prompts (1)").click()
+    page.get_by_role("link", name="My usage").click()
+    page.get_by_role("link", name="Playground", exact=True).click()
+    answered(page, "And goes on")
+
+
+def test_where_there_is_little_room_the_oldest_answers_go_first(visit: Visit, new_key: NewKey) -> None:
+    visit.context.add_init_script(
+        """const set = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (name, text) {
+          if (text.length > 9000) throw new DOMException("full", "QuotaExceededError");
+          set.call(this, name, text);
+        };"""
+    )
+    page = visit.holder(new_key()[1])
+    for number in range(4):
+        send(page, f"{number} " + "x" * 700)
+        answered(page, f"{number} x")
+    page.get_by_text("Last prompts (4)").click()
+    page.get_by_role("button", name=re.compile("^0 x")).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(re.compile("^0 x"))
+    expect(page.locator(".turn")).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^3 x")).click()
+    expect(page.locator(".turn")).to_have_count(1)
+
+
+def test_what_another_version_kept_does_no_harm(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.holder(secret)
+    send(page, "Of now")
+    answered(page, "Of now")
+    kept(page, "Of now")
+    for broken in ("{", '{"form": 1}', "[]", '{"form": {"rivals": []}, "talk": {"turns": [{}]}}'):
+        page.evaluate(
+            """(broken) => {
+              for (const name of Object.keys(localStorage)) if (name.endsWith("bench")) localStorage[name] = broken;
+              sessionStorage.removeItem("cli-bridge tab");
+              addEventListener("pagehide", (event) => event.stopImmediatePropagation(), true);
+            }""",
+            broken,
+        )
+        page.close(run_before_unload=False)
+        page = visit.holder(secret)
+        expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    send(page, "Goes on")
+    answered(page, "Goes on")
+
+
+def test_prompt_and_answer_can_be_copied_and_saved_with_model_and_price(visit: Visit, new_key: NewKey) -> None:
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visit.holder(new_key()[1])
+    options(page)
+    page.get_by_label("System prompt").fill("Be brief")
+    send(page, "What is it?")
+    answered(page, "What is it?")
+    said = page.get_by_role("region", name="Answer", exact=True).inner_text()
+    page.get_by_role("button", name="Copy prompt and answer").click()
+    expect(page.locator(".answer-tools").get_by_role("button", name="Copied")).to_be_visible()
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert re.fullmatch(
+        r"System prompt:\nBe brief\n\nPrompt:\nWhat is it\?\n\nAnswer \(claude-sonnet-5-5, \S*\$0\.\d+, [^)]+\):\n"
+        + re.escape(said),
+        text,
+    )
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Save as a file").click()
+    assert re.fullmatch(r"answer-[\d-]+\.md", caught.value.suggested_filename)
+    assert caught.value.path().read_text() == f"{text}\n"
+
+
+def test_printing_shows_all_of_prompt_and_answer(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "Line of the prompt\n" * 200)
+    answered(page, "Line of the prompt")
+    page.emulate_media(media="print")
+    for part in (".asked-text", ".answer-text"):
+        box = page.locator(part)
+        expect(box).to_be_visible()
+        assert box.evaluate("(e) => e.scrollHeight <= e.clientHeight + 1")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_hidden()
+    expect(page.locator(".meta")).to_be_visible()
+
+
+# --- models -----------------------------------------------------------------------------------------------
+
+
+def test_the_models_that_a_key_may_use_are_offered_with_prices(visit: Visit, server: Server, new_key: NewKey) -> None:
+    _, secret = new_key()
+    listed = {each["id"]: each for each in server.call("GET", "/v1/models", key=secret).json["data"]}
+    page = visit.holder(secret)
+    offered = page.locator("datalist#models option")
+    expect(offered).to_have_count(sum(each["provider"] == "claude" for each in listed.values()))
+    expect(page.locator("datalist#models option[value='claude-sonnet-5-5']")).to_contain_text("out per million tokens")
+    price = listed["claude-sonnet-5-5"]["pricing"]
+    expect(page.locator("#model-hint")).to_contain_text(f"${price['input']:.2f} in, ")
+    page.get_by_label("Model").fill("claude-made-up")
+    expect(page.locator("#model-hint")).to_have_text("Not among the models with a known price: the dearest is counted.")
+    page.get_by_label("Model").fill("gpt-6-luna")
+    expect(page.locator("#model-hint")).to_contain_text("That is a model of Codex.")
+
+
+def test_a_model_does_not_follow_to_the_other_cli(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    page.get_by_label("Model").fill("claude-haiku-5-5")
+    page.get_by_role("button", name="Codex").click()
+    expect(page.get_by_label("Model")).to_have_value("")
+    body = sent_by(page, "**/generate-codex", lambda: send(page, "Hello"))
+    assert body["model"] == "gpt-6-sol"
+    answered(page, "Hello")
+    page.get_by_role("button", name="Claude").click()
+    expect(page.get_by_label("Model")).to_have_value("claude-haiku-5-5")
+
+
+def test_a_key_with_few_models_is_offered_these_and_told_of_others(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(models=["claude-haiku-5-5", "gpt-6-luna"])[1])
+    expect(page.locator("datalist#models option")).to_have_count(1)
+    page.get_by_label("Model").fill("claude-sonnet-5-5")
+    expect(page.locator("#model-hint")).to_have_text("Your key may not use this one.")
+
+
+# --- side by side -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """At a reading pace."""
+    with servers.running(tmp_path_factory.mktemp("paced"), {"DEMO_PACE_SECONDS": "0.2"}, demo=True) as running:
+        yield running
+
+
+@pytest.fixture
+def slow(chromium: Browser, slow_server: Server) -> Iterator[Visit]:
+    with profile(chromium, slow_server) as fresh:
+        yield fresh
+
+
+def compare(page: Page, *models: str) -> None:
+    for place, model in enumerate(models):
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.get_by_label("Compared with").nth(place).select_option(model)
+
+
+def test_one_prompt_goes_to_three_models_and_one_of_them_goes_on(visit: Visit, new_key: NewKey) -> None:
+    name, secret = new_key(maxCostPerDay=4)
+    page = visit.holder(secret)
+    compare(page, "codex gpt-6-luna", "claude claude-haiku-5-5")
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_hidden()
+    prompt(page, "Which is best?")
+    expect(page.get_by_text(re.compile(r"left today · up to .* for all of them"))).to_be_visible()
+    page.get_by_role("button", name="Send", exact=True).click()
+    for model in ("claude-sonnet-5-5", "gpt-6-luna", "claude-haiku-5-5"):
+        box = page.locator(".answer").filter(has=page.get_by_role("heading", name=model))
+        expect(box.get_by_role("region", name=f"Answer of {model}")).to_contain_text("Which is best?")
+        for part in ("Cost", "Time", "First text", "Tokens"):
+            expect(box.locator(".meta")).to_contain_text(part)
+        expect(box.get_by_role("button", name=f"Use this one: {model}")).to_be_visible()
+    lines = visit.server.admin("GET", f"/logs?key={name}").json["logs"]
+    assert {line["model"] for line in lines} == {"claude-sonnet-5-5", "gpt-6-luna", "claude-haiku-5-5"}
+    page.reload()
+    expect(page.locator(".answers.abreast .answer")).to_have_count(3)
+    page.get_by_role("button", name="Use this one: gpt-6-luna").click()
+    expect(page.locator(".answer")).to_have_count(1)
+    expect(page.get_by_label("Go on", exact=True)).to_be_focused()
+    expect(page.get_by_label("Compared with")).to_have_count(0)
+    body = sent_by(page, "**/generate-codex", lambda: reply(page, "Go on, then"))
+    assert body["model"] == "gpt-6-luna"
+    assert len(body["messages"]) == 3  # type: ignore[arg-type]
+    answered(page, "Go on, then")
+
+
+def test_each_of_several_answers_is_stopped_alone(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("compares"))
+    compare(page, "codex gpt-6-luna")
+    send(page, "A long one")
+    ours = page.locator(".answer").filter(has=page.get_by_role("heading", name="claude-sonnet-5-5"))
+    other = page.locator(".answer").filter(has=page.get_by_role("heading", name="gpt-6-luna"))
+    for box in (ours, other):
+        expect(box.get_by_role("region")).to_contain_text("[demo")
+    page.get_by_role("button", name="Stop: gpt-6-luna").click()
+    expect(other.get_by_text("Stopped", exact=True)).to_be_visible()
+    expect(ours.get_by_role("region")).to_have_attribute("aria-busy", "true")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(ours.get_by_text("Stopped", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+
+
+def test_one_of_several_may_fail_and_the_other_is_there(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(maxConcurrent=1)[1])
+    failing = {"error": "It did not work.", "code": "cli_failed", "hint": "Try again.", "request_id": "run_x"}
+
+    def fail(route: Route, request: Request) -> None:
+        route.fulfill(status=502, content_type="application/json", body=json.dumps(failing))
+
+    page.route("**/generate-codex", fail)
+    compare(page, "codex gpt-6-luna")
+    send(page, "Both of you")
+    expect(page.get_by_role("alert")).to_contain_text("It did not work.")
+    page.get_by_role("button", name="Use this one: claude-sonnet-5-5").click()
+    visit.expect_refusals()
+    answered(page, "Both of you")
