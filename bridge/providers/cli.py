@@ -299,7 +299,7 @@ class CliProvider:
                 self._prepare(home)
             finally:
                 self._scratch.remove(home)
-            self._take(self._candidate)
+            self._take(self._candidate, version)
             self._candidate = None
         except Unfit as unfit:
             return self._unavailable(unfit.problem, unfit.hint, unfit.said, version)
@@ -311,7 +311,7 @@ class CliProvider:
                 self._candidate = None
         return ProviderStatus(self.name, True, version, self._own.credentials)
 
-    def _take(self, program: Program) -> None:
+    def _take(self, program: Program, version: str) -> None:
         """Serve with that program from now on."""
         before, self._program = self._program, program
         if before is not None:
@@ -321,6 +321,8 @@ class CliProvider:
                 return
             self._outdated |= self._children
             before.close()
+        if self.vet is not None and self._known(program) is None:
+            gevent.spawn(self._remember, program.stamp, version)
 
     def _admit(self, candidate: Program, version: str, *, patient: bool) -> None:
         """Let a program pass that is the tested one, serves already, or does what is relied on. Raises Unfit, OSError,
@@ -328,7 +330,7 @@ class CliProvider:
         serving = self._program
         if self.vet is None or (serving is not None and serving.stamp == candidate.stamp):
             return
-        known = self._checks.get(candidate.stamp) or self._book.checked(self.name, candidate.stamp)
+        known = self._known(candidate)
         if known is None and serving is None and version == self._row.tested:
             return
         if known is None or (known.problem and self._clock.now() - known.at > CHECK_AGAIN_S):
@@ -340,15 +342,31 @@ class CliProvider:
             found = None if self._book.passed(self.name, digest) else self.vet(candidate.path)
             if not candidate.in_place:
                 raise Unfit(f"The {self.name} CLI is being replaced.", "It is looked at again by itself.")
-            known = ProgramCheck(self.name, version, self._clock.now(), digest, candidate.stamp, found)
-            self._checks[candidate.stamp] = known
-            try:
-                self._book.note(known)
-            except (BridgeError, OSError):
-                log.warning("what was found of %s %s could not be written to clis.json", self.name, version)
+            known = self._note(ProgramCheck(self.name, version, self._clock.now(), digest, candidate.stamp, found))
         if known.problem:
             problem = f"The {self.name} CLI {version} does not do what the bridge relies on: {known.problem}"
             raise Unfit(problem, "Install the tested version from deploy/clis.")
+
+    def _known(self, program: Program) -> ProgramCheck | None:
+        """What was found of a program."""
+        return self._checks.get(program.stamp) or self._book.checked(self.name, program.stamp)
+
+    def _note(self, check: ProgramCheck) -> ProgramCheck:
+        self._checks[check.stamp] = check
+        try:
+            self._book.note(check)
+        except (BridgeError, OSError):
+            log.warning("what was found of %s %s could not be written to clis.json", self.name, check.version)
+        return check
+
+    def _remember(self, stamp: Stamp, version: str) -> None:
+        """Note that the tested version serves, to know it again where it is installed once more."""
+        try:
+            digest = in_thread(digest_of, self._path)
+        except OSError:
+            return
+        if stamp_of(self._path) == stamp:
+            self._note(ProgramCheck(self.name, version, self._clock.now(), digest, stamp))
 
     def _find(self) -> str:
         found = program(self._own.command)
