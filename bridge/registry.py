@@ -7,6 +7,7 @@ endpoints, models, pages, `doctor` and the documentation read these rows.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,9 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     model_names: str
     #: the version that the tests cover, which is that of deploy/clis
     tested: str
+    #: its package on npm, and where the program lies in what that installs, by system and machine
+    package: str
+    programs: Mapping[tuple[str, str], str]
     #: environment variable of its API key, and how the keys of the vendor's own endpoint begin
     key_variable: str
     key_prefix: str
@@ -68,6 +72,13 @@ _ROWS = (
         default_model="claude-sonnet-5-5",
         model_names=r"claude|sonnet|opus|haiku|fable|mythos",
         tested="2.1.332",
+        package="@anthropic-ai/claude-code",
+        programs={
+            ("Linux", "x86_64"): "@anthropic-ai/claude-code-linux-x64/claude",
+            ("Linux", "aarch64"): "@anthropic-ai/claude-code-linux-arm64/claude",
+            ("Darwin", "x86_64"): "@anthropic-ai/claude-code-darwin-x64/claude",
+            ("Darwin", "arm64"): "@anthropic-ai/claude-code-darwin-arm64/claude",
+        },
         key_variable="ANTHROPIC_API_KEY",
         key_prefix="sk-ant-",
         url_variable="ANTHROPIC_BASE_URL",
@@ -88,6 +99,13 @@ _ROWS = (
         default_model="gpt-6-sol",
         model_names=r"gpt|chatgpt|codex|o\d",
         tested="0.171.0",
+        package="@openai/codex",
+        programs={
+            ("Linux", "x86_64"): "@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex",
+            ("Linux", "aarch64"): "@openai/codex-linux-arm64/vendor/aarch64-unknown-linux-musl/bin/codex",
+            ("Darwin", "x86_64"): "@openai/codex-darwin-x64/vendor/x86_64-apple-darwin/bin/codex",
+            ("Darwin", "arm64"): "@openai/codex-darwin-arm64/vendor/aarch64-apple-darwin/bin/codex",
+        },
         key_variable="OPENAI_API_KEY",
         key_prefix="sk-",
         url_variable="OPENAI_BASE_URL",

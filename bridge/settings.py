@@ -245,6 +245,12 @@ class Settings:
         "folder for traces: a file for each run with all that CLI and model said, secrets masked; ends by itself after "
         "24 hours or 1 GB; unset: none",
     )
+    update_check: bool = _setting(
+        "BRIDGE_UPDATE_CHECK",
+        parsers.switch,
+        "off",
+        "on or off: whether npm is asked once a day for the newest versions of the CLIs; nothing updates itself",
+    )
     metrics: str = _setting(
         "BRIDGE_METRICS",
         parsers.choice("admin", "loopback", "off"),

@@ -96,11 +96,12 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 if [ -n "$uninstall" ]; then
     [ "$(id -u)" -eq 0 ] || [ -n "$dry" ] || die "run this as root: sudo $0 --uninstall"
     step "Stopping the services"
-    for unit in cli-bridge-backup.timer cli-bridge.service; do
+    for unit in cli-bridge-clis.timer cli-bridge-backup.timer cli-bridge.service; do
         if systemd_runs; then run systemctl disable --now "$unit" || true; fi
     done
     step "Removing the program, its units and its command"
-    for unit in cli-bridge.service cli-bridge-backup.service cli-bridge-backup.timer; do
+    for unit in cli-bridge.service cli-bridge-backup.service cli-bridge-backup.timer cli-bridge-clis.service \
+        cli-bridge-clis.timer; do
         run rm -f "$UNITS/$unit" "$UNITS/multi-user.target.wants/$unit" "$UNITS/timers.target.wants/$unit"
     done
     run rm -f "$COMMAND"
@@ -217,6 +218,11 @@ if [ -n "$clis" ]; then
             "$SOURCE/deploy/clis/.npmrc" "$PROGRAM/clis.new/"
         # The native programs need no install script, and none of anybody else's is run.
         quietly npm ci --prefix "$PROGRAM/clis.new" --ignore-scripts --no-audit --no-fund --loglevel=error
+        # The same check as that of `clis upgrade`, before they take the place of others.
+        quietly env BRIDGE_ENV_FILE=/dev/null "$release/bin/cli-bridge" clis check \
+            --claude "$PROGRAM/clis.new/node_modules/@anthropic-ai/$claude_package/claude" \
+            --codex "$PROGRAM/clis.new/node_modules/@openai/$codex_package/vendor/$codex_target/bin/codex" ||
+            die "the new CLIs do not pass their check, so those that are there stay: cli-bridge clis check says why"
         run cp "$SOURCE/deploy/clis/package-lock.json" "$PROGRAM/clis.new/.installed"
         run rm -rf "$PROGRAM/clis.old"
         if [ -d "$PROGRAM/clis" ]; then run mv "$PROGRAM/clis" "$PROGRAM/clis.old"; fi
@@ -299,7 +305,8 @@ exec $PROGRAM/current/bin/cli-bridge "\$@"
 EOF
 
 step "Units of systemd"
-for unit in cli-bridge.service cli-bridge-backup.service cli-bridge-backup.timer; do
+for unit in cli-bridge.service cli-bridge-backup.service cli-bridge-backup.timer cli-bridge-clis.service \
+    cli-bridge-clis.timer; do
     put "$UNITS/$unit" 0644 root:root <"$SOURCE/deploy/systemd/$unit"
 done
 

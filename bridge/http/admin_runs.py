@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 from flask import request
@@ -34,6 +35,7 @@ from bridge.http.views import (
 from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.report import BY
 from bridge.limits import dollars
+from bridge.providers.programs import ProgramBook
 
 routes = Routes("Admin", who="admin")
 
@@ -150,8 +152,24 @@ def problems() -> list[str]:
         traces,
         *service.why_not_reread(),
         *(status.drift for status in engine_of().statuses()),
+        *_newer(),
     )
     return list(filter(None, found))
+
+
+def _newer() -> Iterator[str]:
+    """Which CLIs are out in newer versions than those that serve, where that is asked for."""
+    if not service_of().settings.update_check:
+        return
+    known = ProgramBook(service_of().settings.data_dir).read().newest
+    for status in engine_of().statuses():
+        found = known.get(status.name)
+        if found is not None and status.version is not None and _numbers(found.version) > _numbers(status.version):
+            yield f"{status.name} {found.version} is out; {status.version} serves. cli-bridge clis upgrade installs it."
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".") if number.isdigit()]
 
 
 def _providers() -> list[ProviderView]:

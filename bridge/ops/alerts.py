@@ -30,6 +30,7 @@ from bridge.errors import BridgeError, StoreError
 from bridge.gate.ticket import Oddity
 from bridge.keys.credentials import Credential
 from bridge.limits import WINDOWS, Caps, Moment, effective, money, summed
+from bridge.providers.programs import Outcome, ProgramBook
 from bridge.service import Service
 from bridge.types import RunRecord
 
@@ -58,6 +59,7 @@ WINDOWS_S: dict[str, float] = {
     "gate_refused": _HOUR_S,
     "gate_misreported": _HOUR_S,
     "cli_drift": 24 * _HOUR_S,
+    "cli_upgrade": math.inf,
     "disk": 12 * _HOUR_S,
     "loop_suspected": _HOUR_S,
     "backup_failed": 24 * _HOUR_S,
@@ -121,6 +123,11 @@ def provider_down(name: str, problem: str) -> Alert:
 def cli_drift(name: str, problem: str) -> Alert:
     """The program of a CLI was replaced, and what is there now does not serve."""
     return Alert("cli_drift", name, f"The program of {name} has changed. {problem}", f"cli_drift:{name}:{problem}")
+
+
+def cli_upgrade(name: str, outcome: Outcome) -> Alert:
+    """The first runs of another version of a CLI were watched: it stays, or was taken back."""
+    return Alert("cli_upgrade", name, outcome.message, f"cli_upgrade:{name}:{outcome.version}:{outcome.at:.0f}")
 
 
 def provider_failing(name: str, count: int, problem: str) -> Alert:
@@ -326,6 +333,8 @@ MOST_RECORDS = 1000
 #: Seconds after which a mark is removed: longer than any window.
 FORGET_S = 70 * 86400.0
 
+#: How long the end of an upgrade is news, in seconds.
+_OUTCOME_S = 86400.0
 _DOWN = ("cli_unavailable",)
 _FAILED = ("cli_failed", "cli_bad_output", "provider_overloaded", "provider_broke_off", "timeout")
 
@@ -337,6 +346,7 @@ class Alerts:
         """Begin to watch. State that cannot be read is begun afresh: at worst an alert comes twice."""
         self._service = service
         self._document = service.store.document("alerts.json")
+        self._programs = ProgramBook(service.settings.data_dir)
         self._records: deque[RunRecord] = deque(maxlen=MOST_RECORDS)
         self._oddities: deque[Oddity] = deque(maxlen=MOST_RECORDS)
         self._blocked: deque[tuple[Credential, str]] = deque(maxlen=MOST_RECORDS)
@@ -457,6 +467,9 @@ class Alerts:
                 # Once: it may have been taken away on purpose.
                 self._worked.discard(status.name)
                 self._save()
+        for name, outcome in self._programs.read().outcomes.items():
+            if service.clock.now() - outcome.at < _OUTCOME_S:
+                self._raise_all([cli_upgrade(name, outcome)])
         free = shutil.disk_usage(service.settings.data_dir).free
         self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business))
         notes, good_age_s = service.backups.notes(), None

@@ -29,6 +29,7 @@ from bridge.gate.upstream import Connections
 from bridge.ops.doctor import FAIL, Finding, fail, ok, warn
 from bridge.ops.small_model import INPUT_TOKENS, OUTPUT_TOKENS, Saying, SmallModel
 from bridge.providers.cli import CliProvider
+from bridge.providers.programs import ProgramBook
 from bridge.providers.provider import Provider
 from bridge.registry import PROVIDERS, ProviderRow
 from bridge.sandbox import host
@@ -296,13 +297,19 @@ CASES: Mapping[Callable[[Bench], None], int] = {
 }
 
 
-def check(settings: Settings, names: Collection[str] = PROVIDERS) -> Iterator[Finding]:
-    """All conversations with each CLI of these that is installed, a finding for each as it is done."""
+def check(settings: Settings, names: Collection[str] = PROVIDERS, *, program: str | None = None) -> Iterator[Finding]:
+    """All conversations with each CLI of these that is installed, a finding for each as it is done. `program`: of the
+    one CLI, instead of what serves."""
     with tempfile.TemporaryDirectory() as temporary, SmallModel() as model:
         folder = Path(temporary)
         scratch = Scratch(folder, host.find_user(settings.cli_user))
-        with_keys = {name: replace(own, credentials="api-key") for name, own in settings.providers.items()}
-        lean = replace(settings, warm_processes=0, providers=with_keys, data_dir=folder)
+        book, own = ProgramBook(settings.data_dir), dict(settings.providers)
+        for name in names:
+            command, tested = own[name].command, PROVIDERS[name].tested
+            chosen = book.choice(name, command, tested)
+            path = program or (command if chosen is None else chosen.program)
+            own[name] = replace(own[name], credentials="api-key", command=path)
+        lean = replace(settings, warm_processes=0, providers=own, data_dir=folder)
         gate = Gate(Clock(), Connections(lean.network))
         gate.open()
         try:
@@ -316,8 +323,7 @@ def check(settings: Settings, names: Collection[str] = PROVIDERS) -> Iterator[Fi
 
 def difference(settings: Settings, name: str, path: str) -> str | None:
     """What the program at `path` does not do as the CLI of that name, in a sentence; None where all holds."""
-    own = {**settings.providers, name: replace(settings.providers[name], command=path)}
-    for each in check(replace(settings, providers=own), (name,)):
+    for each in check(settings, (name,), program=path):
         if each.level == FAIL:
             return each.found
     return None

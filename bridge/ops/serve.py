@@ -359,9 +359,12 @@ class Server(BaseApplication):  # type: ignore[misc]
                 f"\n    {made}\n\nPut it into BRIDGE_ADMIN_KEY or a password manager.\n"
             )
         service.why_not_reread = lambda: self.board.problems
+        from bridge.ops.upgrade import Trials
+
         service.open()
         self.board.write(served=True)
         Alerts(service)
+        Trials(service)
         worker.finish = partial(self._finish, worker)
         if self._ready is not None:
             self._ready(service, address)

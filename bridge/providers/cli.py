@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gevent
+import gevent.event
 import msgspec
 
 from bridge.clock import Clock
@@ -45,6 +46,8 @@ MOST_UNKNOWN = 30
 #: How many of its last lines say why it does not work.
 LAST_LINES = 3
 
+#: Longest that a run waits for a program that is just being put in its place, in seconds.
+OPEN_S = 10.0
 #: What may be the name of a message or a field.
 _WORDS = re.compile(r"[\w./-]{1,80}")
 #: Colours and the like.
@@ -146,6 +149,8 @@ class CliProvider:
         self._candidate: Program | None = None
         #: says of the program at a path what is wrong with it; None where it may serve. Unset: whatever starts may.
         self.vet: Callable[[str], str | None] | None = None
+        #: when that began to serve, in UTC seconds
+        self._since = 0.0
         #: what was found of programs since the start
         self._checks: dict[Stamp, ProgramCheck] = {}
         self._children: set[Child] = set()
@@ -161,6 +166,8 @@ class CliProvider:
         self._seen: Stamp | None = None
         self._check_again_at = math.inf
         self._closed = False
+        self._opened = gevent.event.Event()
+        self._opened.set()
         self._status = self._unavailable("not checked yet")
 
     # --- what each CLI has of its own ------------------------------------------------------------
@@ -187,8 +194,12 @@ class CliProvider:
     # --- life ------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        if not self._is_well(patient=False):
-            self._look_again()
+        self._opened.clear()
+        try:
+            if not self._is_well(patient=False):
+                self._look_again()
+        finally:
+            self._opened.set()
         if self._watcher is None:
             self._watcher = gevent.spawn(self._watch_program)
 
@@ -207,7 +218,8 @@ class CliProvider:
     @property
     def _path(self) -> str:
         """Where its program is, or should be."""
-        return program(self._own.command) or self._own.command
+        chosen = self._book.choice(self.name, self._own.command, self._row.tested)
+        return chosen.program if chosen is not None else program(self._own.command) or self._own.command
 
     def _is_well(self, *, patient: bool) -> bool:
         """Look at it now. `patient`: there is time to check a program that is new here."""
@@ -234,6 +246,8 @@ class CliProvider:
             found = f" It printed: {status.said}" if status.said else ""
             drift = f"{status.problem}{found} Version {before.version}, which was in its place before, goes on serving."
             self._status = msgspec.structs.replace(before, drift=drift)
+            if not patient:
+                self._look_again()
             self._check_again_at = self._clock.monotonic() + CHECK_AGAIN_S
             if drift != before.drift:
                 log.warning("%s: %s", self.name, drift)
@@ -268,7 +282,8 @@ class CliProvider:
         self._unknown[what if known and _WORDS.fullmatch(what) else "other"] += 1
 
     def _refuse_if_unavailable(self) -> None:
-        """Raises BridgeError cli_unavailable."""
+        """Raises BridgeError cli_unavailable. Waits where another program is just put in the place of a bad one."""
+        self._opened.wait(OPEN_S)
         if not self._status.available or not self._breaker.may_try():
             raise self.status().refusal()
 
@@ -309,18 +324,21 @@ class CliProvider:
             if self._candidate is not None:
                 self._candidate.close()
                 self._candidate = None
-        return ProviderStatus(self.name, True, version, self._own.credentials)
+        return ProviderStatus(self.name, True, version, self._own.credentials, since=self._since)
 
     def _take(self, program: Program, version: str) -> None:
         """Serve with that program from now on."""
         before, self._program = self._program, program
+        since, self._since = self._since, self._clock.now()
         if before is not None:
             if before.stamp == program.stamp:
-                self._program, program = before, program
+                self._program, self._since = before, since
                 program.close()
                 return
             self._outdated |= self._children
             before.close()
+            # What the one before did says nothing about this one.
+            self._breaker.succeeded()
         if self.vet is not None and self._known(program) is None:
             gevent.spawn(self._remember, program.stamp, version)
 
@@ -369,7 +387,7 @@ class CliProvider:
             self._note(ProgramCheck(self.name, version, self._clock.now(), digest, stamp))
 
     def _find(self) -> str:
-        found = program(self._own.command)
+        found = program(self._path)
         if found is None:
             raise Unfit(
                 f"The {self.name} CLI is not installed on the bridge.",
@@ -386,7 +404,12 @@ class CliProvider:
             cwd=self._scratch.empty,
             timeout_s=CHECK_S,
             user=self._scratch.user,
+            file=self._candidate.file if self._is_out_of_reach(self._candidate) else None,
         )
+
+    def _is_out_of_reach(self, program: Program) -> bool:
+        """Whether the CLIs' user finds no way to a program, and has to be handed it."""
+        return program.hidden and self._scratch.user is not None
 
     def _version(self, home: Path) -> str:
         done = self._run(home, "--version")
@@ -451,9 +474,10 @@ class CliProvider:
         path, file = self._own.command, None
         if self._program is not None:
             path = self._program.path
-            if not self._program.in_place and self._program.whole:
+            in_place = self._program.in_place
+            if self._program.whole and (not in_place or self._is_out_of_reach(self._program)):
                 file = self._program.file
-            elif not self._program.in_place and self.vet is not None:
+            elif not in_place and self.vet is not None:
                 self._scratch.remove(home)
                 self._look_again()
                 raise Replaced("its program was written into")
@@ -476,7 +500,8 @@ class CliProvider:
 
     def _failed_start(self, child: Child, error: ChildError) -> ChildError | BridgeError:
         """What a start is called that came to nothing: cli_unavailable where the process ended by itself."""
-        self._breaker.failed()
+        if child not in self._outdated:
+            self._breaker.failed()
         if child.trouble is not None:
             return ChildError(child.trouble)
         child.wait(LAST_WORDS_S)

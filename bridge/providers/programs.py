@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ class Program:
         # Only a handle: it needs no permission to read.
         self.file = os.open(path, os.O_PATH | os.O_CLOEXEC)
         self.stamp = _stamp(os.fstat(self.file))
+        #: whether some folder on its way lets only its owner through
+        self.hidden = any(not parent.stat().st_mode & stat.S_IXOTH for parent in Path(path).parents)
 
     @property
     def in_place(self) -> bool:
@@ -83,10 +86,45 @@ class ProgramCheck(msgspec.Struct, frozen=True, rename="camel"):
     problem: str | None = None
 
 
+class ChosenProgram(msgspec.Struct, rename="camel"):
+    """A program that `clis upgrade` has chosen, at `since` in UTC seconds. It holds for so long as the setting names
+    the same command and the bridge has the same tested version: whoever changes these has chosen otherwise."""
+
+    version: str
+    program: str
+    since: float
+    command: str
+    tested: str
+    #: the choice before, to go back to; None for the program of the setting
+    before: ChosenProgram | None = None
+    #: how many of its first runs were watched, and how many of them the CLI has failed
+    runs: int = 0
+    failed: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True, rename="camel"):
+    """How the first runs of a version went, at `at` in UTC seconds: whether it stays, and a sentence."""
+
+    version: str
+    at: float
+    stays: bool
+    message: str
+
+
+class Newest(msgspec.Struct, frozen=True, rename="camel"):
+    """The newest version that the registry had, at `at` in UTC seconds."""
+
+    version: str
+    at: float
+
+
 class Record(msgspec.Struct, rename="camel"):
-    """What clis.json holds."""
+    """What clis.json holds; all but the checks by the names of the CLIs."""
 
     checks: list[ProgramCheck] = []
+    chosen: dict[str, ChosenProgram] = {}
+    outcomes: dict[str, Outcome] = {}
+    newest: dict[str, Newest] = {}
     schema: int = 1
 
 
@@ -121,6 +159,12 @@ class ProgramBook:
             self._document.save(msgspec.to_builtins(record))
         finally:
             os.close(lock)
+
+    def choice(self, provider: str, command: str, tested: str) -> ChosenProgram | None:
+        """What was chosen, where that holds still and is there."""
+        found = self.read().chosen.get(provider)
+        holds = found is not None and (found.command, found.tested) == (command, tested)
+        return found if found is not None and holds and os.access(found.program, os.X_OK) else None
 
     def checked(self, provider: str, stamp: Stamp) -> ProgramCheck | None:
         """What was found of the program with that stamp."""

@@ -39,6 +39,8 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     hint: str | None = None
     said: str | None = None
     drift: str | None = None
+    #: when the program that serves began to, in UTC seconds
+    since: float | None = None
     unknown: dict[str, int] = {}
     warm: int = 0
     #: processes that could not be started, or ended while they started, since the bridge began

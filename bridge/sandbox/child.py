@@ -91,11 +91,13 @@ class Child:
         user: User | None = None,
         powerless: bool = False,
         file: int | None = None,
+        file_bytes: int = FILE_BYTES,
         hear: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Start `argv[0]` (a name on PATH or a path), as `user` if one is given; `powerless`: without any
         capabilities, whoever that is. `file`: a descriptor of the program, which is started instead of what is at that
-        path now. `hear` gets each line of its stderr as it comes, bounded, and must not block. Raises ChildError."""
+        path now. `file_bytes`: the largest file that it may write. `hear` gets each line of its stderr as it comes,
+        bounded, and must not block. Raises ChildError."""
         try:
             outside, inside = _pipes()
         except OSError as error:
@@ -106,7 +108,7 @@ class Child:
             hub = gevent.get_hub()
             hub.loop.install_sigchld()
             at = argv if file is None else [f"/proc/self/fd/{_PROGRAM}", *argv[1:]]
-            command = _guarded(at, cwd, user, powerless=powerless)
+            command = _guarded(at, cwd, user, file_bytes, powerless=powerless)
             self.pid = os.posix_spawn(
                 command[0],
                 command,
@@ -344,14 +346,16 @@ class Child:
                 self.tap("cli", "stderr", line)
 
 
-def _guarded(argv: Sequence[str], cwd: Path, user: User | None, *, powerless: bool = False) -> list[str]:
+def _guarded(
+    argv: Sequence[str], cwd: Path, user: User | None, file_bytes: int = FILE_BYTES, *, powerless: bool = False
+) -> list[str]:
     """`argv` with everything that is set up before it, in the folder `cwd`: who it runs as, what it may use, and
     that it dies with the bridge.
 
     Small programs of util-linux and coreutils do it one after the other in the new process (each replaces itself
     by the next), so that no Python runs between fork and exec.
     """
-    limits = ["--core=0:0", f"--fsize={FILE_BYTES}", f"--nofile={OPEN_FILES}"]
+    limits = ["--core=0:0", f"--fsize={file_bytes}", f"--nofile={OPEN_FILES}"]
     if user is not None:
         limits.append(f"--nproc={TASKS}")
     return [
@@ -459,12 +463,13 @@ def capture(
     timeout_s: float,
     user: User | None = None,
     file: int | None = None,
+    file_bytes: int = FILE_BYTES,
 ) -> Captured:
-    """Run a short command to its end, at most `timeout_s`. For version and log-in checks only.
+    """Run a short command to its end, at most `timeout_s`: version and log-in checks, and what npm does.
 
     Raises ChildError where it cannot be started, or prints more than anything that is asked for.
     """
-    child = Child(argv, env=env, cwd=cwd, user=user, file=file)
+    child = Child(argv, env=env, cwd=cwd, user=user, file=file, file_bytes=file_bytes)
     output: list[bytes] = []
 
     def read() -> None:

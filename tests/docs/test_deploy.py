@@ -196,7 +196,7 @@ def test_the_service_gets_time_to_drain_and_survives_a_greedy_cli() -> None:
 def test_every_command_that_a_unit_or_the_installer_runs_exists() -> None:
     texts = "\n".join([*(path.read_text() for path in UNITS), INSTALLER])
     run = set(re.findall(r"(?:bin/cli-bridge|\"\$COMMAND\"|sudo cli-bridge) ([a-z][a-z-]*)", texts))
-    assert {"serve", "backup", "doctor", "keys", "link", "credentials"} == run
+    assert {"serve", "backup", "doctor", "keys", "link", "credentials", "clis"} == run
     assert run <= set(main.commands)
 
 

@@ -1,13 +1,13 @@
-"""`python -m tests.support.quick_server`: a server that looks at the programs of its CLIs more often."""
+"""`python -m tests.support.quick_server`: a server that looks at the programs of its CLIs, and around, more often."""
 
 from __future__ import annotations
 
 import os
 
-from bridge.ops import serve
+from bridge.ops import alerts, serve
 from bridge.providers import cli
 from bridge.settings import Settings
 
 if __name__ == "__main__":
-    cli.PROGRAM_LOOK_S = 0.5
+    cli.PROGRAM_LOOK_S = alerts.CHECK_S = 0.5
     serve.run(Settings.load(dict(os.environ)))

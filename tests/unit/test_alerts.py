@@ -12,6 +12,7 @@ from bridge.keys.credentials import Credential
 from bridge.limits import DEFAULTS, Caps, Limits, effective, spans_of, summed
 from bridge.ops import alerts as rules
 from bridge.ops.alerts import LEVELS, WINDOWS_S, body_of, format_of, key_alerts, spend_alerts
+from bridge.providers.programs import Outcome
 
 TODAY = {span.window.field: span.key for span in spans_of("2026-11-20").values()}
 POST = {"kind": "disk", "subject": "data folder", "message": "a <b> & @everyone", "at": "2026-11-20T12:00:00.000Z"}
@@ -92,6 +93,7 @@ def test_every_kind_has_a_window() -> None:
         *alerts_at(10),
         rules.provider_down("claude", "gone"),
         rules.cli_drift("claude", "It was removed."),
+        rules.cli_upgrade("claude", Outcome("9.1.0", 1.0, True, "It stays.")),
         rules.provider_failing("claude", 5, "no"),
         rules.provider_limited("codex", "slow down"),
         rules.credential_blocked(Credential(id="team", name="team", provider="claude"), "402 pay"),
