@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from datetime import UTC, date, datetime, tzinfo
@@ -52,6 +53,7 @@ def day_of(at: float, zone: tzinfo) -> str:
     return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d")
 
 
+@functools.lru_cache(maxsize=256)
 def first_moment(day: date, zone: tzinfo) -> float:
     """UTC seconds of the midnight in `zone` with which a day begins; where midnight is skipped, of the first moment
     that exists. Days are 23 or 25 hours long where daylight saving begins or ends."""

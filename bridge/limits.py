@@ -281,6 +281,8 @@ def _default(limit: Limit, defaults: Mapping[str, float]) -> int:
 
 def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
     """What holds for a key with `limits` on a server with `defaults` (dollars)."""
+    if not defaults:
+        return Caps({name: limits.get(name, 0) for name in BY_NAME})
     return Caps(
         {limit.name: limits[limit.name] if limit.name in limits else _default(limit, defaults) for limit in LIMITS}
     )

@@ -14,7 +14,7 @@ import hashlib
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
@@ -280,24 +280,22 @@ class Roster:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _candidates(self, key: Key, request: GenerationRequest, purse_of: PurseOf) -> list[Candidate]:
+    def _candidates(self, key: Key, request: GenerationRequest, purse_of: PurseOf) -> Iterator[Candidate]:
         """All credentials that may serve a request of a key, whatever their state."""
         self._forget_the_old()
-        return [
-            Candidate(
-                each,
-                self._book.state(each),
-                self._book.is_proven(each),
-                purse_of(each.id, each.limits),
-                self._sessions[each.id],
-                # One that joins, or comes back, has no turns to catch up on.
-                max(self._turns.get(each.id, 0.0), self._now_served),
-                key.name,
-                self._comes_first(key, each),
-            )
-            for each in self._book.list()
-            if each.provider == request.provider and may_serve(each, request.model, key.name, key.credentials)
-        ]
+        for each in self._book.list():
+            if each.provider == request.provider and may_serve(each, request.model, key.name, key.credentials):
+                yield Candidate(
+                    each,
+                    self._book.state(each),
+                    self._book.is_proven(each),
+                    purse_of(each.id, each.limits),
+                    self._sessions[each.id],
+                    # One that joins, or comes back, has no turns to catch up on.
+                    max(self._turns.get(each.id, 0.0), self._now_served),
+                    key.name,
+                    self._comes_first(key, each),
+                )
 
     def _comes_first(self, key: Key, credential: Credential) -> bool:
         """Whether another key waits for a credential whose turn it is: keys that want one that has only so many runs

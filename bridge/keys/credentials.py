@@ -7,6 +7,7 @@ secrets, and is the only file that does; credential-states.json has the rest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import logging
@@ -133,8 +134,13 @@ def may_serve(credential: Credential, model: str, key_name: str, bound: tuple[st
 
 
 def _fits(model: str, pattern: str) -> bool:
+    return _pattern(pattern).fullmatch(model) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _pattern(text: str) -> re.Pattern[str]:
     # Only the star means something: a model's name may hold brackets.
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), model, re.IGNORECASE) is not None
+    return re.compile(".*".join(map(re.escape, text.split("*"))), re.IGNORECASE)
 
 
 # --- how it is doing ------------------------------------------------------------------------------
@@ -724,7 +730,8 @@ class _Standings:
 
     def is_proven(self, credential: Credential) -> bool:
         """Whether its secret has worked since the start, and since its last failure."""
-        return self._proven.get(credential.id) == credential.mark
+        worked = self._proven.get(credential.id)
+        return worked is not None and worked == credential.mark
 
     def note_success(self, credential: Credential) -> bool:
         """Whether that is news."""

@@ -79,9 +79,11 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
 
 def bounds_of(caps: Caps, tally: Tally, now: Moment) -> list[Bound]:
     """What holds for what adds up in the windows."""
-    sums = {name: (tally.used(span), tally.held(span)) for name, span in now.spans.items()}
-    found = []
+    found, sums = [], {}
     for limit, window, amount in summed(caps):
+        if window.name not in sums:
+            span = now.spans[window.name]
+            sums[window.name] = (tally.used(span), tally.held(span))
         used, held = sums[window.name]
         found.append(Bound(limit, amount, window, used.of(limit.what), held.of(limit.what), now.ends_at(window.name)))
     return found

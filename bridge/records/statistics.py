@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Literal
 
@@ -164,12 +164,13 @@ class Statistics:
         """The keys that asked last, the latest first; at most so many."""
         return list(islice(reversed(self._recent), most))
 
-    def of_credential(self, provider: str, name: str) -> CredentialDay:
-        """The last 24 hours of a credential."""
-        current = int(self._clock.now() // HOUR_S)
-        hours = [self._hours.get(current - ago, _NOTHING).credentials for ago in range(SUMMARY_HOURS)]
+    def of_credentials(self) -> Callable[[str, str], CredentialDay]:
+        """The last 24 hours of each credential, by its provider and name."""
+        current, total = int(self._clock.now() // HOUR_S), Counter[tuple[str, str, str]]()
+        for ago in range(SUMMARY_HOURS):
+            total.update(self._hours.get(current - ago, _NOTHING).credentials)
         ends = CredentialDay.__struct_fields__
-        return CredentialDay(*(sum(hour[provider, name, end] for hour in hours) for end in ends))
+        return lambda provider, name: CredentialDay(*(total[provider, name, end] for end in ends))
 
     def view(self) -> dict[str, Any]:
         """All of it, as the dashboard shows it; times in milliseconds."""

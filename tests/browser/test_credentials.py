@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -250,3 +251,40 @@ def test_bars_and_states_are_seen_without_the_pages_own_colours(chromium: Browse
         press(page, "Test", "well")
         expect(row_of(page, "well").locator(".notice")).to_be_visible()
         assert row_of(page, "well").locator(".notice").evaluate(shown)[0] == "solid"
+
+
+def test_a_thousand_are_shown_in_pages_searched_and_seen_by_their_state(chromium: Browser, tmp_path: Path) -> None:
+    rows = [
+        {
+            "name": f"one-{number:04d}",
+            "provider": "claude" if number < 600 else "codex",
+            "apiKey": f"sk-ant-secret-{number:08d}",
+            "enabled": number % 300 != 7,
+            "note": "pays for the lab" if number == 555 else "",
+        }
+        for number in range(1000)
+    ]
+    Store.open(tmp_path / "data").close()
+    (tmp_path / "data" / "credentials.json").write_text(json.dumps({"schema": 1, "credentials": rows}))
+    with servers.running(tmp_path, demo=True) as server, profile(chromium, server) as visit:
+        page = visit.admin("credentials")
+        expect(page.get_by_text("996 of 1,000 credentials usable")).to_be_visible()
+        claude, codex = (page.get_by_role("region", name=re.compile(name)) for name in ("Anthropic", "OpenAI"))
+        expect(claude.get_by_role("listitem")).to_have_count(50)
+        expect(codex.get_by_role("listitem")).to_have_count(50)
+        claude.get_by_role("button", name="Show 50 more credentials").click()
+        expect(claude.get_by_role("listitem")).to_have_count(100)
+        expect(claude.get_by_role("button", name="Test one-0050")).to_be_focused()
+
+        page.get_by_label("Search credentials").fill("the LAB")
+        expect(claude.get_by_role("listitem")).to_have_count(1)
+        expect(claude.get_by_role("heading", name="one-0555")).to_be_visible()
+        expect(claude.get_by_text("1 of 600 credentials match.")).to_be_visible()
+        expect(codex.get_by_text("0 of 400 credentials match.")).to_be_visible()
+        claude.get_by_role("button", name="Disable one-0555").click()
+        expect(claude.get_by_role("button", name="Enable one-0555")).to_be_visible()
+
+        page.get_by_label("Search credentials").fill("")
+        page.get_by_label("Only those in this state").select_option("disabled")
+        expect(claude.get_by_role("heading", level=3)).to_have_text(["one-0007", "one-0307", "one-0555"])
+        expect(codex.get_by_role("heading", level=3)).to_have_text(["one-0607", "one-0907"])

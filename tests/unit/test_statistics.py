@@ -207,8 +207,12 @@ def test_what_a_run_says_of_its_credential(clock: FrozenClock, fields: dict[str,
     statistics = Statistics(clock)
     statistics.observe(line(clock, provider="claude", credential="team", **fields))
     statistics.observe(line(clock, status=429, code="cost_per_day"))
-    assert statistics.of_credential("claude", "team") == CredentialDay(**{end: 1})
-    assert statistics.of_credential("codex", "team") == statistics.of_credential("claude", "other") == CredentialDay()
+    assert statistics.of_credentials()("claude", "team") == CredentialDay(**{end: 1})
+    assert (
+        statistics.of_credentials()("codex", "team")
+        == statistics.of_credentials()("claude", "other")
+        == CredentialDay()
+    )
 
 
 def test_those_that_a_run_tried_before_are_counted_too(clock: FrozenClock) -> None:
@@ -217,16 +221,16 @@ def test_those_that_a_run_tried_before_are_counted_too(clock: FrozenClock) -> No
     statistics.observe(line(clock, provider="claude", credential="five", upstream_status=200, tried=tried))
     ends = {"one": "limited", "two": "rejected", "three": "failed", "four": "overloaded", "five": "ok"}
     for name, end in ends.items():
-        assert statistics.of_credential("claude", name) == CredentialDay(**{end: 1}), name
+        assert statistics.of_credentials()("claude", name) == CredentialDay(**{end: 1}), name
 
 
 def test_the_day_of_a_credential_is_over_after_24_hours(clock: FrozenClock) -> None:
     statistics = Statistics(clock)
     statistics.observe(line(clock, provider="claude", credential="team"))
     clock.pass_s(23 * HOUR_S)
-    assert statistics.of_credential("claude", "team").ok == 1
+    assert statistics.of_credentials()("claude", "team").ok == 1
     clock.pass_s(HOUR_S)
-    assert statistics.of_credential("claude", "team") == CredentialDay()
+    assert statistics.of_credentials()("claude", "team") == CredentialDay()
 
 
 def test_a_holder_reads_why_it_failed_in_the_words_of_the_answer_and_no_others(clock: FrozenClock) -> None:

@@ -5,11 +5,17 @@ import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { badge, busy, dialog, emptyState, errorBox, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, dialog, emptyState, errorBox, select, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential } from "./credentialform.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 5000;
+/** Those of one provider at once: more of them would hold the page up. */
+const PAGE = 50;
+/** So few are found without a search. */
+const FEW = 5;
+/** Typing changes the list only when it pauses, in milliseconds. */
+const PAUSE_MS = 120;
 const KINDS = { usable: "good", probing: "accent", benched: "warn", blocked: "bad", disabled: "" };
 const STATES = {
   usable: "usable",
@@ -36,33 +42,66 @@ export function show({ head, body, session }) {
     summary,
     h("button.button.primary", { type: "button", onclick: () => add() }, icon("plus"), "Add an API key"),
   );
+  const search = h("input", {
+    type: "search",
+    "aria-label": "Search credentials",
+    placeholder: "Search by name, note, organization or ending",
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(arrange, PAUSE_MS);
+    },
+  });
+  const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
+    "aria-label": "Only those in this state",
+    onchange: arrange,
+  });
+  const toolbar = h("div.toolbar", { hidden: true }, h("div.searchbox", {}, icon("search"), search), only);
   const notices = h("div.stack", { hidden: true });
   const groups = h("div.stack");
   fill(body, skeleton(8));
   let ready = false;
   let all = [];
   let resetsAt = {};
+  /** Provider -> how many of its are shown, where that is more than a page. */
+  let most = {};
+  let timer = 0;
 
   const watch = poll(
     async (signal) => {
       const answer = await look("/admin/credentials", signal);
       if (!ready) {
         ready = true;
-        fill(body, notices, groups);
+        fill(body, notices, toolbar, groups);
       }
-      render(answer);
+      take(answer);
     },
     EVERY_MS,
     body,
   );
 
-  function render(answer) {
+  function take(answer) {
     all = answer.credentials;
     resetsAt = answer.resetsAt;
     const usable = all.filter((each) => isOpen(each)).length;
     say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
     notices.hidden = !answer.problem;
     refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", {}, icon("warning"), answer.problem));
+    toolbar.hidden = all.length <= FEW && !search.value && !only.value;
+    render();
+  }
+
+  function arrange() {
+    most = {};
+    render();
+  }
+
+  /** Whether it is what is looked for. */
+  function matches(each) {
+    const said = `${each.name}\n${each.note}\n${each.group}\n${each.last4}`.toLowerCase();
+    return (!only.value || each.state === only.value) && said.includes(search.value.trim().toLowerCase());
+  }
+
+  function render() {
     keyed(
       groups,
       Object.keys(PROVIDERS),
@@ -76,6 +115,16 @@ export function show({ head, body, session }) {
     const state = h("span");
     const list = h("ul.credentials");
     const none = h("div");
+    const more = h("button.button", { type: "button", onclick: showMore });
+    const pager = h("div.pager", { hidden: true }, more);
+
+    function showMore() {
+      const first = most[name] ?? PAGE;
+      most[name] = first + PAGE;
+      render();
+      list.children[first]?.querySelector("button").focus();
+    }
+
     return {
       element: h(
         "section.card",
@@ -83,24 +132,32 @@ export function show({ head, body, session }) {
         h("div.card-head", {}, h("h2", {}, title, " ", h("span.muted", {}, `(${vendor})`)), state),
         none,
         list,
+        pager,
       ),
       update() {
         const own = all.filter((each) => each.provider === name);
+        const found = own.filter(matches);
+        const shown = found.slice(0, most[name] ?? PAGE);
+        const rest = found.length - shown.length;
+        pager.hidden = !rest;
+        say(more, `Show ${plural(Math.min(PAGE, rest), "more credential")}`);
         const out = own.length > 0 && !own.some(isOpen);
         refill(state, out, out && badge("none is usable: requests are refused", "bad"));
         refill(
           none,
-          own.length,
+          `${own.length} ${found.length}`,
           !own.length &&
             emptyState(
               `There is no API key of ${vendor} yet`,
               `So requests for ${title} are refused. Add one; without, the other provider works all the same.`,
               h("button.button", { type: "button", onclick: () => add(name) }, icon("plus"), `Add one of ${vendor}`),
             ),
+          own.length > found.length &&
+            h("p.small.muted.matches", {}, `${count(found.length)} of ${plural(own.length, "credential")} match.`),
         );
         keyed(
           list,
-          own,
+          shown,
           (each) => each.name,
           () => item(),
         );
@@ -230,7 +287,10 @@ export function show({ head, body, session }) {
     if (await addCredential(provider, all)) watch.now();
   }
 
-  return () => watch.stop();
+  return () => {
+    clearTimeout(timer);
+    watch.stop();
+  };
 }
 
 /** Whether a run may get it now. */
