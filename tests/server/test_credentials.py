@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,32 @@ def test_capacity_is_red_with_the_time_while_all_are_limited(gated: tuple[Server
     assert server.admin("POST", "/credentials/team/reset").status == 200
     standin.script_key(secret())
     assert ask(server, key).status == 200
+
+
+def test_a_file_with_far_too_many_leaves_the_last_good_one_in_force(gated: tuple[Server, StandIn]) -> None:
+    server, _ = gated
+    key = server.new_key()
+    add(server, "team")
+    rows = [{"name": f"c{n}", "provider": "claude", "apiKey": f"sk-far-too-many-{n:06d}"} for n in range(10_000)]
+    (server.data_dir / "credentials.json").write_text(json.dumps({"schema": 1, "credentials": rows}))
+    until = time.monotonic() + 30
+    while not (shown := server.admin("GET", "/credentials").json)["problem"]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert "a list of at most 1000. The last good one stays in force." in shown["problem"]
+    assert [each["name"] for each in shown["credentials"]] == ["team"]
+    assert ask(server, key).status == 200
+    refused = server.admin("POST", "/credentials", {"name": "one", "provider": "codex", "apiKey": secret(2)})
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    done = run(server, "list")
+    assert "at most 1000" in done.stderr
+    assert server.stop() == 0
+    again = subprocess.run(
+        [sys.executable, "-m", "bridge", "serve"], env=server.env, capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode == 1
+    assert "at most 1000" in again.stderr
+    assert "sk-far" not in again.stderr
 
 
 def test_a_live_run_names_the_credential_that_it_uses_now_and_only_to_the_admin(tmp_path: Path) -> None:

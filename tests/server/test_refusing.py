@@ -12,7 +12,7 @@ import pytest
 from tests.support import server as servers
 
 
-@pytest.mark.parametrize("name", ["keys.json", "usage.json", "logs", "admin.json", "prices.json"])
+@pytest.mark.parametrize("name", ["keys.json", "usage.json", "logs", "admin.json", "prices.json", "credentials.json"])
 def test_a_server_with_damaged_state_ends_with_one_message(tmp_path: Path, name: str) -> None:
     server = servers.start(tmp_path, demo=True)
     server.new_key()
