@@ -46,6 +46,7 @@ CODES: dict[str, Code] = {
     "key_disabled": Code(403, "Ask your admin to enable this key."),
     "key_expired": Code(403, "Ask your admin for a new key or a later expiry."),
     "model_not_allowed": Code(403, "Choose one of the models that GET /me lists."),
+    "web_search_not_allowed": Code(403, "Ask your admin to let this key search the web, or leave it out."),
     "provider_not_allowed": Code(403, "Use the endpoint of a provider that GET /me lists."),
     "csrf_failed": Code(403, "Reload the page and try again."),
     "provider_invalid_request": Code(400, "Correct what the message names and send the request again."),

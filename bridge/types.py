@@ -67,10 +67,55 @@ class Thinking(msgspec.Struct, frozen=True):
     display: str | None = None
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
-    """A text, or a piece of one."""
+class WebSearch(msgspec.Struct, frozen=True):
+    """That the model may search the web, which its provider does for it: so often at most, and how."""
+
+    most: int
+    #: the only ones that are searched, and those that are not
+    domains: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    #: where the user about is: city, region, country, timezone
+    place: dict[str, str] = {}
+    #: how much of what is found the model reads: low, medium or high; None for what it does by itself
+    context: str | None = None
+
+
+class Citation(msgspec.Struct, frozen=True):
+    """What a text cites. `start` and `end` are characters of the text, 0 and None for all of it; `quote` are words of
+    the source, and `mark` is for its provider alone."""
+
+    url: str
+    title: str
+    start: int = 0
+    end: int | None = None
+    quote: str = ""
+    mark: str = ""
+
+
+class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+    """A text, or a piece of one; with what it cites."""
 
     text: str
+    citations: tuple[Citation, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One result of a search; `content` is for its provider alone."""
+
+    url: str
+    title: str
+    age: str | None = None
+    content: str = ""
+
+
+class Search(msgspec.Struct, frozen=True, tag="search"):
+    """A search of the web that the model has made, and what was found; `error` says why nothing was, in the words of
+    the provider."""
+
+    id: str
+    query: str
+    found: tuple[Found, ...] = ()
+    error: str | None = None
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
@@ -107,7 +152,7 @@ class Thought(msgspec.Struct, frozen=True, tag="thought"):
 
 
 #: What messages and answers are made of.
-Part = Text | Image | ToolCall | ToolResult | Thought
+Part = Text | Image | ToolCall | ToolResult | Thought | Search
 
 
 def words(part: Part) -> str:
@@ -147,7 +192,9 @@ def joined(deltas: Iterable[PartDelta]) -> Iterator[PartDelta]:
         parts = [delta.part for delta in group]
         match parts[0]:
             case Text():
-                yield PartDelta(index, Text("".join(part.text for part in parts if isinstance(part, Text))))
+                texts = [part for part in parts if isinstance(part, Text)]
+                cited = tuple(citation for part in texts for citation in part.citations)
+                yield PartDelta(index, Text("".join(part.text for part in texts), cited))
             case ToolCall(id, name, _):
                 pieces = (part.arguments for part in parts if isinstance(part, ToolCall))
                 yield PartDelta(index, ToolCall(id, name, "".join(pieces)))
@@ -214,6 +261,7 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     thinking: Thinking | None = None
     #: how what the model thinks is shown, in the words of its API; None for not at all
     thoughts: str | None = None
+    web_search: WebSearch | None = None
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
     #: what its client calls the conversation that it belongs to
@@ -245,7 +293,7 @@ def without_prompts(request: GenerationRequest) -> GenerationRequest:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one run by kind, disjoint but for reasoning, which is part of output.
+    """Tokens of one run by kind, disjoint but for reasoning, which is part of output; and its searches.
 
     claude reports input without cache; codex reports cached as a part of input. Both are
     brought to this form, so that `total` means the same for every provider.
@@ -256,6 +304,8 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    #: searches of the web, which cost money besides
+    searches: int = 0
 
     @property
     def total(self) -> int:
@@ -391,6 +441,7 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     cache_read_tokens: Tokens = 0
     cache_write_tokens: Tokens = 0
     reasoning_tokens: Tokens = 0
+    searches: Tokens = 0
     cost_usd: Dollars = 0.0
     reserved_usd: Dollars = 0.0
     assumed: bool = False

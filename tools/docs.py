@@ -117,9 +117,12 @@ _COMPATIBILITY_FOOT = """\
 
 - **Tools** are the client's: the model says which to call, the answer ends with the calls, and the client runs them.
   The bridge and the CLIs run nothing. Up to 512, of 1,000,000 bytes as JSON together, with names of letters, digits,
-  `_` and `-`. Those that OpenAI or Anthropic would run themselves (`web_search`, `mcp`, `code_interpreter`,
-  `computer_...` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
+  `_` and `-`. Those that OpenAI or Anthropic would run themselves (`mcp`, `code_interpreter`,
+  `file_search` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
   has their type. `custom` tools of `/v1/responses` are offered as functions with one text, a grammar in words.
+- **Web search** of the provider, for keys that may ([api.md](api.md#web-search)): up to 10 in one request. It is always
+  one that the model may make, and none that it must. `blocked_domains` goes to claude only, `search_context_size` to
+  codex only. Blocks and items of earlier searches are left out of a conversation, their texts stay.
 - **Calls and results** in a conversation stay as they are: ids, arguments, results, images in them. Every call needs a
   result in the next turn, and every result its call in the turn before; a 400 says which id lacks it. An id that was
   used before, or that not every API takes, becomes another one for the model.

@@ -56,6 +56,10 @@ def _names(text: str) -> list[str] | None:
     return None if text == "any" else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _switch(text: str) -> bool | str:
+    return {"on": True, "off": False}.get(text, text)
+
+
 #: The other fields of a key: name in the API, option, help, how the option is read, and what null is called.
 _DETAILS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
     (
@@ -76,6 +80,7 @@ _DETAILS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
         lambda text: None if text == "default" else int(text) if text.isdigit() else text,
         "default",
     ),
+    ("webSearch", "--web-search", "'on' or 'off': whether it may search the web", _switch, "-"),
 )
 
 

@@ -52,7 +52,7 @@ class StopFilter:
         """What can be shown of the answer so far, and was not before. Nothing more once a sequence is `found`."""
         if self.found is not None:
             return []
-        if not isinstance(delta.part, Text):
+        if not isinstance(delta.part, Text) or delta.part.citations:
             return [*self.rest(), delta]
         before = self.rest() if delta.index != self._index else []
         self._index = delta.index
@@ -186,4 +186,4 @@ def repaired(request: GenerationRequest, text: str, problem: str) -> GenerationR
         messages = (*request.messages, Message("assistant", (Text(text),)), Message("user", (asked,)))
     else:
         messages = (*request.messages[:-1], Message(last.role, (*last.content, asked)))
-    return msgspec.structs.replace(request, messages=messages)
+    return msgspec.structs.replace(request, messages=messages, web_search=None)

@@ -17,7 +17,7 @@ from bridge.errors import Problem
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import effective, per_request
-from bridge.providers.provider import Provider
+from bridge.providers.provider import Provider, after_searches
 from bridge.settings import Settings
 from bridge.types import (
     NATIVE,
@@ -72,7 +72,7 @@ class Charges:
             # Nothing is answered for nothing.
             usage = None
         attempt = run.attempt
-        most = Usage(attempt.input_tokens, output_tokens=attempt.request.max_output_tokens)
+        most = Usage(attempt.input_tokens, 0, 0, attempt.request.max_output_tokens, 0, run.reservation.searches)
         spent = attempt.spent.cost_micro if attempt.spent is not None else 0
         if usage is not None and _beyond_belief(run, usage, most):
             log.warning("%s: %s counts %s, far beyond what was asked for", run.id, run.request.provider, usage)
@@ -81,6 +81,8 @@ class Charges:
             return Charge(usage, cost(price, usage))
         written = _assumed_output(run)
         known = run.usage or Usage(input_tokens=attempt.input_tokens)
+        if run.reservation.searches:
+            known = _with_searches(run, known, most)
         if run.keeps_maximum:
             written = min(written, most.output_tokens)
         assumed = msgspec.structs.replace(known, output_tokens=max(known.output_tokens, written))
@@ -128,6 +130,14 @@ class Charges:
         price = self._prices.price_of(run.request.provider, run.request.model)
         spent = self._of_attempt(run, end)
         return second_attempt(run.request, end.problem, run.reservation, spent, price, provider.input_ceiling)
+
+
+def _with_searches(run: Run, known: Usage, most: Usage) -> Usage:
+    """What is known of a run that may have searched the web, with the searches that were seen, and one that was not."""
+    searches = min(run.searches + 1, most.searches)
+    read = after_searches(known.prompt, run.output_estimate, searches) if run.usage is not None else most.prompt
+    fresh = max(known.input_tokens, min(read, most.prompt) - known.cache_read_tokens - known.cache_write_tokens)
+    return msgspec.structs.replace(known, input_tokens=fresh, searches=searches)
 
 
 def _assumed_output(run: Run) -> int:

@@ -25,7 +25,7 @@ from bridge.ledger.ledger import Ledger, PurseOf
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
 from bridge.limits import effective
-from bridge.providers.provider import Emit, Provider, ProviderStatus
+from bridge.providers.provider import Emit, Provider, ProviderStatus, with_searches
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, JobBook, Repeat
 from bridge.records.refusals import Refusals
@@ -229,7 +229,8 @@ class Engine:
         what only a request that is sent can come to: a loop, a full queue."""
         provider = self._check(key, request)
         wanted = max(request.max_output_tokens, provider.least_output_tokens)
-        about = (request.provider, request.model, provider.input_ceiling(request), wanted)
+        ceiling = with_searches(provider.input_ceiling(request), request)
+        about = (request.provider, request.model, ceiling, wanted, _searches(request))
         return self._ledger.quote(key.name, key.limits, *about)
 
     def _check_all(self, key: Key, request: GenerationRequest) -> tuple[Provider, Key]:
@@ -257,10 +258,19 @@ class Engine:
         listed = not allowed or request.model in allowed or request.alias in allowed
         if not listed or not may_use(key, request.model, request.alias):
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
+        if request.web_search is not None:
+            self._check_search(provider, key)
         status = provider.status()
         if not status.available:
             raise status.refusal()
         return provider
+
+    def _check_search(self, provider: Provider, key: Key) -> None:
+        if not key.web_search:
+            raise BridgeError("web_search_not_allowed", "This key may not search the web.")
+        if not provider.searches:
+            message = f"This bridge does not search the web with {provider.name}."
+            raise BridgeError("web_search_not_allowed", message, "Leave the search out, or ask another model.")
 
     def _check_credentials(
         self, provider: Provider, key: Key, request: GenerationRequest, held: Reservation | None = None
@@ -300,9 +310,10 @@ class Engine:
             new_run_id(self._clock),
             request.provider,
             request.model,
-            provider.input_ceiling(request),
+            with_searches(provider.input_ceiling(request), request),
             max(request.max_output_tokens, provider.least_output_tokens),
             self.roster.pick(key, request) if provider.needs_credential else _none,
+            _searches(request),
         )
 
     # --- the life of a run -------------------------------------------------------------------------
@@ -452,6 +463,11 @@ class Engine:
             self._jobs.finish(msgspec.structs.replace(run.job, finished=finished))
         except BridgeError as error:
             log.warning("the answer of %s could not be kept: %s", run.id, error.message)
+
+
+def _searches(request: GenerationRequest) -> int:
+    """The most searches of the web that a request may come to."""
+    return 0 if request.web_search is None else request.web_search.most
 
 
 def _none(purse_of: PurseOf, output: int) -> str | None:

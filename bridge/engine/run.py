@@ -30,6 +30,7 @@ from bridge.types import (
     GenerationRequest,
     PartDelta,
     Receipt,
+    Search,
     Submitted,
     Text,
     Usage,
@@ -95,6 +96,8 @@ class Run:
         self.state = "queued"
         self.queued_ms = 0
         self.first_token_ms: int | None = None
+        #: searches of the web that were seen in this attempt
+        self.searches = 0
         #: whether its process stood ready; None before there is one
         self.warm: bool | None = None
         #: what the CLI has said so far of the usage of this attempt
@@ -294,7 +297,7 @@ class Run:
         self.attempt = attempt
         self.repairs += 1
         self.usage = None
-        self._bytes = self._pieces = 0
+        self._bytes = self._pieces = self.searches = 0
         self._submitted_at = None
         self._heard_at = self._clock.monotonic()
 
@@ -354,6 +357,7 @@ class Run:
         if self.first_token_ms is None:
             self.first_token_ms = round(1000 * self.age_s)
         self._pieces += 1
+        self.searches += isinstance(delta.part, Search)
         said = piece(delta.part)
         self._bytes += len(said.encode("utf-8", "replace"))
         if self._bytes > MAX_ANSWER_BYTES:
@@ -361,7 +365,7 @@ class Run:
         if self.request.schema is None:
             if self._stops is not None:
                 self.show(self._stops.feed(delta))
-            elif said or not isinstance(delta.part, Text):
+            elif said or delta.part != Text(""):
                 self.show([delta])
 
     def _stopped(self, sequence: str) -> Completed:

@@ -33,7 +33,9 @@ _LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
 #: What the events have in them that are of interest; all others pass unread.
 _MARKS: Mapping[Wire, tuple[bytes, ...]] = {
     "messages": (b'"message_start"', b'"message_delta"', b'"message_stop"', b'"error"'),
-    "responses": (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
+    "responses": (
+        *(b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"', b'"web_search_call"'),
+    ),
 }
 #: Events that are no answer yet. Sources: both references of streams.
 _BEFORE = frozenset({"ping", "error", "response.created", "response.in_progress", "response.queued", "response.failed"})
@@ -85,6 +87,8 @@ class Reader:
         self._call = call
         self._bounds = bounds
         self._left = bounds.whole
+        #: of the web, in the Responses API
+        self._searches = 0
         self._secret = secret
         self._wire = wire
         self._stream = "text/event-stream" in headers.get("content-type", "")
@@ -164,6 +168,8 @@ class Reader:
             call.complete = True
         elif kind == "error":
             self._error(event)
+        elif kind == "response.output_item.done" and _is_search(event.get("item")):
+            self._searches += 1
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._whole(_mapping(event.get("response")))
 
@@ -177,6 +183,10 @@ class Reader:
             call.complete = True
             return
         call.usage = responses_usage(body.get("usage"))
+        output = body.get("output")
+        listed = sum(map(_is_search, output)) if isinstance(output, list) else 0
+        if call.usage is not None:
+            call.usage = msgspec.structs.replace(call.usage, searches=max(self._searches, listed))
         status = body.get("status")
         if status == "incomplete":
             call.stop_reason = _string(_mapping(body.get("incomplete_details")).get("reason"))
@@ -184,7 +194,7 @@ class Reader:
             call.stop_reason = "completed"
         if body.get("error"):
             self._error(body)
-        call.refusal = _refusal(body.get("output"))
+        call.refusal = _refusal(output)
         call.complete = status in ("completed", "incomplete")
 
     def _error(self, body: dict[str, Any] | None) -> None:
@@ -211,6 +221,13 @@ def _refusal(output: Any) -> str | None:
     return "".join(said) or (DECLINED if said else None)
 
 
+def _is_search(item: Any) -> bool:
+    """Whether an item is a search of the web, which costs money; to open a page that was found costs none."""
+    item = _mapping(item)
+    kind = _mapping(item.get("action")).get("type", "search")
+    return bool(item.get("type") == "web_search_call" and kind == "search")
+
+
 def messages_usage(raw: Any) -> Usage | None:
     """Usage of the Messages API; None where it is missing, makes no sense, or is nothing at all."""
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
@@ -219,7 +236,9 @@ def messages_usage(raw: Any) -> Usage | None:
         return None
     fresh, read, written, output = counts
     thinking = _mapping(raw.get("output_tokens_details")).get("thinking_tokens")
-    return Usage(fresh, read, written, output, thinking if type(thinking) is int and 0 < thinking <= output else 0)
+    known = thinking if type(thinking) is int and 0 < thinking <= output else 0
+    searches = (_counts(_mapping(raw.get("server_tool_use")), ("web_search_requests",)) or [0])[0]
+    return Usage(fresh, read, written, output, known, searches)
 
 
 def responses_usage(raw: Any) -> Usage | None:
@@ -247,7 +266,9 @@ def _larger(new: Usage | None, old: Usage | None) -> Usage | None:
     """message_delta repeats the input only on newer models: what it leaves out stays as message_start had it."""
     if new is None or old is None:
         return new or old
-    return new if new.prompt else msgspec.structs.replace(old, output_tokens=new.output_tokens)
+    if new.prompt:
+        return new
+    return msgspec.structs.replace(old, output_tokens=new.output_tokens, searches=new.searches)
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bridge.gate.ticket import Mark, Vouched, Wire
-from bridge.types import Image, Message, Part, Text, Thought, ToolCall, ToolResult
+from bridge.types import Image, Message, Part, Search, Text, Thought, ToolCall, ToolResult
 
 #: System texts that claude puts before the run's own: what it is, and a line for the provider's books.
 _CLAUDES_OWN = ("x-anthropic-billing-header:", "You are a Claude agent, built on Anthropic's Claude Agent SDK.")
@@ -216,8 +216,8 @@ def _mark(part: Part, exact: Collection[str]) -> Mark:
             return _mark_of_call(id, name, arguments)
         case ToolResult(id, content, is_error):
             return _mark_of_result(id, [_mark(each, exact) for each in content], is_error=is_error)
-        case Thought(text):
-            # No CLI is told one: the gate puts them in.
+        case Thought(text) | Search(_, text):
+            # No CLI is told one: the gate puts thoughts in, and searches are left out.
             return "thought", text
 
 

@@ -45,7 +45,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         session = request.headers.get("X-Session-Id")
         parse = partial(_parse, api, body, session, settings=service.settings, resolve=resolve)
         wanted, answer, events = beside(body, parse)
-        wanted = heeded(wanted)
+        wanted = heeded(wanted, may_search=key.web_search)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events
         g.ignored = wanted.ignored

@@ -119,10 +119,11 @@ class TotalsView(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class WindowView(TotalsView, rename="camel", forbid_unknown_fields=True):
-    """What was used in a day or a month; `assumed_usd` of it was never told by a CLI."""
+    """What was used in a day or a month; `assumed_usd` of it was never told by a CLI. `searches`: of the web."""
 
     errors: int
     assumed_usd: float
+    searches: int = 0
 
 
 class Left(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -235,6 +236,7 @@ KEY_FIELDS = (
     KeyField("credentials", list[Name] | None, Annotated[list[Name], Meta(max_length=100)] | None),
     KeyField("note", str, Annotated[str, Meta(max_length=500)]),
     KeyField("loop_repeats", int | None, Annotated[int, Meta(ge=0, le=100_000)] | None),
+    KeyField("web_search", bool, bool),
 )
 _KeyFields: Any = msgspec.defstruct("_KeyFields", [(field.name, field.shown) for field in KEY_FIELDS], rename="camel")
 

@@ -53,6 +53,8 @@ class Key(msgspec.Struct, frozen=True):
     note: str = ""
     #: equal requests after which the loop breaker pauses it; None: as the server's setting says, 0: never
     loop_repeats: int | None = None
+    #: whether its requests may search the web
+    web_search: bool = False
     disabled: bool = False
     revoked_at: float | None = None
     #: the end of the secret, to recognise it by; empty where it was never seen
@@ -149,6 +151,12 @@ def _loop_repeats(value: Any) -> int | None:
     return value
 
 
+def _web_search(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise invalid("webSearch", "must be true or false")
+    return value
+
+
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "expires_at": _expiry,
     "models": _models,
@@ -156,6 +164,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "credentials": _credentials,
     "note": _note,
     "loop_repeats": _loop_repeats,
+    "web_search": _web_search,
 }
 
 
@@ -172,6 +181,7 @@ class StoredKey(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True,
     credentials: tuple[str, ...] | None = None
     note: str = ""
     loop_repeats: int | None = None
+    web_search: bool = False
     disabled: bool = False
     revoked_at: float | None = None
     last4: str = ""

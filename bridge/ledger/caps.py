@@ -21,11 +21,17 @@ _SOON_S = 5.0
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a request wants: at most so many tokens of a model at that price."""
+    """What a request wants: at most so many tokens, and searches of the web, of a model at that price."""
 
     price: Price
     input_tokens: int
     output_tokens: int
+    searches: int = 0
+
+    def cost(self, output_tokens: int | None = None) -> int:
+        """The most that it can cost with so many output tokens, or with all, in micro-dollars."""
+        output = self.output_tokens if output_tokens is None else output_tokens
+        return ceiling_cost(self.price, self.input_tokens, output, self.searches)
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -52,7 +58,7 @@ class Bound(msgspec.Struct, frozen=True):
         """Output tokens that it leaves room for; below 0 where not even the input fits."""
         room = self.amount - self.used - self.held
         if self.limit.is_cost:
-            return affordable_output(ask.price, ask.input_tokens, room)
+            return affordable_output(ask.price, ask.input_tokens, room, ask.searches)
         return room - ask.input_tokens
 
 
@@ -74,7 +80,7 @@ def fit(caps: Caps, tally: Tally, now: Moment, ask: Ask) -> tuple[int, int]:
     if tightest is not None and output < least:
         raise _refusal(tightest, ask, least, now)
     output = min(wanted, output)
-    return output, ceiling_cost(ask.price, ask.input_tokens, output)
+    return output, ask.cost(output)
 
 
 def bounds_of(caps: Caps, tally: Tally, now: Moment) -> list[Bound]:
@@ -109,7 +115,7 @@ def purse_of(caps: Caps, tally: Tally, now: Moment, ask: Ask, run_id: str = "") 
     bounds = bounds_of(caps, tally, now)
     own = run_id in tally.open
     output = ask.output_tokens if own else min((bound.output(ask) for bound in bounds), default=ask.output_tokens)
-    needed = ceiling_cost(ask.price, ask.input_tokens, ask.output_tokens)
+    needed = ask.cost()
     full = [math.inf if needed > each.amount else each.ends_at for each in bounds if each.used + needed > each.amount]
     shares = [(bound.share, now.elapsed(bound.window.name), bound.ends_at - now.at) for bound in bounds if bound.window]
     keys = frozenset(each.key_name for id, each in tally.open.items() if id != run_id)
@@ -162,7 +168,7 @@ def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: M
 
 def _refusal(bound: Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
     money, show = bound.limit.is_cost, bound.limit.shown
-    needed = ceiling_cost(ask.price, ask.input_tokens, least) if money else ask.input_tokens + least
+    needed = ask.cost(least) if money else ask.input_tokens + least
     parts = [
         f"This key has {_say(bound.left, money)} of {_say(bound.amount, money)} left for {bound.window.text}"
         if bound.window

@@ -13,7 +13,7 @@ import msgspec
 from bridge.clock import Clock, iso
 from bridge.ledger import report
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS, Ask, Purse, bounds_of, fit, purse_of
-from bridge.ledger.pricing import PICO, Price, PriceTable, Rates, ceiling_cost
+from bridge.ledger.pricing import PICO, Price, PriceTable, Rates
 from bridge.ledger.tallies import Counts, Reservation, Tallies, Tally
 from bridge.limits import Caps, Limit, Limits, Moment, Window, effective
 from bridge.types import RunRecord
@@ -66,6 +66,7 @@ class Ledger:
         input_ceiling: int,
         output_wanted: int,
         pick: Pick = _no_credential,
+        searches: int = 0,
     ) -> Reservation:
         """Hold what a run can use at most, of its key's caps and of those of the credential that `pick` finds; on the
         disk when this returns.
@@ -75,7 +76,7 @@ class Ledger:
         not allow it, or storage_failed; then nothing is held and nothing counted.
         """
         asked = (provider, request_model, input_ceiling, output_wanted)
-        return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, *asked, pick))
+        return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, *asked, searches, pick))
 
     def check(self, key_name: str, limits: Limits) -> None:
         """Raise BridgeError with the code of a cap that leaves no room for any request, however small, like `reserve`;
@@ -90,10 +91,11 @@ class Ledger:
         request_model: str,
         input_ceiling: int,
         output_wanted: int,
+        searches: int = 0,
     ) -> Reservation:
         """What `reserve` would hold at this moment; nothing is held. Raises BridgeError with the code of a cap."""
         asked = (provider, request_model, input_ceiling, output_wanted)
-        decide = self._decision(key_name, limits, "", *asked, _no_credential)
+        decide = self._decision(key_name, limits, "", *asked, searches, _no_credential)
         return decide(self._tallies.tally(key_name), {})
 
     def _decision(
@@ -105,9 +107,10 @@ class Ledger:
         request_model: str,
         input_ceiling: int,
         output_wanted: int,
+        searches: int,
         pick: Pick,
     ) -> Callable[[Tally, Mapping[str, Tally]], Reservation]:
-        ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted)
+        ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted, searches)
         caps = self._caps(limits)
 
         def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
@@ -125,7 +128,7 @@ class Ledger:
             credential = pick(purse, output_tokens) or pick(purse, min(output_tokens, MINIMUM_OUTPUT_TOKENS))
             if credential is not None and rooms[credential] < output_tokens:
                 output_tokens = rooms[credential]
-                cost_micro = ceiling_cost(ask.price, ask.input_tokens, output_tokens)
+                cost_micro = ask.cost(output_tokens)
             return Reservation(
                 id=run_id,
                 key_name=key_name,
@@ -138,6 +141,7 @@ class Ledger:
                 cost_micro=cost_micro,
                 owner=self._owner,
                 credential=credential,
+                searches=searches,
             )
 
         return decide
@@ -165,7 +169,7 @@ class Ledger:
         now, ask, run_id = self._now(), _ONE_MICRO, ""
         if held is not None:
             price = self._prices.price_of(held.provider, held.model)
-            ask, run_id = Ask(price, held.input_tokens, held.output_tokens), held.id
+            ask, run_id = Ask(price, held.input_tokens, held.output_tokens, held.searches), held.id
             # What it uses counts for the day of its reservation, whatever day it is by now.
             now = Moment.of(held.at, self._zone)
         return lambda id, own: purse_of(effective(own, {}), credentials.get(id) or Tally(), now, ask, run_id)

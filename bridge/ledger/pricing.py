@@ -50,6 +50,8 @@ class Price(msgspec.Struct, frozen=True):
     long_prompt: Rates | None = None
     above_tokens: int = 0
     known: bool = True
+    #: pico-dollars for each search of the web
+    search: int = 0
 
     def for_prompt(self, tokens: int) -> Rates:
         """The rates of a prompt of that length."""
@@ -72,21 +74,22 @@ def cost(price: Price, usage: Usage) -> int:
         + usage.cache_read_tokens * rates.cached
         + usage.cache_write_tokens * rates.cache_write
         + usage.output_tokens * rates.output
+        + usage.searches * price.search
     )
     return -(-pico // PICO)
 
 
-def ceiling_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """The most that a run with at most so many tokens can cost, in micro-dollars, rounded up."""
+def ceiling_cost(price: Price, input_tokens: int, output_tokens: int, searches: int = 0) -> int:
+    """The most that a run with at most so many tokens and searches can cost, in micro-dollars, rounded up."""
     dearest_input, dearest_output = price.worst_for(input_tokens)
-    return -(-(input_tokens * dearest_input + output_tokens * dearest_output) // PICO)
+    return -(-(input_tokens * dearest_input + output_tokens * dearest_output + searches * price.search) // PICO)
 
 
-def affordable_output(price: Price, input_tokens: int, budget_micro: int) -> int:
+def affordable_output(price: Price, input_tokens: int, budget_micro: int, searches: int = 0) -> int:
     """The most output tokens with which `ceiling_cost` stays within the budget; below 0 where the
-    prompt alone does not."""
+    prompt alone does not, with its searches."""
     dearest_input, dearest_output = price.worst_for(input_tokens)
-    left = budget_micro * PICO - input_tokens * dearest_input
+    left = budget_micro * PICO - input_tokens * dearest_input - searches * price.search
     return left // dearest_output if dearest_output else (_NO_END if left >= 0 else -1)
 
 
@@ -95,6 +98,8 @@ class _Prices(msgspec.Struct, frozen=True):
 
     models: Mapping[str, Price] = {}
     aliases: Mapping[str, str] = {}
+    #: pico-dollars for each search of the web; None where that is not said
+    search: int | None = None
 
     def of(self, name: str) -> Price | None:
         """The price of a model or an alias."""
@@ -103,7 +108,8 @@ class _Prices(msgspec.Struct, frozen=True):
     def with_own(self, own: _Prices) -> _Prices:
         """These prices with an operator's over them, whose models are no aliases."""
         aliases = {alias: name for alias, name in self.aliases.items() if alias not in own.models}
-        return _Prices({**self.models, **own.models}, {**aliases, **own.aliases})
+        search = self.search if own.search is None else own.search
+        return _Prices({**self.models, **own.models}, {**aliases, **own.aliases}, search)
 
 
 class PriceTable:
@@ -135,11 +141,11 @@ class PriceTable:
         every, name = self._file.value, model.lower().removesuffix(LONG_CONTEXT)
         table = every.get(provider, _Prices())
         price = table.of(name) or table.of(_DATE.sub("", name))
-        if price is not None:
-            return price
-        return _dearest(
-            model, list(table.models.values()) or [one for each in every.values() for one in each.models.values()]
-        )
+        if price is None:
+            every_price = [one for each in every.values() for one in each.models.values()]
+            price = _dearest(model, list(table.models.values()) or every_price)
+        search = table.search if table.search is not None else max(each.search or 0 for each in every.values())
+        return msgspec.structs.replace(price, search=search)
 
     def stands_for(self, provider: str, model: str) -> str:
         """The model that an alias, or the name of a retired model, stands for: what the CLI really asks for, and what
@@ -184,8 +190,10 @@ class _Row(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
     long_prompt: _Row | None = None
 
 
-class _Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    models: dict[str, _Row]
+class _Provider(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    models: dict[str, _Row] = {}
+    #: dollars for a thousand searches of the web
+    web_searches: Decimal | None = None
     aliases: dict[str, str] = {}
     source: str = ""
     note: str = ""
@@ -210,7 +218,9 @@ def _parse(data: bytes) -> dict[str, _Prices]:
         for alias, name in table.aliases.items():
             if name.lower() not in models:
                 raise ValueError(f"the alias {alias} stands for {name}, which has no price there")
-        prices[provider] = _Prices(models, {alias.lower(): name.lower() for alias, name in table.aliases.items()})
+        search = None if table.web_searches is None else _pico("webSearches", table.web_searches * 1000)
+        aliases = {alias.lower(): name.lower() for alias, name in table.aliases.items()}
+        prices[provider] = _Prices(models, aliases, search)
     return prices
 
 

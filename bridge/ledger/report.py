@@ -197,7 +197,8 @@ def row(counts: Counts) -> dict[str, Any]:
 
 
 def _window(used: Counts) -> dict[str, Any]:
-    return {**_three(used), "errors": used.errors, "assumedUsd": dollars(used.assumed_micro)}
+    more = {"errors": used.errors, "searches": used.searches, "assumedUsd": dollars(used.assumed_micro)}
+    return {**_three(used), **more}
 
 
 def _three(counts: Counts) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Reservation(msgspec.Struct, frozen=True, rename="camel"):
     owner: str = ""
     #: the id of the provider's credential that it uses; None while it has none
     credential: str | None = None
+    #: of the web
+    searches: Count = 0
 
     @property
     def tokens(self) -> int:
@@ -85,6 +87,7 @@ class Counts(msgspec.Struct, rename="camel", omit_defaults=True):
     cache_write_tokens: Count = 0
     output_tokens: Count = 0
     reasoning_tokens: Count = 0
+    searches: Count = 0
     cost_micro: Count = 0
     assumed_micro: Count = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.types import Part, PartDelta, Text, Thought, ToolCall, whole
+from bridge.types import Citation, Part, PartDelta, Search, Text, Thought, ToolCall, whole
 
 
 class Assembly:
@@ -18,6 +18,19 @@ class Assembly:
     def add_text(self, piece: str) -> PartDelta:
         """A further piece of text."""
         return self._add(("text", ""), Text(piece))
+
+    def begin_text(self) -> PartDelta:
+        """A text of its own, of which nothing is there yet."""
+        self._last = None
+        return self.add_text("")
+
+    def cite(self, citation: Citation) -> PartDelta:
+        """Something that the text cites."""
+        return self._add(("text", ""), Text("", (citation,)))
+
+    def add_search(self, search: Search) -> PartDelta:
+        """A search that has been made."""
+        return self._add(("search", search.id), search)
 
     def add_call(self, id: str, name: str, piece: str) -> PartDelta:
         """A call, or a further piece of its arguments."""

@@ -24,7 +24,8 @@ from bridge.providers.structured import (
     parts_of,
     without_dialect,
 )
-from bridge.types import GenerationRequest, Image, Part, Text, Thought, Tool, ToolCall, ToolResult
+from bridge.providers.websearch import claude_tool
+from bridge.types import GenerationRequest, Image, Part, Search, Text, Thought, Tool, ToolCall, ToolResult
 
 #: The CLI's tool for structured output, and how it describes it.
 OUTPUT_TOOL, _OUTPUT_TOOL_TEXT = "StructuredOutput", "return the final response as structured JSON"
@@ -107,6 +108,8 @@ def ask(request: GenerationRequest) -> ClaudeAsked:
     body = _body(told, output, with_tools=not forced or _has_calls(request), choose=not forced)
     if thinking is not None:
         body["thinking"] = thinking
+    if request.web_search is not None:
+        body["tools"] = [*body.get("tools", ()), claude_tool(request.web_search)]
     if by_tool:
         body["tools"] = [
             *body.get("tools", ()),
@@ -221,6 +224,9 @@ def block(part: Part) -> dict[str, Any]:
             if redacted:
                 return {"type": "redacted_thinking", "data": redacted}
             return {"type": "thinking", "thinking": text, "signature": signature}
+        case Search(_, query):
+            # No conversation has one: they are left out.
+            return {"type": "text", "text": query}
 
 
 def _input(arguments: str) -> Any:

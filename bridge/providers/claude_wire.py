@@ -17,6 +17,8 @@ from bridge.clock import iso
 from bridge.errors import Problem
 from bridge.providers.assembly import Assembly
 from bridge.providers.claude_body import OUTPUT_TOOL, ClaudeAsked, blocks
+from bridge.providers.websearch import TOOL as SEARCH_TOOL
+from bridge.providers.websearch import citation, claude_search
 from bridge.types import (
     DECLINED,
     Activity,
@@ -304,13 +306,16 @@ class AnswerParser:
         self._by_tool = by_tool
         self._tools = {tool.name for tool in request.tools}
         self._shows_thoughts = request.thoughts is not None
+        self._searches = request.web_search is not None
+        #: searches that are under way: their ids -> pieces of their arguments
+        self._queries: dict[str, list[str]] = {}
         self._model = request.model
         self._assembly = Assembly()
         #: what the output tool is given
         self._json: list[str] = []
         #: the block under way: a name of a tool, the id of its call, and whether it has had arguments; the number of a
-        #: thought
-        self._tool = self._call = self._thought = ""
+        #: thought; the id of a search
+        self._tool = self._call = self._thought = self._search = ""
         self._has_arguments = False
         #: whether a tool was asked for that nobody offered
         self._foreign = False
@@ -385,7 +390,19 @@ class AnswerParser:
             yield self._whole()
 
     def _block_start(self, block: dict[str, Any], number: str) -> Event:
-        self._tool = self._call = self._thought = ""
+        self._tool = self._call = self._thought = self._search = ""
+        kind = block.get("type")
+        if self._searches and kind == "server_tool_use" and block.get("name") == SEARCH_TOOL:
+            self._search = _string(block.get("id")) or ""
+            self._queries[self._search] = []
+            return Activity()
+        if self._searches and kind == "web_search_tool_result":
+            id = _string(block.get("tool_use_id")) or ""
+            asked = _mapping(json_object("".join(self._queries.pop(id, ())).encode()))
+            return self._assembly.add_search(claude_search(id, _string(asked.get("query")) or "", block.get("content")))
+        if self._searches and kind == "text":
+            # What is cited belongs to one block.
+            return self._assembly.begin_text()
         if self._shows_thoughts and block.get("type") in ("thinking", "redacted_thinking"):
             self._thought = number
             said = [_string(block.get(name)) or "" for name in ("thinking", "signature", "data")]
@@ -408,6 +425,12 @@ class AnswerParser:
             shown = self._assembly.add_text(text)
             # With the output tool the answer is its JSON; words around it are not part of it.
             return Activity() if self._by_tool else shown
+        if self._search and kind == "input_json_delta":
+            self._queries[self._search].append(_string(piece) or "")
+            return Activity()
+        cited = citation(delta.get("citation")) if self._searches and kind == "citations_delta" else None
+        if cited is not None:
+            return self._assembly.cite(cited)
         if self._thought and kind in ("thinking_delta", "signature_delta"):
             said, signature = _string(delta.get("thinking")) or "", _string(delta.get("signature")) or ""
             return self._assembly.add_thought(self._thought, Thought(said, signature))

@@ -122,6 +122,7 @@ class CliProvider:
     """The base of the providers: one CLI, in processes of its own. What they are given is up to each."""
 
     needs_credential = True
+    searches = True
     #: the oldest version whose protocol is known to be the one spoken, and where `--version` says it
     oldest_version: tuple[int, ...] = ()
     version_pattern = ""

@@ -15,6 +15,7 @@ import msgspec
 
 from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
 from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, adapt, fitting, parts_of, without_dialect
+from bridge.providers.websearch import openai_tool
 from bridge.types import GenerationRequest, Image, Message, Part, Text, Tool, ToolCall, ToolResult
 
 #: OpenAI's formats of strings, and its limits.
@@ -100,16 +101,19 @@ def _renamed(request: GenerationRequest, others: Mapping[str, str]) -> Generatio
 
 def tools_body(request: GenerationRequest) -> dict[str, Any]:
     """The fields of the body for the tools of a request; none without any."""
+    search = request.web_search
+    if search is not None and not request.tools:
+        return {"tools": [openai_tool(search)], "max_tool_calls": search.most}
     if not request.tools:
         return {}
     choice: Any = request.tool_choice.mode
     if request.tool_choice.name is not None:
         choice = {"type": "function", "name": request.tool_choice.name}
-    return {
-        "tools": [_function(tool) for tool in request.tools],
-        "tool_choice": choice,
-        "parallel_tool_calls": request.tool_choice.parallel,
-    }
+    tools = [_function(tool) for tool in request.tools]
+    fields = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": request.tool_choice.parallel}
+    return (
+        fields if search is None else {**fields, "tools": [*tools, openai_tool(search)], "max_tool_calls": search.most}
+    )
 
 
 def _function(tool: Tool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bridge.providers.codex_body import CodexAsked
 from bridge.providers.forced import ForcedCall
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, estimate
+from bridge.providers.websearch import citation, openai_search
 from bridge.sandbox.child import LAST_WORDS_S, Child, ChildError
 from bridge.types import (
     DECLINED,
@@ -358,6 +359,11 @@ class CodexTurn:
 
     def _note_item(self, item: dict[str, Any]) -> Event:
         """A part of the model's answer, as its API has it."""
+        if self._told.web_search is not None and item.get("type") == "web_search_call":
+            search = openai_search(item)
+            return Activity() if search is None else self._assembly.add_search(search)
+        if self._told.web_search is not None and item.get("type") == "message":
+            return self._cite(item)
         if item.get("type") not in ("function_call", "custom_tool_call"):
             return Activity()
         self._called = True
@@ -369,6 +375,18 @@ class CodexTurn:
             # The CLI cannot say that one call is enough.
             return Activity()
         return self._assembly.add_call(str(item.get("call_id")), name, arguments or "{}")
+
+    def _cite(self, item: dict[str, Any]) -> Event:
+        """What a text that has been told cites."""
+        event: Event = Activity()
+        for part in item.get("content") or ():
+            for raw in _mapping(part).get("annotations") or ():
+                cited = citation(raw)
+                if cited is not None:
+                    if isinstance(event, PartDelta):
+                        self._emit(event)
+                    event = self._assembly.cite(cited)
+        return event
 
     def _interrupt(self, server: AppServer, thread: str, turn: str) -> None:
         """Stop the turn upstream. A server that does not obey gets no more runs, and those of others end as they may:

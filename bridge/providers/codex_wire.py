@@ -229,8 +229,10 @@ def thread_start(asked: CodexAsked, cwd: str) -> dict[str, Any]:
         "baseInstructions": "",
         "developerInstructions": asked.request.system,
     }
-    # They repeat the whole prompt, but nothing else says what a call is to the character, and that it is the last.
-    return {**params, "experimentalRawEvents": True} if asked.calls else params
+    # They repeat the whole prompt, but nothing else says what a call is to the character, and that it is the last; nor
+    # what a text cites.
+    raw = asked.calls or asked.request.web_search is not None
+    return {**params, "experimentalRawEvents": True} if raw else params
 
 
 def history(request: GenerationRequest, thread_id: str) -> dict[str, Any] | None:

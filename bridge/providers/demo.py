@@ -62,6 +62,7 @@ class DemoProvider(CliProvider):
 
     enforces_output_limit = True
     needs_credential = False
+    searches = False
     least_output_tokens = 1
 
     def __init__(

@@ -21,6 +21,7 @@ from bridge.types import (
     GenerationRequest,
     Message,
     ModelChoice,
+    Search,
     Thinking,
     Thought,
     ToolResult,
@@ -175,17 +176,30 @@ def takes(provider: str, model: str, what: What) -> bool:
 
 #: The temperature that Anthropic's API takes at most; OpenAI's goes to 2.
 _CLAUDE_WARMEST = 1.0
+#: How a search of the web is named that is passed over.
+WEB_SEARCH = "web_search"
+#: What only one provider's search takes, and how that is named for the others.
+_SEARCH_WORDS = {"context": "search_context_size", "blocked": "blocked_domains"}
 #: It takes no smaller budget for thinking, which must lie below max_tokens.
 LEAST_THINKING_TOKENS = 1024
 
 
-def heeded(request: GenerationRequest) -> GenerationRequest:
+def heeded(request: GenerationRequest, *, may_search: bool = False) -> GenerationRequest:
     """A request with no more of its sampling and thinking than the API of its model takes; the rest is named in
     `ignored`.
 
     Source: Anthropic's pages on its models: a model that thinks takes none, and none takes a temperature above 1, or
-    temperature and top_p together.
+    temperature and top_p together. Programs that bring tools of their own go on without a search of the web where they
+    may make none (`may_search`), or where that and a call that must come exclude each other.
     """
+    search = request.web_search
+    if search is not None and request.tools:
+        barred = not may_search or request.tool_choice.mode == "required"
+        if barred or any(tool.name == WEB_SEARCH for tool in request.tools):
+            request = msgspec.structs.replace(request, web_search=None, ignored=(*request.ignored, WEB_SEARCH))
+    for name in ("context", "blocked"):
+        if search is not None and getattr(search, name) and (name == "context") == (request.provider == "claude"):
+            request = msgspec.structs.replace(request, ignored=(*request.ignored, _SEARCH_WORDS[name]))
     asked, takes_it = request.thinking, True
     if asked is not None and asked.mode == "disabled":
         takes_it = takes(request.provider, request.model, "no_thinking")
@@ -241,18 +255,23 @@ def _ends_in_thought(request: GenerationRequest) -> bool:
 
 def with_thoughts(request: GenerationRequest) -> GenerationRequest:
     """The request with those thoughts in its conversation that its model may be given again: all since the last
-    question, where it is to think again. All others are left out, which every model takes.
+    question, where it is to think again. All others are left out, which every model takes; and so are searches of the
+    web, whose texts stay.
 
     Source: Anthropic's page on thinking: they matter to a model that goes on with what its tools gave; and newer models
-    take none where anything before them is another.
+    take none where anything before them is another, such as a search that is left out.
     """
     asked: Thinking | None = request.thinking
     kept = len(request.messages)
     if asked is not None and asked.mode != "disabled" and request.provider == "claude":
         while kept and (request.messages[kept - 1].role == "assistant" or _has_results(request.messages[kept - 1])):
             kept -= 1
+    searched = any(isinstance(part, Search) for message in request.messages[kept:] for part in message.content)
+    if searched and not takes("claude", request.model, "thinking_budget"):
+        kept = len(request.messages)
     messages = tuple(
-        message if number >= kept else _without_thoughts(message) for number, message in enumerate(request.messages)
+        _without(message, (Search,) if number >= kept else (Search, Thought))
+        for number, message in enumerate(request.messages)
     )
     return msgspec.structs.replace(request, messages=messages)
 
@@ -261,10 +280,10 @@ def _has_results(message: Message) -> bool:
     return any(isinstance(part, ToolResult) for part in message.content)
 
 
-def _without_thoughts(message: Message) -> Message:
-    if not any(isinstance(part, Thought) for part in message.content):
+def _without(message: Message, kinds: tuple[type, ...]) -> Message:
+    if not any(isinstance(part, kinds) for part in message.content):
         return message
-    return Message(message.role, tuple(part for part in message.content if not isinstance(part, Thought)))
+    return Message(message.role, tuple(part for part in message.content if not isinstance(part, kinds)))
 
 
 def _thinks(request: GenerationRequest) -> bool:

@@ -21,6 +21,8 @@ Emit = Callable[[Event], None]
 MESSAGE_OVERHEAD_TOKENS = 16
 #: What an API writes around the tools, and around each, at most, in tokens: Anthropic's pricing page names up to 804.
 TOOLS_OVERHEAD_TOKENS, TOOL_OVERHEAD_TOKENS = 1000, 32
+#: What one search of the web brings in at most, in tokens. No provider says; what is beyond it counts all the same.
+SEARCH_TOKENS = 10_000
 #: What the frame of a message usually counts, and an image of a usual size, in tokens.
 FRAME_TOKENS, USUAL_IMAGE_TOKENS = 4, 1600
 
@@ -88,6 +90,8 @@ class Provider(Protocol):
     enforces_output_limit: bool
     #: whether its models are asked with a credential of the bridge
     needs_credential: bool
+    #: whether its models can search the web for a request
+    searches: bool
     #: the smallest maximum that the provider's API takes: what is asked for below it may still become so long
     least_output_tokens: int
 
@@ -138,6 +142,18 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
     if request.tools:
         total += request.tools_size + TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * len(request.tools)
     return total
+
+
+def with_searches(ceiling: int, request: GenerationRequest) -> int:
+    """The most input tokens of a request whose prompt is at most `ceiling`: a model that searches the web reads all of
+    it again after each search, with what it wrote and what was found by then."""
+    search = request.web_search
+    return ceiling if search is None else after_searches(ceiling, request.max_output_tokens, search.most)
+
+
+def after_searches(prompt: int, output: int, searches: int) -> int:
+    """The most input tokens that so many searches make of a prompt, where so much was written in between."""
+    return (searches + 1) * prompt + searches * output + SEARCH_TOKENS * searches * (searches + 1) // 2
 
 
 def _frame(part: Part) -> int:

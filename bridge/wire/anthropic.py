@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
 from bridge.settings import Settings
 from bridge.types import (
     Answer,
+    Citation,
     Finished,
     GenerationRequest,
     Image,
     Part,
     Sampling,
+    Search,
     Text,
     Thinking,
     Thought,
@@ -31,16 +33,17 @@ from bridge.types import (
     ToolChoice,
     ToolResult,
     Usage,
+    WebSearch,
 )
-from bridge.wire import content, conversation, tools
+from bridge.wire import content, conversation, tools, websearch
 from bridge.wire.api import (
     KEEP_ALIVE_S,
     Api,
     Asked,
     Generation,
     Resolve,
+    all_parts,
     keep_alive,
-    parts_and_thoughts,
     pieces,
     sse_event,
 )
@@ -64,7 +67,7 @@ PARAMETERS = table(
     supported("temperature", SAMPLED),
     supported("thinking", "enabled, adaptive, between_tools, disabled; display; see Thinking below"),
     supported("tool_choice", "auto, any, tool, none; disable_parallel_tool_use"),
-    supported("tools", "your own, which the client runs; see Tools below"),
+    supported("tools", "your own, which the client runs, and web_search for keys that may; see Tools below"),
     supported("top_k", SAMPLED),
     supported("top_p", SAMPLED),
     refused("billing_policy", "the key has its own caps"),
@@ -94,7 +97,9 @@ COUNT_PARAMETERS = {name: parameter for name, parameter in PARAMETERS.items() if
 
 
 class TextBlock(PlainText, tag="text", tag_field="type"):
-    """A piece of text, of a message or of an answer."""
+    """A piece of text, of a message or of an answer; with what it cites, where the web was searched."""
+
+    citations: Any = UNSET
 
 
 class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
@@ -176,7 +181,38 @@ class ToolResultBlock(msgspec.Struct, tag="tool_result", tag_field="type"):
         return conversation.result(self.tool_use_id, given, f"{at}.content", is_error=bool(self.is_error))
 
 
-Block = TextBlock | ImageBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock
+class ServerToolUseBlock(msgspec.Struct, tag="server_tool_use", tag_field="type"):
+    """A search of the web that the model has made; of an earlier answer, it is skipped."""
+
+    id: str
+    name: str = "web_search"
+    input: Any = {}
+
+    def part(self, at: str, role: str) -> Search:
+        """See WirePart."""
+        return Search(self.id, "")
+
+
+class SearchResultBlock(msgspec.Struct, tag="web_search_tool_result", tag_field="type"):
+    """What a search has found, or why nothing; of an earlier answer, it is skipped."""
+
+    tool_use_id: str
+    content: Any
+
+    def part(self, at: str, role: str) -> None:
+        """See WirePart."""
+
+
+Block = (
+    TextBlock
+    | ImageBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ServerToolUseBlock
+    | SearchResultBlock
+)
 
 
 class AnthropicMessage(msgspec.Struct):
@@ -214,6 +250,15 @@ class MessagesTool(msgspec.Struct):
     description: str | None = None
     input_schema: content.Schema | None = None
     strict: bool | None = None
+    max_uses: int | None = None
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    user_location: dict[str, Any] | None = None
+
+    def search(self, at: str) -> WebSearch:
+        """The search of the web that it stands for."""
+        domains, blocked = self.allowed_domains, self.blocked_domains
+        return websearch.asked(at, self.max_uses, domains=domains, blocked=blocked, place=self.user_location)
 
 
 class MessagesToolChoice(msgspec.Struct):
@@ -285,8 +330,8 @@ def _generation(
 ) -> GenerationRequest:
     config = wire.output_config or OutputConfig()
     form = config.format or wire.output_format
-    offered, choice = _tools(wire, ignored)
-    return generation(
+    offered, choice, search = _tools(wire, ignored)
+    request = generation(
         settings,
         resolve(content.model_name(wire.model)),
         _turns(wire),
@@ -301,24 +346,33 @@ def _generation(
         stop_field="stop_sequences",
         ignored=ignored,
     )
+    return msgspec.structs.replace(request, web_search=search)
 
 
-def _tools(wire: CountBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """The tools, and which of them may or must be called."""
+def _tools(wire: CountBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice, WebSearch | None]:
+    """The tools, which of them may or must be called, and the search of the web."""
     own, others = [], []
+    search: WebSearch | None = None
     for number, each in enumerate(wire.tools or ()):
         at = f"tools[{number}]"
         if each.type in (None, "custom"):
             own.append(tools.tool(at, each.name, each.description, each.input_schema, each.strict))
+        elif websearch.is_search(each.type or ""):
+            search = each.search(at)
         else:
             others.append((at, each.type or ""))
     tools.pass_over(others, own, ignored)
     offered, given = tools.offered(own), wire.tool_choice or MessagesToolChoice("auto")
     parallel = not given.disable_parallel_tool_use
+    search = None if given.type == "none" else search
+    if search is not None and given.type != "auto" and (not own or given.name == "web_search"):
+        # The model searches where it finds that of use.
+        ignored.append("tool_choice")
+        given = MessagesToolChoice("auto")
     if given.type == "tool":
-        return offered, tools.choice("tool_choice", offered, name=given.name or "", parallel=parallel)
+        return offered, tools.choice("tool_choice", offered, name=given.name or "", parallel=parallel), search
     mode: tools.Mode = "required" if given.type == "any" else given.type
-    return offered, tools.choice("tool_choice", offered, mode, parallel=parallel)
+    return offered, tools.choice("tool_choice", offered, mode, parallel=parallel), search
 
 
 def _turns(wire: CountBody) -> Turns:
@@ -371,6 +425,12 @@ class TokenDetails(msgspec.Struct):
     thinking_tokens: int
 
 
+class ServerToolUsage(msgspec.Struct):
+    """Calls of tools that the provider ran."""
+
+    web_search_requests: int
+
+
 class MessageUsage(msgspec.Struct):
     """Tokens of a message; the three kinds of input add up."""
 
@@ -379,6 +439,7 @@ class MessageUsage(msgspec.Struct):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: TokenDetails
+    server_tool_use: ServerToolUsage | UnsetType = UNSET
 
     @classmethod
     def of(cls, usage: Usage) -> MessageUsage:
@@ -389,6 +450,7 @@ class MessageUsage(msgspec.Struct):
             usage.cache_read_tokens,
             usage.output_tokens,
             TokenDetails(usage.reasoning_tokens),
+            ServerToolUsage(usage.searches) if usage.searches else UNSET,
         )
 
 
@@ -400,7 +462,7 @@ class StopDetails(msgspec.Struct):
     category: None = None
 
 
-AnswerBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock
+AnswerBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | ServerToolUseBlock | SearchResultBlock
 
 
 class MessageBody(msgspec.Struct):
@@ -431,7 +493,7 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
         MessageBody(
             id=_id(generation),
             model=answer.model,
-            content=[_block(part) for part in parts_and_thoughts(answer)],
+            content=[block for part in all_parts(answer) for block in _blocks(part)],
             stop_reason=stop_reason(answer.stop_reason),
             stop_sequence=answer.stop_sequence,
             stop_details=_stop_details(answer),
@@ -441,15 +503,45 @@ def render_answer(generation: Generation, finished: Finished) -> dict[str, Any]:
     return body
 
 
-def _block(part: Text | ToolCall | Thought) -> AnswerBlock:
-    """A block of an answer."""
+def _blocks(part: Text | ToolCall | Thought | Search) -> list[AnswerBlock]:
+    """The blocks that a part of an answer is."""
     match part:
-        case Text(text):
-            return TextBlock(text)
+        case Text(text, cited):
+            return [TextBlock(text, [_cited(each) for each in cited] if cited else UNSET)]
         case ToolCall(id, name, arguments):
-            return ToolUseBlock(id, name, tools.object_of(arguments))
+            return [ToolUseBlock(id, name, tools.object_of(arguments))]
         case Thought(text, signature, redacted):
-            return RedactedThinkingBlock(redacted) if redacted else ThinkingBlock(text, signature)
+            return [RedactedThinkingBlock(redacted) if redacted else ThinkingBlock(text, signature)]
+        case Search(id, query):
+            return [ServerToolUseBlock(id, input={"query": query}), _found(part)]
+
+
+def _found(search: Search) -> SearchResultBlock:
+    if search.error is not None:
+        return SearchResultBlock(search.id, {"type": "web_search_tool_result_error", "error_code": search.error})
+    return SearchResultBlock(
+        search.id,
+        [
+            {
+                "type": "web_search_result",
+                "url": each.url,
+                "title": each.title,
+                "page_age": each.age,
+                "encrypted_content": each.content,
+            }
+            for each in search.found
+        ],
+    )
+
+
+def _cited(cited: Citation) -> dict[str, Any]:
+    return {
+        "type": "web_search_result_location",
+        "url": cited.url,
+        "title": cited.title,
+        "cited_text": cited.quote,
+        "encrypted_index": cited.mark,
+    }
 
 
 def render_error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -482,6 +574,17 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
             if told >= 0:
                 yield event("content_block_stop", index=number)
             told, number = delta.index, number + 1
+            if isinstance(delta.part, Search):
+                # It comes as a whole, and is two blocks.
+                asked, found = ServerToolUseBlock(delta.part.id), _found(delta.part)
+                query = msgspec.json.encode({"query": delta.part.query}).decode()
+                yield event("content_block_start", index=number, content_block=asked)
+                piece = {"type": "input_json_delta", "partial_json": query}
+                yield event("content_block_delta", index=number, delta=piece)
+                yield event("content_block_stop", index=number)
+                number += 1
+                yield event("content_block_start", index=number, content_block=found)
+                continue
             yield event("content_block_start", index=number, content_block=_begun(delta.part))
         for piece in _pieces(delta.part):
             yield event("content_block_delta", index=number, delta=piece)
@@ -512,11 +615,14 @@ def _begun(part: Part) -> AnswerBlock:
     return TextBlock("")
 
 
-def _pieces(part: Part) -> Iterator[dict[str, str]]:
+def _pieces(part: Part) -> Iterator[dict[str, Any]]:
     """What a piece adds to its block."""
     match part:
-        case Text(text):
-            yield {"type": "text_delta", "text": text}
+        case Text(text, cited):
+            if text:
+                yield {"type": "text_delta", "text": text}
+            for each in cited:
+                yield {"type": "citations_delta", "citation": _cited(each)}
         case ToolCall(_, _, arguments) if arguments:
             yield {"type": "input_json_delta", "partial_json": arguments}
         case Thought(text, signature):

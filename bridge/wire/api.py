@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Text, Thought, ToolCall
+from bridge.types import Answer, Finished, GenerationRequest, ModelChoice, PartDelta, Search, Text, Thought, ToolCall
 from bridge.wire.parameters import Parameter
 
 #: Longest silence on a stream, in seconds; proxies cut idle connections.
@@ -76,15 +76,15 @@ def pieces(generation: Generation, heartbeat_s: float) -> Iterator[PartDelta | N
 
 def parts(answer: Answer) -> list[Text | ToolCall]:
     """The texts and tool calls of an answer."""
-    return [part for part in parts_and_thoughts(answer) if not isinstance(part, Thought)]
+    return [part for part in all_parts(answer) if isinstance(part, Text | ToolCall)]
 
 
-def parts_and_thoughts(answer: Answer) -> list[Text | ToolCall | Thought]:
-    """The same with what the model thought, where that was asked for."""
+def all_parts(answer: Answer) -> list[Text | ToolCall | Thought | Search]:
+    """The same with what the model thought, where that was asked for, and its searches."""
     return [
         msgspec.structs.replace(part, arguments=part.arguments or _NONE) if isinstance(part, ToolCall) else part
         for part in answer.content
-        if isinstance(part, Text | ToolCall | Thought)
+        if isinstance(part, Text | ToolCall | Thought | Search)
     ]
 
 

@@ -24,6 +24,7 @@ from bridge.types import (
     ModelChoice,
     Part,
     Sampling,
+    Search,
     Text,
     Thought,
     Tool,
@@ -99,7 +100,7 @@ class Turns:
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
             return
-        if role == "assistant" and all(isinstance(part, Thought) for part in parts):
+        if role == "assistant" and all(isinstance(part, Thought | Search) for part in parts):
             # An answer that was stopped, or that was empty.
             return
         if not parts:

@@ -25,7 +25,7 @@ from bridge.types import (
     Usage,
     whole,
 )
-from bridge.wire import content, conversation, tools
+from bridge.wire import content, conversation, tools, websearch
 from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Asked, Generation, Resolve, parts, pieces, sse_event
 from bridge.wire.content import invalid
 from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, sampling, too_many_images
@@ -37,7 +37,9 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class NativeText(PlainText, tag="text", tag_field="type", forbid_unknown_fields=True):
-    """A piece of text, of a message or of an answer."""
+    """A piece of text, of a message or of an answer; `citations` where the web was searched."""
+
+    citations: list[websearch.UrlCitation] | UnsetType = UNSET
 
 
 class NativeImage(msgspec.Struct, tag="image", tag_field="type", rename="camel", forbid_unknown_fields=True):
@@ -96,6 +98,12 @@ class NativeTurn(msgspec.Struct, forbid_unknown_fields=True):
     content: str | list[NativeText | NativeImage | NativeToolUse | NativeToolResult] | None = None
 
 
+class NativeSearch(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A search of the web, and how often it may be made."""
+
+    max_uses: int | None = None
+
+
 class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The body of a request. docs/api.md describes each field."""
 
@@ -119,6 +127,9 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     temperature: Annotated[conversation.Temperature | None, Meta(description="where the model takes it")] = None
     top_p: Annotated[conversation.TopP | None, Meta(description="where the model takes it")] = None
     top_k: Annotated[conversation.TopK | None, Meta(description="where the model takes it")] = None
+    web_search: Annotated[
+        bool | NativeSearch | None, Meta(description="whether the model may search the web; for keys that may")
+    ] = None
     stop: Annotated[str | list[str] | None, Meta(description="texts at the first of which the answer ends")] = None
     stream: Annotated[bool | None, Meta(description="server-sent events; so does `Accept: text/event-stream`")] = None
 
@@ -151,6 +162,9 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
         sampling=sampling(wire.temperature, wire.top_p, wire.top_k),
         stop=[wire.stop] if isinstance(wire.stop, str) else wire.stop or [],
     )
+    if wire.web_search and tool_choice.mode != "none":
+        most = None if wire.web_search is True else wire.web_search.max_uses
+        request = msgspec.structs.replace(request, web_search=websearch.asked("webSearch", most))
     return Asked(request, render_answer, render_events if wire.stream else None)
 
 
@@ -212,6 +226,8 @@ class Tokens(msgspec.Struct):
     cache_read_input_tokens: int | UnsetType = UNSET
     cached_input_tokens: int | UnsetType = UNSET
     reasoning_output_tokens: int | UnsetType = UNSET
+    #: of the web
+    searches: int | UnsetType = UNSET
 
     @classmethod
     def of(cls, provider: str, usage: Usage) -> Tokens:
@@ -222,8 +238,15 @@ class Tokens(msgspec.Struct):
                 usage.output_tokens,
                 cached_input_tokens=usage.cache_read_tokens,
                 reasoning_output_tokens=usage.reasoning_tokens,
+                searches=usage.searches or UNSET,
             )
-        return cls(usage.input_tokens, usage.output_tokens, usage.cache_write_tokens, usage.cache_read_tokens)
+        return cls(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_write_tokens,
+            usage.cache_read_tokens,
+            searches=usage.searches or UNSET,
+        )
 
 
 class Generated(msgspec.Struct):
@@ -267,10 +290,15 @@ def _content(answer: Answer) -> list[NativeText | NativeToolUse]:
     for part in parts(answer):
         if isinstance(part, ToolCall):
             found.append(_call(part))
-        elif found and isinstance(found[-1], NativeText):
-            found[-1].text += part.text
-        else:
-            found.append(NativeText(part.text))
+            continue
+        last = found[-1] if found else None
+        if not isinstance(last, NativeText):
+            last = NativeText("")
+            found.append(last)
+        cited = websearch.citations(part, len(last.text))
+        if cited:
+            last.citations = [*(last.citations or []), *cited]
+        last.text += part.text
     return found or [NativeText(answer.refusal or "")]
 
 
@@ -306,7 +334,7 @@ def render_events(generation: Generation, request_id: str) -> Iterator[bytes]:
             if calls and calls[0].index != delta.index:
                 yield _told(calls)
                 calls = []
-            if isinstance(delta.part, Text):
+            if isinstance(delta.part, Text) and delta.part.text:
                 yield sse_event("delta", {"text": delta.part.text})
             elif isinstance(delta.part, ToolCall):
                 calls.append(delta)

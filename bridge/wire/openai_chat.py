@@ -16,8 +16,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, Image, Text, Tool, ToolCall, ToolChoice
-from bridge.wire import content, conversation, tools
+from bridge.types import Answer, Finished, Image, Text, Tool, ToolCall, ToolChoice, WebSearch
+from bridge.wire import content, conversation, tools, websearch
 from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_data
 from bridge.wire.content import invalid
 from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number, sampling
@@ -36,7 +36,6 @@ from bridge.wire.openai import (
 )
 from bridge.wire.parameters import (
     CACHED,
-    NO_SEARCH,
     SAMPLED,
     SAMPLING,
     ignored,
@@ -89,7 +88,7 @@ PARAMETERS = table(
     ignored("store", _NOT_KEPT),
     passed_over("top_logprobs", "the CLIs do not tell them", 0),
     ignored("user", "the key says who asks"),
-    refused("web_search_options", NO_SEARCH),
+    supported("web_search_options", "a search of the web, for keys that may; user_location, search_context_size"),
 )
 
 
@@ -197,6 +196,19 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class SearchOptions(msgspec.Struct):
+    """That the model may search the web."""
+
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    user_location: dict[str, Any] | None = None
+
+    def search(self) -> WebSearch:
+        """The search of the web that it stands for."""
+        place = (self.user_location or {}).get("approximate")
+        given = place if isinstance(place, dict) else None
+        return websearch.asked("web_search_options", None, place=given, context=self.search_context_size)
+
+
 class ChatBody(msgspec.Struct):
     """The body of a request, as far as it is passed on."""
 
@@ -217,6 +229,7 @@ class ChatBody(msgspec.Struct):
     parallel_tool_calls: bool | None = None
     functions: list[ChatFunctionOffer] | None = None
     function_call: Literal["auto", "none"] | ChatToolName | None = None
+    web_search_options: SearchOptions | None = None
 
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
@@ -239,6 +252,8 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
         sampling=sampling(wire.temperature, wire.top_p),
         ignored=ignored,
     )
+    if wire.web_search_options is not None and choice.mode != "none":
+        request = msgspec.structs.replace(request, web_search=wire.web_search_options.search())
     older = bool(wire.functions and not wire.tools)
     with_usage = bool(wire.stream_options and wire.stream_options.include_usage)
     events = partial(render_events, with_usage=with_usage, older=older) if wire.stream else None
@@ -317,13 +332,28 @@ class CalledFunction(msgspec.Struct):
     type: Literal["function"] = "function"
 
 
+class ChatCited(msgspec.Struct):
+    """A source of the text, from a character of it to another."""
+
+    start_index: int
+    end_index: int
+    url: str
+    title: str
+
+
+class ChatCitation(msgspec.Struct, tag="url_citation", tag_field="type"):
+    """What the text cites, where the web was searched."""
+
+    url_citation: ChatCited
+
+
 class AnswerMessage(msgspec.Struct):
     """What the model said. `content` is null where it said nothing but its `refusal`, or calls tools without a word."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: str | None = None
-    annotations: list[Any] = []
+    annotations: list[ChatCitation] = []
     tool_calls: list[CalledFunction] | UnsetType = UNSET
     function_call: ChatFunction | UnsetType = UNSET
 
@@ -372,6 +402,7 @@ class Delta(msgspec.Struct, omit_defaults=True):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: str | None = None
+    annotations: list[ChatCitation] | None = None
     tool_calls: list[ToolCallPiece] | None = None
     function_call: FunctionPiece | None = None
 
@@ -404,7 +435,8 @@ def render_answer(generation: Generation, finished: Finished, *, older: bool = F
     assert isinstance(answer, Answer)
     calls = [part for part in parts(answer) if isinstance(part, ToolCall)]
     bare = answer.refusal is not None or bool(calls)
-    message = AnswerMessage(answer.text or None if bare else answer.text, refusal=answer.refusal)
+    text = answer.text or None if bare else answer.text
+    message = AnswerMessage(text, refusal=answer.refusal, annotations=_cited(answer))
     if calls and older:
         message.function_call = ChatFunction(calls[0].name, calls[0].arguments)
     elif calls:
@@ -419,6 +451,11 @@ def render_answer(generation: Generation, finished: Finished, *, older: bool = F
         )
     )
     return body
+
+
+def _cited(answer: Answer) -> list[ChatCitation]:
+    found = websearch.all_citations(answer.content)
+    return [ChatCitation(ChatCited(each.start_index, each.end_index, each.url, each.title)) for each in found]
 
 
 def _reason(answer: Answer, older: bool) -> FinishReason:
@@ -442,7 +479,7 @@ def render_events(
     for delta in pieces(generation, KEEP_ALIVE_S):
         if delta is None:
             yield keep_alive(generation.queue_position)
-        elif isinstance(delta.part, Text):
+        elif isinstance(delta.part, Text) and delta.part.text:
             yield chunk(Delta(content=delta.part.text))
         elif isinstance(delta.part, ToolCall):
             for piece in calls.of(delta.index, delta.part):
@@ -454,6 +491,8 @@ def render_events(
         return
     if finished.result.refusal is not None:
         yield chunk(Delta(refusal=finished.result.refusal))
+    if cited := _cited(finished.result):
+        yield chunk(Delta(annotations=cited))
     yield chunk(Delta(), _reason(finished.result, older))
     if with_usage:
         yield sse_data(msgspec.structs.replace(frame, usage=ChatUsage.of(finished.charge.usage)))

@@ -139,7 +139,7 @@ def render_events(generation: Generation, request_id: str, *, with_usage: bool =
     for delta in pieces(generation, KEEP_ALIVE_S):
         if delta is None:
             yield keep_alive(generation.queue_position)
-        elif isinstance(delta.part, Text):
+        elif isinstance(delta.part, Text) and delta.part.text:
             yield chunk(delta.part.text)
     finished = generation.wait()
     assert finished is not None

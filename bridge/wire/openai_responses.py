@@ -20,16 +20,30 @@ from msgspec import Meta
 
 from bridge.errors import Problem
 from bridge.settings import Settings
-from bridge.types import Answer, Finished, Image, Part, PartDelta, Text, Thought, Tool, ToolCall, ToolChoice
-from bridge.wire import content, conversation, tools
+from bridge.types import (
+    Answer,
+    Finished,
+    Image,
+    Part,
+    PartDelta,
+    Search,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    WebSearch,
+    whole,
+)
+from bridge.wire import content, conversation, tools, websearch
 from bridge.wire.api import (
     KEEP_ALIVE_S,
     Api,
     Asked,
     Generation,
     Resolve,
+    all_parts,
     keep_alive,
-    parts_and_thoughts,
     pieces,
     sse_event,
 )
@@ -65,7 +79,8 @@ PARAMETERS = table(
     supported("stream", "server-sent events"),
     supported("temperature", SAMPLED),
     supported("tool_choice", "auto, none, required, one tool, allowed_tools"),
-    supported("tools", "functions and custom tools, which the client runs; see Tools below"),
+    supported("tools", "functions and custom tools, which the client runs, and web_search for keys that may"),
+    supported("max_tool_calls", "the most searches of the web"),
     supported("parallel_tool_calls", "false: at most one call in an answer"),
     supported("top_p", SAMPLED),
     supported("text", "format: text, json_object, json_schema (any JSON Schema, strict or not); verbosity (codex)"),
@@ -75,7 +90,6 @@ PARAMETERS = table(
     refused("conversation", _NO_STATE),
     ignored("image", "images are passed on as they are"),
     ignored("include", "there is nothing to include; no log probabilities, no encrypted reasoning"),
-    ignored("max_tool_calls", "it bounds tools that OpenAI runs"),
     ignored("metadata", "not kept, and not given back"),
     refused("moderation", "there is none here"),
     refused(
@@ -161,6 +175,12 @@ class InputItem(msgspec.Struct):
                 raise invalid(f"{at}: the bridge knows no items of the type {kind[:100]!r}.", "input")
 
 
+class SearchFilters(msgspec.Struct):
+    """Where the web is searched."""
+
+    allowed_domains: list[str] | None = None
+
+
 class ResponsesTool(msgspec.Struct):
     """A tool that the model may call, and the client runs; `parameters` is a JSON Schema."""
 
@@ -170,6 +190,15 @@ class ResponsesTool(msgspec.Struct):
     parameters: content.Schema | None = None
     strict: bool | None = None
     format: dict[str, Any] | None = None
+    filters: SearchFilters | None = None
+    user_location: dict[str, Any] | None = None
+    search_context_size: Literal["low", "medium", "high"] | None = None
+
+    def search(self, at: str, most: int | None) -> WebSearch:
+        """The search of the web that it stands for."""
+        domains = None if self.filters is None else self.filters.allowed_domains
+        context, place = self.search_context_size, self.user_location
+        return websearch.asked(at, most, domains=domains, place=place, context=context)
 
 
 class ResponsesToolName(msgspec.Struct):
@@ -225,13 +254,14 @@ class ResponsesBody(msgspec.Struct):
     tools: list[ResponsesTool] | None = None
     tool_choice: Literal["auto", "none", "required"] | ResponsesToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
 
 
 def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, ResponsesBody)
     reasoning = wire.reasoning or Reasoning()
-    offered, choice = _tools(wire, ignored)
+    offered, choice, search = _tools(wire, ignored)
     request = generation(
         settings,
         resolve(content.model_name(wire.model)),
@@ -246,33 +276,44 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
         sampling=sampling(wire.temperature, wire.top_p),
         ignored=ignored,
     )
-    request = msgspec.structs.replace(request, thoughts=reasoning.summary or reasoning.generate_summary)
+    thoughts = reasoning.summary or reasoning.generate_summary
+    request = msgspec.structs.replace(request, thoughts=thoughts, web_search=search)
     texts = frozenset(each.name for each in wire.tools or () if each.type == "custom")
     events = partial(render_events, texts=texts) if wire.stream else None
     return Asked(request, partial(render_answer, texts=texts), events)
 
 
-def _tools(wire: ResponsesBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """The tools, and which of them may or must be called."""
+def _tools(wire: ResponsesBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice, WebSearch | None]:
+    """The tools, which of them may or must be called, and the search of the web."""
     own, others = [], []
+    search: WebSearch | None = None
     for number, each in enumerate(wire.tools or ()):
         at = f"tools[{number}]"
         if each.type == "function":
             own.append(tools.tool(at, each.name, each.description, each.parameters, each.strict))
         elif each.type == "custom":
             own.append(tools.freeform(at, each.name, each.description, each.format))
+        elif websearch.is_search(each.type):
+            search = each.search(at, wire.max_tool_calls)
         else:
             others.append((at, each.type))
     tools.pass_over(others, own, ignored)
     offered, given = tools.offered(own), wire.tool_choice or "auto"
     parallel = wire.parallel_tool_calls is not False
+    search = None if given == "none" else search
+    named = isinstance(given, ResponsesToolChoice) and websearch.is_search(given.type)
+    if search is not None and (named or (given == "required" and not own)):
+        # The model searches where it finds that of use.
+        ignored.append("tool_choice")
+        given = "auto"
     if not isinstance(given, ResponsesToolChoice):
-        return offered, tools.choice("tool_choice", offered, given, parallel=parallel)
+        return offered, tools.choice("tool_choice", offered, given, parallel=parallel), search
     if given.type == "allowed_tools":
         names = [each.name for each in given.tools or () if each.type in ("function", "custom")]
+        search = search if any(websearch.is_search(each.type) for each in given.tools or ()) else None
         offered = tools.allowed("tool_choice", offered, names)
-        return offered, tools.choice("tool_choice", offered, given.mode, parallel=parallel)
-    return offered, tools.choice("tool_choice", offered, name=given.name or given.type, parallel=parallel)
+        return offered, tools.choice("tool_choice", offered, given.mode, parallel=parallel), search
+    return offered, tools.choice("tool_choice", offered, name=given.name or given.type, parallel=parallel), search
 
 
 def _schema(text: TextOptions | None) -> dict[str, Any] | None:
@@ -313,7 +354,7 @@ class OutputTextPart(msgspec.Struct, tag="output_text", tag_field="type"):
     """The text of an answer."""
 
     text: str
-    annotations: list[Any] = []
+    annotations: list[websearch.UrlCitation] = []
     logprobs: list[Any] = []
 
 
@@ -361,7 +402,15 @@ class ReasoningItem(msgspec.Struct, tag="reasoning", tag_field="type"):
     summary: list[SummaryText]
 
 
-OutputItem = OutputMessage | FunctionCallItem | CustomCallItem | ReasoningItem
+class SearchCallItem(msgspec.Struct, tag="web_search_call", tag_field="type"):
+    """A search of the web that the model has made; `action` says what for, and what was found."""
+
+    id: str
+    status: Literal["in_progress", "completed", "failed"]
+    action: dict[str, Any]
+
+
+OutputItem = OutputMessage | FunctionCallItem | CustomCallItem | ReasoningItem | SearchCallItem
 
 
 class FunctionShown(msgspec.Struct, tag="function", tag_field="type"):
@@ -472,6 +521,7 @@ class _Stream:
         self._items = 0
         self._open: PartDelta | None = None
         self._pieces: list[str] = []
+        self._texts_told: list[PartDelta] = []
         self._content: list[OutputTextPart | RefusalPart] = []
 
     def event(self, kind: str, **data: Any) -> bytes:
@@ -482,7 +532,7 @@ class _Stream:
     def piece(self, delta: PartDelta) -> Iterator[bytes]:
         """What a piece of the answer adds; texts that follow each other are one message."""
         match delta.part:
-            case Text(text):
+            case Text(text, cited):
                 if self._open is None or not isinstance(self._open.part, Text):
                     yield from self._begin(delta)
                 if not self._pieces:
@@ -490,8 +540,10 @@ class _Stream:
                         "response.content_part.added", **self._at, content_index=0, part=OutputTextPart("")
                     )
                 self._pieces.append(text)
+                self._texts_told.append(PartDelta(delta.index, Text(text, cited)))
                 at = {**self._at, "content_index": 0}
-                yield self.event("response.output_text.delta", **at, delta=text, logprobs=[])
+                if text:
+                    yield self.event("response.output_text.delta", **at, delta=text, logprobs=[])
             case ToolCall(_, name, arguments):
                 if self._open is None or self._open.index != delta.index:
                     yield from self._begin(delta)
@@ -499,6 +551,11 @@ class _Stream:
                     self._pieces.append(arguments)
                     if name not in self._texts:
                         yield self.event("response.function_call_arguments.delta", **self._at, delta=arguments)
+            case Search():
+                yield from self._begin(delta)
+                yield self.event("response.web_search_call.in_progress", **self._at)
+                yield self.event("response.web_search_call.searching", **self._at)
+                yield self.event("response.web_search_call.completed", **self._at)
             case Thought(text):
                 if self._open is None or self._open.index != delta.index:
                     yield from self._begin(delta)
@@ -536,6 +593,8 @@ class _Stream:
                     yield self.event("response.custom_tool_call_input.done", **self._at, input=item.input)
                 else:
                     yield self.event("response.function_call_arguments.done", **self._at, arguments=call.arguments)
+            case Search():
+                item = _search_item(self._item_id, self._open.part)
             case Thought():
                 item = _reasoning_item(self._item_id, said)
                 at = {**self._at, "summary_index": 0}
@@ -551,18 +610,24 @@ class _Stream:
     def _begin(self, delta: PartDelta) -> Iterator[bytes]:
         yield from self.close()
         self._items += 1
-        self._open, self._pieces, self._content = delta, [], []
+        self._open, self._pieces, self._texts_told, self._content = delta, [], [], []
         item: OutputItem = OutputMessage(self._item_id, "in_progress", [])
         if isinstance(delta.part, ToolCall):
             begun = ToolCall(delta.part.id, delta.part.name, "")
             item = _call_item(self._item_id, begun, "in_progress", self._texts)
         elif isinstance(delta.part, Thought):
             item = _reasoning_item(self._item_id, "")
+        elif isinstance(delta.part, Search):
+            item = SearchCallItem(self._item_id, "in_progress", {"type": "search", "query": delta.part.query})
         yield self.event("response.output_item.added", output_index=self._items - 1, item=item)
 
     def _end_text(self) -> Iterator[bytes]:
         if self._pieces and not self._content:
-            at, part = {**self._at, "content_index": 0}, OutputTextPart("".join(self._pieces))
+            cited = websearch.all_citations(whole(self._texts_told))
+            at, part = {**self._at, "content_index": 0}, OutputTextPart("".join(self._pieces), cited)
+            for number, each in enumerate(cited):
+                more = {**at, "annotation_index": number, "annotation": each}
+                yield self.event("response.output_text.annotation.added", **more)
             yield self.event("response.output_text.done", **at, text=part.text, logprobs=[])
             yield self.event("response.content_part.done", **at, part=part)
             self._content.append(part)
@@ -579,8 +644,15 @@ class _Stream:
 
 def _item_id(run: str, number: int, part: Part | None) -> str:
     """The id of the item `number` of an answer; of the first one it ends like the run's own."""
-    kind = "fc_" if isinstance(part, ToolCall) else "rs_" if isinstance(part, Thought) else "msg_"
+    kinds: dict[type, str] = {ToolCall: "fc_", Thought: "rs_", Search: "ws_"}
+    kind = kinds.get(type(part), "msg_")
     return kind + run + (f"_{number}" if number else "")
+
+
+def _search_item(id: str, search: Search) -> SearchCallItem:
+    sources = [{"type": "url", "url": each.url} for each in search.found]
+    action = {"type": "search", "query": search.query, "sources": sources}
+    return SearchCallItem(id, "completed" if search.error is None else "failed", action)
 
 
 def _reasoning_item(id: str, said: str) -> ReasoningItem:
@@ -597,16 +669,21 @@ def _call_item(id: str, call: ToolCall, status: ItemStatus, texts: frozenset[str
 def _items(run: str, answer: Answer, status: ItemStatus, texts: frozenset[str]) -> list[OutputItem]:
     """The whole answer as items; only the last one can be incomplete."""
     items: list[OutputItem] = []
-    for part in parts_and_thoughts(answer):
+    for part in all_parts(answer):
         last = items[-1] if items else None
         if isinstance(part, ToolCall):
             items.append(_call_item(_item_id(run, len(items), part), part, "completed", texts))
         elif isinstance(part, Thought):
             items.append(_reasoning_item(_item_id(run, len(items), part), part.text))
+        elif isinstance(part, Search):
+            items.append(_search_item(_item_id(run, len(items), part), part))
         elif isinstance(last, OutputMessage) and isinstance(last.content[0], OutputTextPart):
-            last.content[0].text += part.text
+            said = last.content[0]
+            said.annotations += websearch.citations(part, len(said.text))
+            said.text += part.text
         else:
-            items.append(OutputMessage(_item_id(run, len(items), part), "completed", [OutputTextPart(part.text)]))
+            told = OutputTextPart(part.text, websearch.citations(part))
+            items.append(OutputMessage(_item_id(run, len(items), part), "completed", [told]))
     if answer.refusal is not None:
         refusal = RefusalPart(answer.refusal)
         if items and isinstance(items[-1], OutputMessage):

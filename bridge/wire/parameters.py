@@ -22,7 +22,6 @@ from bridge.wire.content import invalid, sentence
 T = TypeVar("T")
 
 #: why, of parameters that several APIs have
-NO_SEARCH = "the bridge does not search the web"
 CACHED = "the CLIs decide what is cached"
 #: what SAMPLED has instead, of parameters that no CLI takes
 SAMPLING = "the CLIs cannot set it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,18 +10,21 @@ from typing import Any
 
 import gevent
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bridge.engine.engine import Engine
 from bridge.engine.run import Run
-from bridge.errors import Problem
+from bridge.errors import BridgeError, Problem
 from bridge.gate.ticket import Way
 from bridge.keys.keys import Key
 from bridge.limits import Limits
-from bridge.providers.provider import Emit, ProviderStatus
+from bridge.providers.provider import Emit, ProviderStatus, after_searches
 from bridge.records.jobs import Job
 from bridge.service import Service
 from bridge.settings import Settings
 from bridge.types import (
+    Activity,
     Answer,
     Completed,
     Event,
@@ -30,12 +34,14 @@ from bridge.types import (
     Message,
     PartDelta,
     Receipt,
+    Search,
     Submitted,
     Tap,
     Text,
     ToolCall,
     ToolResult,
     Usage,
+    WebSearch,
     whole,
 )
 from tests.engine.harness import SCHEMA, ask, until
@@ -49,6 +55,7 @@ class Scripted:
     default_model = "claude-sonnet-5-5"
     name = "claude"
     needs_credential = False
+    searches = True
 
     def __init__(self, *, enforces_output_limit: bool = True) -> None:
         self.enforces_output_limit = enforces_output_limit
@@ -94,8 +101,8 @@ def provider() -> Scripted:
 
 @pytest.fixture
 def service(tmp_path: Path, provider: Scripted) -> Iterator[Service]:
-    settings = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data"), "BRIDGE_LOG_PROMPTS": "full"})
-    service = Service(settings, make_providers=lambda *_: {"claude": provider})
+    loaded = Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data"), "BRIDGE_LOG_PROMPTS": "full"})
+    service = Service(loaded, make_providers=lambda *_: {"claude": provider})
     service.open()
     yield service
     service.close()
@@ -375,3 +382,63 @@ def test_two_attempts_add_their_times_and_keep_the_last_words() -> None:
     first, second = Receipt(200, None, "req_1", 40), Receipt(529, "Overloaded", "req_2", 2)
     assert second.after(first) == Receipt(529, "Overloaded", "req_2", 42)
     assert first.after(None) == first
+
+
+SEARCHING = WebSearch(3)
+#: what the script's provider may be billed for with all three, after the reservation for a prompt of 100 tokens
+MOST_READ = after_searches(100, 500, 3)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_only_keys_that_may_search_the_web(
+    service: Service, provider: Scripted, submit: Callable[..., Run], allowed: bool
+) -> None:
+    service.keys.update("ada", web_search=allowed)
+    provider.scripts = [[Submitted(), answer(Text("x"))]]
+    request = ask("hi", web_search=SEARCHING, max_output_tokens=500)
+    if allowed:
+        run = engine_of(service).submit(service.keys.get("ada"), request)
+        assert (run.reservation.searches, run.reservation.input_tokens) == (3, MOST_READ)
+        ended(run)
+        provider.searches = False
+    with pytest.raises(BridgeError, match="does not search" if allowed else "may not search"):
+        engine_of(service).submit(service.keys.get("ada"), request)
+    assert len(provider.requests) == allowed
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.floats(0, 1), st.integers(0, 500), st.booleans()), min_size=1, max_size=12
+    ),
+    st.integers(20_000, 1_500_000),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_searches_cost_never_takes_a_key_above_its_cap(
+    service: Service, provider: Scripted, runs: list[tuple[int, float, int, bool]], cap_micro: int
+) -> None:
+    name = f"p{service.keys.count}"
+    cap = {"maxCostPerDay": cap_micro / 1e6, "maxRequestsPerMinute": 0, "maxConcurrent": 0}
+    service.keys.create(name, Limits.parse(cap), web_search=True)
+    key, begun = service.keys.get(name), []
+    for made, share, output, breaks_off in runs:
+        used = Usage(round(share * after_searches(100, 500, made)), output_tokens=output, searches=made)
+        seen = [PartDelta(number, Search(str(number), "q")) for number in range(made)]
+        end = Failed(Problem("cli_failed", "gone")) if breaks_off else Completed(Answer((), "m", "end_turn", used))
+        provider.scripts = [[Submitted(), *seen, end]]
+        with contextlib.suppress(BridgeError):
+            begun.append(engine_of(service).submit(key, ask("hi", web_search=SEARCHING, max_output_tokens=500)))
+        assert sum(run.reservation.cost_micro for run in begun if run.finished is None) <= cap_micro
+        for run in begun:
+            ended(run)
+    assert sum(run.finished.charge.cost_micro for run in begun if run.finished) <= cap_micro
+    assert sum(run.finished.charge.usage.searches for run in begun if run.finished) <= 3 * len(begun)
+
+
+def test_searches_that_were_seen_are_charged_where_an_answer_breaks_off(service: Service, provider: Scripted) -> None:
+    service.keys.create("bob", Limits.parse({}), web_search=True)
+    start = Activity(Usage(100))
+    provider.scripts = [[Submitted(), start, PartDelta(0, Search("1", "q")), Failed(Problem("cli_failed", "gone"))]]
+    charge = ended(engine_of(service).submit(service.keys.get("bob"), ask("hi", web_search=SEARCHING))).charge
+    assert (charge.assumed, charge.usage.searches) == (True, 2)
+    assert charge.usage.input_tokens >= after_searches(100, 0, 2)
+    assert lines(service)[0]["searches"] == 2

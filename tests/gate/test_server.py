@@ -467,3 +467,51 @@ def test_it_is_known_whether_the_model_had_begun(wire: str, events: list[dict[st
     for event in events:
         reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
     assert seen.begun is begun
+
+
+def _call(kind: str, **action: Any) -> dict[str, Any]:
+    item = {"type": kind, "action": action} if action else {"type": kind}
+    return {"type": "response.output_item.done", "item": item}
+
+
+USAGE = {"input_tokens": 50, "output_tokens": 7}
+ITEMS = [
+    _call("web_search_call", type="search", query="a"),
+    _call("web_search_call", type="open_page", url="b"),
+    _call("web_search_call"),
+    _call("message"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wire", "events", "searches"),
+    [
+        ("messages", [{"type": "message_delta", "usage": {**USAGE, "server_tool_use": {"web_search_requests": 3}}}], 3),
+        ("messages", [{"type": "message_delta", "usage": {**USAGE, "server_tool_use": None}}], 0),
+        (
+            "messages",
+            [{"type": "message_delta", "usage": {**USAGE, "server_tool_use": {"web_search_requests": -1}}}],
+            0,
+        ),
+        ("responses", [*ITEMS, {"type": "response.completed", "response": {"status": "completed", "usage": USAGE}}], 2),
+        (
+            "responses",
+            [
+                {
+                    "type": "response.completed",
+                    "response": {"usage": USAGE, "output": [each["item"] for each in ITEMS], "status": "completed"},
+                }
+            ],
+            2,
+        ),
+    ],
+)
+def test_searches_are_counted_on_the_wire(wire: str, events: list[dict[str, Any]], searches: int) -> None:
+    seen = Call()
+    headers = {"content-type": "text/event-stream"}
+    reader = Reader(seen, "messages" if wire == "messages" else "responses", headers, Bounds.of(256, 0))
+    seen.status = 200
+    for event in events:
+        reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert seen.usage is not None
+    assert (seen.usage.output_tokens, seen.usage.searches) == (7, searches)

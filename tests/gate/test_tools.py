@@ -9,7 +9,7 @@ import pytest
 
 from bridge.gate.body import marks
 from bridge.gate.server import Gate
-from bridge.gate.stand_ins import with_texts_for_tools, without_tool_words
+from bridge.gate.stand_ins import with_texts_for_parts, without_tool_words
 from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_body, codex_body
 from bridge.types import GenerationRequest, Image, Message, Text, Tool, ToolCall, ToolResult
@@ -20,7 +20,7 @@ CALL = ToolCall("call_1", "find", '{"n": 12345678901234567890, "s": 1.50, "__pro
 RESULT = ToolResult("call_1", (Text("x" * 1000), Image("image/png", "aGk=", 1)), is_error=True)
 TURNS = (Message("user", (Text("hello"),)), Message("assistant", (CALL,)), Message("user", (RESULT, Text("and?"))))
 REQUEST = GenerationRequest("claude", "claude-sonnet-5-5", TURNS, "Be brief.", tools=(Tool("find"),))
-TOLD, PARTS = with_texts_for_tools(REQUEST)
+TOLD, PARTS = with_texts_for_parts(REQUEST)
 CALL_TEXT, RESULT_TEXT = PARTS
 BRIEF = without_tool_words(REQUEST)
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -117,4 +117,4 @@ def test_calls_results_and_tools_of_somebody_else_do_not_leave(
 
 
 def test_texts_that_stand_for_tools_are_others_in_each_run(gate: Gate) -> None:
-    assert not set(PARTS) & set(with_texts_for_tools(REQUEST)[1])
+    assert not set(PARTS) & set(with_texts_for_parts(REQUEST)[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -28,11 +29,18 @@ def blocks(answer: Answer) -> list[Json]:
     found: list[Json] = []
     for event in sse(answer):
         if event["type"] == "content_block_start":
-            found.append(event["content_block"])
+            found.append({**event["content_block"], "pieces": ""})
         elif event["type"] == "content_block_delta":
-            for name, value in event["delta"].items():
-                if name not in ("type", "partial_json"):
-                    found[event["index"]][name] += value
+            block, delta = found[event["index"]], event["delta"]
+            if delta["type"] == "citations_delta":
+                block.setdefault("citations", []).append(delta["citation"])
+            for name in delta.keys() & {"text", "thinking", "signature"}:
+                block[name] += delta[name]
+            block["pieces"] += delta.get("partial_json", "")
+        elif event["type"] == "content_block_stop":
+            pieces = found[event["index"]].pop("pieces")
+            if pieces:
+                found[event["index"]]["input"] = json.loads(pieces)
     return found
 
 

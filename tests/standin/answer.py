@@ -32,6 +32,7 @@ class Prompt:
     forced: Call | None = None  # the tool that must be called, with arguments that fit
     may_call: bool = True  # whether tools may be called at all
     one_call: bool = False  # whether only one may be called
+    searches: int = 0  # of the web, that may be made
     seal: str = ""  # of all that came before the answer, for what is thought in it
 
 
@@ -44,6 +45,7 @@ class Tokens:
     cached: int
     cache_write: int
     reasoning: int
+    searches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Answer:
     tokens: Tokens
     thinking: str = ""
     redacted: bool = False
+    searches: int = 0  # of the web, that were made
+    barred: bool = False  # whether there would have been more
     seal: str = ""
     by_tool: bool = False  # the pieces are JSON for the tool of the structured output
     tool: str = ""
@@ -102,13 +106,16 @@ def compose(script: Script, prompt: Prompt, rest: str) -> Answer:
         stop = "limit"
     elif script.mode == "refusal":
         stop = "refusal"
+    searches = min(script.searches, prompt.searches)
     thinking = "Let me think about that step by step." if script.thinking else ""
     return Answer(
         pieces=_split(text, script.deltas),
         stop=stop,
-        tokens=_tokens(script, prompt, text + "".join(map("".join, calls))),
+        tokens=_tokens(script, prompt, text + "".join(map("".join, calls)), searches),
         thinking=thinking,
         redacted=script.redacted,
+        searches=searches,
+        barred=script.searches > searches > 0,
         seal=prompt.seal,
         by_tool=structured and prompt.by_tool,
         tool=tool,
@@ -139,16 +146,24 @@ def _split(text: str, deltas: int) -> tuple[str, ...]:
     return tuple(text[a:b] for a, b in pairwise(cuts))
 
 
-def _tokens(script: Script, prompt: Prompt, text: str) -> Tokens:
+#: Tokens of what one search finds.
+FOUND_TOKENS = 3000
+
+
+def _tokens(script: Script, prompt: Prompt, text: str, searches: int) -> Tokens:
     reasoning = script.reasoning if script.reasoning >= 0 else (16 if script.thinking else 0)
     counted = text.count("word ") if script.long or script.words else math.ceil(len(text) / 4)
     output = max(1, counted) + reasoning
     if prompt.limit is not None:
         output = min(output, prompt.limit)
     return Tokens(
-        input=script.input if script.input >= 0 else max(1, prompt.size // 4),
+        # After each search all is read again, with what was found by then.
+        input=script.input
+        if script.input >= 0
+        else max(1, prompt.size // 4) * (searches + 1) + FOUND_TOKENS * searches * (searches + 1) // 2,
         output=script.output if script.output >= 0 else output,
         cached=script.cached,
         cache_write=script.cache_write,
         reasoning=reasoning,
+        searches=searches,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
-from .tools import messages_objection, seal_of, thinking_objection
+from .tools import is_search, messages_objection, seal_of, thinking_objection
 
 Json = dict[str, Any]
 
@@ -81,6 +81,7 @@ def read(body: Json) -> Prompt:
         forced=_forced(tools, choice),
         may_call=choice.get("type") != "none",
         one_call=bool(choice.get("disable_parallel_tool_use")),
+        searches=next((t.get("max_uses") or 5 for t in tools if is_search(t)), 0),
         seal=seal_of(body, messages),
     )
 
@@ -203,15 +204,34 @@ def _content(answer: Answer) -> list[Json]:
         blocks.append({"type": "redacted_thinking", "data": answer.seal})
     elif answer.thinking:
         blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": answer.seal})
+    for number in range(answer.searches + answer.barred):
+        blocks += _search(number, answer)
     if answer.tool:
         blocks.append(_tool_use(answer.tool, _tool_input(answer.tool)))
     elif answer.by_tool:
         blocks.append(_tool_use(STRUCTURED_OUTPUT, json.loads(answer.text)))
     elif answer.pieces and answer.stop != "refusal":
-        blocks.append({"type": "text", "text": answer.text})
+        if answer.searches:
+            blocks.append({"type": "text", "text": "I looked it up. "})
+        cited = {"citations": [_CITED]} if answer.searches else {}
+        blocks.append({"type": "text", "text": answer.text, **cited})
     for name, arguments in answer.calls:
         blocks.append({**_tool_use(name, {}), "partial": arguments})
     return blocks
+
+
+_PAGE = {"url": "https://example.com/weather", "title": "Weather"}
+_CITED = {"type": "web_search_result_location", **_PAGE, "cited_text": "Rain.", "encrypted_index": "aW5kZXg="}
+
+
+def _search(number: int, answer: Answer) -> list[Json]:
+    """A search of the web, and what it found."""
+    own = f"srvtoolu_{uuid.uuid4().hex[:20]}"
+    asked = {"type": "server_tool_use", "id": own, "name": "web_search", "input": {"query": f"weather {number}"}}
+    found: Any = [{"type": "web_search_result", **_PAGE, "page_age": "2 days", "encrypted_content": "Y29udGVudA=="}]
+    if number == answer.searches:
+        found = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
+    return [asked, {"type": "web_search_tool_result", "tool_use_id": own, "content": found}]
 
 
 def _without_pieces(block: Json) -> Json:
@@ -243,8 +263,12 @@ def _tool_input(name: str) -> Json:
 def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event]:
     pieces: tuple[str, ...]
     match block["type"]:
-        case "redacted_thinking":
+        case "redacted_thinking" | "web_search_tool_result":
             empty, kind, field, pieces = block, "", "", ()
+        case "server_tool_use":
+            empty, kind, field = {**block, "input": {}}, "input_json_delta", "partial_json"
+            given = json.dumps(block["input"])
+            pieces = (given[:5], given[5:])
         case "thinking":
             empty = {**block, "thinking": "", "signature": ""}
             kind, field, pieces = "thinking_delta", "thinking", (block["thinking"],)
@@ -254,8 +278,8 @@ def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event
             given = block.get("partial", json.dumps(block["input"]))
             pieces = answer.pieces if answer.by_tool else (given[:7], given[7:12], given[12:])
         case _:
-            empty, kind, field = {**block, "text": ""}, "text_delta", "text"
-            pieces = answer.pieces
+            empty, kind, field = {"type": "text", "text": ""}, "text_delta", "text"
+            pieces = answer.pieces if block["text"] == answer.text else (block["text"],)
     out = [_event("content_block_start", index=index, content_block=empty)]
     if ping:
         out.append(_event("ping"))
@@ -266,6 +290,8 @@ def _block(index: int, block: Json, answer: Answer, *, ping: bool) -> list[Event
     if block["type"] == "thinking":
         signature = {"type": "signature_delta", "signature": block["signature"]}
         out.append(_event("content_block_delta", index=index, delta=signature))
+    for citation in block.get("citations", ()):
+        out.append(_event("content_block_delta", index=index, delta={"type": "citations_delta", "citation": citation}))
     out.append(_event("content_block_stop", index=index))
     return out
 
@@ -289,6 +315,7 @@ def _usage(tokens: Tokens) -> Json:
         "cache_creation_input_tokens": tokens.cache_write,
         "cache_read_input_tokens": tokens.cached,
         "output_tokens": tokens.output,
+        **({"server_tool_use": {"web_search_requests": tokens.searches}} if tokens.searches else {}),
         **({"output_tokens_details": {"thinking_tokens": tokens.reasoning}} if tokens.reasoning else {}),
     }
 

@@ -18,7 +18,7 @@ from typing import Any
 from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
 from .schemas import openai_objection
-from .tools import responses_objection
+from .tools import is_search, responses_objection
 
 Json = dict[str, Any]
 
@@ -78,6 +78,7 @@ def read(body: Json) -> Prompt:
         forced=_forced(body),
         may_call=body.get("tool_choice") != "none",
         one_call=body.get("parallel_tool_calls") is False,
+        searches=(body.get("max_tool_calls") or 100) if any(map(is_search, body.get("tools") or ())) else 0,
     )
 
 
@@ -141,6 +142,9 @@ class _Stream:
                 self._call(at, "function_call_arguments", "arguments", item["arguments"])
             case "custom_tool_call":
                 self._call(at, "custom_tool_call_input", "input", item["input"])
+            case "web_search_call":
+                for step in ("in_progress", "searching", "completed"):
+                    self.add(f"response.web_search_call.{step}", at)
         self.add("response.output_item.done", {"output_index": index, "item": item})
 
     def _message(self, at: Json, part: Json, answer: Answer) -> None:
@@ -149,6 +153,9 @@ class _Stream:
         self.add("response.content_part.added", {**at, "part": {**part, field: ""}})
         for piece in (part[field],) if refused else answer.pieces:
             self.add(f"response.{name}.delta", {**at, "delta": piece}, delta=True)
+        for number, cited in enumerate(part.get("annotations", ())):
+            told = {**at, "annotation_index": number, "annotation": cited}
+            self.add(f"response.{name}.annotation.added", told)
         self.add(f"response.{name}.done", {**at, field: part[field]})
         self.add("response.content_part.done", {**at, "part": part})
 
@@ -267,16 +274,32 @@ def _output(answer: Answer) -> list[Json]:
     if answer.thinking:
         summary = [{"type": "summary_text", "text": answer.thinking}]
         items.append({"id": _id("rs"), "type": "reasoning", "summary": summary})
+    for number in range(answer.searches):
+        items.append(
+            _search({"type": "search", "query": f"weather {number}", "sources": [{"type": "url", "url": _PAGE}]})
+        )
+    if answer.searches:
+        # To look at what was found costs nothing.
+        items.append(_search({"type": "open_page", "url": _PAGE}))
     if answer.tool:
         items.append(_call(answer.tool))
     elif answer.stop == "refusal":
         items.append(_message({"type": "refusal", "refusal": _REFUSAL}))
     elif answer.pieces:
-        items.append(_message({"type": "output_text", "text": answer.text, "annotations": []}))
+        cited = {"type": "url_citation", "start_index": 0, "end_index": 4, "url": _PAGE, "title": "Weather"}
+        text = {"type": "output_text", "text": answer.text, "annotations": [cited] if answer.searches else []}
+        items.append(_message(text))
     for name, arguments in answer.calls:
         call = {"status": "completed", "call_id": _id("call"), "name": name, "arguments": arguments}
         items.append({"id": _id("fc"), "type": "function_call", **call})
     return items
+
+
+_PAGE = "https://example.com/weather"
+
+
+def _search(action: Json) -> Json:
+    return {"id": _id("ws"), "type": "web_search_call", "status": "completed", "action": action}
 
 
 def _message(part: Json) -> Json:

@@ -66,6 +66,7 @@ class Script:
     words: int = 0  # the model wants this many one-token words, and gets at most the limit
     long: bool = False  # the model would never stop: the limit's worth of words
     thinking: bool = False  # a thinking block, or a reasoning item, before the text
+    searches: int = 0  # searches of the web before the text, as far as they are allowed
     redacted: bool = False  # what the model thought is not to be read
     tool: str = ""  # ask for this tool, with /etc/passwd; "custom:NAME" is an OpenAI custom tool
     calls: str = ""  # call these tools: JSON, [[name, arguments as JSON], …] (base64 in a directive)

@@ -28,9 +28,31 @@ def messages_objection(body: Json) -> str | None:
     return _tools(body) or _choice(body) or _sampling(body) or _format(body) or _pairs(body.get("messages") or ())
 
 
+def is_search(tool: Json) -> bool:
+    """Whether a tool is the API's own search of the web."""
+    return str(tool.get("type")).startswith("web_search")
+
+
+def _search(where: str, tool: Json) -> str | None:
+    if tool.get("name") != "web_search":
+        return f"{where}.name: Input should be 'web_search'"
+    if tool.get("type") != "web_search_20250305":
+        return f"{where}: Input tag '{tool.get('type')}' is not one of those that are known"
+    if type(tool.get("max_uses", 1)) is not int or tool.get("max_uses", 1) < 1:
+        return f"{where}.max_uses: Input should be greater than 0"
+    if tool.get("allowed_domains") and tool.get("blocked_domains"):
+        return f"{where}: Only one of allowed_domains and blocked_domains can be set"
+    if tool.get("user_location", {"type": "approximate"}).get("type") != "approximate":
+        return f"{where}.user_location.type: Input should be 'approximate'"
+    return None
+
+
 def _tools(body: Json) -> str | None:
     names = []
     for number, tool in enumerate(body.get("tools") or ()):
+        why = _search(f"tools.{number}", tool) if is_search(tool) else None
+        if why is not None:
+            return why
         if "input_schema" not in tool:
             continue
         where, name = f"tools.{number}.custom", str(tool.get("name"))
@@ -156,6 +178,13 @@ def _blocks(message: Json) -> list[Json]:
 
 def responses_objection(body: Json) -> Json | None:
     """The error of the Responses API on the tools of a request; None where it takes them."""
+    if "max_tool_calls" in body and (type(body["max_tool_calls"]) is not int or body["max_tool_calls"] < 1):
+        return _refusal("max_tool_calls", "Invalid 'max_tool_calls': expected a positive integer.")
+    for tool in filter(is_search, body.get("tools") or ()):
+        if (body.get("reasoning") or {}).get("effort") == "minimal":
+            return _refusal("tools", "The following tools cannot be used with reasoning.effort 'minimal': web_search.")
+        if not tool.keys() <= {"type", "filters", "user_location", "search_context_size"}:
+            return _refusal("tools", f"Unknown parameter: 'tools[0].{max(tool)}'.")
     if "temperature" in body and str(body.get("model")).startswith(("gpt-5", "gpt-6", "o")):
         return _refusal("temperature", "Unsupported parameter: 'temperature' is not supported with this model.")
     names = []

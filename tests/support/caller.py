@@ -38,6 +38,7 @@ class Caller:
     enforces_output_limit = True
     least_output_tokens = 1
     needs_credential = True
+    searches = True
     name = "claude"
 
     def __init__(self, gate: Gate, silence_s: float = 30.0) -> None:

@@ -121,7 +121,7 @@ def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict
             "base64",
         ),
         ("messages", "messages", {"type": "document", "source": {}}, "document"),
-        ("messages", "messages", {"type": "server_tool_use", "id": "x"}, "server_tool_use"),
+        ("messages", "messages", {"type": "mcp_tool_use", "id": "x"}, "mcp_tool_use"),
         ("messages", "messages", {"type": "thinking", "thinking": "x"}, "thinking"),
     ],
 )

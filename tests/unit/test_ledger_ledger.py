@@ -37,7 +37,14 @@ def test_what_a_run_may_use_is_held_and_then_replaced_by_what_it_used(desk):
     desk.settle(reservation, cost_micro=500, tokens=40)
     used = desk.ledger.usage("alice")
     assert used["reserved"] == {"requests": 0, "tokens": 0, "costUsd": 0}
-    assert used["today"] == {"requests": 1, "tokens": 40, "costUsd": 0.0005, "errors": 0, "assumedUsd": 0}
+    assert used["today"] == {
+        "requests": 1,
+        "tokens": 40,
+        "costUsd": 0.0005,
+        "errors": 0,
+        "searches": 0,
+        "assumedUsd": 0,
+    }
     assert used["lastUsedAt"] == "2026-11-20T12:00:00.000Z"
 
 
@@ -69,7 +76,14 @@ def test_a_released_run_was_never_there(tmp_path):
 
 def test_errors_and_assumed_costs_are_counted_apart(desk):
     desk.settle(desk.reserve(), 300, 7, input_tokens=5, code="cli_failed", assumed=True)
-    assert desk.today() == {"requests": 1, "tokens": 12, "costUsd": 0.0003, "errors": 1, "assumedUsd": 0.0003}
+    assert desk.today() == {
+        "requests": 1,
+        "tokens": 12,
+        "costUsd": 0.0003,
+        "errors": 1,
+        "searches": 0,
+        "assumedUsd": 0.0003,
+    }
 
 
 # --- caps ---

@@ -114,24 +114,37 @@ def test_a_cost_is_rounded_up_once(table):
 
 
 rates = st.builds(Rates, *(st.integers(0, 200 * PICO) for _ in range(4)), cache_write_1h=st.integers(0, 200 * PICO))
-prices = st.builds(Price, st.just("m"), rates, st.none() | rates, st.integers(1, 400_000), known=st.just(True))
+prices = st.builds(
+    Price, st.just("m"), rates, st.none() | rates, st.integers(1, 400_000), st.just(True), st.integers(0, 10**10)
+)
+searches = st.integers(0, 10)
 tokens = st.integers(0, 1_000_000)
 
 
-@given(prices, tokens, tokens, tokens, tokens)
-def test_no_usage_within_the_ceiling_costs_more_than_the_ceiling(price, fresh, read, written, output):
-    usage = Usage(fresh, read, written, output)
-    assert cost(price, usage) <= ceiling_cost(price, usage.prompt, output)
+@given(prices, tokens, tokens, tokens, tokens, searches)
+def test_no_usage_within_the_ceiling_costs_more_than_the_ceiling(price, fresh, read, written, output, made):
+    usage = Usage(fresh, read, written, output, searches=made)
+    assert cost(price, usage) <= ceiling_cost(price, usage.prompt, output, made)
 
 
-@given(prices, tokens, st.integers(0, 10**10))
-def test_affordable_output_is_exactly_what_the_budget_bears(price, prompt, budget):
-    output = affordable_output(price, prompt, budget)
+@given(prices, tokens, st.integers(0, 10**10), searches)
+def test_affordable_output_is_exactly_what_the_budget_bears(price, prompt, budget, made):
+    output = affordable_output(price, prompt, budget, made)
     if output < 0:
-        assert ceiling_cost(price, prompt, 0) > budget
+        assert ceiling_cost(price, prompt, 0, made) > budget
     else:
-        assert ceiling_cost(price, prompt, output) <= budget
-        assert price.worst_for(prompt)[1] == 0 or ceiling_cost(price, prompt, output + 1) > budget
+        assert ceiling_cost(price, prompt, output, made) <= budget
+        assert price.worst_for(prompt)[1] == 0 or ceiling_cost(price, prompt, output + 1, made) > budget
+
+
+def test_a_search_costs_a_cent_and_an_operator_may_say_otherwise(table, tmp_path):
+    for provider, model in (("claude", "claude-haiku-5-5"), ("codex", "gpt-6-sol"), ("claude", "claude-unheard-of")):
+        assert cost(table.price_of(provider, model), Usage(searches=3)) == 30_000
+    own = {"providers": {"claude": {"webSearches": 2.5, "models": {}}, "codex": {"models": {}}}}
+    (tmp_path / "prices.json").write_text(json.dumps(own))
+    table = PriceTable(tmp_path / "prices.json", FrozenClock())
+    assert cost(table.price_of("claude", "claude-haiku-5-5"), Usage(searches=1)) == 2500
+    assert cost(table.price_of("codex", "gpt-6-sol"), Usage(searches=1)) == 10_000
 
 
 @given(prices, tokens, tokens)

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, ModelChoice, Sampling, Thinking
+from bridge.types import GenerationRequest, ModelChoice, Sampling, Thinking, WebSearch
 from bridge.wire import anthropic, openai_chat, openai_completions, openai_responses
 from bridge.wire.parameters import Parameter, read, refused, table
 
@@ -175,6 +175,59 @@ def test_thinking_arrives_as_it_is_asked_for() -> None:
         "thinking.budget"
     )
     assert refusal("messages", thinking={"type": "sometimes"}).message.startswith("thinking.type: ")
+
+
+SEARCHES = {
+    "messages": lambda most: {"tools": [{"type": "web_search_20260209", "name": "web_search", "max_uses": most}]},
+    "responses": lambda most: {"tools": [{"type": "web_search_preview"}], "max_tool_calls": most},
+    "chat": lambda most: {"web_search_options": {}},
+}
+
+
+@pytest.mark.parametrize("api", SEARCHES)
+def test_a_search_of_the_web_arrives_with_its_bound(api: str) -> None:
+    for most, left in ((None, 5), (1, 1), (10, 10), (1000, 10)):
+        search = parse(api, **SEARCHES[api](most)).web_search
+        assert search == WebSearch(5 if api == "chat" else left)
+    assert parse(api).web_search is None
+    if api != "chat":
+        assert "allows no search" in refusal(api, **SEARCHES[api](0)).message
+    choice = {"type": "none"} if api == "messages" else "none"
+    assert parse(api, **SEARCHES[api](1), tool_choice=choice).web_search is None
+
+
+def test_where_and_from_where_is_searched_arrives() -> None:
+    place = {"type": "approximate", "city": "Oslo", "country": "NO", "planet": "Earth"}
+    kept = {"city": "Oslo", "country": "NO"}
+    tool = {"type": "web_search_20250305", "name": "web_search", "user_location": place, "allowed_domains": ["a.com"]}
+    assert parse("messages", tools=[tool]).web_search == WebSearch(5, ("a.com",), (), kept)
+    tool = {"type": "web_search", "user_location": place, "filters": {"allowed_domains": ["a.com"]}}
+    request = parse("responses", tools=[{**tool, "search_context_size": "low"}])
+    assert request.web_search == WebSearch(5, ("a.com",), (), kept, "low")
+    options = {"user_location": {"type": "approximate", "approximate": place}, "search_context_size": "high"}
+    assert parse("chat", web_search_options=options).web_search == WebSearch(5, place=kept, context="high")
+    both = {"allowed_domains": ["a.com"], "blocked_domains": ["b.com"]}
+    for wrong in (
+        both,
+        {"allowed_domains": ["a.com"] * 101},
+        {"blocked_domains": ["x" * 254]},
+        {"blocked_domains": [""]},
+    ):
+        assert (
+            "domains"
+            in refusal("messages", tools=[{"type": "web_search_20250305", "name": "web_search", **wrong}]).message
+        )
+
+
+def test_a_search_that_must_be_made_is_one_that_may() -> None:
+    tool = {"type": "web_search_20250305", "name": "web_search"}
+    for choice in ({"type": "tool", "name": "web_search"}, {"type": "any"}):
+        request = parse("messages", tools=[tool], tool_choice=choice)
+        assert (request.web_search, request.tool_choice.mode) == (WebSearch(5), "auto")
+        assert request.ignored == ("tool_choice",)
+    for named in ({"type": "web_search"}, "required"):
+        request = parse("responses", tools=[{"type": "web_search"}], tool_choice=named)
+        assert (request.web_search, request.ignored) == (WebSearch(5), ("tool_choice",))
 
 
 def test_a_table_knows_its_rows_by_name() -> None:

@@ -12,12 +12,15 @@ from bridge.types import (
     GenerationRequest,
     Message,
     Sampling,
+    Search,
     Text,
     Thinking,
     Thought,
+    Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
+    WebSearch,
 )
 
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -123,6 +126,42 @@ def test_what_was_thought_since_the_last_question_goes_back_to_a_model_that_thin
     goes = provider == "claude" and thinking == Thinking("adaptive")
     assert kept == [False, False, False, False, False, goes, False]
     assert [message.text for message in request.messages if message.role == "user"] == [ASK.text, "rain"] * 2
+
+
+SEARCH = WebSearch(3)
+OWN = (Tool("weather"),)
+
+
+@pytest.mark.parametrize(
+    ("may_search", "more", "kept", "ignored"),
+    [
+        (True, {}, True, ()),
+        (False, {}, True, ()),
+        (True, {"tools": OWN}, True, ()),
+        (False, {"tools": OWN}, False, ("web_search",)),
+        (True, {"tools": OWN, "tool_choice": ToolChoice("required")}, False, ("web_search",)),
+        (True, {"tools": (Tool("web_search"),)}, False, ("web_search",)),
+        (True, {"web_search": WebSearch(3, blocked=("a.com",))}, True, ()),
+        (True, {"web_search": WebSearch(3, context="low")}, True, ("search_context_size",)),
+        (True, {"web_search": WebSearch(3, blocked=("a.com",)), "model": "gpt-6-sol"}, True, ("blocked_domains",)),
+        (True, {"web_search": WebSearch(3, context="low"), "model": "gpt-6-sol"}, True, ()),
+    ],
+)
+def test_a_search_that_may_not_be_is_left_out_beside_tools_of_the_clients_own(
+    may_search: bool, more: dict[str, Any], kept: bool, ignored: tuple[str, ...]
+) -> None:
+    fields = {"model": "claude-sonnet-5-5", "web_search": SEARCH, "messages": (ASK,), **more}
+    provider = "claude" if fields["model"].startswith("claude") else "codex"
+    request = heeded(GenerationRequest(provider, **fields), may_search=may_search)
+    assert (request.web_search is not None, request.ignored) == (kept, ignored)
+
+
+def test_earlier_searches_are_left_out_and_with_them_what_newer_models_thought_around_them() -> None:
+    said = Message("assistant", (THOUGHT, Search("1", "weather"), Text("a moment"), CALL))
+    for model, left in (("claude-haiku-4-5", (THOUGHT, *said.content[2:])), ("claude-sonnet-5-5", said.content[2:])):
+        messages, thinking = (ASK, said, GIVEN), Thinking("adaptive")
+        request = heeded(GenerationRequest("claude", model, messages, thinking=thinking))
+        assert request.messages[1].content == left
 
 
 def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:

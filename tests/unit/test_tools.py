@@ -187,18 +187,18 @@ def test_of_all_tools_some_may_be_allowed(api: str) -> None:
 
 
 def test_what_openai_runs_is_passed_over_also_where_it_is_allowed() -> None:
-    search, own = {"type": "web_search"}, OFFER["responses"]("f", "", SCHEMA)
+    search, own = {"type": "file_search"}, OFFER["responses"]("f", "", SCHEMA)
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [search, {"type": "function", "name": "f"}]}
     request = parse("responses", tools=[search, own], tool_choice=choice)
-    assert ([tool.name for tool in request.tools], request.ignored) == (["f"], ("web_search",))
+    assert ([tool.name for tool in request.tools], request.ignored) == (["f"], ("file_search",))
 
 
 @pytest.mark.parametrize("api", ["chat", "responses", "messages"])
 def test_types_that_a_client_has_made_up_are_named_as_far_as_a_header_carries_them(api: str) -> None:
-    odd = ["web_search", "web_search", "a\r\nSet-Cookie: b=c", "日本", "x" * 65, "", *(f"t{n}" for n in range(40))]
+    odd = ["file_search", "file_search", "a\r\nSet-Cookie: b=c", "日本", "x" * 65, "", *(f"t{n}" for n in range(40))]
     request = parse(api, tools=[OFFER[api]("f", "", SCHEMA), *({"type": kind, "name": "n"} for kind in odd)])
     assert [tool.name for tool in request.tools] == ["f"]
-    assert request.ignored == ("web_search", *(f"t{n}" for n in range(19)))
+    assert request.ignored == ("file_search", *(f"t{n}" for n in range(19)))
 
 
 def test_the_older_functions_of_chat_are_tools_of_which_one_is_called() -> None:
@@ -260,7 +260,6 @@ HOSTED = [
     ("responses", {"type": "mcp", "server_label": "x", "server_url": "https://a.example"}, "mcp"),
     ("responses", {"type": "code_interpreter", "container": {"type": "auto"}}, "code_interpreter"),
     ("responses", {"type": "image_generation"}, "image_generation"),
-    ("responses", {"type": "web_search"}, "web_search"),
     ("messages", {"type": "web_fetch_20250910", "name": "web_fetch"}, "web_fetch_20250910"),
     ("messages", {"type": "computer_20250124", "name": "computer"}, "computer_20250124"),
 ]

@@ -221,6 +221,12 @@ function secretText(key) {
   return key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere";
 }
 
+function searchText(key) {
+  const made = key.usage.thisMonth.searches;
+  const counted = made ? `, ${plural(made, "search", "searches")} this month` : "";
+  return `${key.webSearch ? "allowed" : "not allowed"}${counted}`;
+}
+
 function everyProvider() {
   return Object.values(PROVIDERS)
     .map((each) => each.title)
@@ -235,6 +241,7 @@ function about(key) {
     ["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
     ["May use", key.providers ? key.providers.join(", ") || "nothing" : everyProvider()],
     ...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
+    ["Web search", searchText(key)],
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
     ...Object.keys(key.resetsAt).map((window) => [inWords(window), windowText(key.usage[window])]),
     ...(key.forecast ? [["At this pace", `about ${money(key.forecast.costUsd)} by the end of the month`]] : []),

@@ -112,6 +112,7 @@ function form(session, key, known, close) {
   const models = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
   const bound = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
   const providers = Object.fromEntries(Object.keys(PROVIDERS).map((each) => [each, checkbox(true)]));
+  const searches = checkbox(false);
   const expiry = select(EXPIRIES, "", { onchange: showDate });
   const date = h("input", { type: "datetime-local" });
   const dateField = field("Expires at (your time)", date);
@@ -128,6 +129,7 @@ function form(session, key, known, close) {
     note.value = key.note;
     models.value = (key.models ?? []).join(", ");
     bound.value = (key.credentials ?? []).join(", ");
+    searches.checked = key.webSearch;
     for (const [each, input] of Object.entries(providers))
       input.checked = key.providers === null || key.providers.includes(each);
     if (key.expiresAt) {
@@ -167,6 +169,7 @@ function form(session, key, known, close) {
       note: note.value.trim(),
       models: names(models.value),
       credentials: names(bound.value),
+      webSearch: searches.checked,
       providers: chosen.length === Object.keys(providers).length ? null : chosen,
       ...(key && expiryIs(key) ? {} : { expiresAt: expiresAt() }),
     };
@@ -237,6 +240,7 @@ function form(session, key, known, close) {
             "div.row",
             {},
             Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", {}, providers[each], title)),
+            h("label.check", {}, searches, "Web search"),
           ),
         ),
         h(

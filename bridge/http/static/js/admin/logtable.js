@@ -159,6 +159,7 @@ function known(line) {
     ["Written to cache", line.cacheWriteTokens],
     ["Output", line.outputTokens],
     ["Of it reasoning", line.reasoningTokens],
+    ["Searches of the web", line.searches],
   ].filter(([, value]) => value);
   const status = `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`;
   const rows = [

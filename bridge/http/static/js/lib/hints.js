@@ -6,6 +6,7 @@ const HINTS = {
   unauthorized: "Check that you have copied the whole key, or ask your admin for a new one.",
   model_not_allowed: "Choose another model, or ask your admin.",
   model_not_found: "Choose another model.",
+  web_search_not_allowed: "Ask your admin to let this key search the web, or leave it out.",
   provider_not_allowed: "Choose the other provider, or ask your admin.",
   cli_unavailable: "Choose the other provider, or ask your admin to look at it.",
 };
