@@ -1,0 +1,276 @@
+"""The server that the nodes of a cluster share: Redis or Valkey, one connection, and this node's lease on it.
+
+    {cb}:meta      id of the cluster, and the digest of what changes caps (prices, time zone, default limits)
+    {cb}:journal   the records of all nodes, in the one order that holds for all; ids are NUMBER-MICROSECONDS
+    {cb}:seq       the number of the last one; {cb}:last  subject -> who wrote about it last
+    {cb}:open      runs that hold something; {cb}:assumed  those that another node has ended
+    {cb}:alive     owner (node and life) -> when its lease ends, in ms; {cb}:epoch  counts lives
+    {cb}:places    node -> its data folder; {cb}:at  node -> the record that it has reached
+    {cb}:snapshot  all tallies after a record
+
+redis-py is imported only here, and only where BRIDGE_STORE_URL is set.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError, StoreError
+
+#: Seconds that an answer, and a connection, may take.
+ANSWER_S, CONNECT_S = 1.0, 0.5
+#: Connections at once; and how long a call waits for one, in seconds.
+MOST_CONNECTIONS, TURN_S = 32, 1.0
+#: A node that was silent for so many seconds is taken for dead; how often one says that it is not.
+LEASE_S, BEAT_S = 15.0, 3.0
+#: After a failure, the server is asked again once in so many seconds.
+RETRY_S = 1.0
+FUNCTIONS = "functions.lua"
+
+log = logging.getLogger("bridge")
+
+Word = str | bytes | int
+
+
+def name(*parts: str) -> str:
+    """The name of a key of the cluster. All have the same tag."""
+    return "{cb}:" + ":".join(parts)
+
+
+def unreachable(what: str) -> BridgeError:
+    """The refusal for a call that the shared server did not answer."""
+    return BridgeError(
+        "storage_failed",
+        f"The store that the bridge's hosts share cannot be used ({what}).",
+        "Ask your admin to look at the bridge's Redis; it goes on by itself once that answers again.",
+        retry_after=5,
+    )
+
+
+class Cluster:
+    """A node's connection to the shared server.
+
+    A call that fails closes it for a second: whoever comes meanwhile is refused at once. Nothing is cached, and there
+    is no fall-back. Every call raises BridgeError storage_failed where it got no answer; it may have worked then.
+    """
+
+    def __init__(self, url: str, node: str, clock: Clock) -> None:
+        """Raises StoreError where redis-py is missing or the URL is none; does not connect yet."""
+        try:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError:
+            raise StoreError(
+                "BRIDGE_STORE_URL is set, but the package redis is not installed.",
+                "Install cli-bridge with its extra: pip install 'cli-bridge[redis]'.",
+            ) from None
+        self.node = node
+        #: this life of this node; what it reserves carries it. Empty before `join`
+        self.owner = ""
+        #: the id of the cluster
+        self.id = ""
+        #: the number of the last record of the journal that this node has; set by who follows it
+        self.seq = 0
+        #: called after each beat; must not raise
+        self.on_beat: list[Callable[[], None]] = []
+        #: called where documents have changed, before a reservation is confirmed; may raise BridgeError
+        self.on_change: Callable[[], None] = lambda: None
+        #: why nothing may be written any more, once that is so
+        self.closed: StoreError | None = None
+        self._errors = (redis.RedisError, OSError)
+        self._gone = (redis.ConnectionError, redis.TimeoutError, OSError)
+        self._clock = clock
+        self._turns = BoundedSemaphore(MOST_CONNECTIONS)
+        self._next_try = 0.0
+        self._what = ""
+        self._alive: set[str] = set()
+        self._beating: gevent.Greenlet[[], None] | None = None
+        self._joined: tuple[str, str] = ("", "")
+        try:
+            self._client: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=ANSWER_S,
+                socket_connect_timeout=CONNECT_S,
+                max_connections=MOST_CONNECTIONS,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                driver_info=None,
+            )
+            # Answers as the server gives them, whatever the command.
+            self._client.response_callbacks.clear()
+        except ValueError:
+            raise StoreError("BRIDGE_STORE_URL is no address of a Redis.", "See docs/cluster.md.") from None
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def call(self, function: str, *args: Word) -> Any:
+        """What a function of the library answers."""
+        return self.command("FCALL", function, 1, "{cb}", *args)
+
+    def command(self, *words: Word) -> Any:
+        """What one command answers."""
+        return self._ask(lambda: self._client.execute_command(*words))
+
+    def pipe(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """What several commands answer, which are done in one step."""
+
+        def ask() -> Any:
+            with self._client.pipeline(transaction=True) as pipeline:
+                for words in commands:
+                    pipeline.execute_command(*words)
+                return pipeline.execute()
+
+        answers: list[Any] = self._ask(ask)
+        return answers
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        if self.closed is not None:
+            raise BridgeError("storage_failed", self.closed.message, retry_after=60)
+        if self._what and self._clock.monotonic() < self._next_try:
+            raise unreachable(self._what)
+        if not self._turns.acquire(timeout=TURN_S):
+            raise unreachable("no answer")
+        try:
+            answer = ask()
+        except self._errors as error:
+            what = _cause(error)
+            if isinstance(error, self._gone):
+                if not self._what:
+                    log.warning("the shared store cannot be used: %s", what)
+                self._what, self._next_try = what, self._clock.monotonic() + RETRY_S
+            raise unreachable(what) from None
+        finally:
+            self._turns.release()
+        if self._what:
+            self._what = ""
+            log.warning("the shared store can be used again")
+        return answer
+
+    @property
+    def usable(self) -> bool:
+        """Whether the last call was answered."""
+        return self.closed is None and not self._what
+
+    def close_for_good(self, message: str, hint: str) -> None:
+        """Refuse everything from now on: what the server has is not what it had."""
+        if self.closed is None:
+            self.closed = StoreError(message, hint)
+            log.error("%s %s", message, hint)
+
+    # --- the lease -------------------------------------------------------------------------------
+
+    def join(self, place: str, digest: str) -> None:
+        """Begin a life of this node. `place`: the id of its data folder; `digest`: of the settings that change caps.
+
+        Raises StoreError where this node must not take part, and BridgeError storage_failed.
+        """
+        state, *rest = map(_text, self.call("cb_join", self.node, place, digest, int(LEASE_S * 1000)))
+        if state != "ok":
+            raise StoreError(*_NOT_JOINED[state])
+        self._joined = place, digest
+        self.owner, self.id = rest
+        self._alive = {self.owner}
+
+    def alive(self, owner: str) -> bool:
+        """Whether the process that has made a reservation may still be there, as far as is known."""
+        return owner in self._alive
+
+    def beat(self) -> None:
+        """Say that this node is alive, and hear which are. A node that was taken for dead begins a new life.
+
+        Raises BridgeError storage_failed, and StoreError like `join`.
+        """
+        state, *owners = map(_text, self.call("cb_beat", self.owner, int(LEASE_S * 1000), self.seq))
+        if state == "fenced":
+            log.warning("this node was silent for too long: what it had reserved may be settled by others")
+            self.join(*self._joined)
+        else:
+            self._alive = set(owners)
+
+    def start(self) -> None:
+        """Beat from now on, in the background, until `close`."""
+        self._beating = gevent.spawn(self._keep_beating)
+
+    def _keep_beating(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except BridgeError:
+                pass  # it is logged once, and others take this node for dead after a while
+            except StoreError as error:
+                self.close_for_good(error.message, error.hint)
+            else:
+                for call in self.on_beat:
+                    call()
+            gevent.sleep(BEAT_S if self.usable else RETRY_S)
+
+    def close(self) -> None:
+        """End this life, if the server can be told, and the connections."""
+        if self._beating is not None:
+            self._beating.kill()
+        if self.owner:
+            try:
+                self.call("cb_leave", self.owner)
+            except BridgeError:
+                pass  # its lease ends by itself
+        self._client.close()
+
+    def abandon(self) -> None:
+        """Close the connections and tell nobody, as a process does that is killed."""
+        if self._beating is not None:
+            self._beating.kill()
+        self._client.close()
+
+
+def load_functions(cluster: Cluster) -> None:
+    """Put the library on the server, in the place of an older one. Raises BridgeError storage_failed."""
+    library = resources.files("bridge.store").joinpath(FUNCTIONS).read_text()
+    cluster.command("FUNCTION", "LOAD", "REPLACE", library)
+
+
+_NOT_JOINED = {
+    "empty": (
+        "The Redis of BRIDGE_STORE_URL holds no cluster: it is empty, or lost its data.",
+        "For a new cluster: 'cli-bridge cluster init'. If there was one, see 'Lost data' in docs/cluster.md first.",
+    ),
+    "settings": (
+        "This node's prices, time zone or default limits differ from those of the other nodes.",
+        "Give all nodes the same prices.json, BRIDGE_TIMEZONE and BRIDGE_DEFAULT_… settings; or stop the others first.",
+    ),
+    "taken": (
+        "Another host is in the cluster under the name of this one.",
+        "Give each host its own BRIDGE_NODE.",
+    ),
+}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _cause(error: Exception) -> str:
+    """A few words on why a call failed, without an address."""
+    kind, text = type(error).__name__, str(error)
+    if "Function not found" in text:
+        return "its functions are not there: it is empty, or never went through 'cluster init'"
+    if kind == "OutOfMemoryError" or text.startswith("OOM"):
+        return "its memory is full"
+    if kind == "BusyLoadingError":
+        return "it is starting"
+    if kind in ("AuthenticationError", "NoPermissionError", "AuthenticationWrongNumberOfArgsError"):
+        return "it refuses the password"
+    if kind == "TimeoutError":
+        return "no answer"
+    if kind == "ReadOnlyError":
+        return "it is read-only"
+    if kind == "ConnectionError" or isinstance(error, OSError):
+        return "no connection"
+    return "it answered with an error"

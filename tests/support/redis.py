@@ -1,0 +1,98 @@
+"""A real redis-server for tests: on a socket in a folder of its own, and ended by its process id."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError
+from bridge.store.redis import Cluster, load_functions, name
+
+START_TIMEOUT_S = 30.0
+
+
+class RedisServer:
+    """A server with its data in a folder. `always` waits for the disk with each write, as a cluster should."""
+
+    def __init__(self, folder: Path, *, always: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        # A path of a socket may have 107 characters, and those of pytest's folders are long.
+        self._short = Path(tempfile.mkdtemp(prefix="cb-"))
+        self.url = f"unix://{self._short}/r"
+        self._always = always
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start it, with the data that is there, and wait until it answers."""
+        command = ["redis-server", "--port", "0", "--unixsocket", f"{self._short}/r", "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", "always" if self._always else "no", "--save", ""]
+        command += ["--maxmemory-policy", "noeviction", "--logfile", str(self.folder / "log")]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+
+    def answers(self) -> bool:
+        """Whether it does at the moment."""
+        cluster = Cluster(self.url, "test", Clock())
+        try:
+            return bool(cluster.command("PING") == b"PONG")
+        except BridgeError:
+            return False
+        finally:
+            cluster.abandon()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+
+    def command(self, *words: str | int) -> object:
+        """What one command answers."""
+        cluster = Cluster(self.url, "test", Clock())
+        try:
+            return cluster.command(*words)
+        finally:
+            cluster.abandon()
+
+    def found(self, id: str = "cluster-1") -> None:
+        """Make it an empty cluster, whatever it was before."""
+        cluster = Cluster(self.url, "test", Clock())
+        try:
+            cluster.command("FLUSHALL")
+            load_functions(cluster)
+            cluster.command("HSET", name("meta"), "id", id)
+        finally:
+            cluster.abandon()
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.kill()
+        shutil.rmtree(self._short, ignore_errors=True)
+
+
+@contextmanager
+def redis_server(folder: Path, *, always: bool = False) -> Iterator[RedisServer]:
+    """A server for the length of a block."""
+    server = RedisServer(folder, always=always)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,133 @@
+"""The connection to the server that the nodes of a cluster share: leases, writes in one order, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.clock import Clock
+from bridge.errors import StoreError
+from bridge.store.redis import Cluster, name
+from tests.property.tallies_suite import refused
+from tests.support.redis import RedisServer, redis_server
+
+Join = Callable[..., Cluster]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def join(server: RedisServer) -> Iterator[Join]:
+    server.found()
+    opened: list[Cluster] = []
+
+    def join(node: str, place: str = "", digest: str = "d") -> Cluster:
+        cluster = Cluster(server.url, node, Clock())
+        opened.append(cluster)
+        cluster.join(place or node, digest)
+        return cluster
+
+    yield join
+    for each in opened:
+        each.abandon()
+
+
+def write(cluster: Cluster, check: str, run: str, *subjects: str, had: int = 0, compared: int = 0) -> str:
+    state: bytes = cluster.call("cb_write", cluster.owner, had, check, run, "{}", compared, *subjects)[0]
+    return state.decode()
+
+
+def seq(cluster: Cluster) -> int:
+    return int(cluster.command("GET", name("seq")) or 0)
+
+
+def test_a_run_is_begun_and_ended_once(join: Join) -> None:
+    a = join("a")
+    assert [write(a, "new", "run"), write(a, "new", "run")] == ["ok", "ok"]
+    assert seq(a) == 1
+    assert [write(a, "end", "run"), write(a, "end", "run"), write(a, "open", "run")] == ["ok", "gone", "gone"]
+    assert [write(a, "correct", "run")] == ["gone"]
+
+
+def test_what_another_node_wrote_about_a_subject_must_be_known_to_write_about_it(join: Join) -> None:
+    a, b = join("a"), join("b")
+    assert write(a, "new", "run_1", "k:ada", compared=1) == "ok"
+    assert write(a, "new", "run_2", "k:ada", compared=1) == "ok"
+    assert write(b, "new", "run_3", "k:bob", compared=1) == "ok"
+    assert write(b, "new", "run_4", "k:ada", had=1, compared=1) == "conflict"
+    assert write(b, "new", "run_4", "k:ada", had=2, compared=1) == "ok"
+    assert write(a, "new", "run_5", "k:ada", had=3, compared=1) == "conflict"
+    assert write(a, "new", "run_5", "k:bob", "k:ada", had=3, compared=1) == "ok"
+
+
+def test_a_node_that_was_taken_for_dead_writes_nothing_into_that_life(join: Join, server: RedisServer) -> None:
+    a, b = join("a"), join("b")
+    first = a.owner
+    assert write(a, "new", "run") == "ok"
+    server.command("HSET", name("alive"), first, 1)
+    b.beat()
+    assert not b.alive(first)
+    assert write(a, "end", "run") == "fenced"
+    assert write(b, "assume", "run") == "ok"
+    a.beat()
+    assert a.owner != first
+    assert [write(a, "end", "run"), write(a, "correct", "run"), write(a, "correct", "run")] == ["gone", "ok", "gone"]
+
+
+def test_a_silent_node_that_nobody_has_missed_goes_on(join: Join, server: RedisServer) -> None:
+    a = join("a")
+    before = a.owner
+    server.command("HSET", name("alive"), before, 1)
+    a.beat()
+    assert a.owner == before
+
+
+def test_who_joins_again_from_the_same_folder_ends_its_former_life(join: Join) -> None:
+    a = join("a")
+    again = join("a")
+    assert again.owner != a.owner
+    assert write(a, "new", "run") == "fenced"
+
+
+@pytest.mark.parametrize(
+    ("node", "place", "digest", "says"),
+    [
+        ("a", "elsewhere", "d", "under the name of this one"),
+        ("b", "b", "other", "differ from those of the other nodes"),
+    ],
+)
+def test_a_node_that_does_not_fit_is_refused(join: Join, node: str, place: str, digest: str, says: str) -> None:
+    join("a")
+    with pytest.raises(StoreError, match=says):
+        join(node, place, digest)
+
+
+def test_what_changes_caps_may_change_while_no_node_is_there(join: Join) -> None:
+    join("a").close()
+    assert join("a", digest="other").owner
+
+
+def test_an_empty_server_is_closed(join: Join, server: RedisServer) -> None:
+    a = join("a")
+    server.command("FLUSHALL")
+    assert write(a, "new", "run") == "fenced"
+    with pytest.raises(StoreError, match="holds no cluster"):
+        a.beat()
+    server.command("FUNCTION", "FLUSH")
+    assert refused(lambda: write(a, "new", "run")) == "storage_failed"
+
+
+def test_a_server_that_knows_less_than_a_node_is_found_out(join: Join) -> None:
+    assert write(join("a"), "any", "", had=1) == "lost"
+
+
+def test_a_server_that_is_not_there_is_asked_once_a_second(tmp_path: Path) -> None:
+    cluster = Cluster(f"unix://{tmp_path}/none", "a", Clock())
+    assert refused(lambda: cluster.command("PING")) == "storage_failed"
+    assert not cluster.usable
