@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from gevent.lock import BoundedSemaphore
 
 from bridge.errors import StoreError
-from bridge.store.document import REPAIR_HINT, Document
+from bridge.store.document import REPAIR_HINT, Document, Outdated
 from bridge.store.files import in_thread, unbroken
 
 PREFIX = "cba_"
@@ -50,10 +51,18 @@ class AdminCredentials:
         self._pepper = secrets.token_bytes(32)
         self._from_settings = settings_key is not None
         self._good: bytes | None = None if settings_key is None else self._digest(settings_key)
+        self._state = _State()
+        self._load()
+        document.watchers.append(self._load)
+
+    def _load(self) -> None:
+        before = self._state.key
         try:
-            self._state = msgspec.convert(document.load() or {}, _State)
+            self._state = msgspec.convert(self._document.load() or {}, _State)
         except msgspec.ValidationError as error:
             raise StoreError(f"admin.json is damaged: {error}.", REPAIR_HINT) from None
+        if self._state.key != before and not self._from_settings:
+            self._good = None
 
     @property
     def cookie_secrets(self) -> list[str]:
@@ -68,16 +77,20 @@ class AdminCredentials:
     def ensure(self) -> str | None:
         """Make what is missing. Returns the admin key if one was made now, which is the only time that it
         can be seen. Raises BridgeError storage_failed."""
-        raw = None
-        changes: dict[str, Any] = {}
-        if not self._state.cookie_secrets:
-            changes["cookie_secrets"] = (secrets.token_hex(32),)
-        if self._state.key is None and not self._from_settings:
-            raw = PREFIX + secrets.token_urlsafe(32)
-            changes["key"] = _hash(raw)
-        if changes:
-            self._save(**changes)
-        return raw
+        raw = PREFIX + secrets.token_urlsafe(32)
+        made = _hash(raw) if self._state.key is None and not self._from_settings else None
+        used = False
+
+        def change(state: _State) -> dict[str, Any]:
+            nonlocal used
+            used = made is not None and state.key is None
+            changes: dict[str, Any] = {"key": made} if used else {}
+            if not state.cookie_secrets:
+                changes["cookie_secrets"] = (secrets.token_hex(32),)
+            return changes
+
+        self._change(change)
+        return raw if used else None
 
     def reset(self) -> str:
         """Replace the stored key by a new one, end all sessions, and return the key.
@@ -85,7 +98,8 @@ class AdminCredentials:
         Raises BridgeError storage_failed; then the old one stays.
         """
         raw = PREFIX + secrets.token_urlsafe(32)
-        self._save(key=_hash(raw), epoch=self._state.epoch + 1)
+        made = _hash(raw)
+        self._change(lambda state: {"key": made, "epoch": state.epoch + 1})
         if not self._from_settings:
             self._good = None
         return raw
@@ -116,14 +130,26 @@ class AdminCredentials:
 
     def end_sessions(self) -> None:
         """Log everybody out: a new epoch, and a new secret to sign with. Raises BridgeError storage_failed."""
-        kept = (*self._state.cookie_secrets, secrets.token_hex(32))[-_COOKIE_SECRETS:]
-        self._save(epoch=self._state.epoch + 1, cookie_secrets=kept)
+        fresh = secrets.token_hex(32)
 
-    def _save(self, **changes: Any) -> None:
+        def change(state: _State) -> dict[str, Any]:
+            kept = (*state.cookie_secrets, fresh)[-_COOKIE_SECRETS:]
+            return {"epoch": state.epoch + 1, "cookie_secrets": kept}
+
+        self._change(change)
+
+    def _change(self, change: Callable[[_State], dict[str, Any]]) -> None:
+        """Save what `change` makes of the state; it may be asked again, where another host has changed that."""
+
         def step() -> None:
-            state = msgspec.structs.replace(self._state, **changes)
-            self._document.save(msgspec.to_builtins(state))
-            self._state = state
+            while changes := change(self._state):
+                state = msgspec.structs.replace(self._state, **changes)
+                try:
+                    self._document.save(msgspec.to_builtins(state))
+                except Outdated:
+                    continue
+                self._state = state
+                return
 
         unbroken(step)
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import ipaddress
 import logging
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar
@@ -27,7 +26,7 @@ from bridge.keys.keys import NAME_PATTERN, check_name, invalid
 from bridge.limits import BY_NAME, Limits, WrongLimit
 from bridge.registry import PROVIDERS
 from bridge.settings import ProviderSettings
-from bridge.store.document import Document
+from bridge.store.document import Document, Outdated
 from bridge.store.files import unbroken
 
 T = TypeVar("T")
@@ -456,7 +455,8 @@ class CredentialBook:
         self._clock = clock
         self._changing = BoundedSemaphore(1)
         self._providers = providers
-        self._stamp = _stamp(document)
+        self._stamp = document.stamp
+        document.watchers.append(lambda: self._look(at_once=True))
         self._next_look = clock.monotonic() + LOOK_S
         try:
             self._use(_content_of(document.load() or {}))
@@ -465,7 +465,7 @@ class CredentialBook:
                 f"credentials.json cannot be used: {error}.",
                 "Correct it, or move it away and add the credentials anew: cli-bridge credentials add NAME.",
             ) from None
-        self._standings = _Standings(states)
+        self._standings = _Standings(states, self._changed)
 
     # --- what there is ---------------------------------------------------------------------------
 
@@ -643,16 +643,20 @@ class CredentialBook:
 
         def step() -> T:
             with self._changing:
-                self._look(at_once=True)
-                if self.problem is not None:
-                    raise BridgeError("conflict", self.problem, "Correct credentials.json first, or move it away.")
-                content, result = change(self._content)
-                disabled = sorted(each.partition("/")[0] for each in content.disabled)
-                rows = {"credentials": [to_disk(each) for each in content.own]}
-                self._document.save({**rows, "disabled": disabled} if disabled else rows)
-                self._stamp = _stamp(self._document)
-                self._use(content)
-                return result
+                while True:
+                    self._look(at_once=True)
+                    if self.problem is not None:
+                        raise BridgeError("conflict", self.problem, "Correct credentials.json first, or move it away.")
+                    content, result = change(self._content)
+                    disabled = sorted(each.partition("/")[0] for each in content.disabled)
+                    rows = {"credentials": [to_disk(each) for each in content.own]}
+                    try:
+                        self._document.save({**rows, "disabled": disabled} if disabled else rows)
+                    except Outdated:
+                        continue
+                    self._stamp = self._document.stamp
+                    self._use(content)
+                    return result
 
         # In one piece even if the request is dropped meanwhile: what is saved must also hold.
         result = unbroken(step)
@@ -665,7 +669,7 @@ class CredentialBook:
         if now < self._next_look and not at_once:
             return
         self._next_look = now + LOOK_S
-        stamp = _stamp(self._document)
+        stamp = self._document.stamp
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -712,16 +716,38 @@ class _Standings:
     That is no money: a file that cannot be read is begun afresh, and a disk that fails is no reason to fail a run.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, changed: Callable[[], None]) -> None:
+        """`changed` is called when another host has learned something."""
         self._document = document
         self._saving = BoundedSemaphore(1)
+        self._changed = changed
         #: ids with the mark of the secret that has worked since the start
         self._proven: dict[str, str] = {}
         self._by_id: dict[str, Standing] = {}
+        #: id -> what is to be saved of it; None: nothing is to be known of it any more
+        self._unsaved: dict[str, Standing | None] = {}
+        self._load()
+        document.watchers.append(self._take)
+
+    def _load(self) -> None:
+        self._by_id = {}
         try:
-            self._by_id = msgspec.convert((document.load() or {}).get("states", {}), dict[str, Standing])
+            self._by_id = msgspec.convert((self._document.load() or {}).get("states", {}), dict[str, Standing])
         except (StoreError, msgspec.ValidationError) as error:
             log.warning("credential-states.json is begun afresh: %s", error)
+
+    def _take(self) -> None:
+        """Know what another host has learned, and what is not saved yet."""
+        self._load()
+        for id, standing in self._unsaved.items():
+            self._set(id, standing)
+        self._changed()
+
+    def _set(self, id: str, standing: Standing | None) -> None:
+        if standing is None:
+            self._by_id.pop(id, None)
+        else:
+            self._by_id[id] = standing
 
     def of(self, credential: Credential) -> Standing:
         """What has happened to it; what was known of another secret says nothing of this one."""
@@ -737,7 +763,8 @@ class _Standings:
         """Whether that is news."""
         news = not self.is_proven(credential)
         self._proven[credential.id] = credential.mark
-        if self._by_id.pop(credential.id, None) is not None:
+        if credential.id in self._by_id:
+            self._remember(credential.id, None)
             gevent.spawn(self._save)
         return news
 
@@ -747,18 +774,27 @@ class _Standings:
         kept = None if standing == Standing() else msgspec.structs.replace(standing, mark=credential.mark)
         if kept == self._by_id.get(credential.id):
             return
-        if kept is None:
-            del self._by_id[credential.id]
-        else:
-            self._by_id[credential.id] = kept
+        self._remember(credential.id, kept)
         unbroken(self._save)
+
+    def _remember(self, id: str, standing: Standing | None) -> None:
+        self._unsaved[id] = standing
+        self._set(id, standing)
 
     def _save(self) -> None:
         with self._saving:
-            try:
-                self._document.save({"states": self._by_id})
-            except BridgeError as error:
-                log.warning("credential-states.json could not be written: %s", error.message)
+            while self._unsaved:
+                saving = dict(self._unsaved)
+                try:
+                    self._document.save({"states": self._by_id})
+                except Outdated:
+                    continue
+                except BridgeError as error:
+                    log.warning("credential-states.json could not be written: %s", error.message)
+                    return
+                self._unsaved = {
+                    id: standing for id, standing in self._unsaved.items() if id not in saving or saving[id] != standing
+                }
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -775,11 +811,3 @@ def _numbered(name: str) -> Iterator[str]:
     yield name
     for number in range(2, 1_000_000):
         yield f"{name}.{number}"
-
-
-def _stamp(document: Document) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(document.path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

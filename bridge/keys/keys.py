@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
 from bridge.limits import Limits, WrongLimit
 from bridge.registry import PROVIDERS
-from bridge.store.document import REPAIR_HINT, Document
+from bridge.store.document import REPAIR_HINT, Document, Outdated
 from bridge.store.files import unbroken
 from bridge.types import MODEL_PATTERN
 
@@ -228,21 +228,33 @@ class KeyBook:
         self._changing = BoundedSemaphore(1)
         self._keys: dict[str, Key] = {}
         self._by_hash: dict[str, tuple[Key, KeyHash]] = {}
-        rows = (document.load() or {}).get("keys", [])
+        self._load()
+        document.watchers.append(self._load)
+
+    def _load(self) -> None:
+        rows = (self._document.load() or {}).get("keys", [])
         try:
             self._use({key.name: key for key in from_disk(rows)})
         except ValueError as error:
-            raise StoreError(f"{document.path.name} is damaged: {error}.", REPAIR_HINT) from None
+            raise StoreError(f"{self._document.path.name} is damaged: {error}.", REPAIR_HINT) from None
+
+    def refresh(self) -> bool:
+        """Take what another host has changed; whether there was anything. Raises BridgeError storage_failed."""
+        return self._document.refresh()
 
     def find(self, raw: str) -> Key:
         """The key that a raw secret opens.
 
         Raises BridgeError unauthorized (the same for malformed, unknown, revoked and rotated out),
         key_disabled or key_expired. One hash and one look-up; what is compared are digests, so the
-        time it takes says nothing about the secret.
+        time it takes says nothing about the secret. Where several hosts share the keys, an unknown one may be new:
+        then it raises storage_failed, too.
         """
         if raw and len(raw) <= _LONGEST_RAW and raw.isascii():
-            found = self._by_hash.get(hash_of(raw))
+            digest = hash_of(raw)
+            found = self._by_hash.get(digest)
+            if found is None and self.refresh():
+                found = self._by_hash.get(digest)
             if found is not None and _holds(found[1], now := self._clock.now()):
                 return _usable(found[0], now)
         raise BridgeError("unauthorized", "This key is not valid.")
@@ -386,11 +398,15 @@ class KeyBook:
 
         def step() -> T:
             with self._changing:
-                key, result = change()
-                keys = {**self._keys, key.name: key}
-                self._document.save({"keys": [to_disk(each) for each in keys.values()]})
-                self._use(keys)
-                return result
+                while True:
+                    key, result = change()
+                    keys = {**self._keys, key.name: key}
+                    try:
+                        self._document.save({"keys": [to_disk(each) for each in keys.values()]})
+                    except Outdated:
+                        continue
+                    self._use(keys)
+                    return result
 
         # In one piece even if the request is dropped meanwhile: what is saved must also hold.
         return unbroken(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ SCHEMAS: dict[str, int] = {"keys.json": 1, "credentials.json": 1, "admin.json": 
 folder.py has the steps from older ones."""
 
 
+class Outdated(Exception):
+    """Another host has changed it meanwhile. What it has now is loaded: repeat the step from there."""
+
+
 class Document:
     """A JSON object on disk, with the version of its schema.
 
@@ -31,6 +35,9 @@ class Document:
         """`schema`: the version to read and write, if not that of `SCHEMAS`. `keeps_previous`: False for what must be
         gone once it was removed."""
         self.path = path
+        #: called when another host has changed it, after it was loaded; must not wait or raise. A file has no other
+        #: writer
+        self.watchers: list[Callable[[], None]] = []
         self.previous = path.with_name(path.name + ".previous")
         self.schema = SCHEMAS.get(path.name, 1) if schema is None else schema
         self._keeps_previous = keeps_previous
@@ -75,7 +82,8 @@ class Document:
         """Replace the content; it is on the disk when this returns.
 
         `content` is read before the first switch to another greenlet. Saves of one document must
-        not overlap. Raises BridgeError storage_failed; the file then holds what it held before.
+        not overlap. Raises BridgeError storage_failed; the file then holds what it held before. One that several
+        hosts share raises Outdated where another has changed it.
         """
         data = msgspec.json.format(msgspec.json.encode({"schema": self.schema, **content}), indent=1)
         try:
@@ -90,6 +98,19 @@ class Document:
             keep_previous(self.path)
         os.replace(new, self.path)
         sync_folder(self.path.parent)
+
+    def refresh(self) -> bool:
+        """Load what another host may have changed; whether there was anything. Raises BridgeError storage_failed."""
+        return False
+
+    @property
+    def stamp(self) -> Hashable | None:
+        """What is another one after each change, whoever made it; None where there is no content."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
     @property
     def absent(self) -> bool:
