@@ -1,4 +1,5 @@
-"""Answers that are kept: of jobs, and of requests with an Idempotency-Key. One file each in jobs/.
+"""Answers that are kept: of jobs, and of requests with an Idempotency-Key. One file each in jobs/, or in the store that
+several hosts share.
 
 A job is on the disk before its CLI sees the prompt, and its answer before anybody is told of it.
 Prompts are not kept, answers are: for KEPT_S, within a bound for each key and one for all.
@@ -6,11 +7,14 @@ Prompts are not kept, answers are: for KEPT_S, within a bound for each key and o
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 
@@ -19,6 +23,9 @@ from bridge.errors import BridgeError, Problem, StoreError
 from bridge.store.files import in_thread, private_folder, storage_failed, sync_folder, write_private
 from bridge.types import Answer, Charge, Finished, GenerationRequest, PartDelta, Usage
 
+if TYPE_CHECKING:
+    from bridge.store.redis import Cluster
+
 SCHEMA = 1
 #: Seconds that an answer is kept.
 KEPT_S = 24 * 3600.0
@@ -26,6 +33,12 @@ KEPT_S = 24 * 3600.0
 MOST_OF_KEY, MOST_BYTES_OF_KEY, MOST_BYTES = 1000, 64 * 2**20, 512 * 2**20
 #: Retry-After of a repeated request whose first one still runs, in seconds.
 COME_AGAIN_S = 5.0
+#: What hosts that share a store keep there at most, in bytes of one key and of all: it is memory.
+MOST_SHARED_OF_KEY, MOST_SHARED = 16 * 2**20, 128 * 2**20
+#: Seconds between two looks at a job that runs on another host.
+LOOK_S = 0.5
+
+log = logging.getLogger("bridge")
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -76,6 +89,43 @@ class _Entry(msgspec.Struct):
 _decode = msgspec.json.Decoder(Job).decode
 
 
+class KeptJobs(Protocol):
+    """Where jobs are kept: `JobBook` with files, `SharedJobBook` where several hosts share a store.
+
+    What a call has changed stays when it returns. Each but `drop` and `prune` raises BridgeError storage_failed where
+    that did not work.
+    """
+
+    def knows(self, owner: str, digest: str) -> bool:
+        """Whether a job may be kept of that owner and with that `Repeat.key`: it may be too old already."""
+
+    def earlier(self, owner: str, repeat: Repeat) -> Job | None:
+        """The job of the same Idempotency-Key that has ended. Raises BridgeError conflict where it had another body, or
+        has not ended."""
+
+    def get(self, job_id: str, owner: str) -> Job | None:
+        """A job of this owner; one whose process is gone has ended with that."""
+
+    def host_of(self, job: Job) -> str | None:
+        """The host on which a job runs, where that is another one."""
+
+    def await_end(self, job: Job, seconds: float) -> Job:
+        """A job that runs on another host, as soon as it has ended, or as it is after `seconds`."""
+
+    def add(self, job: Job) -> None:
+        """Keep a job that has begun. Raises BridgeError conflict where its Idempotency-Key has been taken meanwhile."""
+
+    def finish(self, job: Job) -> None:
+        """Keep the end of a job. A request that failed without cost may be sent again under its Idempotency-Key, and
+        then runs again."""
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that did not come to run."""
+
+    def prune(self) -> None:
+        """Remove what has been kept long enough."""
+
+
 class JobBook:
     """All kept answers: what is where, in memory; the answers themselves only on disk."""
 
@@ -113,19 +163,7 @@ class JobBook:
         if found is None:
             return None
         entry = self._entries[found]
-        if entry.repeat != repeat:
-            raise BridgeError(
-                "conflict",
-                "This Idempotency-Key was used with another request.",
-                "Use a new Idempotency-Key for each new request.",
-            )
-        if not entry.ended:
-            raise BridgeError(
-                "conflict",
-                "The first request with this Idempotency-Key is still running.",
-                "Send it again after the time in Retry-After.",
-                retry_after=COME_AGAIN_S,
-            )
+        _check_repeat(entry.repeat, repeat, ended=entry.ended)
         return self.get(found, owner)
 
     def get(self, job_id: str, owner: str) -> Job | None:
@@ -144,6 +182,14 @@ class JobBook:
             raise BridgeError("storage_failed", "The kept answer cannot be read.", hint) from None
         return job if job.finished or not entry.ended else msgspec.structs.replace(job, finished=_interrupted())
 
+    def host_of(self, job: Job) -> str | None:
+        """See KeptJobs: all run here."""
+        return None
+
+    def await_end(self, job: Job, seconds: float) -> Job:
+        """See KeptJobs: all run here."""
+        return job
+
     def add(self, job: Job) -> None:
         """Keep a job that has begun; on the disk when this returns.
 
@@ -151,7 +197,7 @@ class JobBook:
         """
         if job.repeat is not None and (job.owner, job.repeat.key) in self._by_repeat:
             self.earlier(job.owner, job.repeat)
-            raise BridgeError("conflict", "The first request with this Idempotency-Key has just ended.", retry_after=1)
+            raise _just_ended()
         self._remember(job, 0)
         try:
             self._save(job)
@@ -162,8 +208,7 @@ class JobBook:
     def finish(self, job: Job) -> None:
         """Keep the end of a job. A request that failed without cost may be sent again under its
         Idempotency-Key, and then runs again. Raises BridgeError storage_failed."""
-        assert job.finished is not None
-        if isinstance(job.finished.result, Problem) and not job.finished.charge.cost_micro:
+        if _may_run_again(job):
             self._forget_repeat(job.id)
             job = msgspec.structs.replace(job, repeat=None)
         self._save(job)
@@ -231,6 +276,152 @@ class JobBook:
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
+
+
+class SharedJobBook:
+    """All kept answers of several hosts. A job carries the process that runs it, so that the others know whether its
+    end can still come."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        #: jobs of this process that have not ended
+        self._begun: dict[str, Job] = {}
+
+    def knows(self, owner: str, digest: str) -> bool:
+        """See KeptJobs."""
+        return bool(self._cluster.command("EXISTS", _repeat_name(owner, digest)))
+
+    def earlier(self, owner: str, repeat: Repeat) -> Job | None:
+        """See KeptJobs."""
+        found = self._cluster.command("GET", _repeat_name(owner, repeat.key))
+        job = None if found is None else self.get(found.decode(), owner)
+        if job is not None:
+            _check_repeat(job.repeat, repeat, ended=job.finished is not None)
+        return job
+
+    def get(self, job_id: str, owner: str) -> Job | None:
+        """See KeptJobs."""
+        job, runner = self._read(job_id)
+        if job is None or job.owner != owner:
+            return None
+        if job.finished is None and job.id not in self._begun and (self._is_mine(runner) or not self._lives(runner)):
+            # Its end may have come in between.
+            job, runner = self._read(job_id)
+            if job is not None and job.finished is None:
+                return msgspec.structs.replace(job, finished=_interrupted())
+        return job
+
+    def host_of(self, job: Job) -> str | None:
+        """See KeptJobs."""
+        found, runner = self._read(job.id)
+        running = found is not None and found.finished is None and not self._is_mine(runner)
+        return runner.rpartition(".")[0] if running else None
+
+    def await_end(self, job: Job, seconds: float) -> Job:
+        """See KeptJobs."""
+        looks = int(seconds / LOOK_S)
+        while job.finished is None and looks > 0:
+            gevent.sleep(LOOK_S)
+            looks -= 1
+            job = self.get(job.id, job.owner) or job
+        return job
+
+    def add(self, job: Job) -> None:
+        """See KeptJobs."""
+        self._begun[job.id] = job
+        try:
+            taken = self._cluster.call("cb_job_add", job.id, job.owner, _digest(job), self._row(job), _KEPT_MS)
+        except BridgeError:
+            # It may have been kept all the same.
+            gevent.spawn(self.drop, job.id)
+            raise
+        if taken:
+            del self._begun[job.id]
+            assert job.repeat is not None
+            self.earlier(job.owner, job.repeat)
+            raise _just_ended()
+
+    def finish(self, job: Job) -> None:
+        """See KeptJobs."""
+        again, digest = _may_run_again(job), _digest(job)
+        if again:
+            job = msgspec.structs.replace(job, repeat=None)
+        about = (job.id, job.owner, digest, int(again), self._row(job), _KEPT_MS, round(1000 * job.started_at))
+        try:
+            self._cluster.call("cb_job_end", *about, MOST_OF_KEY, MOST_SHARED_OF_KEY, MOST_SHARED)
+        finally:
+            self._begun.pop(job.id, None)
+
+    def drop(self, job_id: str) -> None:
+        """See KeptJobs."""
+        job = self._begun.pop(job_id, None)
+        if job is not None:
+            try:
+                self._cluster.call("cb_job_drop", job.id, job.owner, _digest(job))
+            except BridgeError as error:
+                log.warning("the beginning of %s could not be removed: %s", job.id, error.message)
+
+    def prune(self) -> None:
+        """See KeptJobs: what is old goes by itself."""
+
+    def _row(self, job: Job) -> bytes:
+        return self._cluster.owner.encode() + b"\n" + msgspec.json.encode(job)
+
+    def _read(self, job_id: str) -> tuple[Job | None, str]:
+        """A job, and the process that runs or ran it."""
+        row = self._cluster.command("GET", "{cb}:job:" + job_id)
+        if row is None:
+            return None, ""
+        runner, _, data = row.partition(b"\n")
+        try:
+            return _decode(data), runner.decode()
+        except msgspec.MsgspecError:
+            hint = "Send a new request; or ask your admin whether all hosts have the same version of cli-bridge."
+            raise BridgeError("storage_failed", "The kept answer cannot be read.", hint) from None
+
+    def _is_mine(self, runner: str) -> bool:
+        return runner.rpartition(".")[0] == self._cluster.node
+
+    def _lives(self, runner: str) -> bool:
+        return self._cluster.alive(runner)
+
+
+_KEPT_MS = int(1000 * KEPT_S)
+
+
+def _repeat_name(owner: str, digest: str) -> str:
+    return f"{{cb}}:repeat:{owner}:{digest}"
+
+
+def _digest(job: Job) -> str:
+    return "-" if job.repeat is None else job.repeat.key
+
+
+def _may_run_again(job: Job) -> bool:
+    """Whether a job failed without cost, so that a repeated request runs."""
+    assert job.finished is not None
+    return isinstance(job.finished.result, Problem) and not job.finished.charge.cost_micro
+
+
+def _check_repeat(first: Repeat | None, repeat: Repeat, *, ended: bool) -> None:
+    """Raise BridgeError conflict where the first request with an Idempotency-Key was another, or has not ended."""
+    if first != repeat:
+        raise BridgeError(
+            "conflict",
+            "This Idempotency-Key was used with another request.",
+            "Use a new Idempotency-Key for each new request.",
+        )
+    if not ended:
+        raise BridgeError(
+            "conflict",
+            "The first request with this Idempotency-Key is still running.",
+            "Send it again after the time in Retry-After.",
+            retry_after=COME_AGAIN_S,
+        )
+
+
+def _just_ended() -> BridgeError:
+    return BridgeError("conflict", "The first request with this Idempotency-Key has just ended.", retry_after=1)
 
 
 def read(path: Path) -> Job:

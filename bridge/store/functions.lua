@@ -143,3 +143,132 @@ redis.register_function('cb_beat', beat)
 redis.register_function('cb_leave', leave)
 redis.register_function('cb_write', write)
 redis.register_function('cb_snapshot', snapshot)
+
+local function ours()
+  return redis.call('HEXISTS', '{cb}:meta', 'id') == 1
+end
+
+local function foreign()
+  return redis.error_reply('NOCLUSTER this server holds no cluster')
+end
+
+-- Name of a document, the version that the caller knows, content. The new version; -1 where there is another one.
+--   {cb}:doc:NAME  content; {cb}:versions  name -> version; {cb}:changes  counts all saves
+local function save(keys, args)
+  if not ours() then return foreign() end
+  local name, known = args[1], tonumber(args[2])
+  if tonumber(redis.call('HGET', '{cb}:versions', name) or '0') ~= known then return -1 end
+  redis.call('HSET', '{cb}:versions', name, known + 1)
+  redis.call('SET', '{cb}:doc:' .. name, args[3])
+  redis.call('INCR', '{cb}:changes')
+  return known + 1
+end
+
+--   {cb}:job:ID  a kept run; {cb}:repeat:OWNER:DIGEST  id of the job with that Idempotency-Key
+--   {cb}:kept  all that ended: 'id size repeat owner', by the time of their beginning; {cb}:kept:OWNER  the same of one
+--   {cb}:keptsizes  bytes of each owner, and of all (under an empty name)
+local function let_go(member)
+  local id, size, digest, owner = string.match(member, '^(%S+) (%d+) (%S+) (.*)$')
+  if redis.call('ZREM', '{cb}:kept', member) == 0 then return end
+  redis.call('ZREM', '{cb}:kept:' .. owner, member)
+  redis.call('HINCRBY', '{cb}:keptsizes', '', -size)
+  if redis.call('HINCRBY', '{cb}:keptsizes', owner, -size) <= 0 then redis.call('HDEL', '{cb}:keptsizes', owner) end
+  redis.call('DEL', '{cb}:job:' .. id)
+  if digest ~= '-' and redis.call('GET', '{cb}:repeat:' .. owner .. ':' .. digest) == id then
+    redis.call('DEL', '{cb}:repeat:' .. owner .. ':' .. digest)
+  end
+end
+
+-- id, owner, digest of the Idempotency-Key or '-', job, milliseconds that it is kept. Gives '' or the id of another
+-- job with that Idempotency-Key; nothing is kept then.
+local function job_add(keys, args)
+  if not ours() then return foreign() end
+  local id, owner, digest, kept_ms = args[1], args[2], args[3], args[5]
+  if digest ~= '-' then
+    local earlier = redis.call('GET', '{cb}:repeat:' .. owner .. ':' .. digest)
+    if earlier and earlier ~= id and redis.call('EXISTS', '{cb}:job:' .. earlier) == 1 then return earlier end
+    redis.call('SET', '{cb}:repeat:' .. owner .. ':' .. digest, id, 'PX', kept_ms)
+  end
+  redis.call('SET', '{cb}:job:' .. id, args[4], 'PX', kept_ms)
+  return ''
+end
+
+-- id, owner, digest that the job came with or '-', whether that may be used again ('1'), job, milliseconds that it is
+-- kept, when it began (ms); the most jobs of an owner, bytes of an owner, bytes of all. The oldest go first.
+local function job_end(keys, args)
+  if not ours() then return foreign() end
+  local id, owner, digest, again, job, kept_ms, began = unpack(args, 1, 7)
+  local most, most_bytes, most_of_all = tonumber(args[8]), tonumber(args[9]), tonumber(args[10])
+  if digest ~= '-' and again == '1' then
+    if redis.call('GET', '{cb}:repeat:' .. owner .. ':' .. digest) == id then
+      redis.call('DEL', '{cb}:repeat:' .. owner .. ':' .. digest)
+    end
+    digest = '-'
+  end
+  redis.call('SET', '{cb}:job:' .. id, job, 'PX', kept_ms)
+  local member, of_owner = table.concat({id, #job, digest, owner}, ' '), '{cb}:kept:' .. owner
+  redis.call('ZADD', '{cb}:kept', began, member)
+  redis.call('ZADD', of_owner, began, member)
+  redis.call('PEXPIRE', of_owner, 2 * kept_ms)
+  redis.call('HINCRBY', '{cb}:keptsizes', owner, #job)
+  redis.call('HINCRBY', '{cb}:keptsizes', '', #job)
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', '{cb}:kept', 0, began - kept_ms)) do let_go(old) end
+  local function size(name) return tonumber(redis.call('HGET', '{cb}:keptsizes', name) or '0') end
+  while redis.call('ZCARD', of_owner) > 1 and (redis.call('ZCARD', of_owner) > most or size(owner) > most_bytes) do
+    let_go(redis.call('ZRANGE', of_owner, 0, 0)[1])
+  end
+  while redis.call('ZCARD', '{cb}:kept') > 1 and size('') > most_of_all do
+    let_go(redis.call('ZRANGE', '{cb}:kept', 0, 0)[1])
+  end
+  return 1
+end
+
+-- id, owner, digest or '-': a job that did not come to run.
+local function job_drop(keys, args)
+  local name = '{cb}:repeat:' .. args[2] .. ':' .. args[3]
+  if args[3] ~= '-' and redis.call('GET', name) == args[1] then redis.call('DEL', name) end
+  return redis.call('DEL', '{cb}:job:' .. args[1])
+end
+
+-- Node, what it says of itself, milliseconds for which that holds. Gives how often documents have changed, the wishes
+-- to stop runs of this node, and what each other node says, with its name before it.
+--   {cb}:live  node -> ms of its last word, a line break, its words; {cb}:stops:NODE  'run id, a space, who'
+local function look(keys, args)
+  if not ours() then return foreign() end
+  local node, holds_ms = args[1], tonumber(args[3])
+  local now = time()
+  redis.call('HSET', '{cb}:live', node, string.format('%d\n%s', now, args[2]))
+  local stops = redis.call('LRANGE', '{cb}:stops:' .. node, 0, -1)
+  redis.call('DEL', '{cb}:stops:' .. node)
+  local others, live = {}, redis.call('HGETALL', '{cb}:live')
+  for i = 1, #live, 2 do
+    local at, said = string.match(live[i + 1], '^(%d+)\n(.*)$')
+    if tonumber(at) < now - holds_ms then
+      redis.call('HDEL', '{cb}:live', live[i])
+    elseif live[i] ~= node then
+      others[#others + 1] = live[i]
+      others[#others + 1] = said
+    end
+  end
+  return {redis.call('GET', '{cb}:changes') or '0', stops, others}
+end
+
+-- An entry of the audit, which is never cut off.
+local function audit(keys, args)
+  if not ours() then return foreign() end
+  return redis.call('XADD', '{cb}:audit', '*', 'e', args[1])
+end
+
+-- A mark and milliseconds: whether nobody has set it for as long.
+local function claim(keys, args)
+  if not ours() then return foreign() end
+  return redis.call('SET', '{cb}:once:' .. args[1], '1', 'NX', 'PX', args[2]) and 1 or 0
+end
+
+redis.register_function('cb_save', save)
+redis.register_function('cb_job_add', job_add)
+redis.register_function('cb_job_end', job_end)
+redis.register_function('cb_job_drop', job_drop)
+redis.register_function('cb_audit', audit)
+redis.register_function('cb_look', look)
+redis.register_function('cb_claim', claim)

@@ -1,0 +1,117 @@
+"""The other nodes of a cluster: what each says of itself, and wishes to stop runs that go from one to another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import msgspec
+
+from bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from bridge.store.redis import Cluster
+
+#: Seconds between two looks at the others, and after which a node that says nothing is not shown any more.
+LOOK_S, HOLDS_S = 1.0, 5.0
+#: Runs that a node tells the others of: the list is for people.
+MOST_RUNS = 500
+
+log = logging.getLogger("bridge")
+
+
+class NodeState(msgspec.Struct, rename="camel"):
+    """What a node says of itself. `runs` as the admin sees them while they live."""
+
+    name: str
+    version: str
+    slots: int
+    running: int
+    queued: int
+    queue_limit: int
+    draining: bool
+    #: provider -> whether it can work
+    providers: dict[str, bool]
+    runs: list[dict[str, Any]] = []
+
+
+_decode = msgspec.json.Decoder(NodeState).decode
+
+
+class Nodes:
+    """Tells the other nodes how this one is, and knows how they are: as of the last look, a second or two ago."""
+
+    def __init__(self, cluster: Cluster, look_at_documents: Callable[[], None]) -> None:
+        """`look_at_documents` may raise BridgeError."""
+        self._cluster = cluster
+        self._look_at_documents = look_at_documents
+        self._changes = -1
+        self._looker: gevent.Greenlet[[], None] | None = None
+        #: the others, by their names
+        self.others: dict[str, NodeState] = {}
+        #: what this node says of itself; set when there is something to say
+        self.tell: Callable[[], NodeState | None] = lambda: None
+        #: ends a run of this node, by its id, for somebody: "admin" or "holder"
+        self.stop: Callable[[str, str], object] = lambda run_id, who: None
+
+    def start(self) -> None:
+        """Look from now on, in the background, until `close`."""
+        self._looker = gevent.spawn(self._keep_looking)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looker is not None:
+            self._looker.kill()
+
+    def look(self) -> None:
+        """Say how this node is, hear of the others, and do what they ask. Raises BridgeError storage_failed."""
+        own = self.tell()
+        said = b"" if own is None else msgspec.json.encode(own)
+        changes, stops, others = self._cluster.call("cb_look", self._cluster.node, said, int(1000 * HOLDS_S))
+        for each in stops:
+            run_id, _, who = each.decode().partition(" ")
+            self.stop(run_id, who)
+        self.others = dict(_read(others))
+        if int(changes) != self._changes:
+            self._look_at_documents()
+            self._changes = int(changes)
+
+    def host_of(self, run_id: str) -> str | None:
+        """The node on which a run is, if it is on another one and was there at the last look."""
+        return next((name for name, state in self.others.items() if _has(state, run_id)), None)
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """A run of another node, as it was at the last look."""
+        runs = (run for state in self.others.values() for run in state.runs)
+        return next((run for run in runs if run.get("id") == run_id), None)
+
+    def ask_to_stop(self, node: str, run_id: str, who: str) -> None:
+        """Have a run of another node stopped, within a second or two. Raises BridgeError storage_failed."""
+        self._cluster.command("RPUSH", "{cb}:stops:" + node, f"{run_id} {who}")
+
+    def _keep_looking(self) -> None:
+        while True:
+            try:
+                self.look()
+            except BridgeError:
+                self.others = {}  # nobody knows how they are
+            except Exception:
+                log.exception("what the other nodes say could not be used")
+            gevent.sleep(LOOK_S)
+
+
+def _has(state: NodeState, run_id: str) -> bool:
+    return any(run.get("id") == run_id for run in state.runs)
+
+
+def _read(said: list[bytes]) -> list[tuple[str, NodeState]]:
+    """What the others say; one of another version, whose words mean nothing here, is left out."""
+    found = []
+    for name, words in zip(said[::2], said[1::2], strict=True):
+        try:
+            found.append((name.decode(), _decode(words)))
+        except msgspec.MsgspecError:
+            continue
+    return found
