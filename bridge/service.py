@@ -6,13 +6,16 @@ import logging
 import pkgutil
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission
 from bridge.engine.engine import Engine
+from bridge.engine.nodes import Nodes
 from bridge.engine.roster import Roster
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, SettingsError, StoreError
@@ -29,7 +32,7 @@ from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
 from bridge.records.closest import Closest
-from bridge.records.jobs import JobBook
+from bridge.records.jobs import JobBook, KeptJobs
 from bridge.records.lately import Lately
 from bridge.records.runlog import RunLog
 from bridge.records.statistics import Statistics
@@ -39,12 +42,14 @@ from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from bridge.store.archive import BackupNotes
 from bridge.store.document import Document
-from bridge.store.folder import Store
+from bridge.store.folder import CLUSTER_FILE, Store
 from bridge.store.trace import TraceFolder
 from bridge.types import RunRecord
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
+    from bridge.ledger.replica import SharedTallies
+    from bridge.store.redis import Cluster
 
 #: Between two rounds of housekeeping, in seconds.
 HOUSEKEEPING_S = 3600.0
@@ -72,18 +77,17 @@ class Service:
         folder = settings.data_dir
         self.store = Store.open(folder, wait_s=wait_s)
         try:
-            self.keys = KeyBook(Document(folder / "keys.json"), self.clock)
-            self.credentials = credential_book(settings, self.clock)
-            self.admin = AdminCredentials(Document(folder / "admin.json"), settings.admin_key)
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
             self.models = ModelBook(
                 folder / "models.json", self.clock, self.prices.models, self.prices.stands_for, allowed
             )
-            self.jobs = JobBook(folder / "jobs", self.clock)
-            self.audit = Audit(folder / "audit.jsonl", self.clock)
             self.backups = BackupNotes(Document(folder / "backup.json"), self.clock)
-            self.tallies = FileTallies(self.store, self.clock, settings.zone)
+            state = open_state(settings, self.store, self.clock, self.prices)
+            self.keys, self.credentials, self.admin = state.keys, state.credentials, state.admin
+            self.jobs, self.audit, self.tallies = state.jobs, state.audit, state.tallies
+            #: the hosts that share all this, where there are several
+            self.cluster, self.nodes = state.cluster, state.nodes
             self.log = RunLog(self.tallies.journal, self.clock, settings.zone)
             self.ledger = Ledger(self.tallies, self.clock, settings.zone, settings.default_limits, self.prices)
             self.ledger.recover()
@@ -150,12 +154,29 @@ class Service:
             keys=self.keys,
             observers=self.observers,
             traces=self.traces,
+            nodes=self.nodes,
         )
+        self._take_part(self.engine)
         self._scratch = scratch
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
         self._rememberer = gevent.spawn(self._remember)
         return self.engine
+
+    def _take_part(self, engine: Engine) -> None:
+        """In a cluster: hear of what the other hosts do, and tell them of this one."""
+        if self.cluster is None or self.nodes is None:
+            return
+        self.keys.on_change.append(engine.look_at_keys)
+        self.tallies.on_line = partial(self._note_line, engine)
+        self.nodes.start()
+        self.cluster.start()
+
+    def _note_line(self, engine: Engine, line: RunRecord) -> None:
+        """A run of another host has ended: it counts here, and its credential may be free."""
+        for observe in self.observers:
+            observe(line)
+        engine.roster.changed()
 
     def _remember(self) -> None:
         """Count what the log has from before this start."""
@@ -184,13 +205,86 @@ class Service:
             self._housekeeper.kill()
             self._rememberer.kill()
             self.engine.close(drain_s)
+            if self.nodes is not None:
+                self.nodes.close()
             self.gate.close()
             self._scratch.clear()
         for close in self.closers:
             close()
         self.ledger.close()
         self.audit.close()
+        if self.cluster is not None:
+            self.cluster.close()
         self.store.close()
+
+
+class State(msgspec.Struct):
+    """What is known of keys, money, credentials, jobs and changes; of one host, or of all that share it."""
+
+    keys: KeyBook
+    credentials: CredentialBook
+    admin: AdminCredentials
+    jobs: KeptJobs
+    audit: Audit
+    tallies: FileTallies | SharedTallies
+    cluster: Cluster | None = None
+    nodes: Nodes | None = None
+
+
+def open_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> State:
+    """The state behind a data folder: its files, or what several hosts share in the server of BRIDGE_STORE_URL.
+    Raises StoreError and BridgeError."""
+    folder = store.folder
+    if settings.store_url is not None:
+        return _shared_state(settings, store, clock, prices)
+    if (folder / CLUSTER_FILE).exists():
+        raise StoreError(
+            "This data folder belongs to a cluster, and BRIDGE_STORE_URL is not set.",
+            "Set it; or go on without the cluster with the folder that 'cli-bridge cluster export' makes.",
+        )
+    return State(
+        keys=KeyBook(Document(folder / "keys.json"), clock),
+        credentials=credential_book(settings, clock),
+        admin=AdminCredentials(Document(folder / "admin.json"), settings.admin_key),
+        jobs=JobBook(folder / "jobs", clock),
+        audit=Audit(folder / "audit.jsonl", clock),
+        tallies=FileTallies(store, clock, settings.zone),
+    )
+
+
+def _shared_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> State:
+    # Imported here: without BRIDGE_STORE_URL nothing of it is needed.
+    from bridge.ledger.replica import SharedTallies, open_cluster
+    from bridge.records.audit import SharedAudit
+    from bridge.records.jobs import SharedJobBook
+    from bridge.store.shared import SharedDocument, refresh
+
+    folder = store.folder
+    cluster = open_cluster(settings, store, clock, prices)
+    try:
+        keys, admin = (SharedDocument(cluster, folder / name) for name in ("keys.json", "admin.json"))
+        secrets, states = (
+            SharedDocument(cluster, folder / name, keeps_previous=False)
+            for name in ("credentials.json", "credential-states.json")
+        )
+        documents = (keys, admin, secrets, states)
+        cluster.on_change = partial(refresh, cluster, documents)
+        book = CredentialBook(secrets, states, clock, settings.providers)
+        tallies = SharedTallies(cluster, store, clock, settings.zone)
+        tallies.bounded = book.is_bounded
+        return State(
+            keys=KeyBook(keys, clock),
+            credentials=book,
+            admin=AdminCredentials(admin, settings.admin_key),
+            jobs=SharedJobBook(cluster),
+            audit=SharedAudit(cluster, folder / "audit.jsonl", clock),
+            tallies=tallies,
+            cluster=cluster,
+            nodes=Nodes(cluster, cluster.on_change),
+        )
+    except BaseException:
+        cluster.close()
+        raise
 
 
 def credential_book(settings: Settings, clock: Clock) -> CredentialBook:

@@ -15,6 +15,7 @@ from bridge.clock import Clock
 from bridge.engine.admission import Admission, check_load
 from bridge.engine.answer import Mismatch, with_output
 from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id, once_paid
+from bridge.engine.nodes import Nodes
 from bridge.engine.roster import CredentialWay, Roster
 from bridge.engine.run import Run
 from bridge.engine.schema import SchemaChecker
@@ -27,7 +28,7 @@ from bridge.ledger.tallies import Reservation
 from bridge.limits import effective
 from bridge.providers.provider import Emit, Provider, ProviderStatus, with_searches
 from bridge.records.audit import Audit
-from bridge.records.jobs import Job, JobBook, Repeat
+from bridge.records.jobs import Job, KeptJobs, Repeat
 from bridge.records.refusals import Refusals
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
@@ -56,6 +57,10 @@ FLUSH_S = 60.0
 #: Grace for runs that are stopped at the end to be settled, in seconds.
 LAST_SECONDS = 5.0
 
+#: Why a run was stopped.
+REVOKED = "The key was revoked."
+_STOPPED_BY = {"admin": "The admin stopped this request.", "holder": "The request was cancelled."}
+
 log = logging.getLogger("bridge")
 
 
@@ -74,12 +79,14 @@ class Engine:
         keys: KeyBook,
         ledger: Ledger,
         prices: PriceTable,
-        jobs: JobBook,
+        jobs: KeptJobs,
         audit: Audit,
         observers: Sequence[Callable[[RunRecord], None]] = (),
         traces: TraceFolder | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
-        """`observers` are called with each line of the request log once it is written; they must not block or raise."""
+        """`observers` are called with each line of the request log once it is written; they must not block or raise.
+        `nodes`: the other hosts of the cluster, where there is one."""
         self.providers = providers
         self.admission = admission
         self.roster = roster
@@ -94,6 +101,9 @@ class Engine:
         self._jobs = jobs
         self._audit = audit
         self._traces = traces
+        self.nodes = nodes
+        if nodes is not None:
+            nodes.stop = self.stop
         self._observers = observers
         self._loops = LoopGuard(clock, settings.loop_window_s)
         self._refusals = Refusals(clock, ledger.note)
@@ -425,10 +435,43 @@ class Engine:
         for observe in self._observers:
             observe(line)
 
+    # --- runs are stopped from outside -------------------------------------------------------------
+
+    def stop(self, run_id: str, who: str) -> Run | None:
+        """Stop a run of this process, for the "admin" or the "holder" of its key; None where there is none."""
+        run = self.runs.get(run_id)
+        if run is not None:
+            run.cancel(Problem("cancelled", _STOPPED_BY[who]))
+        return run
+
+    def look_at_keys(self) -> None:
+        """Keys have changed, perhaps on another host: stop what runs for one that was revoked."""
+        for run in list(self.runs.values()):
+            if not self._keys.is_there(run.key):
+                run.cancel(Problem("cancelled", REVOKED))
+
+    def cancel(self, found: Run | Job, seconds: float) -> Run | Job:
+        """Stop a run or job that was found for its holder, wherever it runs; as it is when it has ended, or after so
+        many seconds. Raises BridgeError storage_failed."""
+        if isinstance(found, Run):
+            self.stop(found.id, "holder")
+        elif self.nodes is not None and (host := self._jobs.host_of(found)) is not None:
+            self.nodes.ask_to_stop(host, found.id, "holder")
+        return self.await_end(found, seconds)
+
+    def await_end(self, found: Run | Job, seconds: float) -> Run | Job:
+        """A run or job, as soon as it has ended, or as it is after so many seconds. Raises BridgeError
+        storage_failed."""
+        if isinstance(found, Run):
+            found.wait(seconds)
+            return found
+        return self._jobs.await_end(found, seconds)
+
     # --- runs whose end is kept --------------------------------------------------------------------
 
     def find(self, key: Key, run_id: str) -> Run | Job:
-        """A live run of this key, or the job that it left behind. Raises BridgeError not_found, storage_failed."""
+        """A live run of this key, or the job that it left behind, or that runs on another host. Raises BridgeError
+        not_found, storage_failed."""
         run = self.runs.get(run_id)
         if run is not None and run.key.owner == key.owner:
             return run

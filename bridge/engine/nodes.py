@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -30,11 +30,12 @@ class NodeState(msgspec.Struct, rename="camel"):
     slots: int
     running: int
     queued: int
-    queue_limit: int
     draining: bool
     #: provider -> whether it can work
     providers: dict[str, bool]
     runs: list[dict[str, Any]] = []
+    #: what it has counted for throttles: kind, of whom, for how many seconds more, how often
+    counts: list[tuple[str, str, float, int]] = []
 
 
 _decode = msgspec.json.Decoder(NodeState).decode
@@ -53,6 +54,8 @@ class Nodes:
         self.others: dict[str, NodeState] = {}
         #: what this node says of itself; set when there is something to say
         self.tell: Callable[[], NodeState | None] = lambda: None
+        #: hears what the others say of themselves, after each look
+        self.hear: Callable[[Iterable[NodeState]], None] = lambda states: None
         #: ends a run of this node, by its id, for somebody: "admin" or "holder"
         self.stop: Callable[[str, str], object] = lambda run_id, who: None
 
@@ -74,13 +77,10 @@ class Nodes:
             run_id, _, who = each.decode().partition(" ")
             self.stop(run_id, who)
         self.others = dict(_read(others))
+        self.hear(self.others.values())
         if int(changes) != self._changes:
             self._look_at_documents()
             self._changes = int(changes)
-
-    def host_of(self, run_id: str) -> str | None:
-        """The node on which a run is, if it is on another one and was there at the last look."""
-        return next((name for name, state in self.others.items() if _has(state, run_id)), None)
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """A run of another node, as it was at the last look."""
@@ -100,10 +100,6 @@ class Nodes:
             except Exception:
                 log.exception("what the other nodes say could not be used")
             gevent.sleep(LOOK_S)
-
-
-def _has(state: NodeState, run_id: str) -> bool:
-    return any(run.get("id") == run_id for run in state.runs)
 
 
 def _read(said: list[bytes]) -> list[tuple[str, NodeState]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,11 @@ from bridge.errors import BridgeError
 #: Wrong admin keys that an address may send in a minute.
 GUESSES_PER_MINUTE = 10
 MINUTE_S = 60.0
+#: Counts that a host tells the others.
+MOST_TOLD = 500
+
+#: A count for other hosts: what is counted, of whom, for how many seconds more, and how often.
+Told = tuple[str, str, float, int]
 
 
 def client_address(environ: dict[str, Any], trusted_proxy: str) -> str:
@@ -66,6 +72,7 @@ def _group(address: str) -> str:
 
 class AddressLimiter:
     """Counts requests, and wrong admin keys, by address, and wrong requests by key. In memory; forgotten at a restart.
+    Several hosts tell each other what they have counted, a second or two later.
 
     A minute begins with the first that is counted, and goes by the monotonic clock: one that is set back locks nobody
     out.
@@ -77,6 +84,8 @@ class AddressLimiter:
         self._clock = clock
         #: (what is counted, group of addresses) -> when its minute ends, and what came in it
         self._minutes: dict[tuple[str, str], tuple[float, int]] = {}
+        #: the same of the other hosts together
+        self._elsewhere: dict[tuple[str, str], tuple[float, int]] = {}
         self._sweep_at = clock.monotonic() + MINUTE_S
         #: (kind of guess, group of addresses) -> keys that are being looked at
         self._looking: Counter[tuple[str, str]] = Counter()
@@ -126,18 +135,41 @@ class AddressLimiter:
             if not was_right:
                 self._add(what)
 
+    def told(self) -> list[Told]:
+        """What other hosts should know: the highest counts."""
+        now = self._clock.monotonic()
+        least = {"guess": 1, "refused": self._per_minute // 20}
+        found = [
+            (kind, group, ends_at - now, count)
+            for (kind, group), (ends_at, count) in self._minutes.items()
+            if now < ends_at and count >= least.get(kind, self._per_minute // 10)
+        ]
+        return heapq.nlargest(MOST_TOLD, found, key=lambda each: (each[0] == "guess", each[3]))
+
+    def hear(self, told: Iterable[Told]) -> None:
+        """Count what other hosts tell, instead of what they told before."""
+        now, elsewhere = self._clock.monotonic(), dict[tuple[str, str], tuple[float, int]]()
+        for kind, group, left_s, count in told:
+            ends_at, before = elsewhere.get((kind, group), (0.0, 0))
+            elsewhere[kind, group] = max(ends_at, now + min(left_s, MINUTE_S)), before + count
+        self._elsewhere = elsewhere
+
     def _count(self, what: tuple[str, str]) -> int:
+        ends_at, count = self._elsewhere.get(what, (0.0, 0))
+        return self._own(what) + (count if self._clock.monotonic() < ends_at else 0)
+
+    def _own(self, what: tuple[str, str]) -> int:
         ends_at, count = self._minutes.get(what, (0.0, 0))
         return count if self._clock.monotonic() < ends_at else 0
 
     def _add(self, what: tuple[str, str]) -> None:
-        now, count = self._clock.monotonic(), self._count(what)
+        now, count = self._clock.monotonic(), self._own(what)
         self._minutes[what] = (self._minutes[what][0] if count else now + MINUTE_S, count + 1)
         if now >= self._sweep_at:
             self._sweep_at = now + MINUTE_S
             self._minutes = {each: minute for each, minute in self._minutes.items() if now < minute[0]}
 
     def _refusal(self, what: tuple[str, str], message: str) -> BridgeError:
-        ends_at, _ = self._minutes.get(what, (0.0, 0))
+        ends_at = max(minutes.get(what, (0.0, 0))[0] for minutes in (self._minutes, self._elsewhere))
         wait_s = ends_at - self._clock.monotonic()
         return BridgeError("too_many_requests", message, retry_after=max(1.0, wait_s))

@@ -8,7 +8,7 @@ import msgspec
 from flask import request
 
 from bridge.clock import iso
-from bridge.errors import BridgeError, Problem
+from bridge.errors import BridgeError
 from bridge.http.context import audit, json_body, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import example
@@ -105,7 +105,8 @@ def revoke_key(name: str) -> Done:
     """End a key for good, and what it has running; its history stays."""
     before = service_of().keys.get(name)
     service_of().keys.revoke(name)
-    _stop_runs(name, "The key was revoked.")
+    if (engine := service_of().engine) is not None:
+        engine.look_at_keys()
     audit("key_revoked", name, before=_audited(before))
     return Done(f"Key {name} revoked.")
 
@@ -214,10 +215,3 @@ def _details(body: dict[str, Any]) -> dict[str, Any]:
         if unknown is not None:
             raise invalid("credentials", f"names {unknown[:50]!r}, and there is no such credential")
     return {field.name: field.read(body[field.wire_name], now) for field in KEY_FIELDS if field.wire_name in body}
-
-
-def _stop_runs(key_name: str, why: str) -> None:
-    engine = service_of().engine
-    for run in list(engine.runs.values()) if engine is not None else []:
-        if run.key.name == key_name:
-            run.cancel(Problem("cancelled", why))

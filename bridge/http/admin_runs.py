@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from flask import request
+from msgspec import UNSET, UnsetType
 
+from bridge import __version__
 from bridge.clock import iso
 from bridge.engine.bill import preview
+from bridge.engine.nodes import MOST_RUNS, NodeState
 from bridge.engine.run import Run
-from bridge.errors import BridgeError, Problem
+from bridge.errors import BridgeError
+from bridge.http.address import Told
 from bridge.http.context import audit, engine_of, number, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import FROM_TO, breakdown, capacity
@@ -23,6 +27,7 @@ from bridge.http.views import (
     Done,
     LiveRun,
     NearestCap,
+    NodeView,
     Overview,
     ProviderView,
     RateLimitsView,
@@ -36,6 +41,7 @@ from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.report import BY
 from bridge.limits import dollars
 from bridge.providers.programs import ProgramBook
+from bridge.service import Service
 
 routes = Routes("Admin", who="admin")
 
@@ -49,14 +55,16 @@ _DAYS = Query("days", "How many days.", {"type": "integer", "minimum": 1, "maxim
 
 @routes.add("GET", "/admin/runs", errors=("draining",))
 def list_runs() -> Runs:
-    """What is queued or runs now, oldest first."""
-    return Runs([live_run(run) for run in sorted(engine_of().runs.values(), key=lambda run: run.id)])
+    """What is queued or runs now, on all hosts, oldest first."""
+    service = service_of()
+    own = [live_run(service, run) for run in engine_of().runs.values()]
+    return Runs(sorted([*own, *runs_elsewhere(service)], key=lambda run: run.id))
 
 
-def live_run(run: Run) -> LiveRun:
+def live_run(service: Service, run: Run) -> LiveRun:
     """A run as the admin sees it while it lives."""
-    price = service_of().prices.price_of(run.request.provider, run.request.model)
-    reserved = service_of().credentials.find(run.reservation.credential or "")
+    price = service.prices.price_of(run.request.provider, run.request.model)
+    reserved = service.credentials.find(run.reservation.credential or "")
     return LiveRun(
         id=run.id,
         key_name=run.key.name,
@@ -73,19 +81,70 @@ def live_run(run: Run) -> LiveRun:
         reserved_usd=dollars(run.reservation.cost_micro),
         repairs=run.repairs,
         request_id=run.request.request_id,
-        user_prompt=preview(run.request.messages, service_of().settings.log_prompts),
+        user_prompt=preview(run.request.messages, service.settings.log_prompts),
         credential=run.credential or (None if reserved is None else reserved.name),
     )
 
 
+def runs_elsewhere(service: Service) -> Iterator[LiveRun]:
+    """The runs of the other hosts, as each has told of them a second or two ago."""
+    for state in states_elsewhere(service):
+        for run in state.runs:
+            try:
+                yield msgspec.convert({**run, "node": state.name}, LiveRun)
+            except msgspec.ValidationError:
+                continue  # of another version of cli-bridge
+
+
+def states_elsewhere(service: Service) -> list[NodeState]:
+    """What the other hosts have told a second or two ago, by their names."""
+    nodes = None if service.engine is None else service.engine.nodes
+    return [] if nodes is None else [nodes.others[name] for name in sorted(nodes.others)]
+
+
+def state_of_node(service: Service, counts: Sequence[Told] = ()) -> NodeState | None:
+    """What this host tells the others of itself, and what it has counted for throttles; None where it does not run."""
+    engine = service.engine
+    if engine is None or service.cluster is None:
+        return None
+    runs = sorted(engine.runs.values(), key=lambda run: run.id)[:MOST_RUNS]
+    return NodeState(
+        name=service.cluster.node,
+        version=__version__,
+        slots=engine.admission.slots,
+        running=engine.admission.running,
+        queued=engine.admission.queued,
+        draining=engine.draining,
+        providers={status.name: status.available for status in engine.statuses()},
+        runs=[msgspec.to_builtins(live_run(service, run)) for run in runs],
+        counts=list(counts),
+    )
+
+
+def nodes(service: Service) -> list[NodeView] | UnsetType:
+    """Each host of the cluster, this one first; unset where there is none."""
+    own = state_of_node(service)
+    if own is None:
+        return UNSET
+    names = NodeView.__struct_fields__
+    states = (own, *states_elsewhere(service))
+    return [NodeView(**{name: getattr(state, name) for name in names}) for state in states]
+
+
 @routes.add("DELETE", "/admin/runs/<id>", errors=("not_found", "draining"))
 def stop_run(id: str) -> Done:
-    """Stop a run; it is charged what it has used."""
-    run = engine_of().runs.get(id)
-    if run is None:
+    """Stop a run, on whatever host it is; it is charged what it has used."""
+    service, engine = service_of(), engine_of()
+    run = engine.stop(id, "admin")
+    if run is not None:
+        audit("run_stopped", id, before={"keyName": run.key.name})
+        return Done(f"Run {id} is being stopped.")
+    held = next((each for each in service.ledger.open_reservations() if each.id == id), None)
+    if held is None or engine.nodes is None or held.owner == service.tallies.owner:
         raise BridgeError("not_found", "No such run is queued or running.")
-    run.cancel(Problem("cancelled", "The admin stopped this request."))
-    audit("run_stopped", id, before={"keyName": run.key.name})
+    node = held.owner.rpartition(".")[0]
+    engine.nodes.ask_to_stop(node, id, "admin")
+    audit("run_stopped", id, before={"keyName": held.key_name, "node": node})
     return Done(f"Run {id} is being stopped.")
 
 
@@ -121,13 +180,14 @@ def usage_breakdown() -> Breakdown:
 def overview() -> Overview:
     """Totals, providers, queue, latency and warnings at one glance."""
     service, engine = service_of(), engine_of()
+    others = states_elsewhere(service)
     return Overview(
         totals=service.ledger.totals(),
         forecast=msgspec.convert(service.ledger.forecast(), TotalsView | None),
         providers=_providers(),
-        slots=engine.admission.slots,
-        running=engine.admission.running,
-        queued=engine.admission.queued,
+        slots=engine.admission.slots + sum(each.slots for each in others),
+        running=engine.admission.running + sum(each.running for each in others),
+        queued=engine.admission.queued + sum(each.queued for each in others),
         draining=engine.draining,
         capacity=capacity(),
         keys=len(service.keys.list()),
@@ -138,6 +198,7 @@ def overview() -> Overview:
         alerts=msgspec.convert(service.recent_alerts(), list[AlertView]),
         backup=service.backups.notes(),
         problems=problems(),
+        nodes=nodes(service),
     )
 
 
@@ -177,7 +238,7 @@ def _providers() -> list[ProviderView]:
     book = service_of().credentials
     known = Counter(each.provider for each in book.list())
     open_ = Counter(each.provider for each in book.list() if book.state(each).open)
-    runs = Counter((run.request.provider, run.state) for run in engine_of().runs.values())
+    runs = runs_by_state(service_of())
     return [
         ProviderView(
             **msgspec.structs.asdict(status),
@@ -189,6 +250,14 @@ def _providers() -> list[ProviderView]:
         )
         for status in engine_of().statuses()
     ]
+
+
+def runs_by_state(service: Service) -> Counter[tuple[str, str]]:
+    """How many runs there are on all hosts, by provider and state."""
+    own = () if service.engine is None else service.engine.runs.values()
+    found = Counter((run.request.provider, run.state) for run in own)
+    found.update((run.provider, run.state) for run in runs_elsewhere(service))
+    return found
 
 
 def rate_limits(provider: str) -> RateLimitsView | None:

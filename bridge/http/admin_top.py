@@ -14,8 +14,17 @@ from flask import request
 
 from bridge import __version__
 from bridge.clock import first_moment, iso, parse_iso
+from bridge.engine.run import Run
 from bridge.errors import BridgeError
-from bridge.http.admin_runs import live_run, problems, rate_limits
+from bridge.http.admin_runs import (
+    live_run,
+    nodes,
+    problems,
+    rate_limits,
+    runs_by_state,
+    runs_elsewhere,
+    states_elsewhere,
+)
 from bridge.http.context import engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import capacity
@@ -63,15 +72,16 @@ def top() -> Top:
     service, engine = service_of(), engine_of()
     text = request.args.get("text", "").lower()
     answered, failed = service.lately.answered_and_failed(FIVE)
-    runs, keys = _runs(text), _keys(text)
+    others, elsewhere = states_elsewhere(service), list(runs_elsewhere(service))
+    runs, keys = _runs(text, elsewhere), _keys(text, elsewhere)
     settings = service.settings
     return Top(
         at=iso(service.clock.now()),
         version=__version__,
         capacity=capacity(),
-        slots=engine.admission.slots,
-        running=engine.admission.running,
-        queued=engine.admission.queued,
+        slots=engine.admission.slots + sum(each.slots for each in others),
+        running=engine.admission.running + sum(each.running for each in others),
+        queued=engine.admission.queued + sum(each.queued for each in others),
         draining=engine.draining,
         totals=service.ledger.totals(),
         alerts_at={"today": settings.alert_cost_per_day, "thisMonth": settings.alert_cost_per_month},
@@ -82,30 +92,38 @@ def top() -> Top:
         providers=_providers(),
         credentials=_credentials(),
         runs=runs,
-        runs_in_all=len(engine.runs),
+        runs_in_all=len(engine.runs) + len(elsewhere),
         keys=keys,
         keys_in_all=service.keys.count,
         log=service.lately.lines(request.args.get("since")),
         audit=_actions(),
+        nodes=nodes(service),
     )
 
 
-def _runs(text: str) -> list[LiveRun]:
+def _runs(text: str, elsewhere: list[LiveRun]) -> list[LiveRun]:
     """The runs that match, those that run before those that wait, the oldest first."""
+    service = service_of()
     found = (
         run
         for run in engine_of().runs.values()
         if _has(text, (run.key.name, run.request.model, run.request.provider, run.state))
     )
-    first = heapq.nsmallest(MOST_RUNS, found, key=lambda run: (run.state == "queued", run.id))
+    first = [live_run(service, run) for run in heapq.nsmallest(MOST_RUNS, found, key=_place)]
+    first += [run for run in elsewhere if _has(text, (run.key_name, run.model, run.provider, run.state))]
     # Without prompts, which `/admin/runs` has: they are the largest part of it.
-    return [msgspec.structs.replace(live_run(run), user_prompt=None) for run in first]
+    return [msgspec.structs.replace(run, user_prompt=None) for run in heapq.nsmallest(MOST_RUNS, first, key=_place)]
 
 
-def _keys(text: str) -> list[TopKey]:
+def _place(run: Run | LiveRun) -> tuple[bool, str]:
+    return run.state == "queued", run.id
+
+
+def _keys(text: str, elsewhere: list[LiveRun]) -> list[TopKey]:
     """Keys that are closest to a cap, that have something running, and that asked last; or those that match."""
     service = service_of()
     running = Counter(run.key.name for run in engine_of().runs.values())
+    running.update(run.key_name for run in elsewhere)
     found: dict[str, Key] = {}
     if text:
         chosen: Iterable[str] = (key.name for key in service.keys.list() if text in key.name.lower())
@@ -143,7 +161,7 @@ def _key(key: Key, running: int, refused: int) -> TopKey:
 
 def _providers() -> list[TopProvider]:
     service, engine = service_of(), engine_of()
-    runs = Counter((run.request.provider, run.state) for run in engine.runs.values())
+    runs = runs_by_state(service)
     requests, limited = service.lately.requests(QUARTER), service.lately.limited(QUARTER)
     return [
         TopProvider(

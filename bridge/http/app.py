@@ -153,6 +153,9 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         counted.responses.labels(str(response.status_code)).inc()
         return response
 
+    if service.nodes is not None:
+        service.nodes.tell = lambda: admin_runs.state_of_node(service, shared.limiter.told())
+        service.nodes.hear = lambda states: shared.limiter.hear(count for state in states for count in state.counts)
     app.register_error_handler(BridgeError, _refusal)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)

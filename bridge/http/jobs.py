@@ -34,9 +34,9 @@ STOP_S = 5.0
 def job(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """A job as it is now, or as soon as it has ended but at most `wait` seconds from now."""
     found = engine_of().find(key, id)
-    if isinstance(found, Run):
+    if isinstance(found, Run) or found.finished is None:
         with _waiting(key) as may_wait:
-            found.wait(_wait_s() if may_wait else 0)
+            found = engine_of().await_end(found, _wait_s() if may_wait else 0)
     return _shown(found)
 
 
@@ -44,9 +44,8 @@ def job(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
 def cancel(key: Key, id: str) -> tuple[JobView, dict[str, str]]:
     """Stop a job that runs; it is charged what it has used. One that has ended stays as it is."""
     found = engine_of().find(key, id)
-    if isinstance(found, Run):
-        found.cancel(Problem("cancelled", "The request was cancelled."))
-        found.wait(STOP_S)
+    if isinstance(found, Run) or found.finished is None:
+        found = engine_of().cancel(found, STOP_S)
     return _shown(found)
 
 
@@ -68,10 +67,8 @@ def _shown(found: Run | Job) -> tuple[JobView, dict[str, str]]:
     request, finished = found.request, found.finished
     view = JobView(found.id, "running", request.provider, request.model, iso(found.started_at))
     if finished is None:
-        assert isinstance(found, Run)
-        view.status = "queued" if found.queue_position else "running"
-        view.queue_position = found.queue_position
-        view.output_tokens_so_far = found.usage_so_far.output_tokens
+        view.queue_position, view.output_tokens_so_far = _so_far(found)
+        view.status = "queued" if view.queue_position else "running"
         return view, {"Retry-After": str(LOOK_AGAIN_S)}
     api = APIS[request.api]
     if isinstance(finished.result, Problem):
@@ -80,6 +77,15 @@ def _shown(found: Run | Job) -> tuple[JobView, dict[str, str]]:
     view.status = "done"
     view.result = api.answer(found, finished)
     return view, {"X-Bridge-Cost-Usd": f"{finished.charge.cost_micro / 1e6:.6f}"}
+
+
+def _so_far(found: Run | Job) -> tuple[int, int]:
+    """Its place in the queue, and the tokens of its output; of a job on another node, as of the last look at that."""
+    if isinstance(found, Run):
+        return found.queue_position, found.usage_so_far.output_tokens
+    nodes = engine_of().nodes
+    told = None if nodes is None else nodes.run(found.id)
+    return (0, 0) if told is None else (told["queuePosition"], told["outputTokensSoFar"])
 
 
 def _wait_s() -> float:

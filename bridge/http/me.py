@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 from flask import request
+from msgspec import UNSET
 
 from bridge.clock import day_of, iso
 from bridge.errors import BridgeError
@@ -20,6 +21,7 @@ from bridge.http.views import (
     Health,
     LimitsView,
     Me,
+    NodeCapacity,
     OwnRequests,
     OwnUsage,
     ProviderDetails,
@@ -158,7 +160,12 @@ def capacity() -> Capacity:
     if verdict == "red" and soonest_s is not None and not any(status.available for status in statuses):
         wait_s = math.ceil(soonest_s)
     soonest = None if soonest_s is None else math.ceil(soonest_s)
-    return Capacity(verdict, admission.free, admission.queued, wait_s, soonest)
+    nodes = None
+    if engine.nodes is not None:
+        others = [engine.nodes.others[name] for name in sorted(engine.nodes.others)]
+        nodes = [NodeCapacity(admission.free, admission.queued, engine.draining)]
+        nodes += [NodeCapacity(max(0, each.slots - each.running), each.queued, each.draining) for each in others]
+    return Capacity(verdict, admission.free, admission.queued, wait_s, soonest, UNSET if nodes is None else nodes)
 
 
 # --- the models that a key may name -----------------------------------------------------------------------

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from bridge import __version__
 from bridge.clock import parse_iso
 from bridge.engine.engine import Engine
+from bridge.engine.nodes import Nodes
 from bridge.errors import CODES, BridgeError
 from bridge.http.context import edge, is_admin, require_admin, service_of
 from bridge.http.describe import Routes
@@ -195,6 +196,8 @@ class _Now(Collector):
         if service.engine is not None:
             yield from _engine(service.engine)
         yield from self._credentials()
+        if service.nodes is not None:
+            yield from self._nodes(service.nodes)
         keys = service.keys.list()
         by_status = dict.fromkeys(("active", "disabled", "expired"), 0)
         for key in keys:
@@ -245,6 +248,18 @@ class _Now(Collector):
         for labels, count in states.items():
             found.add_metric(list(labels), count)
         yield from (found, running, up, spent)
+
+    def _nodes(self, nodes: Nodes) -> Iterator[Metric]:
+        """The other hosts, as each has told of itself; by their names for the admin only."""
+        others = nodes.others.values()
+        yield _gauge("nodes", "Hosts of the cluster that are there.", [], {"": 1 + len(others)})
+        if not (has_request_context() and g.get("names_credentials", False)):
+            return
+        yield _gauge("node_slots", "Slots of another host.", ["node"], {each.name: each.slots for each in others})
+        busy = {each.name: each.running for each in others}
+        yield _gauge("node_slots_busy", "Slots of another host that a run has.", ["node"], busy)
+        queued = {each.name: each.queued for each in others}
+        yield _gauge("node_queue_length", "Runs that wait for a slot of another host.", ["node"], queued)
 
     def _ledger(self) -> Iterator[Metric]:
         ledger = self._service.ledger

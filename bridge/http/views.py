@@ -96,6 +96,14 @@ class Ready(_Parts):  # type: ignore[misc]
     details: dict[str, ProviderDetails] | UnsetType = UNSET
 
 
+class NodeCapacity(msgspec.Struct):
+    """How much one of several hosts can take on."""
+
+    slots_free: int
+    queued: int
+    draining: bool
+
+
 class Capacity(msgspec.Struct):
     """Whether work is welcome now: green (a slot is free), yellow (you would wait), red (you would be refused)."""
 
@@ -105,6 +113,8 @@ class Capacity(msgspec.Struct):
     retry_after_seconds: int
     #: until the next of the credentials is tried again that a provider limits now; null: none is limited
     soonest_reset_seconds: int | None
+    #: with several hosts: each of them, the one that was asked first; all else here is about that one
+    nodes: list[NodeCapacity] | UnsetType = UNSET
 
 
 # --- keys and usage ----------------------------------------------------------------------------
@@ -471,6 +481,21 @@ class LiveRun(msgspec.Struct, rename="camel"):
     user_prompt: str | None
     #: what it is paid with: the credential that it uses now, or that is reserved for it
     credential: str | None
+    #: where it runs, if not on the node that was asked
+    node: str | UnsetType = UNSET
+
+
+class NodeView(msgspec.Struct, rename="camel"):
+    """A node of a cluster, the one that was asked first, others as they were a second or two ago. `providers`: whether
+    each can work."""
+
+    name: str
+    version: str
+    slots: int
+    running: int
+    queued: int
+    draining: bool
+    providers: dict[str, bool]
 
 
 class Runs(msgspec.Struct):
@@ -618,7 +643,10 @@ class AlertView(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Overview(msgspec.Struct, rename="camel"):
-    """All at one glance: totals, providers, queue, latency, the keys that are closest to a cap, and problems."""
+    """All at one glance: totals, providers, queue, latency, the keys that are closest to a cap, and problems.
+
+    With several hosts, `slots`, `running`, `queued` and what runs on each provider are of all of them, and `nodes` has
+    each."""
 
     totals: dict[str, dict[str, float]]
     #: what this month may come to; null: too early to say
@@ -637,6 +665,7 @@ class Overview(msgspec.Struct, rename="camel"):
     alerts: list[AlertView]
     backup: dict[str, Any]
     problems: list[str]
+    nodes: list[NodeView] | UnsetType = UNSET
 
 
 class TopProvider(msgspec.Struct, rename="camel"):
@@ -718,7 +747,8 @@ class Attention(msgspec.Struct):
 
 class Top(msgspec.Struct, rename="camel"):
     """All that `cli-bridge top` shows, in bounded lists. `alerts_at`: spending at which there is an alert, 0 for none;
-    `runs_in_all`, `keys_in_all`: how many there are of which a part is shown."""
+    `runs_in_all`, `keys_in_all`: how many there are of which a part is shown. With several hosts, `slots`, `running`,
+    `queued` and the runs are of all of them, and `nodes` has each."""
 
     at: Time
     version: str
@@ -741,6 +771,7 @@ class Top(msgspec.Struct, rename="camel"):
     keys_in_all: int
     log: list[LatelyLine]
     audit: list[TopAction]
+    nodes: list[NodeView] | UnsetType = UNSET
 
 
 # --- the dashboard's session -------------------------------------------------------------------

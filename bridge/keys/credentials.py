@@ -499,6 +499,11 @@ class CredentialBook:
         """All that nobody should read."""
         return tuple(each.secret for each in self._by_id.values() if each.secret)
 
+    def is_bounded(self, id: str) -> bool:
+        """Whether anything bounds what runs may spend with a credential, or how many it has."""
+        found = self._by_id.get(id)
+        return found is None or bool(found.max_concurrent or any(found.limits.values()) or not self.is_proven(found))
+
     def endpoint(self, credential: Credential) -> str:
         """Where its API is: its own endpoint, that of the settings, or the provider's usual one."""
         settings = self._providers[credential.provider]

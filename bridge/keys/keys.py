@@ -223,13 +223,21 @@ class KeyBook:
 
     def __init__(self, document: Document, clock: Clock) -> None:
         """Read the keys. Raises StoreError where they cannot be read as a whole."""
+        #: called when another host has changed keys; must not wait or raise
+        self.on_change: list[Callable[[], None]] = []
         self._document = document
         self._clock = clock
         self._changing = BoundedSemaphore(1)
         self._keys: dict[str, Key] = {}
         self._by_hash: dict[str, tuple[Key, KeyHash]] = {}
         self._load()
-        document.watchers.append(self._load)
+        document.watchers.append(self._take)
+
+    def _take(self) -> None:
+        """Know what another host has changed."""
+        self._load()
+        for tell in self.on_change:
+            tell()
 
     def _load(self) -> None:
         rows = (self._document.load() or {}).get("keys", [])
@@ -261,10 +269,14 @@ class KeyBook:
 
     def current(self, key: Key) -> Key:
         """A key as it is by now, for somebody who has had it for a while. Raises like `find`."""
-        now = self._keys.get(key.name)
-        if now is None or now.created_at != key.created_at or now.revoked_at is not None:
+        if not self.is_there(key):
             raise BridgeError("unauthorized", "This key is not valid any more.")
-        return _usable(now, self._clock.now())
+        return _usable(self._keys[key.name], self._clock.now())
+
+    def is_there(self, key: Key) -> bool:
+        """Whether a key, which somebody has had for a while, was not revoked since; it may be disabled or expired."""
+        now = self._keys.get(key.name)
+        return now is not None and now.created_at == key.created_at and now.revoked_at is None
 
     def get(self, name: str, *, revoked: bool = False) -> Key:
         """The key of that name. Raises BridgeError not_found; also for a revoked one unless asked for."""

@@ -408,7 +408,7 @@ class Alerts:
                 while self._blocked:
                     self._raise_all([credential_blocked(*self._blocked.popleft())])
                 while self._oddities:
-                    self._raise_all([gate_oddity(self._oddities.popleft())])
+                    self._raise_all([gate_oddity(self._oddities.popleft())], here=True)
                 if self._service.clock.monotonic() >= next_check:
                     next_check = self._service.clock.monotonic() + CHECK_S
                     self._look_around()
@@ -463,7 +463,7 @@ class Alerts:
                 self._note_worked(status.name)
             elif status.name in self._worked and not (engine is not None and engine.roster.is_out(status.name)):
                 # Where it lacks a credential that may be used, that was told when it was blocked, or limited.
-                self._raise_all([provider_down(status.name, status.problem or "")])
+                self._raise_all([provider_down(status.name, status.problem or "")], here=True)
                 # Once: it may have been taken away on purpose.
                 self._worked.discard(status.name)
                 self._save()
@@ -471,11 +471,11 @@ class Alerts:
             if service.clock.now() - outcome.at < _OUTCOME_S:
                 self._raise_all([cli_upgrade(name, outcome)])
         free = shutil.disk_usage(service.settings.data_dir).free
-        self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business))
+        self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business), here=True)
         notes, good_age_s = service.backups.notes(), None
         if notes["lastGoodAt"] is not None:
             good_age_s = service.clock.now() - parse_iso(notes["lastGoodAt"])
-        self._raise_all(backup_alerts(notes, good_age_s))
+        self._raise_all(backup_alerts(notes, good_age_s), here=True)
 
     def _windows(self) -> dict[str, str]:
         now = Moment.of(self._service.clock.now(), self._service.settings.zone)
@@ -483,19 +483,35 @@ class Alerts:
 
     # --- raising -----------------------------------------------------------------------------------------
 
-    def _raise_all(self, alerts: Iterator[Alert] | list[Alert]) -> None:
+    def _raise_all(self, alerts: Iterator[Alert] | list[Alert], *, here: bool = False) -> None:
+        """Show alerts and post them. Of several hosts that raise the same, one posts it, unless it is about what is
+        `here`."""
         now = self._service.clock.now()
         for each in alerts:
             last = self._raised.get(each.mark)
             if last is not None and now - last < WINDOWS_S[each.kind]:
                 continue
             self._raised[each.mark] = now
-            log.warning("alert: %s", each.message)
-            shown = {"kind": each.kind, "subject": each.subject, "message": each.message, "at": iso(now)}
-            self._recent.append({**shown, "waiting": self._webhook is not None})
+            cluster = self._service.cluster
+            message = each.message if cluster is None or not here else f"{cluster.node}: {each.message}"
+            log.warning("alert: %s", message)
+            shown = {"kind": each.kind, "subject": each.subject, "message": message, "at": iso(now)}
+            posts = self._webhook is not None and (here or self._is_first(each))
+            self._recent.append({**shown, "waiting": posts})
             self._save()
-            if self._webhook is not None:
+            if self._webhook is not None and posts:
                 self._webhook.put(shown)
+
+    def _is_first(self, alert: Alert) -> bool:
+        """Whether no other host has raised it; so, too, where nobody can be asked: better twice than never."""
+        cluster = self._service.cluster
+        if cluster is None:
+            return True
+        window_ms = int(1000 * min(WINDOWS_S[alert.kind], FORGET_S))
+        try:
+            return bool(cluster.call("cb_claim", alert.mark, window_ms))
+        except BridgeError:
+            return True
 
     def _note_worked(self, name: str) -> None:
         if name not in self._worked:

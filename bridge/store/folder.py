@@ -27,6 +27,8 @@ from bridge.store.files import open_private, private_folder
 SCHEMA: Final = 1
 RESTORING: Final = "restoring"
 """A folder of that name: a restore was cut off in the middle of its swap (see ops/backup.py)."""
+CLUSTER_FILE: Final = "cluster.json"
+"""What a folder knows of the cluster that its host has joined; without that cluster it is not opened."""
 _LEAST_WAIT_S = 0.2
 _TIGHTENED = ("*.json", "*.json.previous", "*.jsonl", "logs/*.jsonl")
 

@@ -340,7 +340,7 @@ def test_the_entries_of_a_file_come_into_the_audit_that_hosts_share(host: MakeHo
 
 
 def state(name: str, *runs: str) -> NodeState:
-    return NodeState(name, "1.0", 4, len(runs), 0, 16, False, {"claude": True}, [{"id": run} for run in runs])
+    return NodeState(name, "1.0", 4, len(runs), 0, False, {"claude": True}, [{"id": run} for run in runs])
 
 
 def test_nodes_see_each_others_runs_and_stop_them(host: MakeHost) -> None:
@@ -353,9 +353,9 @@ def test_nodes_see_each_others_runs_and_stop_them(host: MakeHost) -> None:
     at_a.stop = lambda run_id, who: stopped.append((run_id, who))
     at_a.look()
     at_b.look()
-    assert at_b.host_of("run_1") == "a"
+    assert list(at_b.others) == ["a"]
     assert at_b.run("run_1") == {"id": "run_1"}
-    assert at_b.host_of("run_2") is None
+    assert at_b.run("run_2") is None
     at_b.ask_to_stop("a", "run_1", "admin")
     at_a.look()
     at_a.look()
