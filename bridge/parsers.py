@@ -159,6 +159,21 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
+def store(value: str) -> str:
+    """The address of a Redis."""
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.netloc or parts.path.strip("/")):
+        raise ValueError("must begin with redis://, rediss:// or unix://, such as redis://redis.example:6379/0")
+    return value.strip()
+
+
+def node(value: str) -> str:
+    """The name of a host among others."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", value):
+        raise ValueError("must be 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-', and begin with a letter or a digit")
+    return value
+
+
 def proxy(value: str) -> str:
     """The URL of an HTTP proxy, which may lack its scheme (http). User and password come out percent-encoded."""
     value = value.strip()

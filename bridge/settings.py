@@ -108,6 +108,16 @@ class Settings:
         "BRIDGE_SOCKET", parsers.socket, "", "listen on this unix socket instead of host and port"
     )
     data_dir: Path = _setting("BRIDGE_DATA_DIR", Path, "data", "folder of all durable state; made 0700, files 0600")
+    store_url: str | None = _setting(
+        "BRIDGE_STORE_URL",
+        parsers.store,
+        "",
+        "the Redis that several hosts share: redis://, rediss:// or unix://; unset: this host alone, with files",
+        secret=True,
+    )
+    node: str | None = _setting(
+        "BRIDGE_NODE", parsers.node, "", "this host's name among those that share a Redis; unset: its host name"
+    )
     admin_key: str | None = _setting(
         "BRIDGE_ADMIN_KEY",
         parsers.admin_key,

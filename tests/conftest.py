@@ -8,8 +8,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import server as servers
+from tests.support.redis import end_session_server
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_of_redis() -> Iterator[None]:
+    yield
+    end_session_server()
 
 
 @pytest.fixture(scope="module")

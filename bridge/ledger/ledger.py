@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import tzinfo
 from typing import Any
@@ -49,11 +48,10 @@ class Ledger:
         self._zone = zone
         self._defaults = defaults
         self._prices = prices
-        self._owner = secrets.token_hex(8)
 
     def recover(self) -> None:
-        """Settle what processes have left open that are gone: every one but this. Raises BridgeError storage_failed."""
-        for owner in {each.owner for each in self.open_reservations()} - {self._owner}:
+        """Settle what processes have left open that are gone. Raises BridgeError storage_failed."""
+        for owner in self._tallies.orphans():
             self._tallies.recover(owner)
 
     def reserve(
@@ -139,7 +137,7 @@ class Ledger:
                 input_tokens=input_ceiling,
                 output_tokens=output_tokens,
                 cost_micro=cost_micro,
-                owner=self._owner,
+                owner=self._tallies.owner,
                 credential=credential,
                 searches=searches,
             )

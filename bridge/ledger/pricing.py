@@ -6,6 +6,7 @@ whole pico-dollars per token, so that every sum is exact. A run's cost is rounde
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -135,6 +136,11 @@ class PriceTable:
     def problem(self) -> str | None:
         """What is wrong with the operator's file, if it cannot be used any more."""
         return self._file.problem
+
+    @property
+    def digest(self) -> str:
+        """A text that differs where any price does."""
+        return hashlib.sha256(msgspec.json.encode(self._file.value, order="deterministic")).hexdigest()
 
     def price_of(self, provider: str, model: str) -> Price:
         """The price of a model: by its name, as an alias, without its date, else the provider's dearest."""

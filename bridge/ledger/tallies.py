@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import tzinfo
 from errno import ESTALE
@@ -209,6 +210,12 @@ class Void(RunRecord, frozen=True, tag_field="kind", tag="void"):
     and it still counts for the pace if it was admitted."""
 
 
+class Correct(RunRecord, frozen=True, tag_field="kind", tag="correct", kw_only=True):
+    """What a run really used that was settled as assumed while it went on: `held` was booked in its place."""
+
+    held: Reservation
+
+
 class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release"):
     """What a run held is free again, and it was never there: it has no line, and does not count for the pace."""
 
@@ -231,7 +238,7 @@ class Import(msgspec.Struct, frozen=True, tag_field="kind", tag="import"):
     counts: Counts
 
 
-Record = Reserve | Settle | Void | Release | Reset | Import
+Record = Reserve | Settle | Void | Correct | Release | Reset | Import
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
@@ -303,6 +310,14 @@ def apply(figures: Figures, record: Record) -> None:
                 _let_go(figures, held)
                 if held.credential is not None:
                     figures.credentials[held.credential].days.setdefault(record.day, Counts()).add(counts)
+        case Correct(held=held):
+            tally = tallies.setdefault(record.key_name, Tally())
+            wrong, counts = assumed(held), _counts_of(record)
+            tally.enter(held.day, book_of(wrong), Counts().minus(_counts_of(wrong)))
+            tally.enter(held.day, book_of(record), counts)
+            if held.credential is not None:
+                paid = figures.credentials.setdefault(held.credential, Tally())
+                paid.days.setdefault(held.day, Counts()).add(counts.minus(_counts_of(wrong)))
         case Void():
             if record.key_name in tallies:
                 _let_go(figures, tallies[record.key_name].open.pop(record.id, None))
@@ -353,6 +368,10 @@ class Tallies(Protocol):
     """
 
     @property
+    def owner(self) -> str:
+        """What a reservation of this process carries."""
+
+    @property
     def writable(self) -> bool:
         """Whether the last write worked. Where it did not, `admit` raises until one does."""
 
@@ -384,6 +403,9 @@ class Tallies(Protocol):
     def take_over(self, key_name: str, day: str, counts: Counts) -> None:
         """Book a day's usage from elsewhere, unless the key has some on that day already."""
 
+    def orphans(self) -> set[str]:
+        """The owners of what is held by processes that are gone. Raises storage_failed."""
+
     def recover(self, owner: str) -> None:
         """Settle what the runs of a process hold that is gone: all of it, as assumed, with a line each."""
 
@@ -413,6 +435,8 @@ class Snapshot(Figures):
     seq: int = 0
     file: str = ""
     offset: int = 0
+    #: the id of the last record of the journal that nodes share; empty without one
+    shared: str = ""
 
     @property
     def position(self) -> Position:
@@ -427,6 +451,15 @@ class Snapshot(Figures):
                 raise StoreError(f"logs/{self.file} is missing.", REPAIR_HINT)
             if path.stat().st_size < self.offset:
                 raise StoreError(f"logs/{self.file} lacks lines that usage.json has counted.", REPAIR_HINT)
+
+
+class _Followed(msgspec.Struct):
+    """Of a record in logs/: its id in the journal that nodes share."""
+
+    shared: str = ""
+
+
+_SHARED = b'"shared":"'
 
 
 class FileTallies:
@@ -450,6 +483,9 @@ class FileTallies:
         self.journal = DayJournal(folder, lambda: day_of(clock.now(), zone))
         snapshot.check(folder)  # what was torn is cut off now
         self._figures = Figures(snapshot.tallies, snapshot.credentials)
+        self.owner = secrets.token_hex(8)
+        #: the id of the last record of the journal that nodes share, as far as this one has it
+        self.shared = snapshot.shared
         self.journal.seq = self._replay(snapshot.position)
         self._saving = BoundedSemaphore(1)
         self._due = False
@@ -468,7 +504,7 @@ class FileTallies:
 
     def admit(self, key_name: str, decide: Callable[[Tally, Mapping[str, Tally]], Reservation]) -> Reservation:
         """See Tallies."""
-        self._ensure_writable()
+        self.ensure_writable()
         # From here until the record is applied there is no switch to another greenlet.
         reservation = decide(self.tally(key_name), self._figures.credentials)
         try:
@@ -481,7 +517,7 @@ class FileTallies:
 
     def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation:
         """See Tallies."""
-        self._ensure_writable()
+        self.ensure_writable()
         credential = decide(self._figures.credentials)
         own = self.tally(held.key_name).open.get(held.id)
         if own is None or own.credential == credential:
@@ -494,7 +530,7 @@ class FileTallies:
         """See Tallies."""
         held = self.tally(line.key_name).open.get(line.id)
         if held is not None:
-            self._write(_settlement(line, held))
+            self._write(settlement(line, held))
 
     def release(self, reservation: Reservation, line: RunRecord | None = None) -> None:
         """See Tallies."""
@@ -507,7 +543,7 @@ class FileTallies:
     def note(self, line: RunRecord) -> None:
         """See Tallies."""
         try:
-            self._ensure_writable()
+            self.ensure_writable()
         except BridgeError as error:
             log.warning("the line of %s could not be written to the log: %s", line.id, error.message)
         else:
@@ -521,11 +557,15 @@ class FileTallies:
         """See Tallies."""
         self._write(Import(key_name, day, counts))
 
+    def orphans(self) -> set[str]:
+        """See Tallies."""
+        return owners_of(self._figures) - {self.owner}
+
     def recover(self, owner: str) -> None:
         """See Tallies."""
         for tally in self._figures.tallies.values():
             for each in [each for each in tally.open.values() if each.owner == owner]:
-                self._append(_settlement(assumed(each), each))
+                self._append(settlement(assumed(each), each))
         self.journal.sync()
 
     def tally(self, key_name: str) -> Tally:
@@ -555,6 +595,28 @@ class FileTallies:
             self._document.save(_content(figures, position))
             self._files = (self._files[1], position.file)
 
+    # What follows a journal that nodes share, see replica.py.
+
+    def follow(self, body: bytes, shared: str) -> Record:
+        """Count the next record of the journal that nodes share, at once, and write it to this one soon. Raises
+        msgspec.DecodeError; never switches greenlets."""
+        record = decode(body)
+        apply(self._figures, record)
+        self.shared = shared
+        self.journal.append(b'%s,"shared":"%s"}' % (body[:-1], shared.encode()), lazily=True)
+        self._save_if_due()
+        return record
+
+    def adopt(self, figures: Figures, shared: str) -> None:
+        """Take figures of elsewhere in the place of its own, and save them. Raises BridgeError storage_failed."""
+        self._figures, self.shared = figures, shared
+        self.save()
+
+    @property
+    def figures(self) -> Figures:
+        """All of them, to look at."""
+        return self._figures
+
     def close(self) -> None:
         """See Tallies."""
         for step in (self._recover, self.save, self.journal.close):
@@ -569,15 +631,13 @@ class FileTallies:
         """Apply a record, at once, and wait until it is on the disk. Raises BridgeError storage_failed; it is
         applied all the same then, and owed to the journal."""
         ticket = self._append(record)
-        if not self._due and self._has_grown():
-            self._due = True
-            gevent.spawn(self._save_quietly)
+        self._save_if_due()
         try:
             self.journal.commit(ticket)
         except BridgeError:
-            self._ensure_writable()
+            self.ensure_writable()
 
-    def _ensure_writable(self) -> None:
+    def ensure_writable(self) -> None:
         """After a write has failed, try again. Does not switch greenlets where none has.
 
         Raises BridgeError storage_failed where the disk still does not work.
@@ -599,6 +659,11 @@ class FileTallies:
             self.save()
             self.journal.moved = False
 
+    def _save_if_due(self) -> None:
+        if not self._due and self._has_grown():
+            self._due = True
+            gevent.spawn(self._save_quietly)
+
     def _has_grown(self) -> bool:
         """Whether so much came since the last snapshot that it is time for another; each day begins with one."""
         journal = self.journal
@@ -618,7 +683,8 @@ class FileTallies:
         for tallies in both.values():
             for tally in tallies.values():
                 tally.prune()
-        return {name: msgspec.Raw(msgspec.json.encode(tallies)) for name, tallies in both.items()}
+        whole: dict[str, Any] = {**both, **({"shared": self.shared} if self.shared else {})}
+        return {name: msgspec.Raw(msgspec.json.encode(part)) for name, part in whole.items()}
 
     def _replay(self, after: Position) -> int:
         """Apply the records that the snapshot does not have yet; the number of the last one."""
@@ -626,12 +692,20 @@ class FileTallies:
         for seq, line in enumerate(read_forwards(day_files(self.journal.folder), after), start=after.seq + 1):
             try:
                 apply(self._figures, decode(line))
+                if _SHARED in line:
+                    self.shared = msgspec.json.decode(line, type=_Followed).shared or self.shared
             except msgspec.DecodeError as error:
                 raise StoreError(f"The log is damaged at record {seq}: {error}.", REPAIR_HINT) from None
         return seq
 
 
-def _settlement(line: RunRecord, held: Reservation) -> Settle:
+def owners_of(figures: Figures) -> set[str]:
+    """Whose reservations there are."""
+    return {each.owner for tally in figures.tallies.values() for each in tally.open.values()}
+
+
+def settlement(line: RunRecord, held: Reservation) -> Settle:
+    """The line of a run as the record that settles it."""
     return Settle(*msgspec.structs.astuple(line), day=held.day)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _FILE = re.compile(r"\d{4}-\d{2}-\d{2}(\.imported)?\.jsonl")
 #: How a record goes on, behind its number, that is a line of the log.
 _LINES = (b',"kind":"settle"', b',"kind":"void"')
 #: Fields of a record that are none of its line.
-_NOT_SHOWN = ("seq", "crc", "kind", "day")
+_NOT_SHOWN = ("seq", "crc", "kind", "day", "shared")
 
 #: How much of the log is read for its sums, in bytes: some 60,000 lines.
 MOST_SUMMED = 64 * 2**20
@@ -97,8 +97,10 @@ class LogSums(msgspec.Struct):
 class RunLog:
     """Every run that was tried, whatever came of it."""
 
-    def __init__(self, journal: DayJournal, clock: Clock, zone: tzinfo) -> None:
+    def __init__(self, journal: DayJournal, clock: Clock, zone: tzinfo, sync: Callable[[], None] | None = None) -> None:
+        """`sync` brings all that was noted by now into the journal, and raises BridgeError storage_failed."""
         self.journal = journal
+        self._sync = sync or journal.sync
         self._folder = journal.folder
         self._clock = clock
         self._zone = zone
@@ -228,7 +230,7 @@ class RunLog:
     def _files(self, wanted: Filter | None = None) -> list[Path]:
         """The files that can have what is wanted, oldest first; all that was noted is in them."""
         with contextlib.suppress(BridgeError):
-            self.journal.sync()
+            self._sync()
         paths = sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
         if wanted is not None and wanted.since is not None:
             # A line lies in the file of the day on which its run ended, at or after its timestamp.

@@ -3,6 +3,11 @@
 -- What the nodes of a cluster do in one step on the server that they share. 'cli-bridge cluster init' loads it, and
 -- nothing else does: an empty server has no functions, and so is closed. It knows leases and versions, and no caps.
 
+-- Raises where the server holds no cluster: it is empty, or has lost its data.
+local function ours()
+  if redis.call('EXISTS', '{cb}:meta') == 0 then error('CBLOST') end
+end
+
 -- Milliseconds since the epoch, by this server's clock; and a text of its microseconds.
 local function time()
   local t = redis.call('TIME')
@@ -13,13 +18,14 @@ local function node_of(owner)
   return string.match(owner, '^(.*)%.%d+$')
 end
 
--- node, place (the id of its data folder), digest of the settings that change caps, lease in ms.
--- Gives 'empty' | 'settings' | 'taken' | 'ok', owner, id of the cluster.
+-- node, place (the id of its data folder), digest of the settings that change caps, lease in ms, schema.
+-- Gives 'empty' | 'schema' | 'settings' | 'taken' | 'ok', owner, id of the cluster.
 -- The process that had this folder is gone: only one can have it. So its life is over.
 local function join(keys, args)
   local node, place, digest, lease_ms = args[1], args[2], args[3], tonumber(args[4])
   local id = redis.call('HGET', '{cb}:meta', 'id')
   if not id then return {'empty'} end
+  if redis.call('HGET', '{cb}:meta', 'schema') ~= args[5] then return {'schema'} end
   local now = time()
   local others = 0
   for _, owner in ipairs(redis.call('HKEYS', '{cb}:alive')) do
@@ -110,7 +116,7 @@ local function write(keys, args)
   local now, micros = time()
   local seq = string.format('%d', last + 1)
   local id = seq .. '-' .. micros
-  redis.call('XADD', '{cb}:journal', id, 'r', record)
+  redis.call('XADD', '{cb}:journal', id, 'r', record, 'o', owner)
   redis.call('SET', '{cb}:seq', seq)
   for i = 7, #args do note(owner, args[i], seq) end
   if check == 'new' then

@@ -19,6 +19,7 @@ from importlib import resources
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
@@ -33,6 +34,8 @@ LEASE_S, BEAT_S = 15.0, 3.0
 #: After a failure, the server is asked again once in so many seconds.
 RETRY_S = 1.0
 FUNCTIONS = "functions.lua"
+#: The version of what the cluster keeps on its server.
+SCHEMA = 1
 
 log = logging.getLogger("bridge")
 
@@ -41,7 +44,7 @@ Word = str | bytes | int
 
 def name(*parts: str) -> str:
     """The name of a key of the cluster. All have the same tag."""
-    return "{cb}:" + ":".join(parts)
+    return ":".join(("{cb}", *parts))
 
 
 def unreachable(what: str) -> BridgeError:
@@ -75,6 +78,8 @@ class Cluster:
         self.node = node
         #: this life of this node; what it reserves carries it. Empty before `join`
         self.owner = ""
+        #: all lives of this process: it begins a new one where it was taken for dead
+        self.lives: set[str] = set()
         #: the id of the cluster
         self.id = ""
         #: the number of the last record of the journal that this node has; set by who follows it
@@ -172,11 +177,12 @@ class Cluster:
 
         Raises StoreError where this node must not take part, and BridgeError storage_failed.
         """
-        state, *rest = map(_text, self.call("cb_join", self.node, place, digest, int(LEASE_S * 1000)))
+        state, *rest = map(_text, self.call("cb_join", self.node, place, digest, int(LEASE_S * 1000), SCHEMA))
         if state != "ok":
             raise StoreError(*_NOT_JOINED[state])
         self._joined = place, digest
         self.owner, self.id = rest
+        self.lives.add(self.owner)
         self._alive = {self.owner}
 
     def alive(self, owner: str) -> bool:
@@ -230,6 +236,35 @@ class Cluster:
         self._client.close()
 
 
+class Persistence(msgspec.Struct, frozen=True):
+    """How safe the server keeps what it confirms: why it must not be used, or what may be lost all the same."""
+
+    problem: str | None = None
+    warning: str | None = None
+
+
+def persistence_of(cluster: Cluster) -> Persistence:
+    """Look at the server's settings. Raises BridgeError storage_failed."""
+    asked = ("maxmemory-policy", "appendonly", "appendfsync")
+    answers = [cluster.command("CONFIG", "GET", each) for each in asked]
+    policy, append, sync = (_text(each[1]) if len(each) > 1 else "" for each in answers)
+    if policy != "noeviction":
+        return Persistence("This Redis may throw data away when its memory is full: set 'maxmemory-policy noeviction'.")
+    if append != "yes":
+        return Persistence("This Redis does not keep what it confirms over a restart: set 'appendonly yes'.")
+    if sync != "always":
+        return Persistence(
+            None, f"A power cut can lose the last seconds: this Redis has 'appendfsync {sync}', not always."
+        )
+    return Persistence()
+
+
+def cluster_id(cluster: Cluster) -> str | None:
+    """The id of the cluster that the server holds; None where it holds none. Raises BridgeError storage_failed."""
+    found = cluster.command("HGET", name("meta"), "id")
+    return None if found is None else _text(found)
+
+
 def load_functions(cluster: Cluster) -> None:
     """Put the library on the server, in the place of an older one. Raises BridgeError storage_failed."""
     library = resources.files("bridge.store").joinpath(FUNCTIONS).read_text()
@@ -244,6 +279,10 @@ _NOT_JOINED = {
     "settings": (
         "This node's prices, time zone or default limits differ from those of the other nodes.",
         "Give all nodes the same prices.json, BRIDGE_TIMEZONE and BRIDGE_DEFAULT_… settings; or stop the others first.",
+    ),
+    "schema": (
+        "The cluster was made by a version of cli-bridge that keeps it in another way.",
+        "Run the same version on all hosts; CHANGELOG.md says how to change from one to the other.",
     ),
     "taken": (
         "Another host is in the cluster under the name of this one.",

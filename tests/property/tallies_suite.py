@@ -7,6 +7,7 @@ tests/unit/test_tallies.py against each promise of the seam.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,10 +19,13 @@ from zoneinfo import ZoneInfo
 import gevent
 
 from bridge.errors import BridgeError
+from bridge.ledger.replica import SharedTallies
 from bridge.ledger.tallies import FileTallies, Tallies
 from bridge.records.runlog import RunLog
 from bridge.store.folder import Store
+from bridge.store.redis import Cluster
 from tests.support.ledger import FrozenClock, record
+from tests.support.redis import session_server
 
 
 class Backend(Protocol):
@@ -111,22 +115,95 @@ class Files:
         return {line["id"]: line["costUsd"] for line in log.iterate()}
 
     def _finish_snapshot(self) -> None:
-        """Its thread would go on, beside the next process in the same place. (tests/faults kills whole servers.)"""
-        while self.tallies._due:
-            gevent.sleep(0.005)
+        _finish_snapshot(self.tallies)
 
     def _leave(self) -> None:
-        """What is on the disk stays as it is; everything in memory is gone."""
         self._finish_snapshot()
-        copy = self.folder.with_name(self.folder.name + "-copy")
-        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("*.new"))
+        _leave(self.folder, self.store)
+
+
+class Shared:
+    """SharedTallies on a folder and a cluster of one node."""
+
+    tallies: SharedTallies
+
+    def __init__(self, folder: Path, clock: FrozenClock, zone: str) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.zone = ZoneInfo(zone)
+        self.url = session_server().found(next(_databases))
+        self.open()
+
+    def open(self) -> None:
+        self.store = Store.open(self.folder)
+        self.cluster = Cluster(self.url, "node", self.clock)
+        self.cluster.join(str(self.folder), "")
+        self.tallies = SharedTallies(self.cluster, self.store, self.clock, self.zone)
+        self.tallies.patience_s = 0
+
+    def stop(self) -> None:
+        self.tallies.close()
         self.store.close()
-        # Moved away, not removed: what is still being written there goes where a crash would put it.
-        self.folder.rename(copy.with_name(f"{copy.name}-of-{len(list(copy.parent.iterdir()))}"))
-        copy.rename(self.folder)
+
+    def crash(self, kept: float) -> None:
+        self.tallies.note(record("run_unconfirmed"))
+        if kept > 0.5:
+            self.tallies.sync()
+        elif kept > 0.25:
+            self.tallies.journal.sync()
+        self._leave()
+
+    def lose_the_last_snapshot(self) -> None:
+        usage = self.folder / "usage.json"
+        before = usage.read_bytes()
+        self.tallies.save()
+        usage.write_bytes(before)
+        self._leave()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        real = self.cluster._client
+
+        class Gone:
+            def execute_command(self, *words: object) -> None:
+                raise ConnectionError
+
+        self.cluster._client = Gone()
+        try:
+            yield
+        finally:
+            self.cluster._client = real
+
+    def lines(self) -> dict[str, float]:
+        log = RunLog(self.tallies.journal, self.clock, self.zone, self.tallies.sync)
+        return {line["id"]: line["costUsd"] for line in log.iterate()}
+
+    def _leave(self) -> None:
+        self.tallies._keeper.kill()
+        self.cluster.abandon()
+        _finish_snapshot(self.tallies._own)
+        _leave(self.folder, self.store)
 
 
-BACKENDS: dict[str, Callable[[Path, FrozenClock, str], Backend]] = {"files": Files}
+def _finish_snapshot(tallies: FileTallies) -> None:
+    """Its thread would go on, beside the next process in the same place. (tests/faults kills whole servers.)"""
+    while tallies._due:
+        gevent.sleep(0.005)
+
+
+def _leave(folder: Path, store: Store) -> None:
+    """What is on the disk stays as it is; everything in memory is gone."""
+    copy = folder.with_name(folder.name + "-copy")
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.new"))
+    store.close()
+    # Moved away, not removed: what is still being written there goes where a crash would put it.
+    folder.rename(copy.with_name(f"{copy.name}-of-{len(list(copy.parent.iterdir()))}"))
+    copy.rename(folder)
+
+
+_databases = itertools.count(1)
+
+BACKENDS: dict[str, Callable[[Path, FrozenClock, str], Backend]] = {"files": Files, "redis": Shared}
 
 
 def refused(call: Callable[[], object]) -> str | None:

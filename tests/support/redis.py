@@ -7,13 +7,14 @@ import signal
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.store.redis import Cluster, load_functions, name
+from bridge.store.redis import SCHEMA, Cluster, load_functions, name
 
 START_TIMEOUT_S = 30.0
 
@@ -38,7 +39,7 @@ class RedisServer:
         """Start it, with the data that is there, and wait until it answers."""
         command = ["redis-server", "--port", "0", "--unixsocket", f"{self._short}/r", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "always" if self._always else "no", "--save", ""]
-        command += ["--maxmemory-policy", "noeviction", "--logfile", str(self.folder / "log")]
+        command += ["--databases", "100000", "--maxmemory-policy", "noeviction", "--logfile", str(self.folder / "log")]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.answers():
@@ -72,15 +73,18 @@ class RedisServer:
         finally:
             cluster.abandon()
 
-    def found(self, id: str = "cluster-1") -> None:
-        """Make it an empty cluster, whatever it was before."""
-        cluster = Cluster(self.url, "test", Clock())
+    def found(self, database: int = 0) -> str:
+        """Make one of its databases an empty cluster, whatever it was before; its URL."""
+        url = f"{self.url}?db={database}"
+        cluster = Cluster(url, "test", Clock())
         try:
-            cluster.command("FLUSHALL")
+            cluster.command("FLUSHDB")
             load_functions(cluster)
-            cluster.command("HSET", name("meta"), "id", id)
+            cluster.command("HSET", name("meta"), "id", f"cluster-{database}", "schema", SCHEMA)
+            cluster.call("cb_snapshot", "0-0", zlib.compress(b"{}"), 0)
         finally:
             cluster.abandon()
+        return url
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -96,3 +100,21 @@ def redis_server(folder: Path, *, always: bool = False) -> Iterator[RedisServer]
         yield server
     finally:
         server.close()
+
+
+_of_session: list[RedisServer] = []
+
+
+def session_server() -> RedisServer:
+    """One server for all tests of this process; tests/conftest.py ends it."""
+    if not _of_session:
+        _of_session.append(RedisServer(Path(tempfile.mkdtemp(prefix="cb-data-"))))
+    return _of_session[0]
+
+
+def end_session_server() -> None:
+    """End it, if any test has used it."""
+    while _of_session:
+        server = _of_session.pop()
+        server.close()
+        shutil.rmtree(server.folder, ignore_errors=True)

@@ -24,11 +24,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def join(server: RedisServer) -> Iterator[Join]:
-    server.found()
+    url = server.found()
     opened: list[Cluster] = []
 
     def join(node: str, place: str = "", digest: str = "d") -> Cluster:
-        cluster = Cluster(server.url, node, Clock())
+        cluster = Cluster(url, node, Clock())
         opened.append(cluster)
         cluster.join(place or node, digest)
         return cluster

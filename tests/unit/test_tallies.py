@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ TODAY, THIS_MONTH = spans_of(DAY)["day"], spans_of(DAY)["month"]
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return BACKENDS[request.param](tmp_path / "data", FrozenClock(), "UTC")
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    opened = BACKENDS[request.param](tmp_path / "data", FrozenClock(), "UTC")
+    yield opened
+    opened.stop()
 
 
 def reservation(run_id: str = "run_1", **fields: Any) -> Reservation:
