@@ -165,7 +165,7 @@ class Service:
 
     def _take_part(self, engine: Engine) -> None:
         """In a cluster: hear of what the other hosts do, and tell them of this one."""
-        if self.cluster is None or self.nodes is None:
+        if self.cluster is None or self.nodes is None or isinstance(self.tallies, FileTallies):
             return
         self.keys.on_change.append(engine.look_at_keys)
         self.tallies.on_line = partial(self._note_line, engine)
@@ -218,7 +218,7 @@ class Service:
         self.store.close()
 
 
-class State(msgspec.Struct):
+class ServiceState(msgspec.Struct):
     """What is known of keys, money, credentials, jobs and changes; of one host, or of all that share it."""
 
     keys: KeyBook
@@ -231,7 +231,7 @@ class State(msgspec.Struct):
     nodes: Nodes | None = None
 
 
-def open_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> State:
+def open_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> ServiceState:
     """The state behind a data folder: its files, or what several hosts share in the server of BRIDGE_STORE_URL.
     Raises StoreError and BridgeError."""
     folder = store.folder
@@ -242,7 +242,7 @@ def open_state(settings: Settings, store: Store, clock: Clock, prices: PriceTabl
             "This data folder belongs to a cluster, and BRIDGE_STORE_URL is not set.",
             "Set it; or go on without the cluster with the folder that 'cli-bridge cluster export' makes.",
         )
-    return State(
+    return ServiceState(
         keys=KeyBook(Document(folder / "keys.json"), clock),
         credentials=credential_book(settings, clock),
         admin=AdminCredentials(Document(folder / "admin.json"), settings.admin_key),
@@ -252,7 +252,7 @@ def open_state(settings: Settings, store: Store, clock: Clock, prices: PriceTabl
     )
 
 
-def _shared_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> State:
+def _shared_state(settings: Settings, store: Store, clock: Clock, prices: PriceTable) -> ServiceState:
     # Imported here: without BRIDGE_STORE_URL nothing of it is needed.
     from bridge.ledger.replica import SharedTallies, open_cluster
     from bridge.records.audit import SharedAudit
@@ -272,7 +272,7 @@ def _shared_state(settings: Settings, store: Store, clock: Clock, prices: PriceT
         book = CredentialBook(secrets, states, clock, settings.providers)
         tallies = SharedTallies(cluster, store, clock, settings.zone)
         tallies.bounded = book.is_bounded
-        return State(
+        return ServiceState(
             keys=KeyBook(keys, clock),
             credentials=book,
             admin=AdminCredentials(admin, settings.admin_key),

@@ -163,8 +163,16 @@ def head(answer: Answer, address: str) -> list[Cell]:
         Cell(capacity["verdict"].upper(), _VERDICTS[capacity["verdict"]]),
         Cell(f"slots {answer['running']}/{answer['slots']}"),
         Cell(f"queue {answer['queued']}", "warn" if answer["queued"] else ""),
+        *_hosts(answer),
         *([Cell("stopping", "bad")] if answer["draining"] else []),
     ]
+
+
+def _hosts(answer: Answer) -> list[Cell]:
+    """Each host of a cluster; none where there is but one."""
+    hosts = answer.get("nodes", [])
+    each = ", ".join(f"{plain(host['name'])} {host['running']}/{host['slots']}" for host in hosts)
+    return [Cell(f"hosts {each}", "warn" if any(host["draining"] for host in hosts) else "", spare=2)] if hosts else []
 
 
 def money_line(answer: Answer) -> list[Cell]:

@@ -52,6 +52,7 @@ export function show({ head, body }) {
     ],
     duration,
   );
+  const hosts = listCard("Hosts");
   const alerts = listCard("Alerts");
 
   head.append(verdict);
@@ -74,6 +75,7 @@ export function show({ head, body }) {
           costs.element,
           h("div.three-two", {}, closest.element, providers.element),
           h("div.two", {}, pace.element, latency.element),
+          hosts.element,
           alerts.element,
         );
       }
@@ -109,6 +111,7 @@ export function show({ head, body }) {
         ? "last 48 hours"
         : `95% within ${duration(durationMs.p95)}, first text within ${duration(firstTokenMs.p95)}`,
     );
+    renderHosts(hosts, overview.nodes);
     renderAlerts(alerts, overview.alerts ?? []);
   }
 
@@ -244,6 +247,29 @@ function renderClosest({ list, empty, foot }, { closest, resetsAt, timezone }) {
           refill(state, row.status, row.status !== "active" && badge(row.status, "warn"));
           const limit = LIMITS.find((each) => each.name === row.limit);
           level.update({ ...row, label: limit.title, unit: limit.unit });
+        },
+      };
+    },
+  );
+}
+
+/** The hosts that share keys and money, where there are several. */
+function renderHosts({ element, list }, nodes) {
+  element.hidden = !nodes;
+  keyed(
+    list,
+    nodes ?? [],
+    (node) => node.name,
+    (first) => {
+      const state = h("span");
+      const facts = h("span.muted.small.row.end");
+      return {
+        element: h("li", {}, h("bdi", {}, visible(first.name)), state, facts),
+        update(node) {
+          const works = Object.values(node.providers).some(Boolean);
+          const [text, kind] = node.draining ? ["restarting", "warn"] : works ? ["up", "good"] : ["no provider", "bad"];
+          refill(state, text, badge(text, kind));
+          say(facts, `${node.running} of ${node.slots} slots in use, ${node.queued} waiting, version ${node.version}`);
         },
       };
     },
