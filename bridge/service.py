@@ -76,6 +76,8 @@ class Service:
         self.clock = clock or Clock()
         folder = settings.data_dir
         self.store = Store.open(folder, wait_s=wait_s)
+        #: the hosts that share keys, money and all else, where there are several
+        self.cluster: Cluster | None = None
         try:
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
@@ -86,17 +88,17 @@ class Service:
             state = open_state(settings, self.store, self.clock, self.prices)
             self.keys, self.credentials, self.admin = state.keys, state.credentials, state.admin
             self.jobs, self.audit, self.tallies = state.jobs, state.audit, state.tallies
-            #: the hosts that share all this, where there are several
             self.cluster, self.nodes = state.cluster, state.nodes
-            self.log = RunLog(self.tallies.journal, self.clock, settings.zone)
+            sync = None if isinstance(self.tallies, FileTallies) else self.tallies.sync
+            self.log = RunLog(self.tallies.journal, self.clock, settings.zone, sync)
             self.ledger = Ledger(self.tallies, self.clock, settings.zone, settings.default_limits, self.prices)
             self.ledger.recover()
             self.tallies.save()
         except BridgeError as error:
-            self.store.close()
+            self._give_back()
             raise StoreError(error.message, error.hint) from None
         except BaseException:
-            self.store.close()
+            self._give_back()
             raise
         #: what is said in each run, while the setting asks for it
         self.traces: TraceFolder | None = None
@@ -123,9 +125,14 @@ class Service:
             #: between the CLIs and their models
             self.gate: Gate = Gate(self.clock, Connections(settings.network))
         except SettingsError as error:
-            self.store.close()
+            self._give_back()
             raise StoreError(f"{error.problems[0]}.", "Correct the setting.") from None
         self.engine: Engine | None = None
+
+    def _give_back(self) -> None:
+        if self.cluster is not None:
+            self.cluster.close()
+        self.store.close()
 
     @property
     def has_credentials(self) -> bool:
@@ -170,6 +177,7 @@ class Service:
         self.keys.on_change.append(engine.look_at_keys)
         self.tallies.on_line = partial(self._note_line, engine)
         self.nodes.start()
+        self.cluster.on_beat.append(self.tallies.sweep)
         self.cluster.start()
 
     def _note_line(self, engine: Engine, line: RunRecord) -> None:
@@ -213,8 +221,6 @@ class Service:
             close()
         self.ledger.close()
         self.audit.close()
-        if self.cluster is not None:
-            self.cluster.close()
         self.store.close()
 
 

@@ -177,7 +177,7 @@ class Engine:
         try:
             provider, key = self._check_all(key, request)
             self._check_credentials(provider, key, request)
-            reservation = self._reserve(provider, key, request)
+            key, reservation = self._hold(provider, key, request)
             request = msgspec.structs.replace(request, max_output_tokens=reservation.output_tokens)
             kept = keep or repeat is not None
             try:
@@ -312,6 +312,22 @@ class Engine:
                 log.warning("the audit of %s could not be written: %s", key.name, error.message)
         if verdict.delay_s:
             gevent.sleep(verdict.delay_s)
+
+    def _hold(self, provider: Provider, key: Key, request: GenerationRequest) -> tuple[Key, Reservation]:
+        """Reserve by what the key may do once that is durable: it may have changed meanwhile, here or on another host.
+        The key as it is by then. Raises BridgeError."""
+        while True:
+            reservation = self._reserve(provider, key, request)
+            try:
+                now = self._keys.current(key)
+                self._check(now, request)
+            except BaseException:
+                self._ledger.release(reservation)
+                raise
+            if now == key:
+                return now, reservation
+            self._ledger.release(reservation)
+            key = now
 
     def _reserve(self, provider: Provider, key: Key, request: GenerationRequest) -> Reservation:
         return self._ledger.reserve(
