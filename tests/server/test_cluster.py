@@ -156,7 +156,7 @@ def test_the_admin_sees_and_stops_runs_of_all_hosts_on_each(pair: tuple[Server, 
     assert b.admin("DELETE", f"/runs/{id}").status == 200
     until(lambda: a.call("GET", f"/jobs/{id}", key=key).json["status"] == "failed", "it was not stopped")
     assert b.admin("DELETE", "/runs/run_nothing").status == 404
-    newest = a.admin("GET", "/audit").json["entries"][0]
+    newest = a.admin("GET", "/audit").json["audit"][0]
     assert (newest["action"], newest["subject"], newest["before"]) == (
         "run_stopped",
         id,
@@ -186,7 +186,7 @@ def test_log_audit_and_overview_are_the_same_on_both(pair: tuple[Server, Server]
         )
     entries = [each.admin("GET", "/audit?limit=5").json for each in pair]
     assert entries[0] == entries[1]
-    assert entries[0]["entries"][0]["subject"] == name
+    assert entries[0]["audit"][0]["subject"] == name
     views = [
         until(
             lambda each=each: len(v["nodes"]) == 2 and v if (v := each.admin("GET", "/overview").json) else 0,
