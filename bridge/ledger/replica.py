@@ -326,6 +326,14 @@ class SharedTallies:
         self._own.close()
         self._cluster.close()
 
+    def detach(self) -> None:
+        """Close, with a folder that has all of it and follows no journal. Raises BridgeError storage_failed."""
+        self._keeper.kill()
+        self.sync()
+        self._own.adopt(self._own.figures, "")
+        self._own.close()
+        self._cluster.close()
+
     # --- writing ---------------------------------------------------------------------------------
 
     def _about(self, held: Reservation) -> tuple[tuple[str, ...], int]:

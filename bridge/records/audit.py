@@ -120,23 +120,21 @@ def _newest_first(cluster: Cluster, before: str | None = None) -> Iterator[tuple
         end = f"({rows[-1][0].decode()}"
 
 
-def share(cluster: Cluster, path: Path) -> int:
-    """Put the entries of a file into the store that hosts share; how many. Raises BridgeError storage_failed."""
-    entries = [_plain(line) for line in read_backwards(path) if intact(line)]
-    for entry in reversed(entries):
-        cluster.call("cb_audit", msgspec.json.encode(entry))
-    return len(entries)
+def entries(path: Path) -> list[dict[str, Any]]:
+    """All entries of a file, oldest first; none where there is no file."""
+    lines = read_backwards(path) if path.exists() else ()
+    return [_plain(line) for line in lines if intact(line)][::-1]
 
 
 def unshare(cluster: Cluster, path: Path) -> int:
     """Write all entries that hosts share into a new file; how many. Raises BridgeError storage_failed, StoreError."""
-    entries = [entry for _, entry in _newest_first(cluster)]
+    found = [entry for _, entry in _newest_first(cluster)]
     file = Journal(path)
-    for entry in reversed(entries):
+    for entry in reversed(found):
         file.append(msgspec.json.encode(entry))
     file.sync()
     file.close()
-    return len(entries)
+    return len(found)
 
 
 def _plain(line: bytes) -> dict[str, Any]:

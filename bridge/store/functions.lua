@@ -3,11 +3,6 @@
 -- What the nodes of a cluster do in one step on the server that they share. 'cli-bridge cluster init' loads it, and
 -- nothing else does: an empty server has no functions, and so is closed. It knows leases and versions, and no caps.
 
--- Raises where the server holds no cluster: it is empty, or has lost its data.
-local function ours()
-  if redis.call('EXISTS', '{cb}:meta') == 0 then error('CBLOST') end
-end
-
 -- Milliseconds since the epoch, by this server's clock; and a text of its microseconds.
 local function time()
   local t = redis.call('TIME')

@@ -325,17 +325,6 @@ def test_the_audit_of_all_hosts_is_one_and_is_paged_on_any_of_them(host: MakeHos
     out.close()
 
 
-def test_the_entries_of_a_file_come_into_the_audit_that_hosts_share(host: MakeHost, tmp_path: Path) -> None:
-    a = host("a")
-    own = Audit(tmp_path / "in.jsonl", Clock())
-    own.write("key_created", "ada", actor="admin", address="", after={"note": "x"})
-    own.write("key_revoked", "ada", actor="admin", address="")
-    own.close()
-    assert audit.share(a.cluster, tmp_path / "in.jsonl") == 2
-    newest, oldest = a.audit.page()[0]
-    assert (newest["action"], oldest["action"], oldest["after"]) == ("key_revoked", "key_created", {"note": "x"})
-
-
 # --- nodes ----------------------------------------------------------------------------------------
 
 

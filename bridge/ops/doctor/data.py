@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.clock import Clock, parse_iso
-from bridge.errors import StoreError
+from bridge.errors import BridgeError, StoreError
 from bridge.keys.keys import from_disk
 from bridge.limits import effective, summed
 from bridge.ops import rehearsal
@@ -48,6 +48,23 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _backups(folder)
     if settings.trace_dir is not None:
         yield _traces(settings.trace_dir)
+    if settings.store_url is not None:
+        yield _cluster(settings)
+
+
+def _cluster(settings: Settings) -> Finding:
+    # Imported here: without BRIDGE_STORE_URL nothing of it is needed.
+    from bridge.ops import cluster
+
+    try:
+        found = cluster.status(settings)
+    except (BridgeError, StoreError) as error:
+        return fail("cluster", error.message, error.hint)
+    hosts = ", ".join(each["name"] for each in found["nodes"] if each["alive"]) or "none"
+    if found["problem"] or found["warning"]:
+        say = fail if found["problem"] else warn
+        return say("cluster", found["problem"] or found["warning"], "docs/cluster.md has a configuration that fits.")
+    return ok("cluster", f"{found['id']}, hosts that run: {hosts}")
 
 
 def _rights(folder: Path) -> Iterator[Finding]:
