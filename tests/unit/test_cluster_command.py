@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,17 +10,18 @@ import msgspec
 import pytest
 
 from bridge.clock import Clock
-from bridge.errors import StoreError
+from bridge.errors import BridgeError, StoreError
 from bridge.keys.keys import KeyBook
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.replica import SharedTallies, open_cluster
-from bridge.ledger.tallies import FileTallies
+from bridge.ledger.tallies import Figures, FileTallies, Reservation
 from bridge.limits import Limits, spans_of
 from bridge.ops import cluster
 from bridge.records.audit import Audit
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.folder import Store
+from tests.property.tallies_suite import refused
 from tests.support.ledger import Desk, line_of
 from tests.support.redis import RedisServer, redis_server
 
@@ -77,10 +79,13 @@ class Node:
         except BaseException:
             self.store.close()
             raise
+        self.is_open = True
 
     def close(self) -> None:
-        self.tallies.close()
-        self.store.close()
+        if self.is_open:
+            self.tallies.close()
+            self.store.close()
+        self.is_open = False
 
 
 def refusal(settings: Settings) -> str:
@@ -96,9 +101,7 @@ def test_a_folder_becomes_a_cluster_and_a_cluster_a_folder(server: RedisServer, 
     assert before > 700
     node, other = Node(settings), Node(settings_of(server, tmp_path / "b"))
     assert other.tallies.tally("alice").used(DAY).cost_micro == before
-    held = msgspec.structs.replace(_some_reservation(before), id="run_9", owner=other.tallies.owner)
-    other.tallies.admit("alice", lambda tally, credentials: held)
-    other.tallies.settle(line_of(held, 300))
+    spend(other, "run_9")
     found = cluster.status(settings)
     assert [(each["name"], each["alive"]) for each in found["nodes"]] == [("a", True), ("b", True)]
     assert (found["records"], found["problem"], found["warning"]) == (2, None, None)
@@ -116,7 +119,143 @@ def test_a_folder_becomes_a_cluster_and_a_cluster_a_folder(server: RedisServer, 
         cluster.export(settings, out)
 
 
-def _some_reservation(cost_micro: int):  # type: ignore[no-untyped-def]
-    from bridge.ledger.tallies import Reservation
+def spend(node: Node, run: str, cost_micro: int = 300) -> None:
+    """Reserve and settle."""
+    held = Reservation(run, "alice", "demo", "demo", 0.0, "2026-11-20", 10, 90, 5000, owner=node.tallies.owner)
+    node.tallies.admit("alice", lambda tally, credentials: held)
+    node.tallies.settle(line_of(held, cost_micro))
 
-    return Reservation("run", "alice", "demo", "demo", 0.0, "2026-11-20", 10, 90, cost_micro)
+
+@pytest.fixture
+def node(server: RedisServer, books: Path) -> Iterator[Node]:
+    """A node that has spent something in a cluster."""
+    cluster.init(settings_of(server, books), books)
+    opened = Node(settings_of(server, books))
+    spend(opened, "run_9")
+    yield opened
+    opened.close()
+
+
+def test_a_running_node_closes_when_the_server_loses_its_data(server: RedisServer, node: Node) -> None:
+    server.command("FLUSHALL")
+    with pytest.raises(BridgeError, match="lacks what it had confirmed"):
+        spend(node, "run_10")
+    assert not node.tallies.writable
+
+
+def test_a_running_node_closes_when_the_server_goes_back_in_time(server: RedisServer, node: Node) -> None:
+    server.command("SET", "{cb}:seq", 1)
+    with pytest.raises(BridgeError, match="lacks what it had confirmed"):
+        spend(node, "run_10")
+
+
+def test_a_node_finds_out_that_others_have_written_over_what_was_lost(server: RedisServer, node: Node) -> None:
+    *_, (last, _) = server.command("XRANGE", "{cb}:journal", "-", "+")  # type: ignore[misc]
+    server.command("XDEL", "{cb}:journal", last)
+    assert refused(node.tallies.sync) is None  # it asks for nothing before what it has
+    server.command("SET", "{cb}:seq", 3)
+    server.command("XADD", "{cb}:journal", "3-1", "r", "{}", "o", "b.1")
+    with pytest.raises(BridgeError, match="lacks what it had confirmed"):
+        node.tallies.sync()
+
+
+def test_a_node_does_not_start_on_a_server_that_lost_data(server: RedisServer, node: Node, tmp_path: Path) -> None:
+    settings = settings_of(server, node.store.folder)
+    node.close()
+    server.command("DEL", "{cb}:journal")
+    server.command("SET", "{cb}:seq", 1)
+    assert "lacks what it had confirmed" in refusal(settings)
+    assert cluster.loss(settings) == cluster.Loss(here=2, there=1)
+    server.command("SET", "{cb}:seq", 0)
+    cluster.accept_loss(settings)
+    again = Node(settings)
+    assert again.tallies.tally("alice").used(DAY).cost_micro == used_in_snapshot(server)
+    again.close()
+    server.command("FLUSHALL")
+    assert "holds no cluster" in refusal(settings)
+
+
+def used_in_snapshot(server: RedisServer) -> int:
+    packed = server.command("HGET", "{cb}:snapshot", "figures")
+    assert isinstance(packed, bytes)
+    return msgspec.json.decode(zlib.decompress(packed), type=Figures).tallies["alice"].used(DAY).cost_micro
+
+
+def test_a_node_is_the_beginning_of_another_cluster_after_a_loss(server: RedisServer, node: Node) -> None:
+    settings = settings_of(server, node.store.folder)
+    had = node.tallies.tally("alice").used(DAY).cost_micro
+    node.close()
+    server.command("FLUSHALL")
+    cluster.init(settings, settings.data_dir)
+    again = Node(settings)
+    assert again.tallies.tally("alice").used(DAY).cost_micro == had
+    again.close()
+
+
+def test_a_server_that_does_not_keep_data_is_refused(server: RedisServer, node: Node) -> None:
+    settings = settings_of(server, node.store.folder)
+    node.close()
+    for name, wrong, right in (("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")):
+        server.command("CONFIG", "SET", name, wrong)
+        assert name in refusal(settings)
+        server.command("CONFIG", "SET", name, right)
+    server.command("CONFIG", "SET", "appendfsync", "everysec")
+    try:
+        assert "can lose the last seconds" in cluster.status(settings)["warning"]
+    finally:
+        server.command("CONFIG", "SET", "appendfsync", "always")
+
+
+def test_another_cluster_another_folder_and_other_settings_are_refused(
+    server: RedisServer, node: Node, tmp_path: Path
+) -> None:
+    settings = settings_of(server, node.store.folder)
+    assert "differ from those" in refusal(settings_of(server, tmp_path / "b", BRIDGE_TIMEZONE="Europe/Berlin"))
+    prices = tmp_path / "c" / "prices.json"
+    Store.open(prices.parent).close()
+    prices.write_text(PRICES)
+    assert "differ from those" in refusal(settings_of(server, tmp_path / "c"))
+    Desk(tmp_path / "d").crash()
+    desk = Desk(tmp_path / "e")
+    desk.spend()
+    desk.ledger.close()
+    desk.store.close()
+    assert "of its own" in refusal(settings_of(server, tmp_path / "e"))
+    server.command("HSET", "{cb}:meta", "schema", 2)
+    assert "in another way" in refusal(settings_of(server, tmp_path / "b"))
+    node.close()
+    server.command("HSET", "{cb}:meta", "id", "another", "schema", 1)
+    assert "another cluster" in refusal(settings)
+
+
+def test_init_and_the_others_say_what_is_wrong(server: RedisServer, node: Node, tmp_path: Path) -> None:
+    settings = settings_of(server, node.store.folder)
+    with pytest.raises(StoreError, match="holds a cluster already"):
+        cluster.init(settings, tmp_path)
+    assert cluster.init(settings, None) == {"id": node.cluster.id, "new": False, "keys": None}
+    with pytest.raises(StoreError, match="no host 'x'"):
+        cluster.leave(settings, "x")
+    with pytest.raises(StoreError, match="BRIDGE_STORE_URL is not set"):
+        cluster.status(Settings.load({}))
+
+
+def test_a_node_that_was_away_for_long_takes_the_figures_that_were_put_there(
+    server: RedisServer, node: Node, tmp_path: Path
+) -> None:
+    away = Node(settings_of(server, tmp_path / "b"))
+    away.cluster.beat()
+    away.close()
+    for number in range(20, 24):
+        spend(node, f"run_{number}")
+    assert node.cluster.call("cb_snapshot", node.tallies._own.shared, packed(node), 1) == 1
+    assert server.command("XLEN", "{cb}:journal") == 2
+    back = Node(settings_of(server, tmp_path / "b"))
+    assert back.tallies.tally("alice").used(DAY) == node.tallies.tally("alice").used(DAY)
+    back.close()
+
+
+def packed(node: Node) -> bytes:
+    return zlib.compress(msgspec.json.encode(node.tallies._own.figures))
+
+
+PRICES = '{"providers": {"demo": {"models": {"demo": {"input": 1, "cached": 1, "cacheWrite": 1, "output": 2}}}}}'
