@@ -20,6 +20,7 @@ from datetime import tzinfo
 from typing import Any
 
 import gevent
+import gevent.monkey
 import msgspec
 from gevent.lock import BoundedSemaphore
 
@@ -51,8 +52,8 @@ from bridge.store.folder import CLUSTER_FILE, Store
 from bridge.store.redis import RETRY_S, Cluster, cluster_id, name, persistence_of, unreachable
 from bridge.types import RunRecord
 
-#: Seconds between two looks at the journal when nothing is written here.
-LOOK_S = 0.25
+#: Seconds between two looks at the journal, and how long one waits for something that is new there.
+LOOK_S, NEWS_S = 0.02, 0.25
 #: Records that are read at once.
 AT_ONCE = 1000
 #: Decisions that a request may take where other nodes write about the same key, and the longest pause between two.
@@ -186,9 +187,18 @@ class SharedTallies:
         """See Tallies."""
         self._own.ensure_writable()
         self._pay()
+        fresh = False
         for _ in range(MOST_TRIES):
             # From here until it is pending there is no switch to another greenlet.
-            reservation = decide(self.tally(key_name), self.credentials())
+            try:
+                reservation = decide(self.tally(key_name), self.credentials())
+            except BridgeError:
+                if fresh:
+                    raise
+                # Others may have ended meanwhile what stands in the way.
+                self._read()
+                fresh = True
+                continue
             about, compared = self._about(reservation)
             self._pending[reservation.id] = Reserve(reservation)
             try:
@@ -205,11 +215,16 @@ class SharedTallies:
     def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation:
         """See Tallies."""
         self._own.ensure_writable()
+        fresh = False
         for _ in range(MOST_TRIES):
             credential = decide(self.credentials())
             own = self.tally(held.key_name).open.get(held.id)
             if own is None or own.credential == credential:
-                return own or held
+                if fresh or own is None or credential is None:
+                    return own or held
+                self._read()
+                fresh = True
+                continue
             moved = msgspec.structs.replace(own, credential=credential)
             about = tuple(f"c:{id}" for id in (credential, own.credential) if id is not None)
             compared = int(credential is not None and self.bounded(credential))
@@ -466,11 +481,19 @@ class SharedTallies:
             try:
                 self._pay()
                 self._write_notes()
+                self._await_news()
                 self._read()
                 if self._cluster.seq - self._published >= PUBLISHED_RECORDS:
                     self._publish()
             except BridgeError:
                 gevent.sleep(RETRY_S)
+
+    def _await_news(self) -> None:
+        """Wait until there are records that this node does not have, for a while; not at all where a wait would hold
+        up all greenlets."""
+        if gevent.monkey.is_module_patched("socket") and not (self._owed or self._notes):
+            journal, had = name("journal"), self._own.shared
+            self._cluster.command("XREAD", "COUNT", 1, "BLOCK", round(NEWS_S * 1000), "STREAMS", journal, had)
 
     def _read_to(self, seq: int) -> None:
         while self._cluster.seq < seq:
