@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pkgutil
 import secrets
@@ -100,6 +101,8 @@ class Service:
         except BaseException:
             self._give_back()
             raise
+        #: what the store that hosts share does not promise, as a sentence
+        self.store_warning: str | None = None
         #: what is said in each run, while the setting asks for it
         self.traces: TraceFolder | None = None
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
@@ -200,12 +203,20 @@ class Service:
         while True:
             if self.traces is not None:
                 self.traces.look_at_bounds()
+            self._look_at_store()
             try:
                 self.log.prune(self.settings.log_retention_days, self.tallies.oldest_file)
                 self.jobs.prune()
             except OSError as error:
                 log.warning("old files could not be removed: %s", error.strerror)
             gevent.sleep(HOUSEKEEPING_S)
+
+    def _look_at_store(self) -> None:
+        if self.cluster is not None:
+            from bridge.store.redis import persistence_of
+
+            with contextlib.suppress(BridgeError):
+                self.store_warning = persistence_of(self.cluster).warning
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""

@@ -210,6 +210,7 @@ def problems() -> list[str]:
         service.prices.problem,
         service.models.problem,
         service.credentials.problem,
+        service.store_warning,
         traces,
         *service.why_not_reread(),
         *(status.drift for status in engine_of().statuses()),

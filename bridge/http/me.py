@@ -137,6 +137,7 @@ def ready() -> tuple[Ready, int]:
         answer.details = {
             each.name: ProviderDetails(each.version, each.problem, each.hint, each.said) for each in statuses
         }
+        answer.warning = service.store_warning or UNSET
     return answer, 200 if well else 503
 
 

@@ -94,6 +94,8 @@ class Ready(_Parts):  # type: ignore[misc]
     store: Literal["ok", "failed"]
     queue: Literal["ok", "draining"]
     details: dict[str, ProviderDetails] | UnsetType = UNSET
+    #: what the store that hosts share does not promise
+    warning: str | UnsetType = UNSET
 
 
 class NodeCapacity(msgspec.Struct):

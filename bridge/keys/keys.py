@@ -246,10 +246,6 @@ class KeyBook:
         except ValueError as error:
             raise StoreError(f"{self._document.path.name} is damaged: {error}.", REPAIR_HINT) from None
 
-    def refresh(self) -> bool:
-        """Take what another host has changed; whether there was anything. Raises BridgeError storage_failed."""
-        return self._document.refresh()
-
     def find(self, raw: str) -> Key:
         """The key that a raw secret opens.
 
@@ -261,7 +257,8 @@ class KeyBook:
         if raw and len(raw) <= _LONGEST_RAW and raw.isascii():
             digest = hash_of(raw)
             found = self._by_hash.get(digest)
-            if found is None and self.refresh():
+            if found is None:
+                self._document.refresh()
                 found = self._by_hash.get(digest)
             if found is not None and _holds(found[1], now := self._clock.now()):
                 return _usable(found[0], now)

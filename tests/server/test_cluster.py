@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.standin import StandIn
 from tests.support import server as servers
+from tests.support.receiver import receiving
 from tests.support.redis import RedisServer, redis_server
 from tests.support.server import Answer, Server
 
@@ -206,6 +211,17 @@ def test_log_audit_and_overview_are_the_same_on_both(pair: tuple[Server, Server]
     )
 
 
+def test_what_a_power_cut_can_lose_is_said(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    for each in (a, b):
+        until(
+            lambda each=each: "power cut" in each.call("GET", "/ready", key=servers.ADMIN_KEY).json.get("warning", ""),
+            "it is not said",
+        )
+        assert "warning" not in each.call("GET", "/ready").json
+    assert any("power cut" in text for text in a.admin("GET", "/overview").json["problems"])
+
+
 def test_a_session_of_one_host_is_one_of_the_other(pair: tuple[Server, Server]) -> None:
     a, b = pair
     entered = a.call("POST", "/admin/session", key=servers.ADMIN_KEY)
@@ -214,3 +230,105 @@ def test_a_session_of_one_host_is_one_of_the_other(pair: tuple[Server, Server]) 
     assert b.call("GET", "/admin/session", headers=cookie).json["session"]
     assert a.admin("DELETE", "/sessions").status == 200
     until(lambda: b.call("GET", "/admin/session", headers=cookie).json["session"] is None, "it goes on at b")
+
+
+# --- with a server of their own ---------------------------------------------------------------------------
+
+
+@contextmanager
+def hosts(folder: Path, *names: str, **env: str) -> Iterator[list[Server]]:
+    """Bridges on a Redis of their own, without pauses."""
+    with redis_server(folder / "redis") as redis, ExitStack() as started:
+        redis.found()
+        found = []
+        for each in names:
+            (folder / each).mkdir()
+            own = {"BRIDGE_STORE_URL": redis.url, "BRIDGE_NODE": each, **env}
+            found.append(started.enter_context(servers.running(folder / each, own, demo=True)))
+        yield found
+
+
+def gated(standin: StandIn, queue_timeout_s: int) -> dict[str, str]:
+    """Settings with which the one CLI asks `standin`, through the gate."""
+    return {
+        "DEMO_GATED": "1",
+        "ANTHROPIC_BASE_URL": standin.url,
+        "BRIDGE_QUEUE_TIMEOUT_SECONDS": str(queue_timeout_s),
+    }
+
+
+def add_credential(server: Server, name: str, **more: Any) -> None:
+    body = {"name": name, "provider": "claude", "apiKey": f"sk-ant-of-{name}", **more}
+    assert server.admin("POST", "/credentials", body).status == 201
+
+
+def test_a_credential_has_no_more_runs_at_once_than_it_may_over_all_hosts(tmp_path: Path) -> None:
+    with StandIn() as standin, hosts(tmp_path, "a", "b", **gated(standin, 100)) as pair:
+        standin.script(header_delay=0.15)
+        add_credential(pair[0], "team", maxConcurrent=5)
+        until(lambda: pair[1].admin("GET", "/credentials").json["credentials"], "b does not know it")
+        key = pair[0].new_key("ada")
+        # Until it has worked once on a host, a key has one run of it at a time there.
+        assert [ask(each, key).status for each in pair] == [200, 200]
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(lambda n: ask(pair[n % 2], key, timeout_s=110).status, range(40)))
+        assert answers == [200] * 40
+        spans = [(each.time, each.time + (each.seconds or 0)) for each in standin.generations]
+        assert len(spans) == 42
+        assert max(sum(began <= at < ended for began, ended in spans) for at, _ in spans) <= 5
+        for each in pair:
+            until(lambda each=each: spent_with(each, "team") == (42, 0), "the hosts do not agree on what was spent")
+
+
+def spent_with(server: Server, credential: str) -> tuple[int, int]:
+    """Requests of today with a credential, and those that hold something of it."""
+    usage = server.admin("GET", f"/credentials/{credential}").json["usage"]
+    return usage["today"]["requests"], usage["reserved"]["requests"]
+
+
+def test_a_credential_that_one_host_is_refused_with_is_left_alone_by_the_other(tmp_path: Path) -> None:
+    with StandIn() as standin, hosts(tmp_path, "a", "b", **gated(standin, 1)) as pair:
+        for name, status in (("limited", 429), ("rejected", 401)):
+            standin.script_key(f"sk-ant-of-{name}", status=status, retry_after=1700)
+            add_credential(pair[0], name)
+        key = pair[0].new_key("ada")
+        assert ask(pair[0], key).status == 503
+        asked = len(standin.generations)
+        for each in pair:
+            until(lambda each=each: states(each) == {"limited": "benched", "rejected": "blocked"}, "one does not know")
+        assert ask(pair[1], key).status == 503
+        assert len(standin.generations) == asked == 2
+
+
+def states(server: Server) -> dict[str, str]:
+    return {each["name"]: each["state"] for each in server.admin("GET", "/credentials").json["credentials"]}
+
+
+def test_four_hosts_take_on_exactly_what_fits(tmp_path: Path) -> None:
+    with hosts(tmp_path, "a", "b", "c", "d", DEMO_WARM="0") as four:
+        key = four[0].new_key("ada", maxRequestsPerDay=50)
+        with ThreadPoolExecutor(40) as pool:
+            answers = list(pool.map(lambda n: ask(four[n % 4], key, timeout_s=110), range(200)))
+        assert Counter(each.status for each in answers) == {200: 50, 429: 150}
+        assert len({each.json["id"] for each in answers if each.status == 200}) == 50
+        for each in four:
+            until(lambda each=each: today(each, key)["requests"] == 50, "the hosts do not agree")
+
+
+def test_a_cap_that_several_hosts_have_used_up_is_told_once(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        with hosts(tmp_path, "a", "b", BRIDGE_ALERT_WEBHOOK=receiver.url) as pair:
+            key = pair[0].new_key("ada", maxRequestsPerDay=5)
+            for each in (*pair, *pair, pair[0]):
+                assert ask(each, key).status == 200
+            for each in pair:
+                until(lambda each=each: len(key_alerts(each)) == 2, "a host does not show both levels")
+            posts = [receiver.next() for _ in range(2)]
+        assert {post["kind"] for post in posts} == {"key_limit"}
+        assert len({post["message"] for post in posts}) == 2
+        assert receiver.posts.empty()
+
+
+def key_alerts(server: Server) -> list[dict[str, Any]]:
+    """The latest alerts about keys."""
+    return [each for each in server.admin("GET", "/overview").json["alerts"] if each["kind"] == "key_limit"]

@@ -94,6 +94,13 @@ def test_a_key_that_one_host_makes_opens_the_other_at_once(host: MakeHost) -> No
     assert refused(lambda: b.keys.find("cb_nobody")) == "unauthorized"
 
 
+def test_a_new_key_opens_another_host_for_all_that_ask_at_once(host: MakeHost) -> None:
+    a, b = host("a"), host("b")
+    _, raw = a.keys.create("ada", Limits())
+    found = gevent.joinall([gevent.spawn(b.keys.find, raw) for _ in range(10)], raise_error=True)
+    assert {each.value.name for each in found} == {"ada"}
+
+
 def test_a_key_that_one_host_revokes_is_gone_from_the_other_with_its_next_look(host: MakeHost) -> None:
     a, b = host("a"), host("b")
     _, raw = a.keys.create("ada", Limits())
