@@ -364,6 +364,11 @@ class Settings:
             )
         if (self.access_team_domain is None) != (self.access_audience is None):
             problems.append("BRIDGE_ACCESS_TEAM_DOMAIN and BRIDGE_ACCESS_AUDIENCE must be set together, or neither")
+        if self.store_url is not None and self.log_prompts == "full":
+            problems.append(
+                "BRIDGE_LOG_PROMPTS=full cannot be had with BRIDGE_STORE_URL: whole prompts would fill the memory that "
+                "the hosts share"
+            )
         for name, own in self.providers.items():
             if own.models and own.default_model not in own.models:
                 row = PROVIDERS[name]

@@ -232,7 +232,8 @@ def _matters(keys: list[TopKey]) -> list[Attention]:
     if engine.draining:
         found.append(Attention("draining", "bridge", "the bridge is stopping, and takes no requests"))
     if not service.ledger.open_for_business:
-        found.append(Attention("disk", "data folder", "the data folder cannot be written to: no requests are taken"))
+        what = "the data folder cannot be written to" if service.cluster is None else "the shared store cannot be used"
+        found.append(Attention("disk", "data folder", f"{what}: no requests are taken"))
     found += [
         Attention("provider_down", status.name, f"{status.name}: {status.problem}")
         for status in engine.statuses()
@@ -261,7 +262,10 @@ def _matters(keys: list[TopKey]) -> list[Attention]:
 
 
 def _actions() -> list[TopAction]:
-    rows, _ = service_of().audit.page(limit=MOST_ACTIONS)
+    try:
+        rows, _ = service_of().audit.page(limit=MOST_ACTIONS)
+    except BridgeError:
+        return []  # the store that hosts share does not answer; that is what matters then
     names = TopAction.__struct_fields__
     return [TopAction(**{name: row[name] for name in names}) for row in reversed(rows)]
 

@@ -7,6 +7,7 @@ Prompts are not kept, answers are: for KEPT_S, within a bound for each key and o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -37,6 +38,8 @@ COME_AGAIN_S = 5.0
 MOST_SHARED_OF_KEY, MOST_SHARED = 16 * 2**20, 128 * 2**20
 #: Seconds between two looks at a job that runs on another host.
 LOOK_S = 0.5
+#: How often, and after how many seconds, the end of a job is tried again that they could not keep.
+MOST_TRIES, AGAIN_S = 100, 3.0
 
 log = logging.getLogger("bridge")
 
@@ -341,16 +344,24 @@ class SharedJobBook:
             self.earlier(job.owner, job.repeat)
             raise _just_ended()
 
-    def finish(self, job: Job) -> None:
-        """See KeptJobs."""
-        again, digest = _may_run_again(job), _digest(job)
+    def finish(self, job: Job, tries_left: int = MOST_TRIES) -> None:
+        """See KeptJobs. An end that could not be kept is tried again later."""
+        given, again, digest = job, _may_run_again(job), _digest(job)
         if again:
             job = msgspec.structs.replace(job, repeat=None)
         about = (job.id, job.owner, digest, int(again), self._row(job), _KEPT_MS, round(1000 * job.started_at))
         try:
             self._cluster.call("cb_job_end", *about, MOST_OF_KEY, MOST_SHARED_OF_KEY, MOST_SHARED)
-        finally:
-            self._begun.pop(job.id, None)
+        except BridgeError:
+            # Those who wait for it on other hosts would wait for a day.
+            if tries_left > 0:
+                gevent.spawn_later(AGAIN_S, self._finish_again, given, tries_left - 1)
+            raise
+        self._begun.pop(job.id, None)
+
+    def _finish_again(self, job: Job, tries_left: int) -> None:
+        with contextlib.suppress(BridgeError):
+            self.finish(job, tries_left)
 
     def drop(self, job_id: str) -> None:
         """See KeptJobs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.http.address import GUESSES_PER_MINUTE, AddressLimiter, client_address, is_secure
+from bridge.http.address import GUESSES_PER_MINUTE, MOST_TOLD, AddressLimiter, client_address, is_secure
 from tests.support.ledger import FrozenClock
 
 CF, FORWARDED = "HTTP_CF_CONNECTING_IP", "HTTP_X_FORWARDED_FOR"
@@ -99,6 +99,51 @@ def test_addresses_that_asked_once_are_forgotten() -> None:
         limiter.hit(f"10.0.{number // 250}.{number % 250}")
         clock.pass_s(1)
     assert len(limiter._minutes) < 130
+
+
+def test_several_hosts_count_an_address_together() -> None:
+    clock = FrozenClock()
+    a, b = AddressLimiter(10, clock), AddressLimiter(10, clock)
+    for _ in range(6):
+        a.hit("1.2.3.4")
+    for _ in range(3):
+        b.hear(a.told())
+    for _ in range(4):
+        b.hit("1.2.3.4")
+    a.hear(b.told())
+    for each in (a, b):
+        with pytest.raises(BridgeError) as refused:
+            each.hit("1.2.3.4")
+        assert refused.value.problem.retry_after == 60.0
+        each.hit("1.2.3.5")
+    clock.pass_s(60)
+    for each in (a, b):
+        each.hit("1.2.3.4")
+
+
+def test_wrong_admin_keys_count_on_whatever_host_they_are_tried() -> None:
+    clock = FrozenClock()
+    hosts = [AddressLimiter(0, clock) for _ in range(3)]
+    for number in range(GUESSES_PER_MINUTE):
+        with hosts[number % 2].guess("1.2.3.4"):
+            pass
+    hosts[2].hear([*hosts[0].told(), *hosts[1].told()])
+    with pytest.raises(BridgeError), hosts[2].guess("1.2.3.4"):
+        pass
+    hosts[2].hear([])
+    with hosts[2].guess("1.2.3.4"):
+        pass
+
+
+def test_what_a_host_tells_of_addresses_has_a_bound() -> None:
+    limiter = AddressLimiter(10, FrozenClock())
+    for number in range(2 * MOST_TOLD):
+        limiter.hit(f"10.1.{number // 250}.{number % 250}")
+    with limiter.guess("1.2.3.4"):
+        pass
+    told = limiter.told()
+    assert len(told) == MOST_TOLD
+    assert told[0] == ("guess", "1.2.3.4", 60.0, 1)
 
 
 def ask(limiter: AddressLimiter, key: str, code: str | None = None) -> str | None:

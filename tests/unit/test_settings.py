@@ -101,6 +101,14 @@ def test_every_mistake_is_told_at_once() -> None:
         assert any(name in problem for problem in told)
 
 
+def test_whole_prompts_are_not_kept_where_hosts_share_a_store() -> None:
+    env = {"BRIDGE_STORE_URL": "redis://127.0.0.1:6379", "BRIDGE_NODE": "a"}
+    assert Settings.load({**env, "BRIDGE_LOG_PROMPTS": "preview"}).store_url == env["BRIDGE_STORE_URL"]
+    told = problems(**env, BRIDGE_LOG_PROMPTS="full")
+    assert len(told) == 1
+    assert "memory" in told[0]
+
+
 WRONG = {
     "BRIDGE_PORT": ["-1", "65536", "3456.0", "0x10", "3456 ", "٣x"],
     "BRIDGE_CLAUDE_COMMAND": [" claude", "claude "],
@@ -211,7 +219,8 @@ def test_credentials_are_marked_as_secrets() -> None:
 
 @pytest.mark.parametrize("variable", SECRETS)
 def test_a_secret_is_never_shown(variable: str) -> None:
-    value = "https://hush-hush-hush@hooks.example.com"
+    scheme = "rediss" if variable == "BRIDGE_STORE_URL" else "https"
+    value = f"{scheme}://hush-hush-hush@hooks.example.com"
     assert "hush-hush" not in repr(Settings.load({variable: value}))
     for wrong in ("hush-hush", "hush"):
         try:
