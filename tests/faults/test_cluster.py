@@ -1,0 +1,228 @@
+"""Two bridges on one Redis, and what is killed or stands still: no cap is passed, nothing confirmed is lost.
+
+The tests share both bridges, in their order; the last one takes the data away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import server as servers
+from tests.support.redis import RedisServer
+from tests.support.server import Server
+
+BODY = {"userPrompt": "hello", "maxOutputTokens": 4}
+PATIENCE_S = 60.0
+CAP = 400
+
+
+class Rig:
+    """Two bridges and their Redis."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.redis = RedisServer(folder / "redis", always=True)
+        self.redis.found()
+        self.bridges: dict[str, Server] = {}
+        try:
+            for node in ("a", "b"):
+                self.start(node)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, node: str) -> None:
+        folder = self.folder / node
+        folder.mkdir(exist_ok=True)
+        env = {"BRIDGE_STORE_URL": self.redis.url, "BRIDGE_NODE": node, "DEMO_PACE_SECONDS": "0.02"}
+        self.bridges[node] = servers.start(folder, env, demo=True)
+
+    def kill(self, what: str) -> None:
+        """End the Redis or a bridge at once, and start it again."""
+        if what == "redis":
+            self.redis.kill()
+            self.redis.start()
+        else:
+            self.bridges[what].stop(signal.SIGKILL)
+            self.start(what)
+
+    def usage(self, node: str, name: str) -> dict[str, Any]:
+        answer = self.bridges[node].admin("GET", f"/keys/{name}")
+        assert answer.status == 200, answer.body
+        usage: dict[str, Any] = answer.json["usage"]
+        return usage
+
+    def open_runs(self, node: str, name: str) -> int:
+        reserved: int = self.usage(node, name)["reserved"]["requests"]
+        return reserved
+
+    def close(self) -> None:
+        for each in self.bridges.values():
+            each.stop(signal.SIGKILL)
+        self.redis.close()
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    made = Rig(tmp_path_factory.mktemp("rig"))
+    yield made
+    made.close()
+
+
+def until(what: Callable[[], Any], why: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := what()):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.1)
+    return found
+
+
+class Load:
+    """Some clients that ask both bridges in turn, until they are stopped; what they were told."""
+
+    def __init__(self, rig: Rig, key: str, clients: int = 6) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.answered: list[str] = []
+        self._rig, self._key = rig, key
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
+        for each in self._threads:
+            each.start()
+
+    def _ask(self, number: int) -> None:
+        for turn in itertools.count(number):
+            if self._over.is_set():
+                return
+            try:
+                answer = self._rig.bridges["ab"[turn % 2]].call("POST", "/generate", BODY, key=self._key)
+            except OSError:
+                time.sleep(0.05)
+                continue
+            self.statuses[answer.status] += 1
+            if answer.status == 200:
+                self.answered.append(answer.json["id"])
+            else:
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._over.set()
+        for each in self._threads:
+            each.join()
+
+
+def ids_in_log(server: Server, name: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    before = ""
+    while True:
+        page = server.admin("GET", f"/logs?key={name}&limit=500{before}").json
+        found.update({line["id"]: line for line in page["logs"]})
+        if page["next"] is None:
+            return found
+        before = f"&before={page['next']}"
+
+
+def check(rig: Rig, load: Load, name: str) -> None:
+    """All that was confirmed is there, once, on both bridges; nothing is held any more; the cap holds."""
+    for node in rig.bridges:
+        until(lambda node=node: rig.open_runs(node, name) == 0, f"{node}: runs are open")
+    used = {node: rig.usage(node, name)["today"] for node in rig.bridges}
+    until(lambda: rig.usage("a", name)["today"] == rig.usage("b", name)["today"], f"the bridges differ: {used}")
+    requests = rig.usage("a", name)["today"]["requests"]
+    assert len(load.answered) <= requests <= CAP
+    lines = ids_in_log(rig.bridges["a"], name)
+    assert set(load.answered) <= lines.keys()
+    spent = sum(round(line["costUsd"] * 1e6) for line in lines.values())
+    assert spent == round(rig.usage("a", name)["today"]["costUsd"] * 1e6)
+
+
+def test_kills_of_bridges_and_of_redis_pass_no_cap_and_lose_nothing(rig: Rig) -> None:
+    key = rig.bridges["a"].new_key("kills", maxRequestsPerDay=CAP)
+    load = Load(rig, key)
+    try:
+        for what in ("a", "redis", "b"):
+            answered = len(load.answered)
+            until(lambda answered=answered: len(load.answered) > answered + 10, "nothing is answered")
+            rig.kill(what)
+    finally:
+        load.stop()
+    check(rig, load, "kills")
+
+
+def test_a_redis_that_stands_still_refuses_and_then_goes_on(rig: Rig) -> None:
+    key = rig.bridges["a"].new_key("still", maxRequestsPerDay=CAP)
+    load = Load(rig, key)
+    try:
+        until(lambda: len(load.answered) > 10, "nothing is answered")
+        rig.redis.signal(signal.SIGSTOP)
+        until(lambda: load.statuses[503] > 10, "nothing is refused")
+        for node, server in rig.bridges.items():
+            answer = server.call("POST", "/generate", BODY, key=key)
+            assert (answer.status, answer.json["code"]) == (503, "storage_failed"), node
+            assert "answer" in answer.json["error"] or "connection" in answer.json["error"]
+            assert float(answer.headers["retry-after"]) > 0
+        rig.redis.signal(signal.SIGCONT)
+        answered = len(load.answered)
+        until(lambda: len(load.answered) > answered + 10, "nothing is answered any more")
+    finally:
+        rig.redis.signal(signal.SIGCONT)
+        load.stop()
+    check(rig, load, "still")
+
+
+def test_a_bridge_that_stood_still_for_longer_than_its_lease_is_put_right(rig: Rig) -> None:
+    a, b = rig.bridges["a"], rig.bridges["b"]
+    key = a.new_key("silent")
+    slow = {"userPrompt": "hello", "schema": {"type": "array", "minItems": 60, "items": {"type": "integer"}}}
+    accepted = a.call("POST", "/generate", slow, key=key, headers={"Prefer": "respond-async"})
+    id = accepted.json["id"]
+    until(lambda: rig.open_runs("b", "silent") == 1, "b does not know of the run")
+    a.process.send_signal(signal.SIGSTOP)
+    try:
+        owner = next(each for each in _owners(rig) if each.startswith("a."))
+        rig.redis.command("HSET", "{cb}:alive", owner, 1)
+        until(lambda: rig.open_runs("b", "silent") == 0, "b does not settle what a has left")
+        assumed = rig.usage("b", "silent")["today"]["costUsd"]
+    finally:
+        a.process.send_signal(signal.SIGCONT)
+    done = until(lambda: _ended(a, id, key), "the run has no end")
+    assert done["status"] == "done", done
+    true = done["result"]["cost_usd"]
+    assert true < assumed
+    for node in rig.bridges:
+        until(lambda node=node: rig.usage(node, "silent")["today"]["costUsd"] == true, f"{node} is not put right")
+    assert rig.usage("b", "silent")["today"]["requests"] == 1
+    assert a.call("POST", "/generate", BODY, key=key).status == 200
+    assert b.call("POST", "/generate", BODY, key=key).status == 200
+
+
+def _owners(rig: Rig) -> list[str]:
+    found = rig.redis.command("HKEYS", "{cb}:alive")
+    assert isinstance(found, list)
+    return [each.decode() for each in found]
+
+
+def _ended(server: Server, id: str, key: str) -> dict[str, Any] | None:
+    job: dict[str, Any] = server.call("GET", f"/jobs/{id}", key=key).json
+    return job if job["status"] in ("done", "failed") else None
+
+
+def test_a_redis_that_lost_its_data_closes_both_bridges(rig: Rig) -> None:
+    key = rig.bridges["a"].new_key("lost")
+    assert rig.bridges["b"].call("POST", "/generate", BODY, key=key).status == 200
+    rig.redis.command("FLUSHALL")
+    for server in rig.bridges.values():
+        answer = server.call("POST", "/generate", BODY, key=key)
+        assert (answer.status, answer.json["code"]) == (503, "storage_failed")
+        until(lambda server=server: server.call("GET", "/ready").status == 503, "it says that it is ready")
+    rig.bridges["a"].stop()
+    with pytest.raises(AssertionError, match="holds no cluster"):
+        rig.start("a")
