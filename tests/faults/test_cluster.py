@@ -5,7 +5,9 @@ The tests share both bridges, in their order; the last one takes the data away.
 
 from __future__ import annotations
 
+import http.client
 import itertools
+import os
 import signal
 import threading
 import time
@@ -21,6 +23,9 @@ from tests.support.redis import RedisServer
 from tests.support.server import Server
 
 BODY = {"userPrompt": "hello", "maxOutputTokens": 4}
+_ROW = {"type": "array", "minItems": 20, "items": {"type": "integer"}}
+#: What a simulated CLI needs some seconds for.
+SLOW = {"userPrompt": "hello", "schema": {"type": "array", "minItems": 20, "items": _ROW}}
 PATIENCE_S = 60.0
 CAP = 400
 
@@ -52,7 +57,7 @@ class Rig:
             self.redis.kill()
             self.redis.start()
         else:
-            self.bridges[what].stop(signal.SIGKILL)
+            _kill(self.bridges.pop(what))
             self.start(what)
 
     def usage(self, node: str, name: str) -> dict[str, Any]:
@@ -67,8 +72,13 @@ class Rig:
 
     def close(self) -> None:
         for each in self.bridges.values():
-            each.stop(signal.SIGKILL)
+            _kill(each)
         self.redis.close()
+
+
+def _kill(bridge: Server) -> None:
+    os.killpg(bridge.process.pid, signal.SIGKILL)
+    bridge.stop()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +114,7 @@ class Load:
                 return
             try:
                 answer = self._rig.bridges["ab"[turn % 2]].call("POST", "/generate", BODY, key=self._key)
-            except OSError:
+            except (OSError, KeyError, http.client.HTTPException):
                 time.sleep(0.05)
                 continue
             self.statuses[answer.status] += 1
@@ -181,20 +191,20 @@ def test_a_redis_that_stands_still_refuses_and_then_goes_on(rig: Rig) -> None:
 def test_a_bridge_that_stood_still_for_longer_than_its_lease_is_put_right(rig: Rig) -> None:
     a, b = rig.bridges["a"], rig.bridges["b"]
     key = a.new_key("silent")
-    slow = {"userPrompt": "hello", "schema": {"type": "array", "minItems": 60, "items": {"type": "integer"}}}
-    accepted = a.call("POST", "/generate", slow, key=key, headers={"Prefer": "respond-async"})
-    id = accepted.json["id"]
-    until(lambda: rig.open_runs("b", "silent") == 1, "b does not know of the run")
-    a.process.send_signal(signal.SIGSTOP)
+    until(lambda: b.admin("GET", "/keys/silent").status == 200, "b does not know the key")
+    accepted = a.call("POST", "/generate", SLOW, key=key, headers={"Prefer": "respond-async"})
+    os.killpg(a.process.pid, signal.SIGSTOP)
     try:
+        id = accepted.json["id"]
+        until(lambda: rig.open_runs("b", "silent") == 1, "b does not know of the run")
         owner = next(each for each in _owners(rig) if each.startswith("a."))
         rig.redis.command("HSET", "{cb}:alive", owner, 1)
         until(lambda: rig.open_runs("b", "silent") == 0, "b does not settle what a has left")
         assumed = rig.usage("b", "silent")["today"]["costUsd"]
     finally:
-        a.process.send_signal(signal.SIGCONT)
+        os.killpg(a.process.pid, signal.SIGCONT)
     done = until(lambda: _ended(a, id, key), "the run has no end")
-    assert done["status"] == "done", done
+    assert done["status"] == "done"
     true = done["result"]["cost_usd"]
     assert true < assumed
     for node in rig.bridges:
@@ -223,6 +233,6 @@ def test_a_redis_that_lost_its_data_closes_both_bridges(rig: Rig) -> None:
         answer = server.call("POST", "/generate", BODY, key=key)
         assert (answer.status, answer.json["code"]) == (503, "storage_failed")
         until(lambda server=server: server.call("GET", "/ready").status == 503, "it says that it is ready")
-    rig.bridges["a"].stop()
+    rig.bridges.pop("a").stop()
     with pytest.raises(AssertionError, match="holds no cluster"):
         rig.start("a")
