@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -36,6 +36,8 @@ class NodeState(msgspec.Struct, rename="camel"):
     runs: list[dict[str, Any]] = []
     #: what it has counted for throttles: kind, of whom, for how many seconds more, how often
     counts: list[tuple[str, str, float, int]] = []
+    #: sessions that were logged out, and when each would have ended anyway, in UTC seconds
+    ended: dict[str, int] = {}
 
 
 _decode = msgspec.json.Decoder(NodeState).decode
@@ -55,7 +57,7 @@ class Nodes:
         #: what this node says of itself; set when there is something to say
         self.tell: Callable[[], NodeState | None] = lambda: None
         #: hears what the others say of themselves, after each look
-        self.hear: Callable[[Iterable[NodeState]], None] = lambda states: None
+        self.hear: Callable[[Collection[NodeState]], None] = lambda states: None
         #: ends a run of this node, by its id, for somebody: "admin" or "holder"
         self.stop: Callable[[str, str], object] = lambda run_id, who: None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 from flask import request
@@ -15,7 +15,6 @@ from bridge.engine.bill import preview
 from bridge.engine.nodes import MOST_RUNS, NodeState
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
-from bridge.http.address import Told
 from bridge.http.context import audit, engine_of, number, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import FROM_TO, breakdown, capacity
@@ -102,8 +101,8 @@ def states_elsewhere(service: Service) -> list[NodeState]:
     return [] if nodes is None else [nodes.others[name] for name in sorted(nodes.others)]
 
 
-def state_of_node(service: Service, counts: Sequence[Told] = ()) -> NodeState | None:
-    """What this host tells the others of itself, and what it has counted for throttles; None where it does not run."""
+def state_of_node(service: Service) -> NodeState | None:
+    """What this host tells the others of itself; None where it does not run."""
     engine = service.engine
     if engine is None or service.cluster is None:
         return None
@@ -117,7 +116,6 @@ def state_of_node(service: Service, counts: Sequence[Told] = ()) -> NodeState | 
         draining=engine.draining,
         providers={status.name: status.available for status in engine.statuses()},
         runs=[msgspec.to_builtins(live_run(service, run)) for run in runs],
-        counts=list(counts),
     )
 
 

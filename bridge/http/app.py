@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from flask import Flask, Response, g, jsonify, request
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 
+from bridge.engine.nodes import NodeState
 from bridge.errors import BridgeError, Problem
 from bridge.http import (
     admin_credentials,
@@ -154,8 +155,8 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
         return response
 
     if service.nodes is not None:
-        service.nodes.tell = lambda: admin_runs.state_of_node(service, shared.limiter.told())
-        service.nodes.hear = lambda states: shared.limiter.hear(count for state in states for count in state.counts)
+        service.nodes.tell = functools.partial(_told, shared)
+        service.nodes.hear = functools.partial(_hear, shared)
     app.register_error_handler(BridgeError, _refusal)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
@@ -198,6 +199,22 @@ def _is_admin_at_work() -> bool:
     if not request.path.startswith("/admin/"):
         return False
     return sessions_of().of(request) is not None or service_of().admin.recognises(presented_secret())
+
+
+def _told(shared: Edge) -> NodeState | None:
+    """What the other hosts are to know of this one; None where it does not run."""
+    state = admin_runs.state_of_node(shared.service)
+    if state is not None:
+        state.counts, state.ended = shared.limiter.told(), shared.sessions.ended
+    return state
+
+
+def _hear(shared: Edge, states: Collection[NodeState]) -> None:
+    """Take note of what the other hosts have counted and ended."""
+    shared.limiter.hear(count for state in states for count in state.counts)
+    for state in states:
+        if state.ended:
+            shared.sessions.hear(state.ended)
 
 
 def _access(service: Service) -> Callable[[str], str] | None:

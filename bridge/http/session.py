@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 
 import msgspec
 from flask import Request, Response, g
@@ -115,10 +116,18 @@ class Sessions:
 
     def end(self, session: Session, response: Response) -> None:
         """Log one session out; its cookie is worth nothing from now on, until a restart even if it was copied."""
-        now = self._clock.now()
-        self._ended = {each: until for each, until in self._ended.items() if until > now}
-        self._ended[session.id] = session.began + LONGEST_S
+        self.hear({session.id: session.began + LONGEST_S})
         self.forget(response)
+
+    @property
+    def ended(self) -> dict[str, int]:
+        """Sessions that were logged out, each with the time at which it would have ended anyway."""
+        return self._ended
+
+    def hear(self, ended: Mapping[str, int]) -> None:
+        """Take note of sessions that were logged out, perhaps on another host."""
+        now = self._clock.now()
+        self._ended = {each: until for each, until in {**self._ended, **ended}.items() if until > now}
 
     def end_all(self) -> None:
         """Log everybody out. Raises BridgeError storage_failed."""

@@ -228,6 +228,12 @@ def test_a_session_of_one_host_is_one_of_the_other(pair: tuple[Server, Server]) 
     assert entered.status == 200, entered.body
     cookie = {"Cookie": entered.headers["set-cookie"].partition(";")[0]}
     assert b.call("GET", "/admin/session", headers=cookie).json["session"]
+    other = {"Cookie": a.call("POST", "/admin/session", key=servers.ADMIN_KEY).headers["set-cookie"].partition(";")[0]}
+    token = b.call("GET", "/admin/session", headers=other).json["session"]["token"]
+    out = a.call("DELETE", "/admin/session", headers={**other, "X-CSRF-Token": token})
+    assert out.status == 200, out.body
+    until(lambda: b.call("GET", "/admin/session", headers=other).json["session"] is None, "the log-out is not heard")
+    assert b.call("GET", "/admin/session", headers=cookie).json["session"]
     assert a.admin("DELETE", "/sessions").status == 200
     until(lambda: b.call("GET", "/admin/session", headers=cookie).json["session"] is None, "it goes on at b")
 

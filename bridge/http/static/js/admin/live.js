@@ -102,8 +102,8 @@ export function show({ head, body }) {
 }
 
 function saysOf(run) {
-  const { keyName, model, provider, credential, userPrompt, id, requestId } = run;
-  return [keyName, model, provider, credential, userPrompt, id, requestId].join("\n").toLowerCase();
+  const { keyName, model, provider, credential, userPrompt, id, requestId, node } = run;
+  return [keyName, model, provider, credential, userPrompt, id, requestId, node].join("\n").toLowerCase();
 }
 
 function runRow(id, watch, settled) {
@@ -113,12 +113,13 @@ function runRow(id, watch, settled) {
   const state = h("span", {});
   const asked = h("div.small.muted.truncate");
   const [age, tokens, spent] = [h("span"), h("span"), h("span")];
+  const where = h("span");
   const stop = h("button.button.small.danger", { type: "button", "data-run": id, onclick: press }, "Stop");
   let over = false;
   const element = row(
     { class: "run" },
-    cell("", [name, asked, h("div.small.muted.mono", {}, id)]),
-    cell("Model", [model, credential]),
+      cell("", [name, asked, h("div.small.muted.mono", {}, id, where)]),
+      cell("Model", [model, credential]),
     cell("State", state),
     cell("Age", age, "num"),
     cell("Tokens so far", tokens, "num"),
@@ -154,6 +155,7 @@ function runRow(id, watch, settled) {
       }
       say(model, `${visible(run.model)} (${run.provider})`);
       say(credential, run.credential ? `with ${visible(run.credential)}` : "");
+      say(where, run.node ? ` on ${visible(run.node)}` : "");
       say(asked, run.userPrompt ? visible(run.userPrompt) : "");
       refill(state, text, badge(text, endedAt ? "" : run.state === "queued" ? "warn" : "good"));
       if (endedAt) {
