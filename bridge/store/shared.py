@@ -45,11 +45,10 @@ class SharedDocument(Document):
         """Load it. Raises StoreError where it cannot be used."""
         super().__init__(path, keeps_previous=keeps_previous)
         self._cluster = cluster
-        self._looking = BoundedSemaphore(1)
+        self._asking, self._copying = BoundedSemaphore(1), BoundedSemaphore(1)
         #: grows by one with each change; 0: nobody has ever saved it
         self.version = 0
         self._content: dict[str, Any] | None = None
-        self._copying = BoundedSemaphore(1)
         try:
             self.refresh()
         except BridgeError as error:
@@ -60,20 +59,23 @@ class SharedDocument(Document):
         return self._content
 
     def refresh(self) -> bool:
-        """See Document. One look at a time: who waits for it sees what was there when it began to wait, or later."""
-        with self._looking:
-            return self._take(*self._cluster.pipe([("HGET", name("versions"), self._name), ("GET", self._key)]))
+        """See Document. One at a time: who waits for it sees what was there when it began to wait, or later."""
+        with self._asking:
+            return self._look()
 
     def save(self, content: Mapping[str, Any]) -> None:
         """See Document."""
         made = {"schema": self.schema, **content}
         data = msgspec.json.encode(made)
-        version = int(self._cluster.call("cb_save", self._name, self.version, data))
-        if version < 0:
-            if not self.refresh():
+        # No look meanwhile: what it found could be newer than what is saved, and would be forgotten again.
+        with self._asking:
+            version = int(self._cluster.call("cb_save", self._name, self.version, data))
+            if version > 0:
+                self._use(version, msgspec.json.decode(data))
+            elif self._look():
+                raise Outdated
+            else:
                 raise BridgeError("storage_failed", _LOST.format(self._name), _LOOK, retry_after=5)
-            raise Outdated
-        self._use(version, msgspec.json.decode(data))
 
     @property
     def stamp(self) -> int | None:
@@ -92,6 +94,9 @@ class SharedDocument(Document):
     @property
     def _key(self) -> str:
         return name("doc", self._name)
+
+    def _look(self) -> bool:
+        return self._take(*self._cluster.pipe([("HGET", name("versions"), self._name), ("GET", self._key)]))
 
     def _take(self, version: bytes | None, data: bytes | None) -> bool:
         """Use what was found where it is newer; whether it was."""

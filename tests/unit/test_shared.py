@@ -144,6 +144,28 @@ def test_a_save_on_an_older_version_fails_and_loads_the_newer_one(host: MakeHost
     assert first.load() == {"schema": 1, "n": 2}
 
 
+def test_what_another_host_saves_while_an_answer_is_on_its_way_is_not_forgotten(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = host("a"), host("b")
+    a.keys.create("ada", Limits())
+    b.look()
+    ask, looks = a.cluster.call, []
+
+    def slowly(*words: str | bytes | int) -> object:
+        answer = ask(*words)  # type: ignore[arg-type]
+        b.look()
+        b.keys.revoke("ada")
+        looks.append(gevent.spawn(a.look))
+        gevent.sleep(0.05)
+        return answer
+
+    monkeypatch.setattr(a.cluster, "call", slowly)
+    a.keys.create("bob", Limits())
+    gevent.joinall(looks, raise_error=True)
+    assert [key.name for key in a.keys.list()] == ["bob"] == [key.name for key in b.keys.list()]
+
+
 def test_each_host_has_a_copy_of_what_is_shared(host: MakeHost) -> None:
     a, b = host("a"), host("b")
     a.keys.create("ada", Limits())
