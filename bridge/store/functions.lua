@@ -24,11 +24,12 @@ local function join(keys, args)
   local now = time()
   local others = 0
   for _, owner in ipairs(redis.call('HKEYS', '{cb}:alive')) do
+    local holds = tonumber(redis.call('HGET', '{cb}:alive', owner)) > now
     if node_of(owner) ~= node then
-      others = others + 1
+      if holds then others = others + 1 end
     elseif redis.call('HGET', '{cb}:places', node) == place then
       redis.call('HDEL', '{cb}:alive', owner)
-    elseif tonumber(redis.call('HGET', '{cb}:alive', owner)) > now then
+    elseif holds then
       return {'taken'}
     end
   end
@@ -44,20 +45,24 @@ local function join(keys, args)
 end
 
 -- owner, lease in ms, the number of the last record that it has. Gives 'fenced' | 'ok', and all owners that are alive.
--- Whoever was silent for longer than its lease is no longer: from now on it can write nothing in that life.
+-- Whoever was silent for longer than its lease is no longer: from now on it can write nothing in that life. Where all
+-- were silent, it was the server that could not be reached, and all get another lease.
 local function beat(keys, args)
   local owner, lease_ms, seq = args[1], tonumber(args[2]), args[3]
   if redis.call('HEXISTS', '{cb}:alive', owner) == 0 then return {'fenced'} end
   local now = time()
+  local nobody = now - tonumber(redis.call('GET', '{cb}:beat') or '0') > lease_ms / 2
+  redis.call('SET', '{cb}:beat', string.format('%d', now))
   redis.call('HSET', '{cb}:alive', owner, now + lease_ms)
   redis.call('HSET', '{cb}:at', node_of(owner), seq)
   redis.call('ZREMRANGEBYSCORE', '{cb}:assumed', 0, now - 86400000)
   local answer = {'ok'}
   local lives = redis.call('HGETALL', '{cb}:alive')
   for i = 1, #lives, 2 do
-    if tonumber(lives[i + 1]) < now then
+    if tonumber(lives[i + 1]) < now and not nobody then
       redis.call('HDEL', '{cb}:alive', lives[i])
     else
+      if nobody then redis.call('HSET', '{cb}:alive', lives[i], now + lease_ms) end
       answer[#answer + 1] = lives[i]
     end
   end

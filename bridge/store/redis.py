@@ -5,6 +5,7 @@
     {cb}:seq       the number of the last one; {cb}:last  subject -> who wrote about it last
     {cb}:open      runs that hold something; {cb}:assumed  those that another node has ended
     {cb}:alive     owner (node and life) -> when its lease ends, in ms; {cb}:epoch  counts lives
+    {cb}:beat      when any node has last said that it is alive, in ms
     {cb}:places    node -> its data folder; {cb}:at  node -> the record that it has reached
     {cb}:snapshot  all tallies after a record
 

@@ -123,6 +123,11 @@ class Load:
             else:
                 time.sleep(0.05)
 
+    def goes_on(self) -> None:
+        """Wait until some more were answered; or the cap is used up."""
+        answered = len(self.answered)
+        until(lambda: len(self.answered) > answered + 10 or self.statuses[429], "nothing is answered")
+
     def stop(self) -> None:
         self._over.set()
         for each in self._threads:
@@ -159,9 +164,9 @@ def test_kills_of_bridges_and_of_redis_pass_no_cap_and_lose_nothing(rig: Rig) ->
     load = Load(rig, key)
     try:
         for what in ("a", "redis", "b"):
-            answered = len(load.answered)
-            until(lambda answered=answered: len(load.answered) > answered + 10, "nothing is answered")
+            load.goes_on()
             rig.kill(what)
+        load.goes_on()
     finally:
         load.stop()
     check(rig, load, "kills")
@@ -171,7 +176,7 @@ def test_a_redis_that_stands_still_refuses_and_then_goes_on(rig: Rig) -> None:
     key = rig.bridges["a"].new_key("still", maxRequestsPerDay=CAP)
     load = Load(rig, key)
     try:
-        until(lambda: len(load.answered) > 10, "nothing is answered")
+        load.goes_on()
         rig.redis.signal(signal.SIGSTOP)
         until(lambda: load.statuses[503] > 10, "nothing is refused")
         for node, server in rig.bridges.items():
@@ -180,8 +185,7 @@ def test_a_redis_that_stands_still_refuses_and_then_goes_on(rig: Rig) -> None:
             assert "answer" in answer.json["error"] or "connection" in answer.json["error"]
             assert float(answer.headers["retry-after"]) > 0
         rig.redis.signal(signal.SIGCONT)
-        answered = len(load.answered)
-        until(lambda: len(load.answered) > answered + 10, "nothing is answered any more")
+        load.goes_on()
     finally:
         rig.redis.signal(signal.SIGCONT)
         load.stop()

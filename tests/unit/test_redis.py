@@ -70,6 +70,7 @@ def test_a_node_that_was_taken_for_dead_writes_nothing_into_that_life(join: Join
     a, b = join("a"), join("b")
     first = a.owner
     assert write(a, "new", "run") == "ok"
+    b.beat()
     server.command("HSET", name("alive"), first, 1)
     b.beat()
     assert not b.alive(first)
@@ -78,6 +79,17 @@ def test_a_node_that_was_taken_for_dead_writes_nothing_into_that_life(join: Join
     a.beat()
     assert a.owner != first
     assert [write(a, "end", "run"), write(a, "correct", "run"), write(a, "correct", "run")] == ["gone", "ok", "gone"]
+
+
+def test_where_all_were_silent_nobody_is_taken_for_dead(join: Join, server: RedisServer) -> None:
+    a, b = join("a"), join("b")
+    a.beat()
+    server.command("HSET", name("alive"), a.owner, 1)
+    server.command("SET", name("beat"), 1)
+    b.beat()
+    assert b.alive(a.owner)
+    b.beat()
+    assert b.alive(a.owner)
 
 
 def test_a_silent_node_that_nobody_has_missed_goes_on(join: Join, server: RedisServer) -> None:
@@ -108,9 +120,13 @@ def test_a_node_that_does_not_fit_is_refused(join: Join, node: str, place: str, 
         join(node, place, digest)
 
 
-def test_what_changes_caps_may_change_while_no_node_is_there(join: Join) -> None:
+def test_what_changes_caps_may_change_while_no_node_is_there(join: Join, server: RedisServer) -> None:
     join("a").close()
-    assert join("a", digest="other").owner
+    b = join("b", digest="other")
+    with pytest.raises(StoreError, match="differ"):
+        join("a")
+    server.command("HSET", name("alive"), b.owner, 1)
+    assert join("a").owner
 
 
 def test_an_empty_server_is_closed(join: Join, server: RedisServer) -> None:

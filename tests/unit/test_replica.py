@@ -105,7 +105,8 @@ def pair(nodes: Callable[[int], list[Node]]) -> list[Node]:
 
 def silence(dead: Node, other: Node) -> None:
     """Let a node's lease end, and another settle what it has left."""
-    dead.cluster.command("HSET", "{cb}:alive", dead.cluster.owner, 1)
+    other.cluster.beat()
+    other.cluster.command("HSET", "{cb}:alive", dead.cluster.owner, 1)
     other.cluster.beat()
     other.catch_up()
     other.tallies.sweep()
@@ -197,6 +198,7 @@ def test_a_run_that_used_nothing_is_put_right_as_well(pair: list[Node]) -> None:
 def test_a_silent_node_does_not_settle_its_own_runs_when_it_is_back(pair: list[Node]) -> None:
     a, b = pair
     held = a.admit("run_1")
+    b.cluster.beat()
     a.cluster.command("HSET", "{cb}:alive", a.cluster.owner, 1)
     b.cluster.beat()
     a.cluster.beat()
