@@ -118,8 +118,8 @@ function runRow(id, watch, settled) {
   let over = false;
   const element = row(
     { class: "run" },
-      cell("", [name, asked, h("div.small.muted.mono", {}, id, where)]),
-      cell("Model", [model, credential]),
+    cell("", [name, asked, h("div.small.muted.mono", {}, id, where)]),
+    cell("Model", [model, credential]),
     cell("State", state),
     cell("Age", age, "num"),
     cell("Tokens so far", tokens, "num"),
