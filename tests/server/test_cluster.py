@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -203,6 +204,7 @@ def test_log_audit_and_overview_are_the_same_on_both(pair: tuple[Server, Server]
     assert views[0]["slots"] == views[1]["slots"] == sum(node["slots"] for node in views[0]["nodes"])
     top = b.admin("GET", "/top").json
     assert [node["name"] for node in top["nodes"]] == ["b", "a"]
+    assert re.search(r"hosts b \d+/\d+, a \d+/\d+", b.command("top", "--once").stdout)
     assert len(b.call("GET", "/capacity").json["nodes"]) == 2
     assert "cli_bridge_nodes 2.0" in b.call("GET", "/metrics", key=servers.ADMIN_KEY).body.decode()
     until(
