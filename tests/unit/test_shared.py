@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -411,3 +413,12 @@ def test_an_empty_server_takes_nothing(host: MakeHost, server: RedisServer) -> N
         with pytest.raises(BridgeError) as caught:
             step()  # type: ignore[no-untyped-call]
         assert caught.value.code == "storage_failed"
+
+
+def test_one_host_alone_loads_nothing_of_this() -> None:
+    code = """if True:
+        import sys
+        import bridge.cli, bridge.ops.serve, bridge.http.app
+        assert not {"redis", "bridge.store.redis", "bridge.store.shared", "bridge.ledger.replica"} & sys.modules.keys()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
