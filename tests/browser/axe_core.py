@@ -14,8 +14,6 @@ from typing import Any
 from playwright.sync_api import Page
 
 FOLDER = Path(__file__).with_name("axe")
-#: Findings that nobody may be left with.
-SERIOUS = ("serious", "critical")
 
 
 def script() -> Path:
@@ -41,13 +39,12 @@ def _install(target: Path) -> None:
 
 
 def findings(page: Page) -> list[str]:
-    """The serious barriers on a page as it is now, one line each."""
+    """The barriers on a page as it is now, one line each."""
     if page.evaluate("window.axe === undefined"):
         page.evaluate(script().read_text())
     result: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{found['id']}: {node['target']} {node['failureSummary']}"
         for found in result["violations"]
-        if found["impact"] in SERIOUS
         for node in found["nodes"]
     ]

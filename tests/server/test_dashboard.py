@@ -79,14 +79,6 @@ def test_without_its_slash_the_dashboard_is_found_too_whatever_the_host_is_calle
     assert (answer.status, answer.headers["location"]) == (302, "/admin/")
 
 
-def test_what_libraries_are_shipped_is_named_with_version_and_licence() -> None:
-    vendor = servers.ROOT / "bridge" / "http" / "static" / "vendor"
-    text = (vendor / "README.md").read_text()
-    for path in vendor.iterdir():
-        assert path.name == "README.md" or f"`{path.name}`" in text
-    assert "1.6.32" in (vendor / "uplot-1.6.32.min.js").read_text()[:200]
-
-
 def test_the_overview_says_who_is_closest_to_a_cap_and_how_it_went(server: Server) -> None:
     near = server.new_key("near", maxRequestsPerDay=2)
     server.new_key("far", maxRequestsPerDay=100)

@@ -1,26 +1,29 @@
-/** Charts on uPlot: stacked bars and lines, with a box of figures at the pointer and a table for everybody. */
+/** Charts as SVG: stacked bars and lines, with a box of figures at the pointer and a table for everybody. */
 
 import { fill, h, say } from "./dom.js";
 
+/** Pixels: of the picture, and of what stands around the plot. */
 const HEIGHT = 220;
-const STYLE = () => getComputedStyle(document.documentElement);
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-
-/** The colour of a token of app.css, as it is now. */
-function colour(token) {
-  return STYLE().getPropertyValue(token).trim();
-}
+const LEFT = 58;
+const RIGHT = 8;
+const TOP = 12;
+const BOTTOM = 30;
+/** The least room of a label below, and of a line of the grid. */
+const LABEL_SPACE = 70;
+const GRID_SPACE = 34;
+/** Steps between labels below: days and hours that people count in. */
+const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 20, 24, 30, 60, 90];
 
 /**
- * A chart of `data` = {labels: [texts], series: [{label, token, values}], show(value)}.
- * `kind` is "bars" (stacked) or "lines". Gives {element, update(data)}; `describe(data)` is the text for
- * those who do not see it.
+ * A chart of `data` = {labels: [texts], series: [{label, token, values}], show(value)}; `axisLabels` and `axis(value)`
+ * are for the axes, where they differ. `kind` is "bars" (stacked) or "lines". Gives {element, update(data), destroy()};
+ * `describe(data)` is the text for those who do not see it.
  */
 export function chart(kind, { describe, unit = "Day" }) {
   const stage = h("div.chart", { role: "img", "aria-label": "Its figures are on their way" });
   const legend = h("ul.legend");
   const tip = h("div.chart-tip", { hidden: true, "aria-hidden": "true" });
-  const table = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Figures of the chart" });
+  const table = h("div.table-wrap", { tabindex: "0", role: "group", "aria-label": "Figures of the chart" });
   const details = h("details.figures", {}, h("summary", {}, "Show as a table"), table);
   const element = h("div", {}, h("div.chart-area", {}, stage, tip), legend, details);
   let plot = null;
@@ -28,11 +31,10 @@ export function chart(kind, { describe, unit = "Day" }) {
   let touched = false;
 
   function update(data) {
-    const same = current && plot && shapeOf(current) === shapeOf(data);
+    const same = current && seriesOf(current) === seriesOf(data);
     current = data;
     stage.setAttribute("aria-label", describe(data));
-    if (same) plot.setData(columns(kind, data));
-    else draw();
+    draw();
     if (!same)
       fill(
         legend,
@@ -49,43 +51,33 @@ export function chart(kind, { describe, unit = "Day" }) {
   }
 
   function draw() {
-    plot?.destroy();
-    plot = null;
     if (!current || !stage.clientWidth) return;
-    plot = new uPlot(options(kind, current, stage.clientWidth, point), columns(kind, current), stage);
+    plot = plotted(kind, current, stage.clientWidth);
+    stage.replaceChildren(plot.svg);
   }
 
-  /** A finger has no pointer that stays: what it touched is shown until it touches something else. */
-  function touch(event) {
-    if (event.pointerType === "mouse" || !plot) return;
-    const { left, width } = plot.over.getBoundingClientRect();
-    const at = event.clientX - left;
-    touched = at >= 0 && at <= width;
-    if (touched) plot.setCursor({ left: at, top: 10 });
-    else point(plot);
-  }
-
-  function point(self) {
-    const { left, idx } = self.cursor;
-    if (touched && left < 0) return;
-    tip.hidden = idx === null || idx === undefined || left < 0;
-    if (tip.hidden) return;
-    const rows = current.series.map((each) => [each, each.values[idx]]).filter(([, value]) => value);
+  /** Show the figures at a place of the page; null: none. */
+  function point(x) {
+    const at = plot && x !== null ? plot.placeAt(x - stage.getBoundingClientRect().left) : null;
+    tip.hidden = at === null;
+    plot?.mark(at);
+    if (at === null) return;
+    const rows = current.series.map((each) => [each, each.values[at]]).filter(([, value]) => value);
     const total = rows.reduce((sum, [, value]) => sum + value, 0);
     fill(
       tip,
-      h("p.strong", {}, current.labels[idx]),
+      h("p.strong", {}, current.labels[at]),
       kind === "bars" && h("p", {}, `Total ${current.show(total)}`),
       rows.map(([each, value]) =>
         h("p.tip-row", {}, swatch(each.token), h("bdi", {}, each.label), h("span.num", {}, current.show(value))),
       ),
       rows.length === 0 && h("p.muted", {}, "Nothing"),
     );
-    const middle = self.valToPos(idx, "x") + self.over.offsetLeft;
+    const middle = plot.middleOf(at);
     const width = tip.offsetWidth;
     const room = stage.clientWidth;
-    const at = middle + 12 + width > room ? middle - 12 - width : middle + 12;
-    tip.style.left = `${Math.max(0, Math.min(room - width, at))}px`;
+    const left = middle + 12 + width > room ? middle - 12 - width : middle + 12;
+    tip.style.left = `${Math.max(0, Math.min(room - width, left))}px`;
   }
 
   function fillTable() {
@@ -129,31 +121,31 @@ export function chart(kind, { describe, unit = "Day" }) {
     return h("td.num", {}, current.show(sum));
   }
 
+  /** A finger has no pointer that stays: what it touched is shown until it touches something else. */
+  function moved(event) {
+    touched = event.pointerType !== "mouse";
+    point(event.clientX);
+  }
+
   function untouch(event) {
     if (!touched || stage.contains(event.target)) return;
     touched = false;
-    tip.hidden = true;
+    point(null);
   }
 
-  stage.addEventListener("pointerdown", touch);
-  stage.addEventListener("pointermove", touch);
+  stage.addEventListener("pointerdown", moved);
+  stage.addEventListener("pointermove", moved);
+  stage.addEventListener("pointerleave", () => touched || point(null));
   document.addEventListener("pointerdown", untouch);
   details.addEventListener("toggle", () => details.open && current && fillTable());
-  const resized = new ResizeObserver(() => {
-    if (plot && plot.width === stage.clientWidth) return;
-    draw();
-  });
+  const resized = new ResizeObserver(() => plot?.width !== stage.clientWidth && draw());
   resized.observe(stage);
-  const recolour = () => draw();
-  dark.addEventListener("change", recolour);
   return {
     element,
     update,
     destroy() {
       resized.disconnect();
       document.removeEventListener("pointerdown", untouch);
-      dark.removeEventListener("change", recolour);
-      plot?.destroy();
     },
   };
 }
@@ -164,76 +156,106 @@ function swatch(token) {
   return mark;
 }
 
-/** What has to be equal for new figures to go into an existing plot. */
-function shapeOf(data) {
-  return JSON.stringify([data.labels, data.series.map((each) => [each.label, each.token])]);
+/** By what the entries of a legend are told apart. */
+function seriesOf(data) {
+  return JSON.stringify(data.series.map((each) => [each.label, each.token]));
 }
 
-/** uPlot's columns. Stacked bars are sums drawn over each other, the tallest first. */
-function columns(kind, { labels, series }) {
-  const x = labels.map((_, place) => place);
-  if (kind === "lines") return [x, ...series.map((each) => each.values)];
-  const sums = [];
-  let below = labels.map(() => 0);
-  for (const each of series) {
-    below = below.map((sum, place) => sum + (each.values[place] ?? 0));
-    sums.unshift(below);
+// --- the picture --------------------------------------------------------------------------------------------
+
+/** {svg, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
+function plotted(kind, data, width) {
+  const { labels, series } = data;
+  const step = (width - LEFT - RIGHT) / Math.max(1, labels.length);
+  const high = highest(kind, data) * 1.05 || 1;
+  const floor = HEIGHT - BOTTOM;
+  const middleOf = (place) => LEFT + step * (place + 0.5);
+  const heightOf = (value) => floor - ((floor - TOP) * value) / high;
+  const svg = node("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" });
+
+  const marks = ticks(high, Math.floor((floor - TOP) / GRID_SPACE));
+  const words = told(marks.map(data.axis ?? data.show));
+  marks.forEach((value, at) => {
+    const y = Math.round(heightOf(value)) + 0.5;
+    svg.append(
+      node("path", { class: "chart-grid", d: `M${LEFT} ${y}H${width - RIGHT}` }),
+      node("text", { class: "chart-label", x: LEFT - 8, y: y + 4, "text-anchor": "end" }, words[at]),
+    );
+  });
+  const each = STEPS.find((count) => count * step >= LABEL_SPACE) ?? labels.length;
+  for (let place = 0; place < labels.length; place += each) {
+    const text = (data.axisLabels ?? labels)[place];
+    svg.append(node("text", { class: "chart-label", x: middleOf(place), y: HEIGHT - 8, "text-anchor": "middle" }, text));
   }
-  return [x, ...sums];
+
+  if (kind === "bars") {
+    const wide = Math.max(1, Math.min(36, 0.72 * step));
+    const below = labels.map(() => 0);
+    for (const { values, token } of series) {
+      let path = "";
+      values.forEach((value, place) => {
+        if (!value) return;
+        const top = heightOf(below[place] + value);
+        path += `M${middleOf(place) - wide / 2} ${top}h${wide}V${heightOf(below[place])}h${-wide}z`;
+        below[place] += value;
+      });
+      painted(svg.appendChild(node("path", { d: path })), "fill", token);
+    }
+  } else {
+    for (const { values, token } of series) {
+      const points = values.flatMap((value, place) => (known(value) ? [`${middleOf(place)} ${heightOf(value)}`] : []));
+      // A line of one point is a point: round ends make it one.
+      const path = points.length ? `M${points.join("L")}${points.length === 1 ? "h0" : ""}` : "";
+      const line = node("path", { class: points.length === 1 ? "chart-line alone" : "chart-line", d: path });
+      painted(svg.appendChild(line), "stroke", token);
+    }
+  }
+  const pointer = svg.appendChild(node("path", { class: "chart-pointer" }));
+
+  return {
+    svg,
+    width,
+    middleOf,
+    placeAt(x) {
+      if (x < LEFT || x > width - RIGHT || !labels.length) return null;
+      return Math.min(labels.length - 1, Math.floor((x - LEFT) / step));
+    },
+    mark(place) {
+      pointer.setAttribute("d", place === null ? "" : `M${Math.round(middleOf(place)) + 0.5} ${TOP}V${floor}`);
+    },
+  };
 }
 
-function options(kind, data, width, point) {
-  const inOrder = kind === "bars" ? [...data.series].reverse() : data.series;
-  const muted = colour("--muted");
-  const axis = { stroke: muted, font: `12px ${STYLE().fontFamily}`, ticks: { show: false } };
-  return {
-    width,
-    height: HEIGHT,
-    padding: [12, 8, 0, 0],
-    legend: { show: false },
-    cursor: { y: false, drag: { x: false, y: false }, points: { show: kind === "lines" } },
-    scales: {
-      x: { time: false, range: () => [-0.6, data.labels.length - 0.4] },
-      y: { range: (_, low, high) => [0, high > 0 ? high * 1.05 : 1] },
-    },
-    axes: [
-      {
-        ...axis,
-        grid: { show: false },
-        size: 30,
-        gap: 8,
-        space: 70,
-        incrs: [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 20, 24, 30, 60, 90],
-        values: (_, splits) => splits.map((place) => data.axisLabels?.[place] ?? data.labels[place] ?? ""),
-      },
-      {
-        ...axis,
-        size: 58,
-        grid: { stroke: colour("--line"), width: 1 },
-        values: (_, splits) => told(splits.map((value) => (data.axis ?? data.show)(value))),
-      },
-    ],
-    series: [
-      {},
-      ...inOrder.map((each) => {
-        const paint = colour(each.token);
-        return kind === "bars"
-          ? { fill: paint, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.72, 36], gap: 1 }) }
-          : { stroke: paint, width: 2, spanGaps: true, points: { show: alone(each.values), size: 7, fill: paint } };
-      }),
-    ],
-    hooks: { setCursor: [point] },
-  };
+function highest(kind, { labels, series }) {
+  const sums = labels.map((_, place) => series.map(({ values }) => values[place] ?? 0));
+  return Math.max(0, ...sums.map((values) => (kind === "bars" ? values.reduce((a, b) => a + b, 0) : Math.max(0, ...values))));
+}
+
+/** Round values from 0 up to at most `high`, no more than so many steps. */
+function ticks(high, most) {
+  const power = 10 ** Math.floor(Math.log10(high / most));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => high / each <= most);
+  return Array.from({ length: Math.floor(high / step) + 1 }, (_, place) => place * step);
+}
+
+function known(value) {
+  return value !== null && value !== undefined;
+}
+
+function painted(element, property, token) {
+  element.style[property] = `var(${token})`;
+}
+
+function node(name, attributes, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text) element.textContent = text;
+  return element;
 }
 
 /** Labels of an axis: one that says the same as the one below it says nothing. */
 export function told(labels) {
   return labels.map((label, place) => (place > 0 && label === labels[place - 1] ? "" : label));
-}
-
-/** Whether a line has but one point: no line would be drawn for it. */
-function alone(values) {
-  return values.filter((value) => value !== null && value !== undefined).length === 1;
 }
 
 /** The tokens of app.css for up to eight series; what is left over is grey. */

@@ -28,11 +28,8 @@ const WINDOW = /_per_(day|month)$/;
  * `words()` and `price()` are it as text; `kept()` is all of it, to be shown again by `show(kept)`.
  */
 export function answer({ provider, model, zone, label = "" }) {
-  const text = h("div.answer-text", {
-    tabindex: "0",
-    role: "region",
-    "aria-label": label ? `Answer of ${label}` : "Answer",
-  });
+  const of = label && ` of ${label}`;
+  const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": `Answer${of}` });
   const state = h("span.muted.small", { role: "status" });
   const problem = h("div.problem");
   const calls = h("div.stack");
@@ -157,7 +154,7 @@ export function answer({ provider, model, zone, label = "" }) {
         output,
         h("h3.label", {}, "As checked against the schema"),
         longTextIn(
-          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": "Structured answer" }),
+          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Structured answer${of}` }),
           JSON.stringify(data.output, null, 2),
         ),
       );
@@ -213,8 +210,10 @@ export function answer({ provider, model, zone, label = "" }) {
   /** The conversation went on from here: nothing of this waits any more, and it is no longer "the" answer. */
   function settle() {
     say(state, "");
-    text.removeAttribute("role");
-    text.removeAttribute("aria-label");
+    for (const each of [text, ...output.querySelectorAll("pre")]) {
+      each.removeAttribute("role");
+      each.removeAttribute("aria-label");
+    }
     text.removeAttribute("tabindex");
     text.hidden = words === "";
     fill(

@@ -14,8 +14,8 @@ const SLICE_MS = 12;
 const DEEPEST = 8;
 /** Rows of a table and items of a list in one element: what is not seen is not laid out, but only as a whole. */
 const ROWS = 100;
-/** The most emphases, links and codes in one paragraph. */
-const MOST_INLINE = 500;
+/** The most marks in one paragraph; what follows is text. */
+const MOST_MARKS = 2000;
 
 const BLANK = /^\s*$/;
 const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
@@ -114,7 +114,7 @@ function fenced(parent, lines, at) {
 
 /** A block of code with its language and a button that copies it. */
 function code(text, language = "") {
-  const block = h("pre.code", { tabindex: "0", role: "region", "aria-label": language ? `Code: ${language}` : "Code" });
+  const block = h("pre.code", { tabindex: "0", role: "group", "aria-label": language ? `Code: ${language}` : "Code" });
   return h(
     "div.code-block",
     {},
@@ -216,7 +216,7 @@ function tableOf(head, kinds, body) {
   const top = h("tr", {}, head.map((words, place) => inline(h(`th${kinds[place]}`, { scope: "col" }), words)));
   return h(
     "div.table-wrap",
-    { tabindex: "0", role: "region", "aria-label": "Table" },
+    { tabindex: "0", role: "group", "aria-label": "Table" },
     h("table.plain", {}, h("thead", {}, top), body),
   );
 }
@@ -237,7 +237,7 @@ function inline(element, text) {
   MARKS.lastIndex = 0;
   const write = (words) => words && top.append(words);
 
-  for (let found = MARKS.exec(text); found && made < MOST_INLINE; found = MARKS.exec(text)) {
+  for (let found = MARKS.exec(text); found && made < MOST_MARKS; made++, found = MARKS.exec(text)) {
     const [all, escaped, tick, label, target, address, mark] = found;
     const at = found.index;
     write(text.slice(from, at));
@@ -250,17 +250,14 @@ function inline(element, text) {
         const inside = text.slice(from, end).replaceAll("\n", " ");
         top.append(h("code", {}, /^ .*\S.* $/.test(inside) ? inside.slice(1, -1) : inside));
         from = MARKS.lastIndex = end + tick.length;
-        made++;
-      }
+        }
     } else if (label !== undefined) {
       top.append(link(target, label || target));
-      made++;
     } else if (address) {
       // What ends a sentence is not the end of an address.
       const url = address.replace(/[.,:;!?'")\]*_]{1,9}$/, "");
       top.append(link(url, url));
       from = MARKS.lastIndex = text.indexOf(url, at) + url.length + (all.endsWith(">") && all[0] === "<" ? 1 : 0);
-      made++;
     } else marked(mark, text[at - 1] ?? " ", text[from] ?? " ");
   }
   MARKS.lastIndex = 0;
@@ -287,8 +284,7 @@ function inline(element, text) {
         top.append(node);
         open.push({ mark, node });
         top = node;
-        made++;
-      } else write(mark);
+        } else write(mark);
     }
   }
 

@@ -179,8 +179,10 @@ export function show(main, { me, key, headers, first, expired }) {
     if (chosen && !listed.some((each) => chosen === `${each.provider} ${each.id}`)) {
       groups.push(["Not listed", [[chosen, chosen.split(" ")[1]]]]);
     }
-    const usual = providers.filter((each) => each !== provider).map((each) => me.models[each].default);
-    const other = listed.find((each) => usual.includes(each.id)) ?? listed.find((each) => each.id !== model.value());
+    // The other provider's usual one first, then whatever is not asked yet.
+    const asked_ = targets().map((each) => each.model);
+    const free = listed.filter((each) => !asked_.includes(each.id));
+    const other = free.find((each) => each.id === me.models[each.provider].default) ?? free[0] ?? listed[0];
     const input = select(groups, chosen || `${other.provider} ${other.id}`);
     const row = h(
       "div.row.rival",
