@@ -20,15 +20,16 @@ from bridge.engine.nodes import Nodes
 from bridge.engine.roster import Roster
 from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, SettingsError, StoreError
+from bridge.gate.ticket import Call, Upstream
 from bridge.keys.admin import AdminCredentials
-from bridge.keys.credentials import CredentialBook
+from bridge.keys.credentials import Credential, CredentialBook
 from bridge.keys.keys import KeyBook
 from bridge.keys.link import LogInLink
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import FileTallies
 from bridge.providers.demo import DemoProvider
-from bridge.providers.models import ModelBook
+from bridge.providers.models import ModelBook, Offers
 from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
 
 #: Between two rounds of housekeeping, in seconds.
 HOUSEKEEPING_S = 3600.0
+
+#: Seconds after the start when the providers are asked for their models, between two questions, and the longest that
+#: one may take to answer.
+FIRST_LIST_S, LIST_EVERY_S, LIST_S = 120.0, 86400.0, 15.0
 
 log = logging.getLogger("bridge")
 
@@ -83,7 +88,12 @@ class Service:
             self.prices = PriceTable(folder / "prices.json", self.clock)
             allowed = {name: own.models for name, own in settings.providers.items()}
             self.models = ModelBook(
-                folder / "models.json", self.clock, self.prices.models, self.prices.stands_for, allowed
+                folder / "models.json",
+                self.clock,
+                self.prices.models,
+                self.prices.stands_for,
+                allowed,
+                Offers(folder / "offers.json"),
             )
             self.backups = BackupNotes(Document(folder / "backup.json"), self.clock)
             state = open_state(settings, self.store, self.clock, self.prices)
@@ -165,12 +175,14 @@ class Service:
             observers=self.observers,
             traces=self.traces,
             nodes=self.nodes,
+            nearest=self.models.offers.nearest,
         )
         self._take_part(self.engine)
         self._scratch = scratch
         self.engine.open()
         self._housekeeper = gevent.spawn(self._keep_house)
         self._rememberer = gevent.spawn(self._remember)
+        self._asker = gevent.spawn(self._ask_for_models)
         return self.engine
 
     def _take_part(self, engine: Engine) -> None:
@@ -218,11 +230,45 @@ class Service:
             with contextlib.suppress(BridgeError):
                 self.store_warning = persistence_of(self.cluster).warning
 
+    def list_models(self, credential: Credential) -> tuple[Call, dict[str, float] | None]:
+        """Ask the provider of a credential for its models, which costs nothing: what came of it, and each model with
+        when it was made; None where there is no list."""
+        row = PROVIDERS[credential.provider]
+        upstream = Upstream(row.wire, self.credentials.endpoint(credential), credential.secret)
+        return self.gate.list_models(upstream, row.models_path, LIST_S)
+
+    def _ask_for_models(self) -> None:
+        """Once a day: what the providers list."""
+        gevent.sleep(FIRST_LIST_S)
+        while True:
+            for name, provider in self.engine.providers.items() if self.engine is not None else ():
+                due = self.clock.now() - self.models.offers.asked_at(name) >= LIST_EVERY_S
+                if due and provider.needs_credential:
+                    self._ask(name)
+            gevent.sleep(HOUSEKEEPING_S)
+
+    def _ask(self, provider: str) -> None:
+        """What a provider lists with all of its credentials together; nothing where one of them gets no list."""
+        found: dict[str, float] = {}
+        own = [each for each in self.credentials.list() if each.provider == provider and each.enabled and each.secret]
+        for each in own:
+            call, models = self.list_models(each)
+            if models is None:
+                log.info("%s did not list its models: %s", provider, call.error_message or call.status)
+                return
+            found |= models
+        if own:
+            try:
+                self.models.offers.note(provider, self.clock.now(), found)
+            except BridgeError as error:
+                log.warning("what %s lists could not be written: %s", provider, error.message)
+
     def close(self, drain_s: float = 0.0) -> None:
         """Stop the engine (runs get `drain_s` seconds to end) and give the data folder back."""
         if self.engine is not None:
             self._housekeeper.kill()
             self._rememberer.kill()
+            self._asker.kill()
             self.engine.close(drain_s)
             if self.nodes is not None:
                 self.nodes.close()

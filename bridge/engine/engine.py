@@ -84,9 +84,11 @@ class Engine:
         observers: Sequence[Callable[[RunRecord], None]] = (),
         traces: TraceFolder | None = None,
         nodes: Nodes | None = None,
+        nearest: Callable[[str, str], str | None] = lambda provider, model: None,
     ) -> None:
         """`observers` are called with each line of the request log once it is written; they must not block or raise.
-        `nodes`: the other hosts of the cluster, where there is one."""
+        `nodes`: the other hosts of the cluster, where there is one. `nearest`: provider, model -> the one that it has
+        in the place of one that it does not have."""
         self.providers = providers
         self.admission = admission
         self.roster = roster
@@ -104,6 +106,7 @@ class Engine:
         self.nodes = nodes
         if nodes is not None:
             nodes.stop = self.stop
+        self._nearest = nearest
         self._observers = observers
         self._loops = LoopGuard(clock, settings.loop_window_s)
         self._refusals = Refusals(clock, ledger.note)
@@ -431,7 +434,7 @@ class Engine:
         """Charge and settle: the line of the log is the settlement. Then keep the answer of a job, so that an answer
         that can be had is paid for."""
         charge = self._charges.of(run, end)
-        result = end.answer if isinstance(end, Completed) else once_paid(end.problem, charge)
+        result = end.answer if isinstance(end, Completed) else once_paid(self._with_nearest(run, end.problem), charge)
         finished = Finished(result, charge, round(1000 * run.age_s))
         line = line_of_run(run, finished, self._settings.log_prompts)
         try:
@@ -446,6 +449,15 @@ class Engine:
         if run.kept:
             self._keep_end(run, finished)
         return finished
+
+    def _with_nearest(self, run: Run, problem: Problem) -> Problem:
+        """A problem with the model that the client could ask for instead, where it asked for one that is not there."""
+        if problem.code != "model_not_found":
+            return problem
+        near = self._nearest(run.request.provider, run.request.model)
+        if near is None or not may_use(run.key, near, None):
+            return problem
+        return msgspec.structs.replace(problem, hint=f"The nearest one that is there is {near}.")
 
     def _announce(self, line: RunRecord) -> None:
         for observe in self._observers:

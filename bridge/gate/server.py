@@ -17,7 +17,7 @@ import msgspec
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY
 
-from bridge.clock import Clock
+from bridge.clock import Clock, parse_iso
 from bridge.errors import BridgeError
 from bridge.gate.answer import Bounds, Reader, note_headers
 from bridge.gate.body import Refused, check, complete, put
@@ -176,16 +176,18 @@ class Gate:
             self._server = None
         self._connections.close()
 
-    def list_models(self, upstream: Upstream, path: str, silence_s: float) -> tuple[Call, int | None]:
-        """Ask a provider for its list of models, which costs nothing: what came of it, and how many there are; None
-        where there is no list."""
+    def list_models(self, upstream: Upstream, path: str, silence_s: float) -> tuple[Call, dict[str, float] | None]:
+        """Ask a provider for its list of models, which costs nothing: what came of it, and each model with when it was
+        made, in UTC seconds, 0 where that is not told; None where there is no list."""
         call = Call(sent_at=self._clock.monotonic())
         headers = {"accept-encoding": "identity", "user-agent": "cli-bridge", **_credential(upstream)}
         if upstream.wire == "messages":
             headers["anthropic-version"] = _ANTHROPIC_VERSION
-        found: int | None = None
+        found: dict[str, float] | None = None
+        # Anthropic would tell twenty; OpenAI tells all.
+        query = "?limit=1000" if upstream.wire == "messages" else ""
         try:
-            answer = self._connections.get(f"{upstream.base_url}{path}", headers, silence_s)
+            answer = self._connections.get(f"{upstream.base_url}{path}{query}", headers, silence_s)
             try:
                 note_headers(call, answer.status, answer.headers)
                 content = b""
@@ -196,7 +198,7 @@ class Gate:
             finally:
                 answer.close()
             if answer.status == 200:
-                found = _count(content)
+                found = _listed(content)
             else:
                 reader = Reader(call, upstream.wire, {}, Bounds.of(0, 0), upstream.secret)
                 reader.feed(content)
@@ -505,13 +507,22 @@ def _credential(upstream: Upstream) -> dict[str, str]:
     return {"authorization": f"Bearer {upstream.secret}"}
 
 
-def _count(content: bytes) -> int | None:
-    """How many a list of models has; None for what is no list."""
+def _listed(content: bytes) -> dict[str, float] | None:
+    """The models of a list; None for what is no list."""
     try:
         rows = msgspec.json.decode(content)["data"]
+        return {str(row["id"]): _made_at(row) for row in rows}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         return None
-    return len(rows) if isinstance(rows, list) else None
+
+
+def _made_at(row: dict[str, Any]) -> float:
+    """When a model was made: `created` of OpenAI, `created_at` of Anthropic."""
+    made = row.get("created")
+    try:
+        return float(made) if isinstance(made, int) else parse_iso(str(row["created_at"]))
+    except (KeyError, ValueError, OverflowError):
+        return 0.0
 
 
 def _head(first: str, headers: Mapping[str, str]) -> bytes:

@@ -40,6 +40,7 @@ from bridge.ledger.pricing import cost as cost_of
 from bridge.ledger.report import BY
 from bridge.limits import dollars
 from bridge.providers.programs import ProgramBook
+from bridge.registry import PROVIDERS
 from bridge.service import Service
 
 routes = Routes("Admin", who="admin")
@@ -213,6 +214,7 @@ def problems() -> list[str]:
         *service.why_not_reread(),
         *(status.drift for status in engine_of().statuses()),
         *_newer(),
+        *_without_price(),
     )
     return list(filter(None, found))
 
@@ -226,6 +228,12 @@ def _newer() -> Iterator[str]:
         found = known.get(status.name)
         if found is not None and status.version is not None and _numbers(found.version) > _numbers(status.version):
             yield f"{status.name} {found.version} is out; {status.version} serves. cli-bridge clis upgrade installs it."
+
+
+def _without_price() -> Iterator[str]:
+    for name, models in service_of().models.without_price.items():
+        shown = ", ".join(models[:5]) + (" …" if len(models) > 5 else "")
+        yield f"{PROVIDERS[name].vendor} has new models without a price here, which count as the dearest: {shown}."
 
 
 def _numbers(version: str) -> list[int]:

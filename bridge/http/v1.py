@@ -75,7 +75,8 @@ def _listed(choice: ModelChoice) -> models.Listed:
     if price.long_prompt is not None:
         long = models.LongPrompt(*_dollars(price.long_prompt), above_tokens=price.above_tokens)
     pricing = models.Pricing(*_dollars(price.rates), assumed=not price.known, long_prompt=long)
-    return models.Listed(choice, pricing, service.settings.max_output_tokens_limit)
+    listed = service.models.offers.has(choice.provider, choice.model)
+    return models.Listed(choice, pricing, service.settings.max_output_tokens_limit, listed)
 
 
 def _dollars(rates: Rates) -> tuple[float, float, float, float]:

@@ -16,7 +16,7 @@ from bridge.errors import SettingsError, StoreError
 from bridge.keys.admin import AdminCredentials
 from bridge.keys.keys import KeyBook
 from bridge.ledger.pricing import PriceTable
-from bridge.providers.models import ModelBook
+from bridge.providers.models import ModelBook, Offers
 from bridge.records import jobs
 from bridge.sandbox import host
 from bridge.service import credential_book
@@ -58,7 +58,9 @@ def operator_files(settings: Settings) -> list[StoreError]:
     try:
         prices = PriceTable(folder / "prices.json", clock)
         # It takes a model with a price for one that is known.
-        ModelBook(folder / "models.json", clock, prices.models, prices.stands_for, allowed)
+        ModelBook(
+            folder / "models.json", clock, prices.models, prices.stands_for, allowed, Offers(folder / "offers.json")
+        )
     except StoreError as error:
         return [error]
     return []

@@ -3,6 +3,8 @@ API of a model takes."""
 
 from __future__ import annotations
 
+import difflib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Literal
 import msgspec
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, StoreError
 from bridge.registry import PROVIDERS
+from bridge.store.document import Document
 from bridge.store.operatorfile import OperatorFile
 from bridge.types import (
     LONG_CONTEXT,
@@ -43,7 +46,74 @@ What = Literal[
 #: of a model whose name has none: above all others
 _UNKNOWN = (99, 0)
 
+log = logging.getLogger("bridge")
+
 _HINT = "Correct or remove models.json in the data folder; docs/limits.md shows what it may hold."
+
+
+#: Words in the names of models that make no text, or not by the calls that the CLIs make.
+_NO_TEXT = re.compile(r"audio|realtime|image|tts|transcribe|search|embed|moderation|instruct|vision|live")
+_DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})\Z")
+#: A model that was made within so many seconds is news.
+NEWS_S = 120 * 86400.0
+
+
+class Offers:
+    """What the providers list, as each told last: offers.json. Who was not asked, or did not answer, lists nothing that
+    is known."""
+
+    def __init__(self, path: Path) -> None:
+        """A file that cannot be used is begun afresh: the providers are asked again."""
+        self._document = Document(path, keeps_previous=False)
+        #: provider -> when it was asked, in UTC seconds, and its models with when each was made
+        self._told: dict[str, _Offer] = {}
+        try:
+            self._told = msgspec.convert((self._document.load() or {}).get("providers", {}), dict[str, _Offer])
+        except (StoreError, msgspec.ValidationError) as error:
+            log.warning("offers.json is begun afresh: %s", error)
+
+    def note(self, provider: str, at: float, models: Mapping[str, float]) -> None:
+        """Remember what a provider lists now. Raises BridgeError storage_failed."""
+        self._told[provider] = _Offer(at, dict(models))
+        self._document.save({"providers": msgspec.to_builtins(self._told)})
+
+    def asked_at(self, provider: str) -> float:
+        """When a provider was asked last, in UTC seconds; 0 for never."""
+        return self._told[provider].at if provider in self._told else 0.0
+
+    def texts(self, provider: str) -> list[str]:
+        """The models of a provider that make text, as far as their names tell."""
+        row = PROVIDERS[provider]
+        told = self._told[provider].models if provider in self._told else {}
+        return sorted(name for name in told if row.names_model(name) and not _NO_TEXT.search(name))
+
+    def has(self, provider: str, model: str) -> bool | None:
+        """Whether a provider lists a model, with its date or without; None where that is not known."""
+        if provider not in self._told:
+            return None
+        plain = _plain(model)
+        return any(plain in (name.lower(), _plain(name)) for name in self._told[provider].models)
+
+    def news(self, provider: str) -> list[str]:
+        """Those of its models that are new."""
+        if provider not in self._told:
+            return []
+        at, models = self._told[provider].at, self._told[provider].models
+        return [name for name in self.texts(provider) if models[name] > at - NEWS_S]
+
+    def nearest(self, provider: str, model: str) -> str | None:
+        """The model of a provider whose name is closest to one that it does not have."""
+        found = difflib.get_close_matches(_plain(model), self.texts(provider), n=1, cutoff=0.5)
+        return found[0] if found and _plain(found[0]) != _plain(model) else None
+
+
+def _plain(model: str) -> str:
+    return _DATE.sub("", model.lower().removesuffix(LONG_CONTEXT))
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    at: float
+    models: dict[str, float]
 
 
 class ModelBook:
@@ -56,10 +126,12 @@ class ModelBook:
         priced: Callable[[str], Sequence[str]],
         stands_for: Callable[[str, str], str],
         allowed: Mapping[str, tuple[str, ...]],
+        offers: Offers,
     ) -> None:
         """`priced`: provider -> the models that it has known prices for; `stands_for`: provider, name -> the model that
-        its CLI really asks for; `allowed`: provider -> its allow-list, empty
-        for any. Raises StoreError where the file cannot be used."""
+        its CLI really asks for; `allowed`: provider -> its allow-list, empty for any; `offers`: what they list.
+        Raises StoreError where the file cannot be used."""
+        self.offers = offers
         self._priced = priced
         self._stands_for = stands_for
         self._allowed = allowed
@@ -105,8 +177,19 @@ class ModelBook:
         return ModelChoice(provider, real, None if real == name else name)
 
     def names(self, provider: str) -> list[str]:
-        """The models of a provider that can be named: its allow-list, or those with a known price."""
-        return list(self._allowed.get(provider, ())) or list(self._priced(provider))
+        """The models of a provider that can be named: its allow-list, or those with a known price, and the others that
+        it lists."""
+        return list(self._allowed.get(provider, ())) or [*self._priced(provider), *self._unpriced(provider)]
+
+    def _unpriced(self, provider: str) -> list[str]:
+        priced = set(self._priced(provider))
+        return [name for name in self.offers.texts(provider) if not {name.lower(), _plain(name)} & priced]
+
+    @property
+    def without_price(self) -> dict[str, list[str]]:
+        """Provider -> the new models that it lists and that have no price here."""
+        found = {name: set(self._unpriced(name)) & set(self.offers.news(name)) for name in PROVIDERS}
+        return {name: sorted(models) for name, models in found.items() if models}
 
     def _provider_of(self, name: str) -> str | None:
         for provider in PROVIDERS:

@@ -32,11 +32,13 @@ class Pricing(ModelRates, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A model that a key may use. `max_output_tokens`: the most that a request may ask for."""
+    """A model that a key may use. `max_output_tokens`: the most that a request may ask for. `listed`: whether its
+    provider lists it; None where that is not known."""
 
     choice: ModelChoice
     pricing: Pricing
     max_output_tokens: int
+    listed: bool | None = None
 
     @property
     def id(self) -> str:
@@ -46,13 +48,14 @@ class Listed(msgspec.Struct, frozen=True):
 
 class OpenAIModel(msgspec.Struct):
     """A model, as OpenAI's SDKs read it. `created` is not known. `alias_of`: the model behind a name of the
-    operator's own."""
+    operator's own. `listed`: whether its provider has it, as it told within a day; null: it was not asked."""
 
     id: str
     owned_by: str
     provider: str
     alias_of: str | None
     pricing: Pricing
+    listed: bool | None = None
     created: int = 0
     object: Literal["model"] = "model"
 
@@ -65,7 +68,7 @@ class OpenAIModels(msgspec.Struct):
 
 
 class AnthropicModel(msgspec.Struct):
-    """A model, as Anthropic's SDKs read it. `created_at` is not known."""
+    """A model, as Anthropic's SDKs read it. `created_at` is not known. `listed`: as for OpenAI's."""
 
     id: str
     display_name: str
@@ -73,6 +76,7 @@ class AnthropicModel(msgspec.Struct):
     alias_of: str | None
     pricing: Pricing
     max_tokens: int
+    listed: bool | None = None
     type: Literal["model"] = "model"
     created_at: str = "1970-01-01T00:00:00Z"
     lifecycle: Literal["active"] = "active"
@@ -101,14 +105,20 @@ def listing(all_listed: list[Listed], *, anthropic: bool) -> OpenAIModels | Anth
 
 
 def _openai(listed: Listed) -> OpenAIModel:
-    return OpenAIModel(
-        listed.id, f"cli-bridge-{listed.choice.provider}", listed.choice.provider, _alias_of(listed), listed.pricing
-    )
+    provider = listed.choice.provider
+    owner = f"cli-bridge-{provider}"
+    return OpenAIModel(listed.id, owner, provider, _alias_of(listed), listed.pricing, listed.listed)
 
 
 def _anthropic(listed: Listed) -> AnthropicModel:
     return AnthropicModel(
-        listed.id, listed.id, listed.choice.provider, _alias_of(listed), listed.pricing, listed.max_output_tokens
+        listed.id,
+        listed.id,
+        listed.choice.provider,
+        _alias_of(listed),
+        listed.pricing,
+        listed.max_output_tokens,
+        listed.listed,
     )
 
 

@@ -442,3 +442,18 @@ def test_searches_that_were_seen_are_charged_where_an_answer_breaks_off(service:
     assert (charge.assumed, charge.usage.searches) == (True, 2)
     assert charge.usage.input_tokens >= after_searches(100, 0, 2)
     assert lines(service)[0]["searches"] == 2
+
+
+def test_a_model_that_is_not_there_is_told_with_the_nearest_one_that_the_key_may_use(
+    service: Service, key: Key, provider: Scripted, submit: Callable[..., Run]
+) -> None:
+    service.models.offers.note("claude", 0.0, {"claude-opus-5-5": 0.0, "claude-haiku-5-5": 0.0})
+    gone = Failed(Problem("model_not_found", "Anthropic does not know this model.", unpaid=True))
+    provider.scripts = [[gone], [gone]]
+    told = ended(submit(ask("hello", model="claude-opus-5"))).result
+    assert isinstance(told, Problem)
+    assert (told.code, told.hint) == ("model_not_found", "The nearest one that is there is claude-opus-5-5.")
+    service.keys.update("ada", models=["claude-opus-5"])
+    told = engine_of(service).submit(service.keys.get("ada"), ask("hello", model="claude-opus-5")).wait(10).result  # type: ignore[union-attr]
+    assert isinstance(told, Problem)
+    assert "claude-opus-5-5" not in told.hint

@@ -178,7 +178,7 @@ def test_a_test_asks_the_provider_and_says_what_it_says(bridge: Server) -> None:
         assert answer["ok"], answer
         assert answer["models"] > 0
         (asked,) = standin.requests
-        assert (asked.method, asked.path, asked.headers["x-api-key"]) == ("GET", "/v1/models", secret())
+        assert (asked.method, asked.path, asked.headers["x-api-key"]) == ("GET", "/v1/models?limit=1000", secret())
         bridge.admin("PATCH", "/credentials/team", {"baseUrl": f"{standin.url}/nowhere"})
         answer = bridge.admin("POST", "/credentials/team/test").json
         assert (answer["ok"], answer["status"]) == (False, 404)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.engine.harness import install_fake
+from tests.standin import StandIn
 from tests.support import server as servers
 from tests.support.server import Answer, Server
 
@@ -201,3 +204,23 @@ def test_the_admin_is_told_the_names_of_models_that_a_key_may_be_bound_to(server
     listed = server.call("GET", "/v1/models", key=server.new_key("reads-models")).json["data"]
     assert {each["id"]: each["provider"] for each in listed} == named
     assert server.call("GET", "/admin/models", key=server.new_key("no-admin")).status == 401
+
+
+def test_once_a_day_the_providers_are_asked_what_they_have(tmp_path: Path) -> None:
+    with StandIn() as standin:
+        env = {
+            "BRIDGE_CLAUDE_COMMAND": str(install_fake(tmp_path, "fake_claude")),
+            "BRIDGE_WARM_PROCESSES": "0",
+            "ANTHROPIC_API_KEY": "sk-ant-made-up",
+            "ANTHROPIC_BASE_URL": standin.url,
+        }
+        with servers.running(tmp_path, env, module="tests.support.quick_server") as server:
+            key = server.new_key()
+            deadline = time.monotonic() + 30
+            while "claude-standin" not in listed(server, key):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            rows = listed(server, key)
+            assert rows["claude-standin"]["pricing"]["assumed"] is True
+            assert [rows[name]["listed"] for name in ("claude-standin", "claude-sonnet-5-5")] == [True, False]
+            assert [each.path for each in standin.requests] == ["/v1/models?limit=1000"]

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.errors import BridgeError, StoreError
 from bridge.ledger.pricing import PriceTable
-from bridge.providers.models import ModelBook
+from bridge.providers.models import ModelBook, Offers
 from bridge.types import ModelChoice
 from tests.support.ledger import FrozenClock
 
@@ -18,7 +18,9 @@ from tests.support.ledger import FrozenClock
 def book(folder: Path, clock: FrozenClock | None = None, **allowed: tuple[str, ...]) -> ModelBook:
     clock = clock or FrozenClock()
     prices = PriceTable(folder / "prices.json", clock)
-    return ModelBook(folder / "models.json", clock, prices.models, prices.stands_for, allowed)
+    return ModelBook(
+        folder / "models.json", clock, prices.models, prices.stands_for, allowed, Offers(folder / "offers.json")
+    )
 
 
 def write(folder: Path, content: Any) -> None:
@@ -173,3 +175,36 @@ def test_a_change_holds_soon_and_a_broken_one_leaves_the_last_good_one(tmp_path:
     clock.pass_s(1.5)
     assert models.aliases == {}
     assert models.problem is None
+
+
+def offering(folder: Path, **models: float) -> ModelBook:
+    """A book of a provider that lists these, each with how many days ago it was made."""
+    now = 1_795_000_000.0
+    found = book(folder)
+    made = {name.replace("_", "-"): now - 86400 * days for name, days in models.items()}
+    found.offers.note("claude", now, made)
+    return found
+
+
+def test_what_a_provider_lists_can_be_named_and_what_it_has_not_is_marked(tmp_path: Path) -> None:
+    models = offering(tmp_path, claude_sonnet_5_5_20260901=90, claude_new_9=10, claude_old_1=900, embed_5=1)
+    names = models.names("claude")
+    assert {"claude-new-9", "claude-old-1", "claude-opus-5-5"} <= set(names)
+    assert not {"embed-5", "claude-sonnet-5-5-20260901"} & set(names), "makes no text; has a price without its date"
+    offers = models.offers
+    assert [offers.has("claude", name) for name in ("claude-sonnet-5-5", "claude-new-9", "claude-opus-5-5")] == [
+        *(True, True),
+        False,
+    ]
+    assert offers.has("codex", "gpt-6-sol") is None
+    assert models.without_price == {"claude": ["claude-new-9"]}
+    assert offers.nearest("claude", "claude-new-8") == "claude-new-9"
+    assert offers.nearest("claude", "nothing like it") is None
+    assert offers.nearest("codex", "gpt-6-sol") is None
+    assert Offers(tmp_path / "offers.json").has("claude", "claude-old-1"), "kept over a restart"
+
+
+def test_what_was_listed_is_begun_afresh_where_its_file_is_damaged(tmp_path: Path) -> None:
+    offering(tmp_path, claude_new_9=1)
+    (tmp_path / "offers.json").write_text("{")
+    assert book(tmp_path).offers.has("claude", "claude-new-9") is None
