@@ -249,12 +249,13 @@ def test_odd_keys_and_subscriptions_are_pointed_out(tmp_path: Path) -> None:
 
 
 def test_a_cli_that_only_the_server_cannot_use_is_found(tmp_path: Path) -> None:
-    command = tmp_path / "bin" / "claude"
-    command.parent.mkdir()
-    env = {"BRIDGE_CLAUDE_COMMAND": str(command), "ANTHROPIC_API_KEY": "sk-ant-made-up"}
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    install_fake(folder, "fake_claude").rename(folder / "claude-of-a-command")
+    env = {"BRIDGE_CLAUDE_COMMAND": "claude-of-a-command", "ANTHROPIC_API_KEY": "sk-ant-made-up"}
     with servers.running(tmp_path, env) as server:
-        # It comes after the server has looked, and before it looks again.
-        install_fake(command.parent, "fake_claude")
+        # It is on the PATH of the command alone.
+        server.env["PATH"] = f"{folder}:{server.env['PATH']}"
         rows = json.loads(server.command("doctor", "--json").stdout)
         assert [row["level"] for row in rows if row["what"] == "claude"] == ["ok"]
         (seen,) = [row for row in rows if row["what"] == "claude in the server"]
