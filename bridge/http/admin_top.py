@@ -48,6 +48,9 @@ routes = Routes("Admin", who="admin")
 
 #: The most that each list has.
 MOST_RUNS, MOST_KEYS, MOST_CREDENTIALS, MOST_ACTIONS, MOST_MATTERS = 60, 50, 30, 20, 20
+#: The most bytes that an answer has, and the lists that get shorter for it.
+MOST_BYTES = 30_000
+_LISTS = ("runs", "keys", "credentials", "log", "audit", "attention")
 #: Minutes over which requests and refusals are counted, and those of the share of failures.
 QUARTER, FIVE = 15, 5
 #: Share of a cap from which on it is said.
@@ -75,7 +78,7 @@ def top() -> Top:
     others, elsewhere = states_elsewhere(service), list(runs_elsewhere(service))
     runs, keys = _runs(text, elsewhere), _keys(text, elsewhere)
     settings = service.settings
-    return Top(
+    answer = Top(
         at=iso(service.clock.now()),
         version=__version__,
         capacity=capacity(),
@@ -99,6 +102,25 @@ def top() -> Top:
         audit=_actions(),
         nodes=nodes(service),
     )
+    return bounded(answer)
+
+
+def bounded(answer: Top) -> Top:
+    """The answer as JSON of at most MOST_BYTES: the longest list gives up what matters least in it, till it fits."""
+    lists = {name: list(getattr(answer, name)) for name in _LISTS}
+    # With the comma behind it.
+    sizes = {name: [len(msgspec.json.encode(row)) + 1 for row in rows] for name, rows in lists.items()}
+    sums = {name: sum(rows) for name, rows in sizes.items()}
+    over = len(msgspec.json.encode(answer)) + len("\n") - MOST_BYTES
+    while over > 0 and any(lists.values()):
+        name = max(sums, key=sums.__getitem__)
+        # What is told in the order of time, ends with what is newest.
+        place = 0 if name in ("log", "audit") else -1
+        lists[name].pop(place)
+        size = sizes[name].pop(place)
+        sums[name] -= size
+        over -= size
+    return msgspec.structs.replace(answer, **lists)
 
 
 def _runs(text: str, elsewhere: list[LiveRun]) -> list[LiveRun]:

@@ -53,6 +53,30 @@ def test_all_of_it_is_in_one_answer(server: Server) -> None:
     assert "userPrompt" not in json.dumps(seen["log"])
 
 
+def test_however_much_there_is_the_answer_stays_small(tmp_path: Path) -> None:
+    with servers.running(tmp_path, demo=True) as full:
+        for number in range(50):
+            secret = full.new_key(
+                f"{'a-name-that-is-as-long-as-one-may-be-':->46}{number:04}"[-50:], maxRequestsPerDay=10
+            )
+            assert full.call("POST", "/generate", ASK, key=secret).status == 200
+        for number in range(30):
+            body = {
+                "name": f"credential-with-a-long-name-{number:03}",
+                "provider": "claude",
+                "apiKey": f"sk-{number:040}",
+            }
+            assert full.admin("POST", "/credentials", {**body, "limits": {"maxCostPerDay": 5}}).status == 201
+        answer = full.admin("GET", "/top")
+        assert len(answer.body) <= 30_000
+        seen = answer.json
+        # What is left out is the end of the longest lists, and the oldest lines.
+        newest = full.admin("GET", "/logs?limit=1").json["logs"][0]
+        assert seen["log"][-1]["id"] == newest["id"]
+        assert min(len(seen[name]) for name in ("keys", "credentials", "log", "audit")) >= 10
+        assert seen["keysInAll"] == 50
+
+
 def test_only_the_admin_sees_it(server: Server, key: str) -> None:
     assert server.call("GET", "/admin/top").status == 401
     assert server.call("GET", "/admin/top", key=key).status == 401
