@@ -32,12 +32,14 @@ LONG_CONTEXT = "[1m]"
 
 class Tool(msgspec.Struct, frozen=True):
     """A function that the client offers to the model, and runs itself. `schema` is the JSON Schema of its arguments as
-    the client wrote it; `strict` None where the client said nothing of it."""
+    the client wrote it; `strict` None where the client said nothing of it. `vendor`: the fields by which the API of the
+    model knows a tool of its own kind, in the place of a schema."""
 
     name: str
     description: str = ""
     schema: dict[str, Any] = {}
     strict: bool | None = None
+    vendor: dict[str, Any] = {}
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -351,6 +353,11 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     def text(self) -> str:
         """Its texts, joined."""
         return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Its calls of tools."""
+        return tuple(part for part in self.content if isinstance(part, ToolCall))
 
     @property
     def thoughts(self) -> tuple[Thought, ...]:

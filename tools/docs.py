@@ -117,9 +117,13 @@ _COMPATIBILITY_FOOT = """\
 
 - **Tools** are the client's: the model says which to call, the answer ends with the calls, and the client runs them.
   The bridge and the CLIs run nothing. Up to 512, of 1,000,000 bytes as JSON together, with names of letters, digits,
-  `_` and `-`. Those that OpenAI or Anthropic would run themselves (`mcp`, `code_interpreter`,
+  `_` and `-`. With models of claude `bash_...`,
+  `text_editor_...` and `memory_...` of `/v1/messages` are the client's, too; `computer_...` is not, since the CLI does
+  not ask for its beta. Those that OpenAI or Anthropic would run themselves (`mcp`, `code_interpreter`,
   `file_search` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
   has their type. `custom` tools of `/v1/responses` are offered as functions with one text, a grammar in words.
+- **`strict`** tools go to the API as such where it takes their schema. Where it does not, the bridge looks: a call that
+  does not fit is a 400 `output_mismatch` with the arguments, at the end of a stream.
 - **Web search** of the provider, for keys that may ([api.md](api.md#web-search)): up to 10 in one request. It is always
   one that the model may make, and none that it must. `blocked_domains` goes to claude only, `search_context_size` to
   codex only. Blocks and items of earlier searches are left out of a conversation, their texts stay.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from bridge.errors import Problem
 from bridge.ledger.caps import MINIMUM_OUTPUT_TOKENS
 from bridge.ledger.pricing import Price, affordable_output
 from bridge.ledger.tallies import Reservation
-from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, PartDelta, Text
+from bridge.types import Charge, Completed, Failed, GenerationRequest, Message, PartDelta, Text, ToolCall
 
 #: With one way to match only: whatever a model writes is looked at in no more than linear time.
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -20,6 +20,7 @@ _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE
 MAX_DEPTH = 200
 #: Room that a second answer gets at least, as a multiple of what the first one took.
 ROOM = 2
+_STRICT_HINT = "Send it again, simplify the schema of the tool, or leave strict out."
 _AGAIN = "{problem} Answer again, with JSON only that fits the schema."
 
 
@@ -102,6 +103,25 @@ def with_output(end: Completed, schema: dict[str, Any], mismatch: Mismatch) -> C
         return Completed(msgspec.structs.replace(answer, content=(*answer.thoughts, Text(text)), output=output))
     missed = Problem("output_mismatch", f"The answer does not fit the schema: {problem}.", facts={"text": answer.text})
     return Failed(missed, answer.usage)
+
+
+def with_calls(end: Completed, schemas: Mapping[str, dict[str, Any]], mismatch: Mismatch) -> Completed | Failed:
+    """An answer whose calls fit what their tools want (name -> schema); the failure of one that has another."""
+    answer = end.answer
+    if answer.stop_reason == "max_tokens":
+        return end
+    for part in answer.content:
+        if isinstance(part, ToolCall) and part.name in schemas:
+            try:
+                problem = mismatch(schemas[part.name], parse(part.arguments or "{}"))
+            except ValueError:
+                problem = "they are not valid JSON"
+            if problem is not None:
+                message = f"The arguments for the tool {part.name} do not fit its schema: {problem}."
+                facts = {"text": part.arguments, "tool": part.name}
+                missed = Problem("output_mismatch", message, _STRICT_HINT, facts=facts)
+                return Failed(missed, answer.usage)
+    return end
 
 
 def read(text: str) -> tuple[str, Any]:

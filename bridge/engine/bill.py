@@ -125,7 +125,7 @@ class Charges:
         """What to ask after an answer that missed its schema, where the reservation has room for it."""
         if isinstance(end, Completed) or end.problem.code != "output_mismatch" or end.usage is None:
             return None
-        if not self._settings.schema_repair:
+        if not self._settings.schema_repair or "tool" in end.problem.facts:
             return None
         price = self._prices.price_of(run.request.provider, run.request.model)
         spent = self._of_attempt(run, end)

@@ -13,7 +13,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.engine.admission import Admission, check_load
-from bridge.engine.answer import Mismatch, with_output
+from bridge.engine.answer import Mismatch, with_calls, with_output
 from bridge.engine.bill import Charges, line_of_refusal, line_of_run, new_run_id, once_paid
 from bridge.engine.nodes import Nodes
 from bridge.engine.roster import CredentialWay, Roster
@@ -407,19 +407,30 @@ class Engine:
         try:
             end = self._await_end(run)
             schema = run.request.schema
-            if schema is None or isinstance(end, Failed):
+            strict = {tool.name: tool.schema for tool in provider.unchecked(run.request)}
+            if isinstance(end, Completed) and not any(part.name in strict for part in end.answer.calls):
+                strict = {}
+            if isinstance(end, Failed) or (schema is None and not strict):
                 return end
             # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
-            mismatch = partial(self._schemas.mismatch, owner=run.key.name)
-            gevent.spawn(_read, end, schema, mismatch, run.inbox.put)
+            mismatch = partial(self._mismatch, owner=run.key.name)
+            gevent.spawn(_read, end, schema, strict, mismatch, run.inbox.put)
             end = self._await_end(run)
-            if isinstance(end, Completed):
+            if isinstance(end, Completed) and schema is not None:
                 # What was streamed cannot be taken back: only an answer that fits its schema is shown.
                 run.show(end.answer.deltas())
             return end
         finally:
             conversation.cancel()
             run.note_receipt(conversation.receipt)
+
+    def _mismatch(self, schema: dict[str, Any], output: Any, owner: str) -> str | None:
+        """Why an output does not fit a schema; None where it does, or where the schema of a tool is none."""
+        try:
+            self._schemas.check(schema, owner)
+        except BridgeError:
+            return None
+        return self._schemas.mismatch(schema, output, owner=owner)
 
     def _await_end(self, run: Run) -> Completed | Failed:
         look_up_s = None if run.keeps_maximum else WATCH_S
@@ -558,8 +569,11 @@ def _was_turned_away(run: Run, end: Completed | Failed, way: CredentialWay) -> b
     )
 
 
-def _read(end: Completed, schema: dict[str, Any], mismatch: Mismatch, tell: Emit) -> None:
-    tell(with_output(end, schema, mismatch))
+def _read(
+    end: Completed, schema: dict[str, Any] | None, strict: Mapping[str, dict[str, Any]], mismatch: Mismatch, tell: Emit
+) -> None:
+    read = with_calls(end, strict, mismatch)
+    tell(read if schema is None or isinstance(read, Failed) else with_output(read, schema, mismatch))
 
 
 def _wait_for(runs: list[Run], seconds: float) -> None:

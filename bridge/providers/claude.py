@@ -48,6 +48,7 @@ from bridge.types import (
     Submitted,
     Tap,
     Text,
+    Tool,
 )
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ class ClaudeProvider(CliProvider):
             # They may stand there twice: as themselves, and as the schema of the answer.
             ceiling += request.tools_size
         return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
+
+    def unchecked(self, request: GenerationRequest) -> list[Tool]:
+        return [tool for tool in request.tools if tool.strict and not claude_body.is_strict(tool, request.model)]
 
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None

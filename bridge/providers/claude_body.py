@@ -86,7 +86,8 @@ def ask(request: GenerationRequest) -> ClaudeAsked:
     output: dict[str, Any] | None = None
     by_tool = False
     if forced and not takes("claude", request.model, "forced_tool"):
-        output = fitting(for_output_format, schema_of_call(forced))
+        # What a tool of the vendor's own is told only its API knows.
+        output = None if any(tool.vendor for tool in forced) else fitting(for_output_format, schema_of_call(forced))
         told = told_to_call(request) if output is None else told_of_call(request, forced)
         forced = () if output is None else forced
     else:
@@ -140,18 +141,22 @@ def _body(
     return body
 
 
+def is_strict(tool: Tool, model: str) -> bool:
+    """Whether the API of a model takes a tool's word that its calls must fit its schema, and sees to it."""
+    known = tool.strict and takes("claude", model, "output_format")
+    return bool(known and fitting(for_output_format, tool.schema) == tool.schema)
+
+
 def _tool(tool: Tool, model: str) -> dict[str, Any]:
+    if tool.vendor:
+        return {**tool.vendor, "name": tool.name}
     # The API wants an object, and an OpenAI client may leave out what a function without parameters would say.
     fields: dict[str, Any] = {"name": tool.name, "input_schema": {"type": "object", **tool.schema}}
     if not tool.schema:
         fields["input_schema"]["properties"] = {}
     if tool.description:
         fields["description"] = tool.description
-    if (
-        tool.strict
-        and takes("claude", model, "output_format")
-        and fitting(for_output_format, tool.schema) == tool.schema
-    ):
+    if is_strict(tool, model):
         fields["strict"] = True
     return fields
 

@@ -35,7 +35,7 @@ from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
 from bridge.sandbox.scratch import NoPlace, Scratch
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image, Tap
+from bridge.types import GenerationRequest, Image, Tap, Tool
 
 if TYPE_CHECKING:
     from bridge.gate.server import Gate
@@ -92,6 +92,9 @@ class CodexProvider(CliProvider):
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+
+    def unchecked(self, request: GenerationRequest) -> list[Tool]:
+        return [tool for tool in request.tools if tool.strict and self._login]
 
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None

@@ -38,6 +38,7 @@ from bridge.types import (
     Submitted,
     Tap,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
     Usage,
@@ -87,6 +88,9 @@ class DemoProvider(CliProvider):
 
     def check(self, *, patient: bool = False) -> ProviderStatus:
         return ProviderStatus(self.name, True, "demo", "demo")
+
+    def unchecked(self, request: GenerationRequest) -> list[Tool]:
+        return []
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return text_ceiling(request, IMAGE_TOKENS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from bridge.errors import BridgeError
 from bridge.gate.ticket import Way
 from bridge.providers.pool import Breaker
-from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, Thought, ToolCall, ToolResult, words
+from bridge.types import Event, GenerationRequest, Image, Part, Receipt, Tap, Thought, Tool, ToolCall, ToolResult, words
 
 Emit = Callable[[Event], None]
 """Where a conversation puts its events; never blocks."""
@@ -111,6 +111,9 @@ class Provider(Protocol):
     def input_ceiling(self, request: GenerationRequest) -> int:
         """The most input tokens that this request can be billed for."""
 
+    def unchecked(self, request: GenerationRequest) -> Sequence[Tool]:
+        """The strict tools of a request whose calls the API of its model does not hold against their schemas."""
+
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None
     ) -> Conversation:
@@ -141,6 +144,7 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
         total += len(json.dumps(request.schema))
     if request.tools:
         total += request.tools_size + TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * len(request.tools)
+        total += TOOLS_OVERHEAD_TOKENS * sum(bool(tool.vendor) for tool in request.tools)
     return total
 
 

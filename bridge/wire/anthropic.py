@@ -8,6 +8,7 @@ holds them against.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
+from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.types import (
     Answer,
@@ -254,6 +256,14 @@ class MessagesTool(msgspec.Struct):
     allowed_domains: list[str] | None = None
     blocked_domains: list[str] | None = None
     user_location: dict[str, Any] | None = None
+    max_characters: int | None = None
+
+    def vendors_own(self, at: str) -> Tool:
+        """A tool of Anthropic's kind, which the client runs."""
+        fields: dict[str, Any] = {"type": self.type}
+        if self.max_characters is not None:
+            fields["max_characters"] = self.max_characters
+        return msgspec.structs.replace(tools.tool(at, self.name, None, None, None), schema={}, vendor=fields)
 
     def search(self, at: str) -> WebSearch:
         """The search of the web that it stands for."""
@@ -330,10 +340,12 @@ def _generation(
 ) -> GenerationRequest:
     config = wire.output_config or OutputConfig()
     form = config.format or wire.output_format
-    offered, choice, search = _tools(wire, ignored)
+    model = resolve(content.model_name(wire.model))
+    vendors = PROVIDERS[model.provider].usage_words == "anthropic"
+    offered, choice, search = _tools(wire, ignored, vendors=vendors)
     request = generation(
         settings,
-        resolve(content.model_name(wire.model)),
+        model,
         _turns(wire),
         api=API_NAME,
         max_output_tokens=max_tokens,
@@ -349,8 +361,15 @@ def _generation(
     return msgspec.structs.replace(request, web_search=search)
 
 
-def _tools(wire: CountBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolChoice, WebSearch | None]:
-    """The tools, which of them may or must be called, and the search of the web."""
+#: Tools of Anthropic's that the client runs, and its API takes without being told of a beta.
+_CLIENTS = re.compile(r"(bash|text_editor|memory)_\d{8}")
+
+
+def _tools(
+    wire: CountBody, ignored: list[str], *, vendors: bool
+) -> tuple[tuple[Tool, ...], ToolChoice, WebSearch | None]:
+    """The tools, which of them may or must be called, and the search of the web. `vendors`: whether the model knows
+    tools of Anthropic's."""
     own, others = [], []
     search: WebSearch | None = None
     for number, each in enumerate(wire.tools or ()):
@@ -359,6 +378,8 @@ def _tools(wire: CountBody, ignored: list[str]) -> tuple[tuple[Tool, ...], ToolC
             own.append(tools.tool(at, each.name, each.description, each.input_schema, each.strict))
         elif websearch.is_search(each.type or ""):
             search = each.search(at)
+        elif vendors and _CLIENTS.fullmatch(each.type or ""):
+            own.append(each.vendors_own(at))
         else:
             others.append((at, each.type or ""))
     tools.pass_over(others, own, ignored)

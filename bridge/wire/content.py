@@ -21,8 +21,8 @@ from bridge.wire import pixels
 
 T = TypeVar("T")
 
-#: Longest prompt, in characters.
-MAX_PROMPT_CHARACTERS = 500_000
+#: Longest prompt, and all of a conversation together, in characters.
+MAX_PROMPT_CHARACTERS, MAX_CONVERSATION_CHARACTERS = 500_000, 2_000_000
 #: Most pixels of one image, and of all images of a request together: what a CLI decodes lies in memory.
 MAX_PIXELS, MAX_PIXELS_TOGETHER = 50_000_000, 200_000_000
 #: Most values of a body. `[],` takes three bytes in a body, and sixty-four in memory; all other requests stand still

@@ -159,8 +159,9 @@ class Turns:
         if pixels > content.MAX_PIXELS_TOGETHER:
             most = content.MAX_PIXELS_TOGETHER // 10**6
             raise invalid(f"The images have {pixels / 1e6:.1f} million pixels together; they may have {most}.", field)
-        if sum(len(each.text) for each in messages) > content.MAX_PROMPT_CHARACTERS:
-            raise invalid(f"The messages are longer than {content.MAX_PROMPT_CHARACTERS} characters together.", field)
+        if sum(len(each.text) for each in messages) > content.MAX_CONVERSATION_CHARACTERS:
+            most = content.MAX_CONVERSATION_CHARACTERS
+            raise invalid(f"The messages are longer than {most} characters together.", field)
         return messages
 
 

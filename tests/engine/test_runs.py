@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,7 @@ from bridge.types import (
     Submitted,
     Tap,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
     Usage,
@@ -75,6 +77,9 @@ class Scripted:
 
     def status(self) -> ProviderStatus:
         return ProviderStatus("claude", True)
+
+    def unchecked(self, request: GenerationRequest) -> list[Tool]:
+        return [tool for tool in request.tools if tool.strict]
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return 100
@@ -457,3 +462,39 @@ def test_a_model_that_is_not_there_is_told_with_the_nearest_one_that_the_key_may
     told = engine_of(service).submit(service.keys.get("ada"), ask("hello", model="claude-opus-5")).wait(10).result  # type: ignore[union-attr]
     assert isinstance(told, Problem)
     assert "claude-opus-5-5" not in told.hint
+
+
+STRICT = Tool("look_up", schema={"type": "object", "properties": {"n": {"maximum": 3}}, "required": ["n"]}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "says"),
+    [
+        (STRICT, '{"n": 3}', None),
+        (STRICT, '{"n": 4}', "do not fit its schema: "),
+        (STRICT, "", "do not fit its schema: "),
+        (STRICT, '{"n":', "they are not valid JSON"),
+        (msgspec.structs.replace(STRICT, strict=None), '{"n": 4}', None),
+        (msgspec.structs.replace(STRICT, schema={"type": "no type"}), '{"n": 4}', None),
+    ],
+)
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_the_bridge_holds_calls_against_strict_tools_where_nobody_else_does(
+    provider: Scripted,
+    submit: Callable[..., Run],
+    tool: Tool,
+    arguments: str,
+    says: str | None,
+    schema: dict[str, Any] | None,
+) -> None:
+    call = ToolCall("call_1", "look_up", arguments)
+    provider.scripts = [[Submitted(), PartDelta(0, call), answer(call, stop_reason="tool_use")]]
+    result = ended(submit(ask("hi", tools=(tool,), schema=schema))).result
+    if says is None:
+        assert isinstance(result, Answer)
+        assert result.content == (call,)
+        return
+    assert isinstance(result, Problem)
+    assert (result.code, result.facts) == ("output_mismatch", {"text": arguments, "tool": "look_up"})
+    assert says in result.message
+    assert (result.status, result.sdk_status) == (422, 400)

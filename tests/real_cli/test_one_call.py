@@ -122,9 +122,9 @@ def test_one_call_and_its_charge(rig: Rig, prices: PriceTable, path: str, stream
 
 @pytest.mark.parametrize("path", list(CLIS))
 def test_a_conversation_that_a_cli_would_sum_up_goes_up_whole_in_one_call(rig: Rig, path: str) -> None:
-    words = "汉字" * 225_000
+    words = "汉字" * 240_000
     model = "claude-sonnet-5-5" if path == "/generate" else "gpt-5.5"
-    turns = [("user", words), ("assistant", "ok"), ("user", "What was it?")]
+    turns = [*[("user", words), ("assistant", "ok")] * 4, ("user", "What was it?")]
     messages = [{"role": role, "content": text} for role, text in turns]
     answer = rig.ask(path, messages=messages, model=model)
     assert answer.status == 200, answer.body

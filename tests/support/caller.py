@@ -26,6 +26,7 @@ from bridge.types import (
     Submitted,
     Tap,
     Text,
+    Tool,
     Usage,
     content_of,
 )
@@ -56,6 +57,9 @@ class Caller:
 
     def status(self) -> ProviderStatus:
         return ProviderStatus("claude", True)
+
+    def unchecked(self, request: GenerationRequest) -> list[Tool]:
+        return [tool for tool in request.tools if tool.strict]
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         return 100

@@ -165,3 +165,12 @@ def test_a_forced_tool_whose_schema_cannot_be_enforced_is_asked_for_in_words() -
 def test_arguments_of_earlier_calls_stay_as_they_were_written(arguments: str, sent: bytes) -> None:
     (block,) = claude_body.blocks([ToolCall("t", "add", arguments)])
     assert msgspec.json.encode(block["input"]) == sent
+
+
+def test_a_tool_of_the_vendors_own_kind_goes_up_as_its_api_knows_it() -> None:
+    bash = Tool("bash", vendor={"type": "bash_20250124"})
+    for model in ("claude-sonnet-4-5", "claude-sonnet-5-5"):
+        assert asked(tools=(bash,), model=model).body["tools"] == [{"type": "bash_20250124", "name": "bash"}]
+    told = asked(tools=(bash,), tool_choice=ToolChoice("required"))
+    assert (told.forced, told.body.keys()) == ((), {"tools"})
+    assert "You must call" in told.request.system

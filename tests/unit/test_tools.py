@@ -275,6 +275,20 @@ def test_tools_that_their_vendor_runs_are_refused_and_beside_own_ones_passed_ove
     assert (request.tools, request.ignored) == ((Tool("f", "", SCHEMA),), (kind,))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bash_20250124", "bash"), ("text_editor_20250728", "str_replace_based_edit_tool"), ("memory_20250818", "memory")],
+)
+def test_tools_of_anthropics_kind_that_the_client_runs_go_to_models_of_its_own(kind: str, name: str) -> None:
+    tool = {"type": kind, "name": name, "max_characters": 5000, "made_up": 1}
+    (offered,) = parse("messages", tools=[tool]).tools
+    assert offered == Tool(name, vendor={"type": kind, "max_characters": 5000})
+    assert kind in refusal("messages", tools=[tool], model="gpt-6-sol")
+    own = OFFER["messages"]("f", "", SCHEMA)
+    request = parse("messages", tools=[tool, own], model="gpt-6-sol")
+    assert ([each.name for each in request.tools], request.ignored) == (["f"], (kind,))
+
+
 # --- what was called -------------------------------------------------------------------------------
 
 
