@@ -131,7 +131,7 @@ def list_credentials(raw: bool) -> None:
                 str(each["running"]),
                 _of(today["costUsd"], limits["maxCostPerDay"]),
                 _of(month["costUsd"], limits["maxCostPerMonth"]),
-                each["reason"],
+                each["reason"] or _limited(each),
             ]
         )
     print_table(
@@ -143,6 +143,12 @@ def list_credentials(raw: bool) -> None:
     )
     if answer["problem"]:
         say(f"cli-bridge: {answer['problem']}", err=True)
+
+
+def _limited(credential: dict[str, Any]) -> str:
+    """For which models alone it is limited."""
+    found = [f"{each['model']} until {(each['until'] or '')[11:19]}" for each in credential["limitedModels"]]
+    return f"limited for {', '.join(found)}" if found else ""
 
 
 def _of(spent: float, cap: float) -> str:
@@ -159,11 +165,13 @@ def show_credential(name: str, provider: str | None, raw: bool) -> None:
     if raw:
         show_json(found)
         return
-    hidden = ("usage", "limits", "rateLimits", "lastDay")
+    hidden = ("usage", "limits", "rateLimits", "lastDay", "limitedModels")
     for label, value in found.items():
         if label not in hidden and not isinstance(value, dict):
             shown = ", ".join(value) if isinstance(value, list) else "-" if value in (None, "") else value
             say(f"{label:<14} {shown}")
+    if limited := _limited(found):
+        say(f"{'limits':<14} {limited}")
     for name_, _, window in _LIMITS:
         cap = found["limits"][name_]
         say(f"{name_:<14} {money(cap) if cap else 'no limit'} per {window}")

@@ -26,7 +26,7 @@ from bridge.keys.keys import Key
 from bridge.ledger.caps import Purse
 from bridge.ledger.ledger import Ledger, Pick, PurseOf
 from bridge.ledger.tallies import Reservation
-from bridge.providers.gated import Failure, failure_of
+from bridge.providers.gated import Failure, failure_of, is_of_a_model
 from bridge.registry import PROVIDERS
 from bridge.types import GenerationRequest
 
@@ -287,7 +287,7 @@ class Roster:
             if each.provider == request.provider and may_serve(each, request.model, key.name, key.credentials):
                 yield Candidate(
                     each,
-                    self._book.state(each),
+                    self._book.state(each, request.model),
                     self._book.is_proven(each),
                     purse_of(each.id, each.limits),
                     self._sessions[each.id],
@@ -422,7 +422,7 @@ class CredentialWay:
         """The provider has begun to answer."""
         self.turned_away = None
         self._note_limits(call)
-        self._roster._book.note_success(self._credential)
+        self._roster._book.note_success(self._credential, self._request.model)
 
     def close(self, call: Call) -> None:
         """The call has ended: what it said in the middle of an answer counts, too."""
@@ -437,10 +437,11 @@ class CredentialWay:
         if failure == "rejected":
             book.note_rejected(self._credential, _reason(call))
         elif failure == "limited":
-            book.note_limited(self._credential, call.retry_after_s, _reason(call), random.random())
+            model = self._request.model if is_of_a_model(call) else None
+            book.note_limited(self._credential, call.retry_after_s, _reason(call), random.random(), model)
         elif failure in ("request", "model"):
             # Whoever finds fault with the request has taken the credential.
-            book.note_success(self._credential)
+            book.note_success(self._credential, self._request.model)
         return failure
 
     def _note_limits(self, call: Call) -> None:

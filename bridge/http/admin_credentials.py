@@ -25,6 +25,7 @@ from bridge.http.views import (
     CredentialView,
     Done,
     KeyUsage,
+    LimitedModel,
     OneCredential,
     RateLimitsView,
     Resets,
@@ -227,6 +228,10 @@ def _view(credential: Credential, day_of: Callable[[str, str], CredentialDay] | 
         reason=state.reason,
         until=show_time(state.until),
         estimated=state.guessed,
+        limited_models=[
+            LimitedModel(model, each.reason, show_time(each.until), each.guessed)
+            for model, each in service.credentials.limited_models(credential).items()
+        ],
         running=_running(credential),
         usage=msgspec.convert(usage, KeyUsage),
         last_used_at=last_used_at,

@@ -363,10 +363,19 @@ def show_rate_limits(found: RateLimits) -> RateLimitsView:
     return RateLimitsView(dict(found.limits), iso(found.at))
 
 
+class LimitedModel(msgspec.Struct, rename="camel"):
+    """A model for which alone a credential is limited: why, and until when; `estimated`: by the bridge's own guess."""
+
+    model: str
+    reason: str
+    until: Time | None
+    estimated: bool
+
+
 class CredentialView(msgspec.Struct, rename="camel"):
     """A credential as the admin sees it: never its secret, but the end of that. `state`: how it is, `reason`: why, and
-    `until`: when it is tried again; `estimated`: that time is the bridge's own guess. `base_url` null: `endpoint` is
-    what the settings say. `running`: runs that use it."""
+    `until`: when it is tried again; `estimated`: that time is the bridge's own guess; `limited_models`: for which it is
+    limited, and not for others. `base_url` null: `endpoint` is what the settings say. `running`: runs that use it."""
 
     name: Name
     provider: Provider
@@ -388,6 +397,7 @@ class CredentialView(msgspec.Struct, rename="camel"):
     reason: str
     until: Time | None
     estimated: bool
+    limited_models: list[LimitedModel]
     running: int
     usage: KeyUsage  # type: ignore[valid-type]
     last_used_at: Time | None

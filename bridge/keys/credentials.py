@@ -64,6 +64,8 @@ LONGEST_WAIT_S = 1800.0
 BLOCK_S = 3600.0
 #: How far a bench of the ladder may lie from its time, as a share: not all come back in the same moment.
 JITTER = 0.2
+#: Models of which it is kept that one is limited for them; so many at most, the newest.
+MOST_MODELS = 20
 #: Least time between two looks at the file, in seconds.
 LOOK_S = 1.0
 
@@ -161,6 +163,8 @@ class Standing(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     reason: str = ""
     #: of which secret and endpoint all this is known; see `Credential.mark`
     mark: str = ""
+    #: model -> the same for that model alone: limits of a rate are a model's
+    models: dict[str, Standing] = {}
 
 
 class State(msgspec.Struct, frozen=True):
@@ -177,12 +181,24 @@ class State(msgspec.Struct, frozen=True):
         return self.name in ("usable", "probing")
 
 
-def limited(before: Standing, now: float, retry_after_s: float | None, reason: str, chance: float = 0.5) -> Standing:
-    """The provider limits its rate. `chance` (0 to 1) moves the end of a bench that has no time of its own.
+def limited(
+    before: Standing,
+    now: float,
+    retry_after_s: float | None,
+    reason: str,
+    chance: float = 0.5,
+    model: str | None = None,
+) -> Standing:
+    """The provider limits its rate. `chance` (0 to 1) moves the end of a bench that has no time of its own. `model`:
+    the one that the provider has named, so that it is limited for that alone.
 
     Failures of runs that were under way when the bench began do not make it longer, but a later time of the
     provider's does.
     """
+    if model is not None:
+        own = limited(before.models.get(model, Standing()), now, retry_after_s, reason, chance)
+        others = [(name, each) for name, each in before.models.items() if name != model]
+        return msgspec.structs.replace(before, models=dict([*others[1 - MOST_MODELS :], (model, own)]))
     benched = _bench_end(before, now) is not None
     streak = before.streak if benched else before.streak + 1
     began = before.benched_at if benched else now
@@ -204,8 +220,21 @@ def rejected(before: Standing, now: float, reason: str) -> Standing:
     return msgspec.structs.replace(before, blocked_at=blocked_at, probe_at=now + BLOCK_S, reason=reason)
 
 
-def state_of(credential: Credential, standing: Standing, now: float) -> State:
-    """How a credential is at `now`."""
+def bare_name(model: str) -> str:
+    """A model as its limits know it: without a date, and without the mark of a long context."""
+    return re.sub(r"(\[\w+\])?$", "", re.sub(r"-(\d{8}|\d{4}-\d\d-\d\d)(?=\[|$)", "", model.lower()))
+
+
+def state_of(credential: Credential, standing: Standing, now: float, model: str | None = None) -> State:
+    """How a credential is at `now`: for all, or for a model."""
+    state = _state_of(credential, standing, now)
+    if model is None or not state.open or model not in standing.models:
+        return state
+    own = _state_of(credential, standing.models[model], now)
+    return state if own.open else own
+
+
+def _state_of(credential: Credential, standing: Standing, now: float) -> State:
     if not credential.enabled:
         return State("disabled")
     if credential.kind == "api-key" and not credential.secret:
@@ -511,25 +540,42 @@ class CredentialBook:
 
     # --- how each is doing -----------------------------------------------------------------------
 
-    def state(self, credential: Credential) -> State:
-        """How a credential is now."""
+    def state(self, credential: Credential, model: str | None = None) -> State:
+        """How a credential is now: for all, or for a model."""
         if credential.kind != self._kind(credential.provider):
             return State("disabled", f"{PROVIDERS[credential.provider].title} uses its CLI's own log-in.")
-        return state_of(credential, self._standings.of(credential), self._clock.now())
+        bare = None if model is None else bare_name(model)
+        return state_of(credential, self._standings.of(credential), self._clock.now(), bare)
+
+    def limited_models(self, credential: Credential) -> dict[str, State]:
+        """The models for which alone it is limited now, each with its state."""
+        names = self._standings.of(credential).models
+        if not names or not self.state(credential).open:
+            return {}
+        return {name: state for name in names if not (state := self.state(credential, name)).open}
 
     def is_proven(self, credential: Credential) -> bool:
         """Whether it has worked since the start, and since its last failure."""
         return credential.kind == "login" or self._standings.is_proven(credential)
 
-    def note_success(self, credential: Credential) -> None:
-        """The provider has taken it: all that was before is over. Returns at once."""
-        if self._standings.note_success(credential):
+    def note_success(self, credential: Credential, model: str | None = None) -> None:
+        """The provider has taken it, with that model: all that was before is over, but for what was said of other
+        models. Returns at once."""
+        if self._standings.note_success(credential, model and bare_name(model)):
             self._changed()
 
-    def note_limited(self, credential: Credential, retry_after_s: float | None, reason: str, chance: float) -> None:
-        """The provider limits its rate; on the disk when this returns, where the disk takes it."""
-        before = self._standings.of(credential)
-        self._standings.put(credential, limited(before, self._clock.now(), retry_after_s, reason, chance))
+    def note_limited(
+        self,
+        credential: Credential,
+        retry_after_s: float | None,
+        reason: str,
+        chance: float,
+        model: str | None = None,
+    ) -> None:
+        """The provider limits its rate, for all or for a model; on the disk when this returns, where that takes it."""
+        before, bare = self._standings.of(credential), model and bare_name(model)
+        after = limited(before, self._clock.now(), retry_after_s, reason, chance, bare)
+        self._standings.put(credential, after, proven=bare is not None and self.is_proven(credential))
         self._changed()
 
     def note_rejected(self, credential: Credential, reason: str) -> None:
@@ -764,18 +810,25 @@ class _Standings:
         worked = self._proven.get(credential.id)
         return worked is not None and worked == credential.mark
 
-    def note_success(self, credential: Credential) -> bool:
+    def note_success(self, credential: Credential, model: str | None) -> bool:
         """Whether that is news."""
         news = not self.is_proven(credential)
         self._proven[credential.id] = credential.mark
-        if credential.id in self._by_id:
-            self._remember(credential.id, None)
+        before = self._by_id.get(credential.id)
+        if before is None:
+            return news
+        known = before.models if before.mark == credential.mark and model is not None else {}
+        others = {name: each for name, each in known.items() if name != model}
+        after = Standing(mark=credential.mark, models=others) if others else None
+        if after != before:
+            self._remember(credential.id, after)
             gevent.spawn(self._save)
-        return news
+        return news or model in before.models
 
-    def put(self, credential: Credential, standing: Standing) -> None:
-        """Remember it."""
-        self._proven.pop(credential.id, None)
+    def put(self, credential: Credential, standing: Standing, *, proven: bool = False) -> None:
+        """Remember it. `proven`: it has worked all the same."""
+        if not proven:
+            self._proven.pop(credential.id, None)
         kept = None if standing == Standing() else msgspec.structs.replace(standing, mark=credential.mark)
         if kept == self._by_id.get(credential.id):
             return

@@ -40,6 +40,13 @@ _ACCOUNT = re.compile(
 #: What a 429 says of one request, at its beginning: it is larger than the account may ever ask for, and will be so
 #: tomorrow. Sources: reports of users of both APIs.
 _TOO_LARGE = re.compile(r"request too large for|extra usage is required for long context", re.IGNORECASE)
+#: How a 429 begins that is about a model: limits of a rate are a model's, and both APIs name it there. Sources: reports
+#: of users of both APIs, of 2023 to 2026. Older sentences of Anthropic's name none.
+_OF_A_MODEL = re.compile(
+    r"rate limit reached for \S+ in organization"
+    r"|this request would exceed your organization's rate limit of [\w, ]+\(org: [\w-]+, model: \S+\)",
+    re.IGNORECASE,
+)
 #: What a 401 of a proxy such as LiteLLM says of a model, at its beginning.
 _NO_MODEL = re.compile(r"(?:key|team|user|project) not allowed to access model", re.IGNORECASE)
 #: Error types of a stream that had begun, and of which only the request is the reason.
@@ -220,6 +227,11 @@ def failure_of(call: Call) -> Failure:
         return "request"
     busy = call.status in (503, 529) or "overloaded" in kind or kind == "slow_down"
     return "overloaded" if busy else "other"
+
+
+def is_of_a_model(call: Call) -> bool:
+    """Whether a limited rate is that of a model: other models may be asked for with the same credential."""
+    return _OF_A_MODEL.match((call.error_message or "").lstrip()) is not None
 
 
 def problem_of(call: Call, vendor: str) -> Problem:

@@ -41,6 +41,7 @@ def write_states(folder: Path) -> None:
         clock.pass_s(400)
         book.note_limited(guessed, None, "Anthropic limits its rate (429).", 1.0)
     book.note_limited(make("limited"), 900, "Anthropic limits its rate (429).", 0.5)
+    book.note_limited(make("partly"), 900, "Rate limit reached for claude-opus-5-5 (429).", 0.5, "claude-opus-5-5")
     book.note_rejected(make("poor"), "Its account has no credit left (400).")
     book.enable(make("off", models=["claude-haiku-*"], keys=["ada"]), False)
     book.note_rejected(make("gone", "codex"), "OpenAI did not accept it (401).")
@@ -99,6 +100,7 @@ def test_each_says_in_words_how_it_is_why_and_when_it_is_tried_again(visit: Visi
             r"Anthropic limits its rate \(429\)\. It is tried again in 1[0-5] min \(\d+ \w+, [\d:]+\)",
         ),
         ("guessed", "limited", r"It is tried again .* \(.*, by the bridge's own guess\)\."),
+        ("partly", "usable", r"Limited for claude-opus-5-5: Rate limit reached .* It is tried again in 1[0-5] min"),
         ("poor", "blocked", r"Its account has no credit left \(400\)\. It is tried again in 1 hr"),
         ("off", "disabled", r"An admin has disabled it; it gets no requests until it is enabled\."),
     ):
@@ -107,6 +109,7 @@ def test_each_says_in_words_how_it_is_why_and_when_it_is_tried_again(visit: Visi
         expect(row).to_contain_text(re.compile(sentence))
     expect(row_of(page, "well")).to_contain_text("…0001")
     expect(row_of(page, "well")).to_contain_text("preferred")
+    expect(row_of(page, "partly").get_by_role("button", name="Try again now partly")).to_be_visible()
     expect(row_of(page, "off")).to_contain_text("models claude-haiku-*; keys ada")
     expect(row_of(page, "default")).to_contain_text("the environment (ANTHROPIC_API_KEY); it is changed there")
     expect(row_of(page, "default").get_by_role("button")).to_have_text(["Test", "Disable"])

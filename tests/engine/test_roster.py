@@ -434,6 +434,37 @@ def test_three_at_once_that_are_limited_are_one_bench(make_team: Callable[..., T
     assert 15 < until - team.service.clock.now() < 25
 
 
+OF_SONNET = (
+    "This request would exceed your organization's rate limit of 30,000 input tokens per minute "
+    "(org: 8d477a71-9399-4be9-b1bb-0237cd42f319, model: claude-sonnet-5-5). For details, refer to the docs."
+)
+
+
+def test_a_limit_that_names_its_model_keeps_only_that_from_the_credential(make_team: Callable[..., Team]) -> None:
+    team = make_team(BRIDGE_ROUTING="fill-first", BRIDGE_QUEUE_TIMEOUT_SECONDS="0.1")
+    team.add("a", priority=9)
+    team.add("b")
+    team.prove()
+    team.standin.script_key(secret("a"), status=429, retry_after=100, says=OF_SONNET)
+    assert ok(team.run("one", model="claude-sonnet-5-5"))
+    assert team.used() == {"a": 1, "b": 1}
+    assert team.state("a") == "usable"
+    team.standin.script_key(secret("a"))
+    assert ok(team.run("two", model="claude-sonnet-5-5"))
+    assert team.used() == {"a": 1, "b": 2}, "it is not asked again for that model"
+    assert ok(team.run("three", model="claude-haiku-5"))
+    assert team.used() == {"a": 2, "b": 2}, "and goes on with others"
+    team.standin.script_key(secret("b"), status=429, retry_after=200, says=OF_SONNET)
+    finished = team.run("four", model="claude-sonnet-5-5")
+    assert code(finished) == "provider_rate_limited"
+    assert isinstance(finished.result, Problem)
+    assert 90 < (finished.result.retry_after or 0) <= 100, "the first that can take it"
+    with pytest.raises(BridgeError, match="limits the rate"):
+        team.run("five", model="claude-sonnet-5-5")
+    assert team.used() == {"a": 2, "b": 3}
+    assert ok(team.run("six", model="claude-haiku-5"))
+
+
 def test_a_limited_rate_is_an_organization_s(make_team: Callable[..., Team]) -> None:
     team = make_team(BRIDGE_ROUTING="fill-first")
     team.add("a", priority=9, group="acme")

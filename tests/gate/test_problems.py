@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.gate.ticket import Call
-from bridge.providers.gated import MOST_SAID, failure_of, problem_of
+from bridge.providers.gated import MOST_SAID, failure_of, is_of_a_model, problem_of
 
 
 def call(status: int | None, kind: str | None = None, message: str | None = None, **more: Any) -> Call:
@@ -104,3 +104,28 @@ def test_a_long_sentence_is_cut() -> None:
     message = problem_of(call(400, "invalid_request_error", "word " * 1000), "OpenAI").message
     assert len(message) <= MOST_SAID + 60
     assert message.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("says", "of_a_model"),
+    [
+        (
+            "Rate limit reached for gpt-6-sol in organization org-uO on tokens per min (TPM): Limit 30000, Used 29937.",
+            True,
+        ),
+        (
+            "This request would exceed your organization's rate limit of 30,000 input tokens per minute "
+            "(org: 8d477a71-9399, model: claude-opus-5-5). For details, refer to the docs.",
+            True,
+        ),
+        ("This request would exceed the rate limit for your organization (c26fc127) of 30,000 input tokens.", False),
+        ("This request would exceed your organization's rate limit of 50 requests per minute.", False),
+        ("Number of concurrent connections has exceeded your rate limit. (org: a, model: b)", False),
+        ("Please slow down. Rate limit reached for gpt-6-sol in organization org-uO", False),
+        (None, False),
+    ],
+)
+def test_a_limit_is_a_model_s_where_the_provider_s_sentence_begins_by_that(says: str | None, of_a_model: bool) -> None:
+    seen = call(429, "rate_limit_error", says)
+    assert failure_of(seen) == "limited"
+    assert is_of_a_model(seen) is of_a_model

@@ -81,6 +81,41 @@ def test_a_stream_begins_once(pair: Rig, path: str) -> None:
         pair.standin.script_key(secret)
 
 
+OF_A_MODEL = {
+    "claude": (
+        "This request would exceed your organization's rate limit of 30,000 input tokens per minute "
+        "(org: 8d477a71-9399, model: claude-sonnet-5-5). For details, refer to the docs.",
+        ("claude-sonnet-5-5", "claude-opus-5-5"),
+    ),
+    "codex": (
+        "Rate limit reached for gpt-6-sol in organization org-uO on tokens per min (TPM): Limit 30000, Used 29937.",
+        ("gpt-6-sol", "gpt-6.1-sol"),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+def test_a_limit_that_names_its_model_leaves_the_credential_to_others(pair: Rig, path: str) -> None:
+    provider, secret = PROVIDERS[path]
+    says, (limited, other) = OF_A_MODEL[provider]
+    pair.server.reset_credentials()
+    pair.standin.control("DELETE", "/__requests", None)
+    pair.standin.script_key(secret, status=429, retry_after=100, says=says)
+    try:
+        assert pair.ask(path, prompt="hello", model=limited).status == 200
+    finally:
+        pair.standin.script_key(secret)
+    for model in (limited, other):
+        assert pair.ask(path, prompt="hello", model=model).status == 200
+    spare = SPARES[provider]
+    assert [each.key for each in pair.standin.generations] == [secret, spare, spare, secret]
+    found = pair.server.admin("GET", f"/credentials/default?provider={provider}").json
+    assert (found["state"], [each["model"] for each in found["limitedModels"]]) == ("usable", [limited])
+    assert says[:40] in found["limitedModels"][0]["reason"]
+    assert pair.server.admin("POST", f"/credentials/default/reset?provider={provider}").status == 200
+    assert pair.server.admin("GET", f"/credentials/default?provider={provider}").json["limitedModels"] == []
+
+
 @pytest.mark.parametrize("path", PROVIDERS)
 def test_an_empty_account_is_never_told_as_the_designer_s_mistake(pair: Rig, path: str) -> None:
     provider, secret = PROVIDERS[path]

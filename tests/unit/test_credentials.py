@@ -19,9 +19,11 @@ from bridge.keys.credentials import (
     CHECKS,
     LONGEST_WAIT_S,
     MOST,
+    MOST_MODELS,
     Credential,
     CredentialBook,
     Standing,
+    bare_name,
     check_base_url,
     check_secret,
     limited,
@@ -122,6 +124,49 @@ def test_a_half_open_try_that_fails_waits_again_for_as_long() -> None:
 def test_a_time_that_is_the_bridge_s_own_guess_is_called_so() -> None:
     assert state_of(credential(), benched(None), NOW).guessed
     assert not state_of(credential(), benched(7), NOW).guessed
+
+
+OPUS, SONNET = "claude-opus-5-5", "claude-sonnet-5-5"
+
+
+def test_a_limit_that_names_a_model_is_for_that_alone_with_a_ladder_of_its_own() -> None:
+    first = limited(FRESH, NOW, None, "429 opus", 0.5, OPUS)
+    assert state_of(credential(), first, NOW).name == "usable"
+    assert state_of(credential(), first, NOW, SONNET).name == "usable"
+    seen = state_of(credential(), first, NOW, OPUS)
+    assert (seen.name, seen.reason, seen.until, seen.guessed) == ("benched", "429 opus", NOW + 20, True)
+    assert state_of(credential(), first, NOW + 21, OPUS).open
+    second = limited(first, NOW + 21, None, "429 opus", 0.5, OPUS)
+    assert state_of(credential(), second, NOW + 21, OPUS).until == NOW + 61
+    other = limited(second, NOW + 21, None, "429 sonnet", 0.5, SONNET)
+    assert state_of(credential(), other, NOW + 21, SONNET).until == NOW + 41
+    # What is said of all of it counts for each model.
+    whole = limited(other, NOW + 21, 500, "429", 0.5)
+    assert state_of(credential(), whole, NOW + 100, OPUS).until == NOW + 521
+    assert state_of(credential(enabled=False), other, NOW + 21, OPUS).name == "disabled"
+
+
+def test_only_so_many_models_are_remembered_and_the_newest() -> None:
+    standing = FRESH
+    for number in range(3 * MOST_MODELS):
+        standing = limited(standing, NOW, 60, "429", 0.5, f"model-{number}")
+    assert list(standing.models) == [f"model-{number}" for number in range(2 * MOST_MODELS, 3 * MOST_MODELS)]
+
+
+@pytest.mark.parametrize(
+    ("model", "bare"),
+    [
+        ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+        ("Claude-Opus-5-5", OPUS),
+        ("claude-opus-5-5[1m]", OPUS),
+        ("claude-sonnet-4-5-20250929[1m]", "claude-sonnet-4-5"),
+        ("gpt-4o-2024-08-06", "gpt-4o"),
+        ("gpt-6-sol", "gpt-6-sol"),
+        ("my-20250929-model", "my-20250929-model"),
+    ],
+)
+def test_a_model_s_limits_are_the_same_with_a_date_and_a_long_context(model: str, bare: str) -> None:
+    assert bare_name(model) == bare
 
 
 # --- what may be one -------------------------------------------------------------------------------
@@ -327,6 +372,28 @@ def test_states_survive_a_restart(open_book: Open, clock: FrozenClock) -> None:
     assert [again.state(each).name for each in again.list()] == ["benched", "blocked"]
     assert again.state(again.get("a")).until == clock.now() + 60
     assert again.state(again.get("b")).reason == "402 pay"
+
+
+def test_a_limit_of_a_model_survives_a_restart_and_ends_with_its_success(open_book: Open, clock: FrozenClock) -> None:
+    book = open_book()
+    a = book.create("a", "claude", secret(1))
+    book.note_success(a, SONNET)
+    book.note_limited(a, 300, "429 opus", 0.5, f"{OPUS}-20260101")
+    book.note_limited(a, 300, "429 haiku", 0.5, "claude-haiku-5")
+    assert book.is_proven(a), "that it is limited for a model says nothing of others"
+    book.note_success(a, SONNET)
+    assert list(open_book().limited_models(a)) == [OPUS, "claude-haiku-5"]
+    book.note_success(a, OPUS)
+    assert list(book.limited_models(a)) == ["claude-haiku-5"]
+    assert book.state(a, OPUS).open
+    assert not book.state(a, "claude-haiku-5").open
+    gevent.sleep(0.1)
+    assert list(open_book().limited_models(a)) == ["claude-haiku-5"]
+    book.update(a, secret=secret(2))
+    assert book.limited_models(book.get("a")) == {}, "what was known of another secret"
+    book.note_limited(book.get("a"), 300, "429 opus", 0.5, OPUS)
+    book.reset(book.get("a"))
+    assert book.limited_models(book.get("a")) == {}
 
 
 def test_success_ends_whatever_was(open_book: Open) -> None:

@@ -172,6 +172,7 @@ export function show({ head, body, session }) {
       state: h("span"),
       preferred: h("span"),
       sentence: h("p"),
+      models: h("div"),
       note: h("p.small.muted"),
       bars: h("div.bars.wide"),
       facts: h("dl.facts"),
@@ -185,6 +186,7 @@ export function show({ head, body, session }) {
       {},
       h("div.row", {}, parts.name, parts.ending, parts.state, parts.preferred),
       parts.sentence,
+      parts.models,
       parts.note,
       parts.bars,
       parts.facts,
@@ -226,7 +228,7 @@ export function show({ head, body, session }) {
           label,
         );
       const own = now.source === "file";
-      const out = ["benched", "blocked", "probing"].includes(now.state);
+      const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
       const others = all.filter((each) => each.provider === now.provider && each.name !== now.name);
       const first = Math.max(...others.map((each) => each.priority), now.priority - 1) + 1;
       return [
@@ -257,6 +259,11 @@ export function show({ head, body, session }) {
         refill(parts.state, now.state, badge(STATES[now.state] ?? now.state, KINDS[now.state]));
         refill(parts.preferred, preferred, preferred && badge("preferred", "accent"));
         refill(parts.sentence, sentenceStamp(now), sentence(now));
+        refill(
+          parts.models,
+          JSON.stringify(now.limitedModels.map((each) => [each, ago(each.until)])),
+          now.limitedModels.map((each) => h("p", {}, `Limited for ${visible(each.model)}: `, again(each))),
+        );
         say(parts.note, visible(now.note));
         keyed(
           parts.bars,
@@ -277,7 +284,7 @@ export function show({ head, body, session }) {
           },
         );
         refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
-        const stamp = [now.enabled, now.state, now.priority, now.source, all.length].join();
+        const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
         refill(parts.buttons, stamp, actions());
       },
     };
@@ -305,22 +312,27 @@ function standing(all, credential) {
 }
 
 /** How it is, why, and when it will be tried again: in words. */
-function sentence({ state, reason, until, estimated, running }) {
+function sentence(credential) {
+  const { state, reason, until, running } = credential;
   const why = reason ? `${visible(reason)} ` : "";
-  const guess = estimated ? ", by the bridge's own guess" : "";
-  const again = until ? ["It is tried again ", timeElement(until), ` (${when(until)}${guess}).`] : null;
   switch (state) {
     case "usable":
       return running ? `Takes requests; ${count(running)} running now.` : "Takes requests.";
     case "probing":
       return [why, "One request at a time is sent with it until one succeeds."];
     case "benched":
-      return [why, again ?? "It is tried again soon."];
+      return until ? again(credential) : [why, "It is tried again soon."];
     case "blocked":
-      return [why, again ?? "It is not tried again by itself."];
+      return until ? again(credential) : [why, "It is not tried again by itself."];
     default:
       return why || "An admin has disabled it; it gets no requests until it is enabled.";
   }
+}
+
+/** Why it is out, and when it is tried again. */
+function again({ reason, until, estimated }) {
+  const guess = estimated ? ", by the bridge's own guess" : "";
+  return [reason && `${visible(reason)} `, "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
 }
 
 function sentenceStamp({ state, reason, until, running }) {
