@@ -49,6 +49,8 @@ def test_all_other_paths_stay_as_they_are(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "anthropic", "name"),
     [
+        ("/admin/models", False, "native"),
+        ("/admin/models", True, "native"),
         ("/v1/embeddings", False, "openai-chat"),
         ("/embeddings", False, "openai-chat"),
         ("/openai/v1/chat/completions", False, "openai-chat"),
