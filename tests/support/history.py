@@ -159,7 +159,13 @@ def _line(chance: random.Random, number: int, at: float, person: Person) -> Any:
 
 def _counts(line: Any) -> Counts:
     cost = round(line.cost_usd * 1e6)
-    return Counts(1, int(line.status >= 400), line.input_tokens, 0, 0, line.output_tokens, 0, cost)
+    return Counts(
+        requests=1,
+        errors=int(line.status >= 400),
+        input_tokens=line.input_tokens,
+        output_tokens=line.output_tokens,
+        cost_micro=cost,
+    )
 
 
 TEAM = (

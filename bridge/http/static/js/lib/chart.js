@@ -4,11 +4,11 @@ import { fill, h, say } from "./dom.js";
 
 /** Pixels: of the picture, and of what stands around the plot. */
 const HEIGHT = 220;
-const LEFT = 58;
 const RIGHT = 8;
 const TOP = 12;
 const BOTTOM = 30;
-/** The least room of a label below, and of a line of the grid. */
+/** Of a letter of a label, about; the least room of one below, and of a line of the grid. */
+const LETTER = 6.8;
 const LABEL_SPACE = 70;
 const GRID_SPACE = 34;
 /** Steps between labels below: days and hours that people count in. */
@@ -166,20 +166,21 @@ function seriesOf(data) {
 /** {svg, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
 function plotted(kind, data, width) {
   const { labels, series } = data;
-  const step = (width - LEFT - RIGHT) / Math.max(1, labels.length);
   const high = highest(kind, data) * 1.05 || 1;
   const floor = HEIGHT - BOTTOM;
-  const middleOf = (place) => LEFT + step * (place + 0.5);
+  const marks = ticks(high, Math.floor((floor - TOP) / GRID_SPACE));
+  const words = told(marks.map(data.axis ?? data.show));
+  const left = 16 + LETTER * Math.max(4, ...words.map((each) => each.length));
+  const step = (width - left - RIGHT) / Math.max(1, labels.length);
+  const middleOf = (place) => left + step * (place + 0.5);
   const heightOf = (value) => floor - ((floor - TOP) * value) / high;
   const svg = node("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" });
 
-  const marks = ticks(high, Math.floor((floor - TOP) / GRID_SPACE));
-  const words = told(marks.map(data.axis ?? data.show));
   marks.forEach((value, at) => {
     const y = Math.round(heightOf(value)) + 0.5;
     svg.append(
-      node("path", { class: "chart-grid", d: `M${LEFT} ${y}H${width - RIGHT}` }),
-      node("text", { class: "chart-label", x: LEFT - 8, y: y + 4, "text-anchor": "end" }, words[at]),
+      node("path", { class: "chart-grid", d: `M${left} ${y}H${width - RIGHT}` }),
+      node("text", { class: "chart-label", x: left - 8, y: y + 4, "text-anchor": "end" }, words[at]),
     );
   });
   const each = STEPS.find((count) => count * step >= LABEL_SPACE) ?? labels.length;
@@ -217,8 +218,8 @@ function plotted(kind, data, width) {
     width,
     middleOf,
     placeAt(x) {
-      if (x < LEFT || x > width - RIGHT || !labels.length) return null;
-      return Math.min(labels.length - 1, Math.floor((x - LEFT) / step));
+      if (x < left || x > width - RIGHT || !labels.length) return null;
+      return Math.min(labels.length - 1, Math.floor((x - left) / step));
     },
     mark(place) {
       pointer.setAttribute("d", place === null ? "" : `M${Math.round(middleOf(place)) + 0.5} ${TOP}V${floor}`);
