@@ -8,12 +8,16 @@
 They come from deploy/clis with `npm ci --ignore-scripts` and are kept outside of the source tree,
 in `${XDG_CACHE_HOME:-~/.cache}/cli-bridge/clis-<hash of the lock file>`. The native binaries are
 called directly, so neither Node.js nor an install script is needed to run them.
+
+With CLI_BRIDGE_NEWEST=1 in the environment they are the newest versions that the registry has instead.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -54,7 +58,9 @@ def binaries() -> Binaries:
     Raises InstallError.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cli-bridge"
-    target = cache / f"clis-{_lock_hash()}"
+    wanted = versions()
+    name = "-".join(wanted.values()) if _newest_wanted() else _lock_hash()
+    target = cache / f"clis-{name}"
     found = _locate(target)
     if target.is_dir():
         return _checked(found)
@@ -62,8 +68,19 @@ def binaries() -> Binaries:
     with open(cache / "install.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
         if not target.is_dir():
-            _install(target)
+            _install(target, wanted)
     return _checked(found)
+
+
+def _newest_wanted() -> bool:
+    return os.environ.get("CLI_BRIDGE_NEWEST") == "1"
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The version of each package: as pinned, or the newest. Raises InstallError."""
+    pinned: dict[str, str] = json.loads((CLIS / "package.json").read_text())["dependencies"]
+    return {name: _npm(["view", name, "version"], CLIS).strip() for name in pinned} if _newest_wanted() else pinned
 
 
 def _lock_hash() -> str:
@@ -89,23 +106,33 @@ def _checked(found: Binaries) -> Binaries:
     return found
 
 
-def _install(target: Path) -> None:
+def _install(target: Path, wanted: dict[str, str]) -> None:
     """Install beside `target` and rename, so that a folder of that name is always complete."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise InstallError("npm was not found: install Node.js (20 or later), which brings it, and try again")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         work = Path(temporary) / "clis"
         work.mkdir()
         for name in _FILES:
             shutil.copyfile(CLIS / name, work / name)
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = "\n".join(done.stderr.strip().splitlines()[-15:])
-            raise InstallError(f"`npm ci` in a copy of {CLIS} failed with code {done.returncode}:\n{said}")
+        options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+        if _newest_wanted():
+            (work / "package-lock.json").unlink()
+            (work / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}))
+            _npm(["install", "--package-lock-only", *options], work)
+        _npm(["ci", *options], work)
         _checked(_locate(work))
         work.rename(target)
+
+
+def _npm(arguments: list[str], folder: Path) -> str:
+    """What npm prints. Raises InstallError."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InstallError("npm was not found: install Node.js (20 or later), which brings it, and try again")
+    done = subprocess.run([npm, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise InstallError(f"`npm {arguments[0]}` in a copy of {CLIS} failed with code {done.returncode}:\n{said}")
+    return done.stdout
 
 
 def main() -> None:
