@@ -57,6 +57,7 @@ FAILURES = ("cli_failed", "cli_bad_output", "cli_unavailable", "timeout")
 UPDATE_CHECK_S = 86400.0
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_UNREACHABLE = re.compile(r"\b(ECONNREFUSED|ECONNRESET|EAI_AGAIN|ENETUNREACH|ENOTFOUND|ETIMEDOUT)\b")
 _LARGEST = 2**40
 
 log = logging.getLogger("bridge")
@@ -143,6 +144,8 @@ def _npm(arguments: list[str], folder: Path, settings: Settings, timeout_s: floa
         if settings.certificates:
             env["NODE_EXTRA_CA_CERTS"] = settings.certificates
         env |= {"npm_config_cache": cache, "npm_config_update_notifier": "false"}
+        # Where there is no network, that is to be known within seconds.
+        env = {"npm_config_fetch_retries": "1", "npm_config_fetch_retry_mintimeout": "1000", **env}
         try:
             done = capture([npm, *arguments], env=env, cwd=folder, timeout_s=timeout_s, file_bytes=_LARGEST)
         except ChildError as error:
@@ -152,7 +155,13 @@ def _npm(arguments: list[str], folder: Path, settings: Settings, timeout_s: floa
             f"npm did not answer within {timeout_s:g} seconds.", "Look at the network, or at HTTPS_PROXY."
         )
     if done.status != 0:
-        said = next((line for line in done.last_words if "error" in line.lower() and "code" not in line), "")
+        words = "\n".join(done.last_words)
+        if unreachable := _UNREACHABLE.search(words):
+            problem = f"npm cannot reach the registry ({unreachable[0]})."
+            raise NotInstalled(problem, "Look at the network, or at HTTPS_PROXY.")
+        if "ENOSPC" in words:
+            raise NotInstalled("npm found no room on the disk.", "Make room where the data and /tmp are.")
+        said = next((line for line in done.last_words if "error" in line.lower() and " code " not in line), "")
         raise NotInstalled(f"npm failed: {said or 'it did not say why'}"[:300], "Look at the network, and try again.")
     return done.output
 
@@ -174,6 +183,8 @@ def upgrade(settings: Settings, versions: Mapping[str, str | None]) -> Iterator[
 
 def _upgrade(settings: Settings, row: ProviderRow, version: str | None) -> Iterator[Finding]:
     clock, book, own = Clock(), ProgramBook(settings.data_dir), settings.providers[row.name]
+    if version is not None and not _VERSION.fullmatch(version):
+        raise NotInstalled(f"{version} is no version.", f"Such as: --to {row.tested}")
     if version is None:
         version = newest(row, settings)
         with book.change() as record:

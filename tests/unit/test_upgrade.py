@@ -128,7 +128,9 @@ def test_one_that_does_not_pass_its_check_is_not_chosen(
     [
         ("", "", "has no sums"),
         ("sha1-abc", "", "has no sums"),
-        ("sha512-abc", "network request failed, reason: ENOTFOUND", "npm failed: npm error network request failed"),
+        ("sha512-abc", "no match for @anthropic-ai/claude-code@9", "npm error no match for @anthropic-ai/claude-code"),
+        ("sha512-abc", "ENOSPC: no space left on device, write", "no room on the disk"),
+        ("sha512-abc", "network request failed, reason: ENOTFOUND", "npm cannot reach the registry .ENOTFOUND."),
     ],
 )
 def test_what_npm_cannot_bring_is_told_in_words(
@@ -141,6 +143,11 @@ def test_what_npm_cannot_bring_is_told_in_words(
     (found,) = run(settings, "9.1.0")
     assert found.level == "fail"
     assert "What serves goes on." in found.found
+
+
+def test_what_is_no_version_is_not_asked_for(npm: Npm, settings: Settings) -> None:
+    npm()
+    assert "../9.1.0 is no version." in run(settings, "../9.1.0")[0].found
 
 
 def test_without_npm_or_room_nothing_changes(npm: Npm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
