@@ -21,7 +21,7 @@ from bridge.sandbox.child import ChildError
 from bridge.types import Completed, Event, Failed, GenerationRequest, Message, Text, Usage
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
-CLAUDE = sorted((RECORDINGS / "claude-2.1.329").glob("*.jsonl"))
+CLAUDE = sorted(RECORDINGS.glob("claude-*/*.jsonl"))
 CODEX = [
     RECORDINGS / "codex-0.169.0" / f"{name}.jsonl" for name in ("success", "fail-429", "hang", "unknown-model-warning")
 ]

@@ -25,7 +25,9 @@ from bridge.types import (
     words,
 )
 
-RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "claude-2.1.329"
+#: Of each version that is supported, the newest first. Not every case was recorded in each.
+RECORDINGS = sorted((Path(__file__).resolve().parents[1] / "recordings").glob("claude-*"), reverse=True)
+EVERY = sorted(path for folder in RECORDINGS for path in folder.glob("*.jsonl"))
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
 #: the time of these tests, in UTC seconds
@@ -37,7 +39,8 @@ def ask(*messages: Message, **more: Any) -> GenerationRequest:
 
 
 def recorded(name: str) -> list[bytes]:
-    return (RECORDINGS / f"{name}.jsonl").read_bytes().splitlines()
+    path = next(path for folder in RECORDINGS if (path := folder / f"{name}.jsonl").exists())
+    return path.read_bytes().splitlines()
 
 
 def play(lines: list[bytes], request: GenerationRequest | None = None) -> list[Event]:
@@ -241,7 +244,7 @@ def test_a_rate_limit_says_when_it_ends_where_that_is_known(resets_at: Any, retr
     assert ("resets_at" in end.problem.facts) == (retry_after is not None)
 
 
-@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: f"{path.parent.name}-{path.stem}")
 @pytest.mark.parametrize("schema", [None, SCHEMA])
 def test_every_recording_has_exactly_one_end(path: Path, schema: Any) -> None:
     lines = [line for line in path.read_bytes().splitlines() if b'"num_turns":0' not in line]
@@ -249,7 +252,7 @@ def test_every_recording_has_exactly_one_end(path: Path, schema: Any) -> None:
     assert len(ends) == 1
 
 
-@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_what_was_recorded_is_known(path: Path) -> None:
     heard: list[str] = []
     parser = meaning.AnswerParser(ask(), lambda: NOW, note=heard.append)
