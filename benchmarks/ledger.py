@@ -1,6 +1,7 @@
 """What the books cost: admission and settlement on this disk, authentication, start-up, memory. One run.
 
     ./run bench ledger [--seconds 9] [--json FILE]
+    ./run bench ledger --store redis     several nodes on a redis-server that waits for the disk with each write
 
 It works in a folder below the current one, which should lie on the disk that a server would use.
 """
@@ -36,12 +37,13 @@ from bridge.http.context import require_key
 from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of, to_disk
 from bridge.ledger.ledger import Ledger
 from bridge.ledger.pricing import PriceTable
-from bridge.ledger.tallies import Counts, FileTallies, Import, Reservation, Reserve, Settle, Tally, apply
+from bridge.ledger.tallies import Counts, Figures, FileTallies, Import, Reservation, Reserve, Settle, apply
 from bridge.limits import Limits
 from bridge.store.document import Document
 from bridge.store.folder import Store
 from bridge.store.journal import encode
 from tests.support.ledger import line_of
+from tests.support.redis import redis_server
 
 PROVIDER, MODEL = "claude", "claude-sonnet-5-5"
 CLIENTS = (1, 8, 32)
@@ -238,15 +240,15 @@ def _open_and_close(folder: Path) -> float:
 
 def memory(folder: Path) -> dict[str, float]:
     """What the usage of many keys over months takes, and what it costs to save."""
-    tallies: dict[str, Tally] = {}
+    figures = Figures()
     counts = Counts(100, 1, 12_000, 50_000, 3_000, 18_000, 900, 200_000, 1_000)
     days = [(date(2026, 1, 1) + timedelta(number)).isoformat() for number in range(USED_DAYS)]
     for name in (f"key-{number}" for number in range(USED_KEYS)):
         for day in days:
-            apply(tallies, Import(name, day, counts))
+            apply(figures, Import(name, day, counts))
     (folder / "empty").mkdir()
     Store.open(folder / "used").close()
-    Document(folder / "used" / "usage.json").save({"seq": 0, "tallies": tallies})
+    Document(folder / "used" / "usage.json").save({"seq": 0, "tallies": figures.tallies})
     empty, used = (_in_a_process(_resident_and_stall, folder / name) for name in ("empty", "used"))
     return {
         "keys": USED_KEYS,
@@ -285,6 +287,54 @@ def _in_a_process(call: Any, folder: Path) -> Any:
     """Run in a process that has done nothing before, so that nobody's leavings are measured."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, folder).result()
+
+
+# --- several nodes on one Redis ------------------------------------------------------------------------
+
+#: Nodes, clients of each, whether all of them use one key, and the least runs a second and node.
+SHARED = ((1, 8, False, 250.0), (1, 64, False, 600.0), (2, 8, False, 250.0), (4, 8, True, 25.0))
+
+
+def shared(folder: Path, seconds: float) -> list[list[str]]:
+    """A row for each case: what a node does in a second, and what its admissions take, in milliseconds."""
+    rows = []
+    with redis_server(folder / "redis", always=True) as server:
+        for number, (nodes, clients, one_key, least) in enumerate(SHARED):
+            url = server.found(number)
+            places = [folder / f"{number}-{name}" for name in "abcd"[:nodes]]
+            with ProcessPoolExecutor(nodes, mp_context=multiprocessing.get_context("spawn")) as pool:
+                begun = [pool.submit(_node, url, place, clients, one_key, seconds) for place in places]
+                done = [each.result() for each in begun]
+            rate = sum(len(each) for each in done) / seconds / nodes
+            took = lab.Figures.of("", [ms for each in done for ms in each])
+            how = "one key" if one_key else "own keys"
+            rows.append([str(nodes), str(clients), how, f"{rate:.0f}", f"{least:.0f}"])
+            rows[-1] += [f"{took.median:.1f}", f"{took.p95:.1f}"]
+    return rows
+
+
+def _node(url: str, folder: Path, clients: int, one_key: bool, seconds: float) -> list[float]:
+    """Clients of one node that do one run after the other; milliseconds of each admission."""
+    from gevent import monkey
+
+    monkey.patch_socket()
+    monkey.patch_select()
+    from bridge.ledger.replica import SharedTallies
+    from bridge.store.redis import Cluster
+
+    clock, store = Clock(), Store.open(folder)
+    cluster = Cluster(url, folder.name, clock)
+    cluster.join(folder.name, "")
+    ledger = Ledger(
+        SharedTallies(cluster, store, clock, UTC), clock, UTC, {}, PriceTable(folder / "prices.json", clock)
+    )
+    samples: dict[str, list[float]] = defaultdict(list)
+    names = ["shared" if one_key else f"{folder.name}-{number}" for number in range(clients)]
+    books = SimpleNamespace(ledger=ledger)
+    _work(books, [SimpleNamespace(name=name, limits=LIMITS) for name in names], seconds, samples)  # type: ignore[arg-type]
+    ledger.close()
+    store.close()
+    return samples[f"admission, {clients} at once"]
 
 
 # --- all of it -----------------------------------------------------------------------------------------
@@ -328,7 +378,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=9, help="for the runs of clients, all together")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--store", choices=("files", "redis"), default="files", help="where the books are kept")
     options = parser.parse_args()
+    if options.store == "redis":
+        with tempfile.TemporaryDirectory(prefix=".bench-ledger-", dir=Path.cwd()) as made:
+            rows = shared(Path(made), options.seconds / len(SHARED))
+        head = ["nodes", "clients of each", "keys", "runs/s of a node", "at least", "admission ms", "p95 ms"]
+        print(lab.table(head, rows))
+        lab.write_json(
+            options.json, {"machine": lab.machine(), "rows": [dict(zip(head, row, strict=True)) for row in rows]}
+        )
+        return
     result = measure(options.seconds)
     figures: dict[str, lab.Figures] = result["figures"]
     reached = targets(figures)

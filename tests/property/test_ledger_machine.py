@@ -354,7 +354,7 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_tallies_of_every_kind_agree_with_the_model(kind: str) -> None:
     machine = type("Machine", (LedgerMachine,), {"kind": kind})
     # Each step waits for a server where there is one.
-    examples = 60 if kind == "files" else 15
+    examples = 60 if kind == "files" else 6
     checks = list(HealthCheck)
     bounds = settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=checks)
     run_state_machine_as_test(machine, settings=bounds)
