@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import server as servers
-from tests.support.redis import end_session_server
+from tests.support.redis import end_module_server
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _end_of_redis() -> Iterator[None]:
+    """No test of another module is to find a process that it has not started."""
     yield
-    end_session_server()
+    end_module_server()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from bridge.records.runlog import RunLog
 from bridge.store.folder import Store
 from bridge.store.redis import Cluster
 from tests.support.ledger import FrozenClock, record
-from tests.support.redis import session_server
+from tests.support.redis import module_server
 
 
 class Backend(Protocol):
@@ -131,7 +131,7 @@ class Shared:
         self.folder = folder
         self.clock = clock
         self.zone = ZoneInfo(zone)
-        self.url = session_server().found(next(_databases))
+        self.url = module_server().found(next(_databases))
         self.open()
 
     def open(self) -> None:

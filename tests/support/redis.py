@@ -102,19 +102,19 @@ def redis_server(folder: Path, *, always: bool = False) -> Iterator[RedisServer]
         server.close()
 
 
-_of_session: list[RedisServer] = []
+_of_module: list[RedisServer] = []
 
 
-def session_server() -> RedisServer:
-    """One server for all tests of this process; tests/conftest.py ends it."""
-    if not _of_session:
-        _of_session.append(RedisServer(Path(tempfile.mkdtemp(prefix="cb-data-"))))
-    return _of_session[0]
+def module_server() -> RedisServer:
+    """One server for all tests of a module; tests/conftest.py ends it."""
+    if not _of_module:
+        _of_module.append(RedisServer(Path(tempfile.mkdtemp(prefix="cb-data-"))))
+    return _of_module[0]
 
 
-def end_session_server() -> None:
+def end_module_server() -> None:
     """End it, if any test has used it."""
-    while _of_session:
-        server = _of_session.pop()
+    while _of_module:
+        server = _of_module.pop()
         server.close()
         shutil.rmtree(server.folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from bridge.store.redis import Cluster, unreachable
 from bridge.types import RunRecord
 from tests.property.tallies_suite import refused
 from tests.support.ledger import FrozenClock, line_of, record
-from tests.support.redis import session_server
+from tests.support.redis import module_server
 
 DAY = spans_of("2026-11-20")["day"]
 _databases = itertools.count(50_000)
@@ -86,7 +86,7 @@ class Node:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Callable[[int], list[Node]]]:
-    url = session_server().found(next(_databases))
+    url = module_server().found(next(_databases))
     opened: list[Node] = []
 
     def make(count: int) -> list[Node]:
