@@ -138,13 +138,13 @@ class AddressLimiter:
     def told(self) -> list[Told]:
         """What other hosts should know: the highest counts."""
         now = self._clock.monotonic()
-        least = {"guess": 1, "refused": self._per_minute // 20}
+        least = {"guess": 1, "drawn": 1, "refused": self._per_minute // 20}
         found = [
             (kind, group, ends_at - now, count)
             for (kind, group), (ends_at, count) in self._minutes.items()
             if now < ends_at and count >= least.get(kind, self._per_minute // 10)
         ]
-        return heapq.nlargest(MOST_TOLD, found, key=lambda each: (each[0] == "guess", each[3]))
+        return heapq.nlargest(MOST_TOLD, found, key=lambda each: (each[0] in ("guess", "drawn"), each[3]))
 
     def hear(self, told: Iterable[Told]) -> None:
         """Count what other hosts tell, instead of what they told before."""

@@ -121,17 +121,21 @@ def test_several_hosts_count_an_address_together() -> None:
         each.hit("1.2.3.4")
 
 
-def test_wrong_admin_keys_count_on_whatever_host_they_are_tried() -> None:
+@pytest.mark.parametrize("drawn", [False, True])
+def test_wrong_admin_keys_count_on_whatever_host_they_are_tried(drawn: bool) -> None:
     clock = FrozenClock()
     hosts = [AddressLimiter(0, clock) for _ in range(3)]
     for number in range(GUESSES_PER_MINUTE):
-        with hosts[number % 2].guess("1.2.3.4"):
+        with hosts[number % 2].guess("1.2.3.4", drawn=drawn):
             pass
     hosts[2].hear([*hosts[0].told(), *hosts[1].told()])
-    with pytest.raises(BridgeError), hosts[2].guess("1.2.3.4"):
+    with pytest.raises(BridgeError), hosts[2].guess("1.2.3.4", drawn=drawn):
         pass
     hosts[2].hear([])
-    with hosts[2].guess("1.2.3.4"):
+    with hosts[2].guess("1.2.3.4", drawn=drawn):
+        pass
+    hosts[2].hear([*hosts[0].told(), *hosts[1].told()])
+    with hosts[2].guess("1.2.3.4", drawn=not drawn):
         pass
 
 
