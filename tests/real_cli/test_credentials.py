@@ -116,17 +116,70 @@ def test_a_limit_that_names_its_model_leaves_the_credential_to_others(pair: Rig,
     assert pair.server.admin("GET", f"/credentials/default?provider={provider}").json["limitedModels"] == []
 
 
+ACCOUNT_ERRORS = {
+    "credit": {"status": 400, "says": "Your credit balance is too low to access the API."},
+    "organization": {"status": 400, "says": "This organization has been disabled."},
+    "limits": {
+        "status": 400,
+        "says": "You have reached your specified API usage limits. You will regain access on 2027-01-01.",
+    },
+    "402": {"status": 402},
+}
+
+
 @pytest.mark.parametrize("path", PROVIDERS)
-def test_an_empty_account_is_never_told_as_the_designer_s_mistake(pair: Rig, path: str) -> None:
+@pytest.mark.parametrize("script", ACCOUNT_ERRORS.values(), ids=ACCOUNT_ERRORS)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "all"])
+def test_an_account_error_is_never_told_as_the_designer_s_mistake(
+    pair: Rig, path: str, script: dict[str, Any], alone: bool
+) -> None:
     provider, secret = PROVIDERS[path]
     pair.server.reset_credentials()
+    spare = f"/credentials/spare-{provider}"
+    if alone:
+        assert pair.server.admin("POST", f"{spare}/disable").status == 200
     for key in (secret, SPARES[provider]):
-        pair.standin.script_key(key, status=400, says="Your credit balance is too low to access the API.")
+        pair.standin.script_key(key, **script)
     try:
         answer = pair.ask(path, prompt="hello")
         assert (answer.status, answer.json["code"]) == (503, "no_credentials")
         said = answer.body.decode().lower()
-        assert not any(word in said for word in ("credit balance", "images", "default", "spare", "sk-"))
+        assert not any(word in said for word in ("credit balance", "organization", "images", "default", "spare", "sk-"))
+        assert pair.server.admin("GET", f"/credentials/default?provider={provider}").json["state"] == "blocked"
+    finally:
+        for key in (secret, SPARES[provider]):
+            pair.standin.script_key(key)
+        assert pair.server.admin("POST", f"{spare}/enable").status == 200
+        pair.server.reset_credentials()
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+def test_a_connection_that_is_refused_is_tried_elsewhere_and_is_nobody_s_fault(pair: Rig, path: str) -> None:
+    provider, _ = PROVIDERS[path]
+    name = f"dead-{provider}"
+    body = {"name": name, "provider": provider, "apiKey": f"sk-of-the-{name}", "baseUrl": "http://127.0.0.1:9"}
+    assert pair.server.admin("POST", "/credentials", {**body, "priority": 9}).status == 201
+    pair.server.reset_credentials()
+    try:
+        assert pair.ask(path, prompt="hello").status == 200
+        row = pair.server.admin("GET", "/logs?limit=1").json["logs"][0]
+        assert (row["credential"], row["tried"].startswith(f"{name} (")) == ("default", True)
+        assert pair.server.admin("GET", f"/credentials/{name}").json["state"] == "usable"
+    finally:
+        assert pair.server.admin("DELETE", f"/credentials/{name}?force=1").status == 200
+
+
+@pytest.mark.parametrize("path", PROVIDERS)
+def test_where_all_are_limited_the_time_is_the_first_that_a_provider_named(pair: Rig, path: str) -> None:
+    provider, secret = PROVIDERS[path]
+    pair.server.reset_credentials()
+    pair.standin.script_key(secret, status=429, retry_after=900)
+    pair.standin.script_key(SPARES[provider], status=429, retry_after=300)
+    try:
+        for _ in range(2):
+            answer = pair.ask(path, prompt="hello")
+            assert (answer.status, answer.json["code"]) == (503, "provider_rate_limited")
+            assert 100 < int(answer.headers["retry-after"]) <= 301, "of the one that comes back first"
     finally:
         for key in (secret, SPARES[provider]):
             pair.standin.script_key(key)
