@@ -124,6 +124,8 @@ class Service:
         self.closest = Closest(self.keys, self.ledger, self.clock)
         #: called with each line of the request log, once it is written; must not block or raise
         self.observers: list[Callable[[RunRecord], None]] = [self.statistics.observe, self.lately.observe]
+        #: those of them that hear of this host's runs alone, where others write to the same log
+        self.observers_of_this_host: list[Callable[[RunRecord], None]] = []
         #: called when all runs have ended, before the files are closed
         self.closers: list[Callable[[], None]] = []
         #: the latest alerts, newest first (kind, subject, message, at); of the server, which watches
@@ -198,7 +200,8 @@ class Service:
     def _note_line(self, engine: Engine, line: RunRecord) -> None:
         """A run of another host has ended: it counts here, and its credential may be free."""
         for observe in self.observers:
-            observe(line)
+            if observe not in self.observers_of_this_host:
+                observe(line)
         engine.roster.changed()
 
     def _remember(self) -> None:

@@ -296,6 +296,8 @@ class Trials:
         #: whether the latest runs before an upgrade failed, by provider
         self._usual: dict[str, deque[bool]] = {name: deque(maxlen=COMPARED) for name in PROVIDERS}
         service.observers.append(self.observe)
+        # The CLIs of other hosts are others.
+        service.observers_of_this_host.append(self.observe)
         service.closers.append(self.close)
         self._greenlets = [gevent.spawn(self._watch)]
         if service.settings.update_check:

@@ -81,7 +81,7 @@ def news(server: Server) -> list[str]:
     return [each["message"] for each in overview(server)["alerts"] if each["kind"] == "cli_upgrade"]
 
 
-def until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], within_s: float = 120.0) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline

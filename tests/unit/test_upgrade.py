@@ -16,7 +16,9 @@ from bridge.ops.doctor import Finding, fail, ok
 from bridge.ops.upgrade import NotInstalled, install, leaves_behind, newest
 from bridge.providers.programs import ProgramBook
 from bridge.registry import PROVIDERS
+from bridge.service import Service, demo_providers
 from bridge.settings import Settings
+from tests.support.ledger import record
 
 ROW = PROVIDERS["claude"]
 #: Does what npm does with a registry that has one version of everything.
@@ -181,3 +183,16 @@ def test_it_is_worse_only_where_that_is_hardly_chance(
     failed: int, runs: int, usual: tuple[int, int], worse: bool
 ) -> None:
     assert leaves_behind(failed, runs, *usual) is worse
+
+
+def test_runs_of_other_hosts_say_nothing_about_the_cli_of_this_one(settings: Settings) -> None:
+    service = Service(settings, make_providers=demo_providers)
+    heard: list[str] = []
+    try:
+        engine = service.open()
+        service.observers += [lambda line: heard.append("all"), (here := lambda line: heard.append("here"))]
+        service.observers_of_this_host.append(here)
+        service._note_line(engine, record("run_1"))
+    finally:
+        service.close()
+    assert heard == ["all"]
