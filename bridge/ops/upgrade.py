@@ -332,9 +332,9 @@ class Trials:
             return
         settings, status, clock = self._service.settings, engine.providers[name].status(), self._service.clock
         usual = self._usual[name]
-        is_new = status.since is not None and parse_iso(record.timestamp) >= status.since
+        since = -1.0 if status.since is None else status.since
         chosen = self._book.choice(name, settings.providers[name].command, PROVIDERS[name].tested)
-        if chosen is None or chosen.runs >= WATCHED or chosen.version != status.version or not is_new:
+        if chosen is None or chosen.runs >= WATCHED or not chosen.since <= since <= parse_iso(record.timestamp):
             usual.append(failed)
             return
         with self._book.change() as kept:
