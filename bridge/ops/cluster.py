@@ -99,7 +99,8 @@ def status(settings: Settings) -> dict[str, Any]:
         last = int(cluster.command("GET", name("seq")) or 0)
         alive, at, places = (_hash(cluster, each) for each in ("alive", "at", "places"))
         leases = {owner.rpartition(".")[0]: float(ends) for owner, ends in alive.items()}
-        now_ms = time.time() * 1000
+        seconds, micros = map(int, cluster.command("TIME"))
+        now_ms = 1000 * seconds + micros / 1000
         info = cluster.command("INFO", "memory").decode()
         memory = dict(line.split(":", 1) for line in info.split("\r\n") if ":" in line)
         safety = persistence_of(cluster)
@@ -108,6 +109,7 @@ def status(settings: Settings) -> dict[str, Any]:
             "records": last,
             "kept": int(cluster.command("XLEN", name("journal"))),
             "memory": {"used": int(memory["used_memory"]), "most": int(memory["maxmemory"])},
+            "clockAheadS": round(time.time() - now_ms / 1000, 1),
             "problem": safety.problem,
             "warning": safety.warning,
             "nodes": [

@@ -17,6 +17,7 @@ from bridge.ledger.replica import SharedTallies, open_cluster
 from bridge.ledger.tallies import Figures, FileTallies, Reservation
 from bridge.limits import Limits, spans_of
 from bridge.ops import cluster
+from bridge.ops.doctor import data
 from bridge.records.audit import Audit
 from bridge.settings import Settings
 from bridge.store.document import Document
@@ -105,6 +106,7 @@ def test_a_folder_becomes_a_cluster_and_a_cluster_a_folder(server: RedisServer, 
     found = cluster.status(settings)
     assert [(each["name"], each["alive"]) for each in found["nodes"]] == [("a", True), ("b", True)]
     assert (found["records"], found["problem"], found["warning"]) == (2, None, None)
+    assert abs(found["clockAheadS"]) < 60
     with pytest.raises(StoreError, match="still there"):
         cluster.leave(settings, "b")
     other.close()
@@ -226,6 +228,30 @@ def test_another_cluster_another_folder_and_other_settings_are_refused(
     node.close()
     server.command("HSET", "{cb}:meta", "id", "another", "schema", 1)
     assert "another cluster" in refusal(settings)
+
+
+def test_doctor_says_how_the_cluster_is(
+    server: RedisServer, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(settings: Settings) -> tuple[str, str]:
+        found = next(each for each in data.check(settings) if each.what == "cluster")
+        return found.level, found.found
+
+    settings = settings_of(server, node.store.folder)
+    assert said(settings) == ("ok", f"{node.cluster.id}, hosts that run: a")
+    monkeypatch.setattr(data, "MOST_SKEW_S", -1.0)
+    assert said(settings)[0] == "warn"
+    assert "off that of Redis" in said(settings)[1]
+    server.command("CONFIG", "SET", "appendfsync", "everysec")
+    assert said(settings)[0] == "warn"
+    assert "can lose the last seconds" in said(settings)[1]
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert said(settings)[0] == "fail"
+    server.command("CONFIG", "SET", "appendfsync", "always")
+    server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    elsewhere = settings_of(server, node.store.folder, BRIDGE_STORE_URL=f"unix://{tmp_path}/none")
+    assert said(elsewhere)[0] == "fail"
+    assert "no connection" in said(elsewhere)[1]
 
 
 def test_init_and_the_others_say_what_is_wrong(server: RedisServer, node: Node, tmp_path: Path) -> None:

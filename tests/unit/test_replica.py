@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import msgspec
 import pytest
 
 from bridge.errors import BridgeError
+from bridge.ledger.ledger import Ledger
+from bridge.ledger.pricing import PriceTable
 from bridge.ledger.replica import SharedTallies
 from bridge.ledger.tallies import Reservation, Tally
-from bridge.limits import spans_of
+from bridge.limits import Limits, spans_of
 from bridge.records.runlog import RunLog
 from bridge.store.folder import Store
 from bridge.store.redis import Cluster, unreachable
 from bridge.types import RunRecord
 from tests.property.tallies_suite import refused
-from tests.support.ledger import FrozenClock, line_of, record
+from tests.support.ledger import UNLIMITED, FrozenClock, line_of, record
 from tests.support.redis import module_server
 
 DAY = spans_of("2026-11-20")["day"]
@@ -276,6 +279,28 @@ def test_documents_are_read_again_before_a_reservation_counts(pair: list[Node]) 
     assert refused(lambda: a.admit("run_4")) == "storage_failed"
     a.cluster.on_change = lambda: None
     assert a.open == b.open == {"run_1", "run_2", "run_3"}
+
+
+def test_a_day_that_ends_meanwhile_has_its_own_cap_on_each_node(pair: list[Node], tmp_path: Path) -> None:
+    limits = Limits.parse({**UNLIMITED, "maxRequestsPerDay": 5})
+    zone = ZoneInfo("UTC")
+    ledgers = [Ledger(n.tallies, n.clock, zone, {}, PriceTable(tmp_path / "p", n.clock)) for n in pair]
+    names = itertools.count()
+
+    def reserve(ledger: Ledger) -> str | None:
+        return refused(lambda: ledger.reserve("ada", limits, f"run_{next(names)}", "demo", "demo", 10, 10))
+
+    for clock, at in ((pair[0].clock, "2026-11-20T23:59:59Z"), (pair[1].clock, "2026-11-21T00:00:01Z")):
+        clock.set(at)
+    tried = [gevent.spawn(reserve, ledger) for _ in range(9) for ledger in ledgers]
+    gevent.joinall(tried, raise_error=True)
+    assert [each.value for each in tried].count(None) == 10
+    pair[0].clock.set("2026-11-21T00:00:01Z")
+    assert [reserve(ledger) for ledger in ledgers] == ["requests_per_day"] * 2
+    for node in pair:
+        node.catch_up()
+        days = Counter(each.day for each in node.tallies.tally("ada").open.values())
+        assert days == {"2026-11-20": 5, "2026-11-21": 5}
 
 
 def test_nothing_is_refused_for_what_another_node_has_ended(pair: list[Node]) -> None:

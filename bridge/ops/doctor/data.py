@@ -21,6 +21,9 @@ from bridge.store.document import Document
 from bridge.store.folder import RESTORING, Store, older_documents
 from bridge.store.trace import trace_files
 
+#: How far this host's clock may be off that of the others, in seconds.
+MOST_SKEW_S = 2.0
+
 _OURS = ("*.json", "*.jsonl", "logs/*.jsonl", "lock")
 
 
@@ -64,6 +67,9 @@ def _cluster(settings: Settings) -> Finding:
     if found["problem"] or found["warning"]:
         say = fail if found["problem"] else warn
         return say("cluster", found["problem"] or found["warning"], "docs/cluster.md has a configuration that fits.")
+    if abs(found["clockAheadS"]) > MOST_SKEW_S:
+        off = f"this host's clock is {found['clockAheadS']:+} seconds off that of Redis"
+        return warn("cluster", off, "Let all hosts set their clocks by NTP: days begin, and minutes end, by them.")
     return ok("cluster", f"{found['id']}, hosts that run: {hosts}")
 
 
