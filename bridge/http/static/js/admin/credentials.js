@@ -45,7 +45,7 @@ export function show({ head, body, session }) {
   const search = h("input", {
     type: "search",
     "aria-label": "Search credentials",
-    placeholder: "Search by name, note, organization or ending",
+    placeholder: "Name, note, organization or ending",
     oninput: () => {
       clearTimeout(timer);
       timer = setTimeout(arrange, PAUSE_MS);
