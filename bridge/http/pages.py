@@ -6,13 +6,14 @@ like any other client. So what a page may show is decided in one place.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from functools import cache
 from pathlib import Path
 
 import msgspec
-from flask import Response, make_response, render_template
+from flask import Response, make_response, render_template, request
 
 from bridge import __version__
 from bridge.errors import BridgeError
@@ -68,6 +69,12 @@ def files() -> Files:
     return Files(digest.hexdigest()[:12], content)
 
 
+@cache
+def _compressed(name: str) -> bytes:
+    """A file with gzip; it is the same for everybody and holds no secret."""
+    return gzip.compress(files().content[name], mtime=0)
+
+
 def _registry() -> bytes:
     """A module with the tables that the pages read: each provider by its name, the limits in their order, and the
     bounds of a credential's fields."""
@@ -107,7 +114,11 @@ def static_file(version: str, name: str) -> Response:
     if version != found.version or name not in found.content:
         raise BridgeError("not_found", "There is no such file; reload the page.")
     kind = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
-    response = Response(found.content[name], mimetype=kind)
+    small = request.accept_encodings.quality("gzip") > 0
+    response = Response(_compressed(name) if small else found.content[name], mimetype=kind)
+    if small:
+        response.headers["Content-Encoding"] = "gzip"
+    response.vary.add("Accept-Encoding")
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
 

@@ -6,18 +6,23 @@ makes them look as on a computer with good fonts.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from bridge.cli.screen import TopApp
+from bridge.errors import BridgeError
 from tests.browser.conftest import CHROMIUM, Visit, flags, profile
 from tests.support import history
 from tests.support import server as servers
@@ -43,11 +48,15 @@ def picture(page: Page, name: str, width: int, scheme: str, *, whole: bool = Tru
         size["height"] = max(size["height"], min(height, TALLEST[width]))
     page.set_viewport_size(size)
     page.wait_for_timeout(400)  # charts are drawn anew
-    raw = page.screenshot(animations="disabled", caret="hide")
+    save(page.screenshot(animations="disabled", caret="hide"), f"{name}-{width}-{scheme}")
+
+
+def save(raw: bytes, name: str) -> None:
+    """Save a picture."""
     # 256 colours are a third of the size of all of them, and nobody sees it.
     method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
     image = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, method=method, kmeans=2, dither=dither)
-    image.save(FOLDER / f"{name}-{width}-{scheme}.png", optimize=True)
+    image.save(FOLDER / f"{name}.png", optimize=True)
 
 
 def admin_pages(visit: Visit, width: int, scheme: str) -> None:
@@ -108,6 +117,7 @@ def first_steps(chromium: Browser, folder: Path) -> None:
 
 def holder_pages(visit: Visit, width: int, scheme: str) -> None:
     """All of the playground."""
+    visit.expect_refusals()  # an estimate of what a key near its cap cannot pay
     page = visit.open("/")
     page.get_by_label("Your key").wait_for()
     picture(page, "gate", width, scheme, whole=False)
@@ -117,15 +127,51 @@ def holder_pages(visit: Visit, width: int, scheme: str) -> None:
     page.get_by_role("button", name="Send").click()
     page.get_by_text("Done", exact=True).wait_for(timeout=60_000)
     picture(page, "playground", width, scheme)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_role("button", name="Use this one").nth(1).wait_for(timeout=60_000)
+    picture(page, "side-by-side", width, scheme)
     page.get_by_role("link", name="My usage").click()
     page.wait_for_timeout(1000)
     picture(page, "usage", width, scheme)
     page.close()
 
 
+class Terminal:
+    """What `cli-bridge top` asks, with an address that is nobody's."""
+
+    address = "https://bridge.example.com"
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def top(self, query: str = "") -> Any:
+        """The answer of `GET /admin/top`. Raises BridgeError once the server is gone, which the screen outlives."""
+        try:
+            return self._server.admin("GET", f"/top{query}").json
+        except OSError as gone:
+            raise BridgeError("cli_unavailable", "The server is gone.") from gone
+
+
+def terminal(server: Server, page: Page) -> None:
+    """`cli-bridge top` as it looks in a large terminal."""
+
+    async def draw() -> str:
+        app = TopApp(lambda: Terminal(server), 1)  # type: ignore[arg-type,return-value]
+        async with app.run_test(size=(150, 40)) as pilot:
+            await pilot.pause(4)
+            return app.export_screenshot(title="cli-bridge top")
+
+    with ThreadPoolExecutor(1) as pool:
+        svg = pool.submit(asyncio.run, draw()).result()
+    # The picture names a font of another host, which nobody shall fetch.
+    page.set_content(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
+    save(page.locator("svg").screenshot(), "top")
+
+
 def set_the_scene(server: Server) -> None:
     """Caps that fit to what was used today, so that some are close; and entries for the audit."""
-    shares = {"design-team": 0.93, "pm-prototypes": 0.66, "support-macros": 0.84, "qa-edge-cases": 0.45}
+    shares = {"design-team": 0.93, "pm-prototypes": 0.4, "support-macros": 0.84, "qa-edge-cases": 0.45}
     for key in server.admin("GET", "/keys").json["keys"]:
         used, share = key["usage"]["today"]["costUsd"], shares.get(key["name"], 0.25)
         server.admin("PATCH", f"/keys/{key['name']}", {"maxCostPerDay": max(0.5, round(used / share, 1))})
@@ -191,6 +237,9 @@ def main() -> None:
         history.write(folder / "data", history.TEAM, days=90, lines=20_000)
         with servers.running(folder, pace, demo=True) as server, browser(folder) as chromium, busy(server):
             set_the_scene(server)
+            # After some answers of today, which the terminal shows.
+            time.sleep(20)
+            terminal(server, chromium.new_page(viewport={"width": 1500, "height": 1000}))
             for width in WIDTHS:
                 for scheme in SCHEMES:
                     size = {"width": width, "height": 900}

@@ -324,6 +324,28 @@ def test_where_there_is_little_room_the_oldest_answers_go_first(visit: Visit, ne
     expect(page.locator(".turn")).to_have_count(1)
 
 
+def test_what_is_on_the_bench_has_room_before_old_prompts(visit: Visit, new_key: NewKey) -> None:
+    visit.context.add_init_script(
+        """const set = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (name, text) {
+          const others = Object.keys(this).filter((each) => each !== name).map((each) => this[each].length);
+          const all = others.reduce((a, b) => a + b, text.length);
+          if (all > 12000) throw new DOMException("full", "QuotaExceededError");
+          set.call(this, name, text);
+        };"""
+    )
+    page = visit.holder(new_key()[1])
+    for number in range(3):
+        send(page, f"{number} " + "x" * 700)
+        answered(page, f"{number} x")
+    prompt(page, "y" * 7000)
+    kept(page, "y" * 7000)
+    expect(page.get_by_text("This browser has no room left")).to_be_hidden()
+    prompt(page, "z" * 20_000)
+    expect(page.get_by_text("This browser has no room left")).to_be_visible()
+    kept(page, "y" * 7000)
+
+
 def test_what_another_version_kept_does_no_harm(visit: Visit, new_key: NewKey) -> None:
     _, secret = new_key()
     page = visit.holder(secret)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import subprocess
@@ -72,6 +73,16 @@ def test_every_module_that_is_imported_is_loaded_with_the_page(server: Server) -
 def test_nothing_else_is_served(server: Server, path: str) -> None:
     version = re.findall(r"/static/(\w+)/", server.call("GET", "/").body.decode())[0]
     assert server.call("GET", path.format(version=version)).status == 404
+
+
+def test_files_come_compressed_to_who_takes_them_so(server: Server) -> None:
+    path = re.findall(r'href="(/static/\w+/app\.css)"', server.call("GET", "/").body.decode())[0]
+    plain = server.call("GET", path)
+    small = server.call("GET", path, headers={"Accept-Encoding": "br, gzip"})
+    assert "content-encoding" not in plain.headers
+    assert (small.headers["content-encoding"], small.headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert gzip.decompress(small.body) == plain.body
+    assert len(small.body) < len(plain.body) / 3
 
 
 def test_without_its_slash_the_dashboard_is_found_too_whatever_the_host_is_called(server: Server) -> None:

@@ -14,8 +14,9 @@ const SHORT = 300;
 /**
  * `bench` is what the conversation stands in: `targets()` gives whom to ask, [{provider, model, label}, …]; `options()`
  * what goes into each request besides the words; `edit(text)` puts the first words back where they were written;
- * `chosen(answer)` hears which of several goes on; `changed()` hears of everything that is worth keeping, and of how
- * many answers are on their way; `expired(error)` that the key is not good any more.
+ * `chosen(answer)` hears which of several goes on, and `forked()` that the conversation takes another way; `typed()`
+ * hears of each letter, `changed()` of all else that is worth keeping, and of how many answers are on their way;
+ * `expired(error)` that the key is not good any more.
  *
  * {element, start(question), stop(), running(), kept(), show(kept, images)}; a question is {text, images: [data URLs]}
  * or {results: [{id, content}]}.
@@ -50,7 +51,7 @@ export function conversation({ headers, zone, bench }) {
 
   look(false);
   words.addEventListener("keydown", sends(reply));
-  words.addEventListener("input", () => bench.changed());
+  words.addEventListener("input", bench.typed);
 
   function look(whether) {
     formatted = whether;

@@ -69,7 +69,20 @@ export function memory(key, name) {
 
   function keep(bench) {
     const inTab = write("sessionStorage", TAB, bench && JSON.stringify({ own, name, bench }));
-    return write("localStorage", `${own}bench`, bench && JSON.stringify(bench)) && inTab;
+    const text = bench && JSON.stringify(bench);
+    const fits = () => write("localStorage", `${own}bench`, text);
+    return (fits() || roomFor(fits)) && inTab;
+  }
+
+  /** What is on the bench is worth more than the oldest prompts: they go until it fits, or stay where it never does. */
+  function roomFor(fits) {
+    const before = read("localStorage", `${own}past`);
+    for (const all = past(); all.length; ) {
+      all.pop();
+      if (write("localStorage", `${own}past`, JSON.stringify(all)) && fits()) return true;
+    }
+    write("localStorage", `${own}past`, before);
+    return false;
   }
 
   function remember(entry) {

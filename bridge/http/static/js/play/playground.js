@@ -89,6 +89,7 @@ export function show(main, { me, key, headers, first, expired }) {
     targets,
     options,
     changed: happened,
+    typed: changed,
     expired,
     edit(text) {
       prompt.value = text;
@@ -308,7 +309,7 @@ export function show(main, { me, key, headers, first, expired }) {
     code.update();
     price.update();
     clearTimeout(timer);
-    timer = setTimeout(keep, PAUSE_MS);
+    timer = setTimeout(keepBench, PAUSE_MS);
   }
 
   /** Something happened to the conversation. */
@@ -322,22 +323,29 @@ export function show(main, { me, key, headers, first, expired }) {
     if (began && !running) past.show();
   }
 
+  /** Keep what is on the bench, and the conversation among the last prompts. */
   function keep() {
+    const said = keepBench();
+    if (said?.turns.length) store.remember({ at: began, form: asked, ...said });
+  }
+
+  /** Keep what is on the bench. Gives what was said, undefined where nobody is here any more. */
+  function keepBench() {
     clearTimeout(timer);
-    if (gone) return;
+    if (gone) return undefined;
     const urls = pictures.list();
     const fits = urls.reduce((sum, each) => sum + each.url.length, 0) < MOST_IMAGES;
     const said = talk.kept();
     const form_ = written();
     const empty = !said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
     const all = store.keep(empty ? null : { form: form_, images: fits ? urls : [], began, asked, talk: said });
-    if (said.turns.length) store.remember({ at: began, form: asked, ...said });
     const problem = all
       ? fits || "The images are too large to be kept in this browser: after a reload, add them again."
       : "This browser has no room left, or keeps nothing: what is here lasts until you leave the page.";
     notKept.hidden = problem === true;
     if (problem !== true) say(notKept, problem);
     unkept = !all;
+    return said;
   }
 
   /** Where nothing is kept, leaving asks first. */
