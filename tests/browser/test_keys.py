@@ -114,6 +114,7 @@ def test_every_limit_and_detail_can_be_given_and_changed(visit: Visit, server: S
     for name, number in limits.items():
         page.locator(f"input[name={name}]").fill(str(number))
     page.get_by_label("Codex").uncheck()
+    page.get_by_label("Web search").check()
     page.get_by_label("Only these models").fill("claude-sonnet-5-5, claude-haiku-5")
     page.get_by_role("button", name="Make the key").click()
     page.get_by_role("button", name="I have copied the key").click()
@@ -122,18 +123,21 @@ def test_every_limit_and_detail_can_be_given_and_changed(visit: Visit, server: S
     assert (key["note"], key["providers"]) == ("for the workshop", ["claude"])
     assert key["models"] == ["claude-sonnet-5-5", "claude-haiku-5"]
     assert key["expiresAt"] is not None
+    assert key["webSearch"] is True
+    expect(page.locator("dt", has_text="Web search").locator("+ dd")).to_have_text("allowed")
     expect_every_limit(page)
 
     page.get_by_role("button", name="Edit").click()
     expect(page.locator("input[name=maxCostPerDay]")).to_have_value(str(limits["maxCostPerDay"]))
     page.locator("input[name=maxCostPerDay]").fill("0.25")
     page.get_by_label("Codex").check()
+    page.get_by_label("Web search").uncheck()
     page.get_by_label("Expires", exact=True).select_option("Never")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("of $0.25")).to_be_visible()
     key = server.admin("GET", "/keys/detailed").json
     assert key["ownLimits"] == {**limits, "maxCostPerDay": 0.25}
-    assert (key["providers"], key["expiresAt"]) == (None, None)
+    assert (key["providers"], key["expiresAt"], key["webSearch"]) == (None, None, False)
 
 
 def _limit_names(page: Page) -> list[str]:
