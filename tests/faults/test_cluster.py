@@ -5,6 +5,7 @@ The tests share both bridges, in their order; the last one takes the data away.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import os
@@ -77,7 +78,8 @@ class Rig:
 
 
 def _kill(bridge: Server) -> None:
-    os.killpg(bridge.process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(bridge.process.pid, signal.SIGKILL)
     bridge.stop()
 
 
