@@ -143,6 +143,7 @@ def test_the_playground_has_no_barriers(holder: Page) -> None:
 
 
 def test_answers_side_by_side_have_no_barriers(holder: Page) -> None:
+    holder.get_by_label("Prompt", exact=True).fill("Which is best?")
     for _ in range(2):
         holder.get_by_role("button", name="Compare", exact=True).click()
     holder.get_by_role("button", name="Send", exact=True).click()
