@@ -59,7 +59,7 @@ def _findings(programs: dict[str, str | None]) -> Iterator[Finding]:
 @clis.command(epilog=examples("cli-bridge clis status", "cli-bridge clis status --json"))
 @as_json
 def status(raw: bool) -> None:
-    """Show which versions serve, since when, what their last check found, and the newest that is known."""
+    """Show which versions serve, since when, their last check, and the newest."""
     _prepare()
     from bridge.ops import upgrade
 
@@ -83,9 +83,9 @@ _SHOWN = ("version", "since", "tested", "newest", "lastCheck")
 @click.option("--to", "version", metavar="VERSION", help="this version, instead of the newest; also an older one")
 @as_json
 def upgrade_clis(name: str | None, version: str | None, raw: bool) -> None:
-    """Install another version of both CLIs, or of NAME, and let it serve if it does what the bridge relies on.
+    """Install another version of both CLIs, or of NAME, check it, and let it serve.
 
-    It is installed beside the one that serves, below the data folder, and checked like 'clis check'. A running service
+    It has to do what the bridge relies on. It is installed beside the one that serves, below the data folder, and checked like 'clis check'. A running service
     then takes it, refusing nobody; runs end on the one before. Its first 50 runs are watched: where more of them fail
     than before, the service goes back by itself. Needs npm.
     """

@@ -15,13 +15,13 @@ from bridge.cli.common import as_json, examples, load_settings, plain_errors, pr
     )
 )
 def cluster() -> None:
-    """Several hosts with the same keys, caps, credentials and log.
+    """Several hosts on one Redis: one list of keys, one cap.
 
     They share the Redis that BRIDGE_STORE_URL names; docs/cluster.md says how to set that up.
     """
 
 
-@cluster.command()
+@cluster.command(epilog=examples("cli-bridge cluster init", "cli-bridge cluster init --from-data data"))
 @click.option(
     "--from-data", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="the folder to put in"
 )
@@ -46,7 +46,7 @@ def init(folder: Path | None, raw: bool) -> None:
         say(f"The functions of the cluster {made['id']} are those of this version now.")
 
 
-@cluster.command()
+@cluster.command(epilog=examples("cli-bridge cluster status", "cli-bridge cluster status --json"))
 @as_json
 def status(raw: bool) -> None:
     """Show the hosts, and how the Redis keeps what they share."""
@@ -68,7 +68,7 @@ def status(raw: bool) -> None:
     print_table(("host", "state", "records behind"), rows, right=(2,), empty="No host has taken part yet.")
 
 
-@cluster.command()
+@cluster.command(epilog=examples("cli-bridge cluster leave b"))
 @click.argument("node")
 def leave(node: str) -> None:
     """Forget a host that is gone for good."""
@@ -79,7 +79,7 @@ def leave(node: str) -> None:
     say(f"{node} is no part of the cluster any more.")
 
 
-@cluster.command()
+@cluster.command(epilog=examples("cli-bridge cluster export data-of-one-host"))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @as_json
 def export(folder: Path, raw: bool) -> None:
@@ -98,7 +98,7 @@ def export(folder: Path, raw: bool) -> None:
         say(f"{made['keys']} keys, usage up to record {made['records']}, and {made['audit']} entries of the audit.")
 
 
-@cluster.command("accept-loss")
+@cluster.command("accept-loss", epilog=examples("cli-bridge cluster accept-loss"))
 @click.option("--yes", is_flag=True, help="do not ask")
 def accept_loss(yes: bool) -> None:
     """Let this host go on with what the Redis has, although that is less than it had.

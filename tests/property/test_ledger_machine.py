@@ -350,10 +350,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert held == self.open
 
 
+# Each step waits for the disk, or for a server: minutes on a host that is busy.
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_tallies_of_every_kind_agree_with_the_model(kind: str) -> None:
     machine = type("Machine", (LedgerMachine,), {"kind": kind})
-    # Each step waits for a server where there is one.
     examples = 60 if kind == "files" else 6
     checks = list(HealthCheck)
     bounds = settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=checks)

@@ -128,7 +128,7 @@ def test_the_events_of_a_failure_are_what_the_sdk_knows(clients: Clients, path: 
 
 
 def test_lists_of_models_are_what_the_sdks_know_and_the_price_besides(clients: Clients) -> None:
-    ours = {"provider", "alias_of", "pricing"}
+    ours = {"provider", "alias_of", "pricing", "listed"}
     listed = clients.server.call("GET", "/v1/models", key=clients.key).json
     assert (listed["object"], set(listed)) == ("list", {"object", "data"})
     for row in listed["data"]:
