@@ -85,9 +85,9 @@ _SHOWN = ("version", "since", "tested", "newest", "lastCheck")
 def upgrade_clis(name: str | None, version: str | None, raw: bool) -> None:
     """Install another version of both CLIs, or of NAME, check it, and let it serve.
 
-    It has to do what the bridge relies on. It is installed beside the one that serves, below the data folder, and checked like 'clis check'. A running service
-    then takes it, refusing nobody; runs end on the one before. Its first 50 runs are watched: where more of them fail
-    than before, the service goes back by itself. Needs npm.
+    It has to do what the bridge relies on. It is installed beside the one that serves, below the data folder, and
+    checked like 'clis check'. A running service then takes it, refusing nobody; runs end on the one before. Its first
+    50 runs are watched: where more of them fail than before, the service goes back by itself. Needs npm.
     """
     if version is not None and name is None:
         # The two count differently: 2.1.332 and 0.171.0.

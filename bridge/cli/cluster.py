@@ -15,9 +15,10 @@ from bridge.cli.common import as_json, examples, load_settings, plain_errors, pr
     )
 )
 def cluster() -> None:
-    """Several hosts on one Redis: one list of keys, one cap.
+    """Several hosts that share one Redis.
 
-    They share the Redis that BRIDGE_STORE_URL names; docs/cluster.md says how to set that up.
+    They have the same keys, caps, credentials and log. BRIDGE_STORE_URL names the Redis; docs/cluster.md says how to
+    set that up.
     """
 
 
