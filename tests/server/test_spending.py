@@ -186,3 +186,5 @@ def test_what_runs_shows_what_was_asked_as_far_as_the_log_may_keep_it(tmp_path_f
             assert run["id"] == job.json["id"]
             assert run["userPrompt"] == (shown if shown is None else shown[:200])
             assert run["requestId"] == job.headers["x-request-id"]
+            # Otherwise the end of the server would wait for it.
+            assert server.call("DELETE", f"/jobs/{job.json['id']}", key=key).status == 200

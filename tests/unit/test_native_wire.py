@@ -128,8 +128,10 @@ def test_the_longest_prompt_is_taken_and_one_more_is_not() -> None:
     assert parse(userPrompt="é" * 500_000).messages[0].text == "é" * 500_000
     assert "userPrompt is longer" in refusal(userPrompt="x" * 500_001)
     assert "systemPrompt is longer" in refusal(userPrompt="x", systemPrompt="x" * 500_001)
-    half = {"role": "user", "content": "x" * 250_001}
-    assert "together" in refusal(messages=[half, half])
+    # What one side says in several messages is joined with blank lines.
+    turns = [{"role": role, "content": "x" * 400_000} for role in ("user", "assistant") * 2]
+    assert parse(messages=[*turns, {"role": "user", "content": "x" * 400_000}]).messages
+    assert "together" in refusal(messages=[*turns, {"role": "user", "content": "x" * 400_001}])
 
 
 NO_JSON = [
