@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from tests.browser.conftest import Visit, profile
+from tests.browser.test_safety import stream_of
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -346,6 +347,23 @@ def test_what_is_on_the_bench_has_room_before_old_prompts(visit: Visit, new_key:
     kept(page, "y" * 7000)
 
 
+def put_on_the_bench(page: Page, secret: str, text: str) -> None:
+    """Come back with the key to what another version kept; while the key is away, no page writes over it."""
+    page.get_by_role("button", name="Forget key").click()
+    expect(page.get_by_label("Your key")).to_be_visible()
+    page.evaluate(
+        """(text) => {
+          const benches = Object.keys(localStorage).filter((name) => name.endsWith(" bench"));
+          if (benches.length !== 1) throw new Error(`${benches.length} benches`);
+          localStorage[benches[0]] = text;
+        }""",
+        text,
+    )
+    page.get_by_label("Your key").fill(secret)
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+
+
 def test_what_another_version_kept_does_no_harm(visit: Visit, new_key: NewKey) -> None:
     _, secret = new_key()
     page = visit.holder(secret)
@@ -353,19 +371,102 @@ def test_what_another_version_kept_does_no_harm(visit: Visit, new_key: NewKey) -
     answered(page, "Of now")
     kept(page, "Of now")
     for broken in ("{", '{"form": 1}', "[]", '{"form": {"rivals": []}, "talk": {"turns": [{}]}}'):
-        page.evaluate(
-            """(broken) => {
-              for (const name of Object.keys(localStorage)) if (name.endsWith("bench")) localStorage[name] = broken;
-              sessionStorage.removeItem("cli-bridge tab");
-              addEventListener("pagehide", (event) => event.stopImmediatePropagation(), true);
-            }""",
-            broken,
-        )
-        page.close(run_before_unload=False)
-        page = visit.holder(secret)
-        expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+        put_on_the_bench(page, secret, broken)
+        send(page, "Goes on")
+        answered(page, "Goes on")
+
+
+@pytest.mark.parametrize("broken", ["5", '{"at": 1}', '[null, 1, {"at": 1}, {"at": "x", "form": {}, "turns": []}]'])
+def test_last_prompts_of_another_version_do_no_harm(visit: Visit, new_key: NewKey, broken: str) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "Of now")
+    answered(page, "Of now")
+    page.evaluate(
+        """(broken) => {
+          for (const name of Object.keys(localStorage)) if (name.endsWith(" past")) localStorage[name] = broken;
+        }""",
+        broken,
+    )
     send(page, "Goes on")
     answered(page, "Goes on")
+    page.get_by_text("Last prompts (1)").click()
+    expect(page.get_by_role("button", name=re.compile("^Goes on"))).to_be_visible()
+
+
+def test_a_bench_that_lacks_something_is_shown_as_far_as_it_goes(visit: Visit, new_key: NewKey) -> None:
+    _, secret = new_key()
+    page = visit.holder(secret)
+    prompt(page, "Of now")
+    kept(page, "Of now")
+    put_on_the_bench(page, secret, '{"form": {"prompt": "From before", "rivals": []}, "talk": {"turns": [{}]}}')
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("From before")
+    options(page)
+    expect(page.get_by_label("Tools to offer, as JSON")).to_have_value("")
+    page.get_by_role("button", name="Send", exact=True).click()
+    answered(page, "From before")
+
+
+def test_a_connection_that_is_lost_in_the_middle_loses_nothing_that_was_said(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    send(page, "Begin")
+    answered(page, "Begin")
+    page.evaluate(
+        """(text) => {
+          const ask = window.fetch;
+          const start = (stream) => {
+            stream.enqueue(new TextEncoder().encode(text));
+            window.lose = () => stream.error(new TypeError("network error"));
+          };
+          window.fetch = (path, options) =>
+            path === "/generate" ? Promise.resolve(new Response(new ReadableStream({ start }))) : ask(path, options);
+        }""",
+        stream_of(("start", {"id": "run_1", "model": "m"}), ("delta", {"text": "the first half"})),
+    )
+    reply(page, "And then?")
+    expect(page.get_by_role("region", name="Answer", exact=True)).to_have_text("the first half")
+    page.evaluate("window.lose()")
+    expect(page.get_by_role("alert")).to_contain_text("The answer broke off before its end.")
+    expect(page.get_by_label("Go on", exact=True)).to_be_visible()
+    page.reload()
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.get_by_role("alert")).to_contain_text("The answer broke off before its end.")
+    answered(page, "the first half")
+
+
+def test_the_first_steps_do_not_write_over_what_was_typed_since(visit: Visit, new_key: NewKey) -> None:
+    page = visit.open("/#/first")
+    page.get_by_label("Your key").fill(new_key()[1])
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(re.compile("^Say hello to"))
+    prompt(page, "Something of my own")
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("Something of my own")
+
+
+def test_the_first_text_is_never_later_than_all_of_it(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    done = {
+        "id": "run_1",
+        "model": "m",
+        "content": [{"type": "text", "text": "Here"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+        "cost_usd": 0.5,
+        "duration_ms": 0,
+    }
+    body = stream_of(("start", {"id": "run_1", "model": "m"}), ("delta", {"text": "Here"}), ("done", done))
+    page.route("**/generate", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=body))
+    send(page, "Where?")
+    answered(page, "Here")
+    for _ in range(2):
+        text = page.locator(".meta").text_content() or ""
+        first, whole = (re.search(rf"{name} ([\d.]+) (m?s)", text) for name in ("First text", "Time"))
+        assert first is not None
+        assert whole is not None
+        units = {"ms": 1, "s": 1000}
+        assert 0 < float(first[1]) * units[first[2]] <= float(whole[1]) * units[whole[2]]
+        page.reload()
+        answered(page, "Here")
 
 
 def test_prompt_and_answer_can_be_copied_and_saved_with_model_and_price(visit: Visit, new_key: NewKey) -> None:
@@ -445,8 +546,8 @@ def test_a_key_with_few_models_is_offered_these_and_told_of_others(visit: Visit,
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """At a reading pace."""
-    with servers.running(tmp_path_factory.mktemp("paced"), {"DEMO_PACE_SECONDS": "0.2"}, demo=True) as running:
+    """So slow that no answer ends by itself while a test looks at it."""
+    with servers.running(tmp_path_factory.mktemp("paced"), {"DEMO_PACE_SECONDS": "1"}, demo=True) as running:
         yield running
 
 

@@ -98,6 +98,20 @@ def test_a_table_has_its_alignment_and_its_marks(page: Page) -> None:
     ]
 
 
+def test_a_long_head_above_short_rows_is_not_more_than_was_written(page: Page) -> None:
+    """A hundred kilobytes must not become millions of cells."""
+    count = """async (text) => {
+      const box = await render(text);
+      return [box.querySelectorAll("table").length, box.querySelectorAll("*").length];
+    }"""
+    tables, elements = page.evaluate(count, f"{'|a' * 100}|\n{'|-' * 100}|\n" + "|\n" * 2000)
+    assert tables == 20
+    assert elements < 10_000
+    tables, elements = page.evaluate(count, f"{'|a' * 101}|\n{'|-' * 101}|\n" + "|\n" * 2000)
+    assert tables == 0
+    assert elements < 10_000
+
+
 def test_code_is_to_the_character_and_has_its_language(page: Page) -> None:
     text = "Look:\n```python\nif a < b:\n\n    print('**x**')\n```\n~~~\n```\n~~~\n\n    four\n\n     five\n"
     blocks = """async (text) => [...(await render(text)).querySelectorAll(".code-block")].map((each) =>

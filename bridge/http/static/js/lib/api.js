@@ -67,13 +67,13 @@ export function query(values) {
   return set.length ? `?${new URLSearchParams(set)}` : "";
 }
 
-/** The events of a stream: [name, data], until it ends. */
+/** The events of a stream: [name, data], until it ends. One that breaks off in the middle ends there. */
 export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await piece(reader);
       if (done) return;
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();
@@ -84,5 +84,15 @@ export async function* events(answer) {
     }
   } finally {
     reader.cancel().catch(() => {});
+  }
+}
+
+/** The next piece of a stream. A connection that is lost is the end of it. */
+async function piece(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return { done: true };
   }
 }

@@ -43,6 +43,8 @@ export function answer({ provider, model, zone, label = "" }) {
   let frame = 0;
   let began = 0;
   let first = null;
+  /** How long its reader waited for all of it, in milliseconds, as `first` is for its beginning. */
+  let took = null;
   let ticker = 0;
   let doing = "";
   /** The tool calls so far: {id, result}, with the field for what the tool gave. */
@@ -139,8 +141,10 @@ export function answer({ provider, model, zone, label = "" }) {
       doing = "Answering";
       call(data);
     }
-    if (name === "done") finish(data);
-    else say(state, doing);
+    if (name === "done") {
+      took = performance.now() - began;
+      finish(data);
+    } else say(state, doing);
   }
 
   function finish(data) {
@@ -165,7 +169,7 @@ export function answer({ provider, model, zone, label = "" }) {
     fill(
       meta,
       item("Cost", cost(data.cost_usd)),
-      item("Time", duration(data.duration_ms)),
+      item("Time", duration(took)),
       first !== null && item("First text", duration(first)),
       item("Tokens", `${count(input)} in, ${count(usage.output_tokens)} out`),
       item("Model", data.model),
@@ -266,18 +270,19 @@ export function answer({ provider, model, zone, label = "" }) {
   function price() {
     const done = end?.done;
     if (!done) return [model, state.textContent.toLowerCase()].filter(Boolean).join(", ");
-    return [done.model, cost(done.cost_usd), duration(done.duration_ms)].join(", ");
+    return [done.model, cost(done.cost_usd), duration(took)].join(", ");
   }
 
   function kept() {
     // What is still coming ends where it is, should this be all that is left of it.
     const broken = { stopped: "The page was left before its end; what was used is charged." };
-    return { provider, model, first, words, ...(end ?? broken) };
+    return { provider, model, first, took, words, ...(end ?? broken) };
   }
 
   function show(was) {
     first = was.first;
     if (was.done) {
+      took = was.took ?? was.done.duration_ms;
       for (const part of was.done.content) if (part.type === "tool_use") call(part);
       finish(was.done);
       return;

@@ -14,6 +14,8 @@ const SLICE_MS = 12;
 const DEEPEST = 8;
 /** Rows of a table and items of a list in one element: what is not seen is not laid out, but only as a whole. */
 const ROWS = 100;
+/** The most columns of a table; what has more is text. */
+const MOST_COLUMNS = 100;
 /** The most marks in one paragraph; what follows is text. */
 const MOST_MARKS = 2000;
 
@@ -174,7 +176,7 @@ function isTable(lines, at) {
   const below = lines[at + 1];
   if (!lines[at].includes("|") || !below?.includes("-") || below.length > 2000) return false;
   const rule = cells(below);
-  return rule.every((each) => /^:?-+:?$/.test(each)) && rule.length === cells(lines[at]).length;
+  return rule.length <= MOST_COLUMNS && rule.every((each) => /^:?-+:?$/.test(each)) && rule.length === cells(lines[at]).length;
 }
 
 function cells(line) {
@@ -204,7 +206,11 @@ function* table(parent, lines, at) {
       parent.append(tableOf(head, kinds, body));
     }
     const row = cells(lines[at]);
-    body.append(h("tr", {}, kinds.map((kind, place) => inline(h(`td${kind}`), row[place] ?? ""))));
+    const line = h("tr", {}, kinds.slice(0, row.length).map((kind, place) => inline(h(`td${kind}`), row[place])));
+    // One cell for all that are missing: short rows below a long head must not become more than was written.
+    const missing = kinds.length - row.length;
+    if (missing > 0) line.append(h(`td${kinds[row.length]}`, { colspan: missing > 1 && missing }));
+    body.append(line);
     at++;
     yield;
   }

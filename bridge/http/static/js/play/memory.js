@@ -64,7 +64,8 @@ export function memory(key, name) {
   }
 
   function past() {
-    return parsed(read("localStorage", `${own}past`)) ?? [];
+    const all = parsed(read("localStorage", `${own}past`));
+    return Array.isArray(all) ? all.filter(isEntry) : [];
   }
 
   function keep(bench) {
@@ -138,6 +139,11 @@ function names() {
     // There is none.
   }
   return found.filter((name) => name.startsWith(PREFIX));
+}
+
+/** Whether it is what `remember` keeps, and not of another version, or of somebody who played with it. */
+function isEntry(each) {
+  return Boolean(each?.form) && Number.isInteger(each.at) && Math.abs(each.at) < 8.64e15 && Array.isArray(each.turns);
 }
 
 function parsed(text) {

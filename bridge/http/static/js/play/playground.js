@@ -114,7 +114,7 @@ export function show(main, { me, key, headers, first, expired }) {
   choose(provider);
   if (store.bench) restore(store.bench);
   // The last of the first steps, which lead here from the dashboard.
-  if (first) prompt.value = `Say hello to ${me.name} in one sentence.`;
+  if (first && !prompt.value) prompt.value = `Say hello to ${me.name} in one sentence.`;
   ready = true;
   fill(
     main,
@@ -296,7 +296,7 @@ export function show(main, { me, key, headers, first, expired }) {
       [schema, "schema"],
       [tools, "tools"],
     ])
-      input.value = form_[name];
+      input.value = form_[name] ?? "";
     model.set(form_.models);
     fill(rivals);
     if (providers.includes(form_.provider)) choose(form_.provider);
@@ -362,6 +362,8 @@ export function show(main, { me, key, headers, first, expired }) {
       talk.show(was.talk, pictures.urls());
     } catch {
       // It was kept by a page of another version.
+      pictures.set([]);
+      began = asked = null;
       talk.clear();
     }
   }
