@@ -131,7 +131,13 @@ def test_a_budget_has_a_bar_with_the_line_of_its_window(visit: Visit) -> None:
     assert all(0 <= share <= 100 for share in shares)
     day, month = (
         page.evaluate("new Date().getUTCHours() * 100 / 24"),
-        page.evaluate("(new Date().getUTCDate() - 1) * 100 / 31"),
+        page.evaluate(
+            """() => {
+              const now = new Date();
+              const days = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1, 0)).getUTCDate();
+              return (now.getUTCDate() - 1) * 100 / days;
+            }"""
+        ),
     )
     assert shares[0] == pytest.approx(day, abs=5)
     assert shares[1] == pytest.approx(month, abs=8)

@@ -209,8 +209,8 @@ def test_the_axes_of_a_first_day_say_something(chromium: Browser, tmp_path_facto
             fresh.call("POST", "/generate", {"userPrompt": "Hello"}, key=key)
         page = visit.admin()
         settled(page)
-        expect(page.locator(".legend li").first).to_be_visible()
         card = page.locator(".card").filter(has=page.get_by_role("heading", name="Cost per day"))
+        expect(card.locator(".chart-label").first).to_be_visible()
         labels = card.locator(".chart-label[text-anchor=end]").all_text_contents()
         assert labels[0].endswith("$0.00")
         # A label that says the same as the one below it is left out.

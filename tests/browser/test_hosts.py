@@ -15,7 +15,7 @@ from tests.support.redis import redis_server
 from tests.support.server import Server
 
 ROW = {"type": "array", "minItems": 20, "items": {"type": "integer"}}
-#: What a simulated CLI answers with 400 words, which takes half a minute.
+#: What a simulated CLI answers with 400 words, which takes two minutes.
 LONG = {"userPrompt": "hello", "schema": {"type": "array", "minItems": 20, "items": ROW}}
 
 
@@ -26,7 +26,7 @@ def pair(tmp_path: Path) -> Iterator[list[Server]]:
         found = []
         for each in ("paris", "lyon"):
             (tmp_path / each).mkdir()
-            env = {"BRIDGE_STORE_URL": redis.url, "BRIDGE_NODE": each, "DEMO_PACE_SECONDS": "0.3"} | {
+            env = {"BRIDGE_STORE_URL": redis.url, "BRIDGE_NODE": each, "DEMO_PACE_SECONDS": "1"} | {
                 "BRIDGE_MAX_CONCURRENT": "3"
             }
             found.append(started.enter_context(servers.running(tmp_path / each, env, demo=True)))

@@ -181,6 +181,8 @@ def test_a_disabled_key_is_told_so_in_the_playground_and_can_be_enabled(visit: V
     page = visit.admin("keys")
     page.get_by_role("button", name=f"Disable {name}", exact=True).click()
     expect(page.get_by_role("button", name=f"Enable {name}", exact=True)).to_be_visible()
+    # Under the pointer the message with its button stays, however long the playground takes.
+    page.locator(".toast").hover()
     play.get_by_label("Prompt", exact=True).fill("Still there?")
     play.get_by_role("button", name="Send").click()
     expect(play.get_by_role("alert")).to_contain_text("This key is disabled.")

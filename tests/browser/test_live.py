@@ -20,7 +20,7 @@ from tests.support.server import Answer, Server
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two runs at a time, at a pace at which one can watch them."""
-    pace = {"DEMO_PACE_SECONDS": "1", "BRIDGE_MAX_CONCURRENT": "2"}
+    pace = {"DEMO_PACE_SECONDS": "3", "BRIDGE_MAX_CONCURRENT": "2"}
     with servers.running(tmp_path_factory.mktemp("live"), pace, demo=True) as running:
         yield running
 

@@ -109,13 +109,14 @@ def test_nothing_moves_when_figures_are_refreshed(visit: Visit, server: Server) 
     visit.context.clock.install()
     page = visit.admin()
     settled(page)
-    expect(page.locator(".legend li").first).to_be_visible()
+    for chart in page.locator(".chart").all():
+        expect(chart.locator("svg")).to_be_visible()
     places = "() => [...document.querySelectorAll('main .card, main h2')].map((e) => e.getBoundingClientRect().top)"
     before = page.evaluate(places)
-    for person in history.TEAM[:3]:
-        server.call("POST", "/generate", {"userPrompt": "more"}, key=person.raw)
     requests = page.locator(".tile-value").nth(1)
     shown = requests.inner_text()
+    for person in history.TEAM[:3]:
+        server.call("POST", "/generate", {"userPrompt": "more"}, key=person.raw)
     page.clock.run_for(6000)
     expect(requests).not_to_have_text(shown)
     assert page.evaluate(places) == before

@@ -164,10 +164,11 @@ def test_what_was_spent_on_what_and_where_the_month_goes_is_on_my_usage(visit: V
 
 
 def test_a_key_that_expires_while_its_usage_is_shown_is_told_so(visit: Visit, server: Server) -> None:
-    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 6))
-    key = server.admin("POST", "/keys", {"name": "expires-soon", "expiresAt": soon}).json["key"]
-    page = visit.holder(key)
+    page = visit.holder(server.new_key("expires-soon"))
     page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_text("No requests yet")).to_be_visible()
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 5))
+    assert server.admin("PATCH", "/keys/expires-soon", {"expiresAt": soon}).status == 200
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("This key has expired.")
     expect(alert).to_contain_text("Ask your admin for a new key")
