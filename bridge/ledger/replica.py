@@ -248,13 +248,17 @@ class SharedTallies:
         held = self.tally(line.key_name).open.get(line.id)
         if held is not None or line.id in self._assumed:
             held = held or self._assumed[line.id]
-            self._end(held, settlement(line, held))
+            self._end(held, settlement(line, held), self.patience_s)
 
     def release(self, reservation: Reservation, line: RunRecord | None = None) -> None:
         """See Tallies."""
         if reservation.id in self.tally(reservation.key_name).open or reservation.id in self._assumed:
             gone = Release(reservation.id, reservation.key_name)
-            self._end(reservation, gone if line is None else Void(*msgspec.structs.astuple(line)))
+            # Without a line, its client waits for a refusal: nothing was spent that it must be told of.
+            if line is None:
+                self._end(reservation, gone, patience_s=0)
+            else:
+                self._end(reservation, Void(*msgspec.structs.astuple(line)), self.patience_s)
 
     def note(self, line: RunRecord) -> None:
         """See Tallies."""
@@ -395,16 +399,17 @@ class SharedTallies:
             self._cluster.close_for_good(error.message, error.hint)
             raise BridgeError("storage_failed", error.message, retry_after=60) from None
 
-    def _end(self, held: Reservation, record: Settle | Void | Release) -> None:
+    def _end(self, held: Reservation, record: Settle | Void | Release, patience_s: float) -> None:
         """Write the end of a run, for a while until it works. Raises BridgeError storage_failed; it is owed then."""
         change = _Change(record, "end", held.id, self._about(held)[0])
-        for left in range(round(self.patience_s / RETRY_S), -1, -1):
+        until = self._clock.monotonic() + patience_s
+        while True:
             try:
                 self._finish(change)
                 return
             except BridgeError:
                 self._owed[change.run] = change  # it counts here from now on
-                if not left:
+                if self._clock.monotonic() >= until:
                     raise
             gevent.sleep(RETRY_S)
             if change.run not in self._owed:
@@ -429,7 +434,8 @@ class SharedTallies:
                     self._finish(change)
                 else:
                     self._send(change)
-                    self._owed.pop(run, None)
+                    if self._owed.get(run) is change:  # the run may have ended meanwhile, and owe that
+                        del self._owed[run]
 
     def _write_notes(self) -> None:
         while self._notes:
@@ -515,8 +521,8 @@ class SharedTallies:
             first = "-" if had == NOTHING else had
             rows = self._cluster.command("XRANGE", name("journal"), first, "+", "COUNT", AT_ONCE)
             entries = [(id.decode(), dict(zip(fields[::2], fields[1::2], strict=True))) for id, fields in rows]
-            if entries and entries[0][0] != had and _number(entries[0][0]) > _number(had) + 1:
-                self._adopt()  # what comes between was cut off
+            if entries and _number(entries[0][0]) > _number(had) + (had == NOTHING):
+                self._adopt()  # what this node has last, and what comes between, was cut off
                 return
             if had != NOTHING and (not entries or entries[0][0] != had):
                 raise self._lost()

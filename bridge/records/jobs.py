@@ -364,13 +364,23 @@ class SharedJobBook:
             self.finish(job, tries_left)
 
     def drop(self, job_id: str) -> None:
-        """See KeptJobs."""
-        job = self._begun.pop(job_id, None)
+        """See KeptJobs. Where that does not work it is tried again later: its Idempotency-Key must be free again."""
+        job = self._begun.get(job_id)
         if job is not None:
-            try:
-                self._cluster.call("cb_job_drop", job.id, job.owner, _digest(job))
-            except BridgeError as error:
-                log.warning("the beginning of %s could not be removed: %s", job.id, error.message)
+            self._drop(job, MOST_TRIES)
+
+    def _drop(self, job: Job, tries_left: int) -> None:
+        if self._begun.get(job.id) is not job:
+            return
+        try:
+            self._cluster.call("cb_job_drop", job.id, job.owner, _digest(job))
+        except BridgeError as error:
+            if tries_left > 0:
+                gevent.spawn_later(AGAIN_S, self._drop, job, tries_left - 1)
+                return
+            log.warning("the beginning of %s could not be removed: %s", job.id, error.message)
+        if self._begun.get(job.id) is job:
+            del self._begun[job.id]
 
     def prune(self) -> None:
         """See KeptJobs: what is old goes by itself."""
@@ -394,7 +404,8 @@ class SharedJobBook:
         return runner.rpartition(".")[0] == self._cluster.node
 
     def _lives(self, runner: str) -> bool:
-        return self._cluster.alive(runner)
+        # One that has just begun is not known here before the next beat.
+        return self._cluster.alive(runner) or bool(self._cluster.command("HEXISTS", "{cb}:alive", runner))
 
 
 _KEPT_MS = int(1000 * KEPT_S)

@@ -213,11 +213,13 @@ local function job_end(keys, args)
   end
   redis.call('SET', '{cb}:job:' .. id, job, 'PX', kept_ms)
   local member, of_owner = table.concat({id, #job, digest, owner}, ' '), '{cb}:kept:' .. owner
-  redis.call('ZADD', '{cb}:kept', began, member)
   redis.call('ZADD', of_owner, began, member)
   redis.call('PEXPIRE', of_owner, 2 * kept_ms)
-  redis.call('HINCRBY', '{cb}:keptsizes', owner, #job)
-  redis.call('HINCRBY', '{cb}:keptsizes', '', #job)
+  -- Once, although the end is sent again where its answer was lost.
+  if redis.call('ZADD', '{cb}:kept', began, member) == 1 then
+    redis.call('HINCRBY', '{cb}:keptsizes', owner, #job)
+    redis.call('HINCRBY', '{cb}:keptsizes', '', #job)
+  end
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', '{cb}:kept', 0, began - kept_ms)) do let_go(old) end
   local function size(name) return tonumber(redis.call('HGET', '{cb}:keptsizes', name) or '0') end
   while redis.call('ZCARD', of_owner) > 1 and (redis.call('ZCARD', of_owner) > most or size(owner) > most_bytes) do

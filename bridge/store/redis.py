@@ -195,12 +195,14 @@ class Cluster:
 
         Raises BridgeError storage_failed, and StoreError like `join`.
         """
-        state, *owners = map(_text, self.call("cb_beat", self.owner, int(LEASE_S * 1000), self.seq))
-        if state == "fenced":
+        while True:
+            state, *owners = map(_text, self.call("cb_beat", self.owner, int(LEASE_S * 1000), self.seq))
+            if state != "fenced":
+                self._alive = set(owners)
+                return
             log.warning("this node was silent for too long: what it had reserved may be settled by others")
+            # A new life knows of no other: it has to ask, or it would take all others for dead.
             self.join(*self._joined)
-        else:
-            self._alive = set(owners)
 
     def start(self) -> None:
         """Beat from now on, in the background, until `close`."""

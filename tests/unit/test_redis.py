@@ -81,6 +81,14 @@ def test_a_node_that_was_taken_for_dead_writes_nothing_into_that_life(join: Join
     assert [write(a, "end", "run"), write(a, "correct", "run"), write(a, "correct", "run")] == ["gone", "ok", "gone"]
 
 
+def test_a_node_that_was_taken_for_dead_knows_at_once_who_is_alive(join: Join) -> None:
+    a, b = join("a"), join("b")
+    b.command("HDEL", name("alive"), a.owner)
+    a.beat()
+    assert a.alive(a.owner)
+    assert a.alive(b.owner)
+
+
 def test_where_all_were_silent_nobody_is_taken_for_dead(join: Join, server: RedisServer) -> None:
     a, b = join("a"), join("b")
     a.beat()

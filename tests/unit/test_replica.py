@@ -126,6 +126,11 @@ def drop_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node.cluster, "call", call)
 
 
+def no_answer(*words: Any) -> Any:
+    """In the place of a call: a server that is away."""
+    raise unreachable("no connection")
+
+
 @pytest.mark.parametrize("credential", [None, "claude/a"], ids=["key", "credential"])
 def test_what_fits_once_is_admitted_once_over_all_nodes(
     nodes: Callable[[int], list[Node]], credential: str | None
@@ -329,3 +334,75 @@ def test_a_run_moves_only_where_the_credential_has_room_for_it(pair: list[Node])
             "claude/a": set(),
             "claude/b": {"run_1"},
         }
+
+
+def test_a_node_whose_lease_ended_while_it_started_leaves_the_runs_of_others_alone(pair: list[Node]) -> None:
+    a, b = pair
+    b.admit("run_1")
+    a.catch_up()
+    b.cluster.command("HDEL", "{cb}:alive", a.cluster.owner)
+    a.tallies.sweep()
+    assert a.open == {"run_1"}
+
+
+def test_an_end_is_owed_that_comes_while_a_move_is_written_again(
+    pair: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    held = a.admit("run_1", credential="claude/a")
+    with monkeypatch.context() as patch:
+        patch.setattr(a.cluster, "call", no_answer)
+        assert refused(lambda: a.tallies.move(held, lambda credentials: "claude/b")) == "storage_failed"
+    send = a.tallies._send
+
+    def send_while_it_ends(change: Any) -> bool:
+        done = send(change)
+        if change.check == "open":
+            with monkeypatch.context() as patch:
+                patch.setattr(a.cluster, "call", no_answer)
+                assert refused(lambda: a.tallies.settle(line_of(held, 900))) == "storage_failed"
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(a.tallies, "_send", send_while_it_ends)
+        a.tallies._pay()
+    assert a.open == b.open == set()
+    assert a.used == b.used == (1, 900, 0)
+
+
+def test_whoever_is_refused_waits_for_no_store_that_is_away(pair: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair
+    held = a.admit("run_1")
+    a.tallies.patience_s = 600
+    with monkeypatch.context() as patch, gevent.Timeout(20):
+        patch.setattr(a.cluster, "call", no_answer)
+        assert refused(lambda: a.tallies.release(held)) == "storage_failed"
+    assert a.open == b.open == set()
+
+
+def test_an_end_is_tried_for_a_time_however_long_each_try_takes(
+    pair: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    held, tries = a.admit("run_1"), []
+    a.tallies.patience_s = 30
+    monkeypatch.setattr("bridge.ledger.replica.RETRY_S", 0.01)
+
+    def slowly(*words: Any) -> Any:
+        tries.append(words)
+        a.clock.pass_s(10)
+        no_answer()
+
+    with monkeypatch.context() as patch, gevent.Timeout(20):
+        patch.setattr(a.cluster, "call", slowly)
+        assert refused(lambda: a.tallies.settle(line_of(held, 900))) == "storage_failed"
+    assert len(tries) == 3
+
+
+def test_a_node_that_lacks_just_what_was_cut_off_takes_the_figures(pair: list[Node]) -> None:
+    a, b = pair
+    a.admit("run_1")
+    b.catch_up()
+    a.admit("run_2")
+    a.tallies._publish()
+    assert b.open == {"run_1", "run_2"}

@@ -24,7 +24,7 @@ from bridge.records.jobs import Job, Repeat, SharedJobBook
 from bridge.settings import Settings
 from bridge.store import shared
 from bridge.store.document import Document, Outdated
-from bridge.store.redis import Cluster
+from bridge.store.redis import Cluster, unreachable
 from bridge.store.shared import SharedDocument
 from bridge.types import Answer, Charge, Finished, GenerationRequest, Message, Text, Usage
 from tests.property.tallies_suite import refused
@@ -318,6 +318,57 @@ def test_a_job_whose_host_is_gone_has_ended_with_that(host: MakeHost, server: Re
     assert found.finished is not None
     assert isinstance(found.finished.result, Problem)
     assert found.finished.result.code == "cli_failed"
+
+
+def test_a_job_of_a_host_that_has_just_come_is_not_taken_for_ended(
+    host: MakeHost, server: RedisServer, tmp_path: Path
+) -> None:
+    a = host("a")
+    fresh = Host(server, "fresh", tmp_path / "fresh")
+    try:
+        fresh.jobs.add(job("run_1", repeat=REPEAT))
+        found = a.jobs.get("run_1", "ada 1.5")
+        assert found is not None
+        assert found.finished is None
+        assert refused(lambda: a.jobs.earlier("ada 1.5", REPEAT)) == "conflict"
+    finally:
+        fresh.audit.close()
+        fresh.cluster.abandon()
+
+
+def test_an_idempotency_key_is_free_again_though_the_server_was_away(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = host("a"), host("b")
+    monkeypatch.setattr("bridge.records.jobs.AGAIN_S", 0.01)
+    real, left = a.cluster.call, [4]
+
+    def call(function: str, *words: str | bytes | int) -> object:
+        if function == "cb_job_add":
+            real(function, *words)
+        elif not left[0]:
+            return real(function, *words)
+        left[0] -= 1
+        raise unreachable("no answer")
+
+    monkeypatch.setattr(a.cluster, "call", call)
+    assert refused(lambda: a.jobs.add(job("run_1", repeat=REPEAT))) == "storage_failed"
+    a.jobs.drop("run_1")
+    with gevent.Timeout(20):
+        while b.jobs.knows("ada 1.5", "d1"):
+            gevent.sleep(0.01)
+    assert b.jobs.get("run_1", "ada 1.5") is None
+    b.jobs.add(job("run_2", repeat=REPEAT))
+
+
+def test_an_end_that_is_kept_twice_is_counted_once(host: MakeHost, server: RedisServer) -> None:
+    a = host("a")
+    begun = job("run_1", repeat=REPEAT)
+    a.jobs.add(begun)
+    a.jobs.finish(ended(begun))
+    before = server.command("HGETALL", "{cb}:keptsizes")
+    a.jobs.finish(ended(begun))
+    assert server.command("HGETALL", "{cb}:keptsizes") == before
 
 
 def test_what_is_kept_has_a_bound_for_each_owner_and_the_oldest_go_first(
