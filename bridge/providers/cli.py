@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import gevent
 import gevent.event
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
@@ -148,6 +149,8 @@ class CliProvider:
         #: what serves, and what is being looked at
         self._program: Program | None = None
         self._candidate: Program | None = None
+        #: one look at a time: after an upgrade that fails, two want to
+        self._looking = BoundedSemaphore(1)
         #: says of the program at a path what is wrong with it; None where it may serve. Unset: whatever starts may.
         self.vet: Callable[[str], str | None] | None = None
         #: when that began to serve, in UTC seconds
@@ -225,7 +228,8 @@ class CliProvider:
     def _is_well(self, *, patient: bool) -> bool:
         """Look at it now. `patient`: there is time to check a program that is new here."""
         try:
-            self._look(patient=patient)
+            with self._looking:
+                self._look(patient=patient)
         except Exception:
             log.exception("%s could not be looked at", self.name)
         return self._status.available

@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gevent
+import gevent.event
 import pytest
 
 from bridge.errors import BridgeError
 from bridge.providers import cli
+from bridge.providers.programs import stamp_of
 from bridge.registry import PROVIDERS
 from tests.engine import harness
 from tests.engine.harness import complete, fail, install_fake
@@ -149,3 +152,27 @@ def test_a_version_that_is_new_here_is_checked_before_it_serves_and_only_once(se
     assert complete(second, "hello").answer.text == "echo: hello"
     assert len(vet.asked) == 1
     assert second.vet.asked == []
+
+
+def test_of_two_looks_at_once_the_second_waits(serve: Make, put: Make, name: str, monkeypatch: Any) -> None:
+    provider = serve(Vet())
+    first, going, go_on = [True], gevent.event.Event(), gevent.event.Event()
+    version = provider._version
+
+    def slow(home: Path) -> str:
+        found: str = version(home)
+        if first.pop() if first else False:
+            going.set()
+            go_on.wait()
+        return found
+
+    monkeypatch.setattr(provider, "_version", slow)
+    put("9.1.0")  # the watcher looks at it
+    assert going.wait(20)
+    opening = gevent.spawn(provider.open)  # and so does what takes an upgrade back
+    gevent.sleep(0.5)
+    go_on.set()
+    opening.join(20)
+    assert until(lambda: provider.status().version == "9.1.0")
+    assert provider._program.stamp == stamp_of(str(provider._path))
+    assert complete(provider, "hello").answer.text == "echo: hello"
