@@ -44,6 +44,8 @@ from bridge.types import (
 MAX_ANSWER_BYTES = 4_000_000
 #: How often a run that waits for a slot looks whether time has made one its own, in seconds.
 LOOK_S = 1.0
+#: How the error of a run begins whose CLI has said nothing for too long.
+SILENT = "The CLI was silent for"
 
 
 class _Granted(msgspec.Struct, frozen=True):
@@ -283,7 +285,7 @@ class Run:
                 if self._stops is not None and self._stops.found is not None:
                     return self._stopped(self._stops.found)
             elif now >= self._heard_at + idle_s:
-                raise BridgeError("timeout", f"The CLI was silent for {idle_s:g} seconds.")
+                raise BridgeError("timeout", f"{SILENT} {idle_s:g} seconds.")
             if now >= look_up_at:
                 return None
 

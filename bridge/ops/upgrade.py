@@ -25,6 +25,7 @@ import gevent.event
 import msgspec
 
 from bridge.clock import Clock, iso, parse_iso
+from bridge.engine.run import SILENT
 from bridge.errors import BridgeError, StoreError
 from bridge.ops import conformance
 from bridge.ops.doctor import FAIL, Finding, fail, ok, warn
@@ -328,6 +329,9 @@ class Trials:
             return
         # What could not be reached says nothing about the CLI.
         failed = record.code in FAILURES and record.upstream_message is None
+        if record.code == "timeout" and not (record.error or "").startswith(SILENT):
+            # How long an answer may take is its client's choice.
+            failed = False
         if record.code is not None and not failed:
             return
         settings, status, clock = self._service.settings, engine.providers[name].status(), self._service.clock

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.ops import conformance, upgrade
 from bridge.ops.doctor import Finding, fail, ok
 from bridge.ops.upgrade import NotInstalled, install, leaves_behind, newest
-from bridge.providers.programs import ProgramBook
+from bridge.providers.programs import ChosenProgram, ProgramBook
 from bridge.registry import PROVIDERS
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings
@@ -196,3 +197,28 @@ def test_runs_of_other_hosts_say_nothing_about_the_cli_of_this_one(settings: Set
     finally:
         service.close()
     assert heard == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("error", "taken_back"),
+    [("The CLI was silent for 90 seconds.", True), ("The answer was not complete within 1 seconds.", False)],
+)
+def test_a_client_that_gives_little_time_has_no_version_taken_back(
+    settings: Settings, error: str, taken_back: bool
+) -> None:
+    service = Service(settings, make_providers=demo_providers)
+    try:
+        engine = service.open()
+        provider, book = engine.providers["claude"], ProgramBook(settings.data_dir)
+        status = msgspec.structs.replace(provider.status(), since=1.0)
+        service.closers.append((trials := upgrade.Trials(service)).close)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(provider, "status", lambda: status)
+            with book.change() as kept:
+                kept.chosen["claude"] = ChosenProgram("9.1.0", "/usr/bin/env", 0.0, "/usr/bin/env", ROW.tested)
+            for number in range(5):
+                line = record(f"run_{number}", provider="claude", code="timeout", error=error)
+                trials._look_at(line)
+        assert (book.choice("claude", "/usr/bin/env", ROW.tested) is None) is taken_back
+    finally:
+        service.close()
