@@ -413,7 +413,7 @@ class Engine:
             if isinstance(end, Failed) or (schema is None and not strict):
                 return end
             # In a greenlet of its own: meanwhile the run hears of a stop, and of its deadline.
-            mismatch = partial(self._mismatch, owner=run.key.name)
+            mismatch = partial(self._mismatch, run)
             gevent.spawn(_read, end, schema, strict, mismatch, run.inbox.put)
             end = self._await_end(run)
             if isinstance(end, Completed) and schema is not None:
@@ -424,8 +424,12 @@ class Engine:
             conversation.cancel()
             run.note_receipt(conversation.receipt)
 
-    def _mismatch(self, schema: dict[str, Any], output: Any, owner: str) -> str | None:
-        """Why an output does not fit a schema; None where it does, or where the schema of a tool is none."""
+    def _mismatch(self, run: Run, schema: dict[str, Any], output: Any) -> str | None:
+        """Why an output does not fit a schema; None where it does, or where the schema of a tool is none. Nobody asks
+        any more once the run has ended: an answer may have thousands of calls, each of which takes its time."""
+        if run.finished is not None:
+            raise gevent.GreenletExit
+        owner = run.key.name
         try:
             self._schemas.check(schema, owner)
         except BridgeError:

@@ -498,3 +498,24 @@ def test_the_bridge_holds_calls_against_strict_tools_where_nobody_else_does(
     assert (result.code, result.facts) == ("output_mismatch", {"text": arguments, "tool": "look_up"})
     assert says in result.message
     assert (result.status, result.sdk_status) == (422, 400)
+
+
+def test_calls_are_not_held_against_strict_tools_once_the_run_has_ended(
+    provider: Scripted, service: Service, submit: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = list[Any](), gevent.event.Event()
+
+    def mismatch(schema: dict[str, Any], output: Any, owner: str) -> None:
+        asked.append(output)
+        go_on.wait()
+
+    monkeypatch.setattr(engine_of(service)._schemas, "mismatch", mismatch)
+    calls = [ToolCall(f"call_{number}", "look_up", '{"n": 1}') for number in range(3)]
+    provider.scripts = [[Submitted(), answer(*calls, stop_reason="tool_use")]]
+    run = submit(ask("hi", tools=(STRICT,)))
+    assert until(lambda: asked)
+    run.cancel(Problem("cancelled", "Stop."))
+    ended(run)
+    go_on.set()
+    gevent.sleep(0.1)
+    assert len(asked) == 1
