@@ -45,7 +45,8 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         session = request.headers.get("X-Session-Id")
         parse = partial(_parse, api, body, session, settings=service.settings, resolve=resolve)
         wanted, answer, events = beside(body, parse)
-        wanted = heeded(wanted, may_search=key.web_search)
+        may_search = key.web_search and engine_of().providers[wanted.provider].searches
+        wanted = heeded(wanted, may_search=may_search)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events
         g.ignored = wanted.ignored

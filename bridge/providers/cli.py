@@ -141,6 +141,8 @@ class CliProvider:
         self._own = settings.providers[row.name]
         self.default_model = self._own.default_model
         self._login = self._own.credentials == "login"
+        # Without the gate nobody counts them.
+        self.searches = self.searches and not self._login
         self._scratch = scratch
         self._clock = clock
         self._breaker = Breaker(clock)

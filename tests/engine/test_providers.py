@@ -420,3 +420,10 @@ def test_a_cli_that_is_installed_later_is_found_when_it_is_looked_for_again(
     provider.open()
     assert provider.status().available
     assert complete(provider, "hello").answer.text == "echo: hello"
+
+
+@pytest.mark.parametrize(("name", "how", "may"), [("claude", "api-key", True), ("claude", "login", False)])
+def test_only_what_goes_through_the_gate_searches_the_web(make_provider: Make, name: str, how: str, may: bool) -> None:
+    credentials = {"BRIDGE_CLAUDE_CREDENTIALS": how}
+    assert make_provider(name, credentials).searches is may
+    assert make_provider("demo", credentials).searches is False
