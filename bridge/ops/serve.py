@@ -57,6 +57,8 @@ GRACEFUL_TIMEOUT_S = 40
 TAKE_OVER_S = GRACEFUL_TIMEOUT_S + 5.0
 #: Pause before a worker is started again in the place of one that could not start, in seconds.
 START_AGAIN_S = 5.0
+#: How long a worker that hands over goes on taking on what comes on the connections that it has, in seconds.
+TAKEN_ON_S = 0.5
 
 Ready = Callable[[Service, str], None]
 
@@ -143,7 +145,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
             return
         for server in self.__dict__.get("listeners", ()):
             server.stop_accepting()
-        self.handle_exit(sig, frame)
+        # Connections that it has taken on may not have been read yet: nobody else can answer those.
+        self.ending = True
+        gevent.spawn_later(TAKEN_ON_S, self.finish)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """As gunicorn does, but only for a client that reads. Where connections run short, an idle one is closed."""
