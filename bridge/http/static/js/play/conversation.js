@@ -214,7 +214,7 @@ export function conversation({ headers, zone, bench }) {
     field_.value = turn.question.text;
     const back = () => fill(turn.asked, asked(turn));
     const form = h(
-      "form.reply",
+      "form",
       {
         onsubmit: (event) => {
           event.preventDefault();

@@ -400,7 +400,7 @@ export function show(main, { me, key, headers, first, expired }) {
               "button.link-button",
               { type: "button", onclick: () => use(entry) },
               h("bdi.truncate", {}, entry.form.prompt || "(no words)"),
-              h("span.small.muted", {}, when(new Date(entry.at).toISOString())),
+              h("span.small.muted.nowrap", {}, when(new Date(entry.at).toISOString())),
             ),
           ),
         ),
