@@ -4,7 +4,7 @@ import { query } from "../lib/api.js";
 import { fill, h, icon } from "../lib/dom.js";
 import { visible, whenExact, whenFull } from "../lib/format.js";
 import { cell, row, table } from "../lib/table.js";
-import { busy, emptyState, errorBox, focusOn, skeleton, toast } from "../lib/ui.js";
+import { busy, download, emptyState, errorBox, focusOn, skeleton, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
 const PAGE = 50;
@@ -112,9 +112,7 @@ export function show({ head, body, query: given }) {
       toast(failure.message);
       return;
     }
-    const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
-    h("a", { href: url, download: "cli-bridge-audit.jsonl" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    download("cli-bridge-audit.jsonl", "application/x-ndjson", lines);
   }
 
   load(null);

@@ -1,6 +1,7 @@
 /** The dialogs of a credential: add one, with the secret pasted once, and change one. */
 
 import { fill, h } from "../lib/dom.js";
+import { listOf } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
 import { busy, dialog, errorBox, field, select, toast } from "../lib/ui.js";
 import { call } from "./session.js";
@@ -123,8 +124,8 @@ function form(credential, provider, all, close) {
       priority: priority.valueAsNumber || 0,
       weight: weight.valueAsNumber || 1,
       maxConcurrent: atOnce.valueAsNumber || 0,
-      models: list(models.value),
-      keys: list(keys.value),
+      models: listOf(models.value),
+      keys: listOf(keys.value),
     };
     try {
       const answer = credential
@@ -190,12 +191,4 @@ function form(credential, provider, all, close) {
       save,
     ],
   };
-}
-
-function list(text) {
-  const found = text
-    .split(",")
-    .map((each) => each.trim())
-    .filter(Boolean);
-  return found.length ? found : null;
 }

@@ -5,7 +5,7 @@ import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { badge, busy, dialog, emptyState, errorBox, select, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, dialog, emptyState, errorBox, listFacts, select, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential } from "./credentialform.js";
 import { call, look } from "./session.js";
 
@@ -271,18 +271,7 @@ export function show({ head, body, session }) {
           (level) => level.limit,
           () => bar({ full: true, note: (level) => level.below }),
         );
-        keyed(
-          parts.facts,
-          facts(now).flatMap(([term, text]) => [
-            [`t${term}`, "dt", term],
-            [`d${term}`, "dd", text],
-          ]),
-          (row) => row[0],
-          ([, tag]) => {
-            const cell = h(tag);
-            return { element: cell, update: ([, , text]) => say(cell, text) };
-          },
-        );
+        listFacts(parts.facts, facts(now));
         refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
         const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
         refill(parts.buttons, stamp, actions());

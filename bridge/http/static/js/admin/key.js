@@ -3,10 +3,10 @@
 import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
 import { fill, h, keyed, say } from "../lib/dom.js";
-import { day, inWords, money, plural, resets, timeElement, visible, when } from "../lib/format.js";
+import { day, inWords, money, plural, resets, spent, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { badge, card, confirm, emptyState, skeleton, toast } from "../lib/ui.js";
+import { badge, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
 import { editKey, rotateKey } from "./keyform.js";
 import { change } from "./keys.js";
 import { logTable } from "./logtable.js";
@@ -123,21 +123,7 @@ export function show({ head, body, detail: name, session }) {
     );
     const others = otherLimits(key.limits, shown);
     say(pace, others.length ? `Besides: ${others.join(", ")}.` : "");
-    keyed(
-      facts,
-      about(key).flatMap(([term, value]) => [
-        [`t${term}`, "dt", term],
-        [`d${term}`, "dd", value],
-      ]),
-      (row) => row[0],
-      ([, tag]) => {
-        const element = h(tag);
-        return {
-          element,
-          update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)),
-        };
-      },
-    );
+    listFacts(facts, about(key));
   }
 
   function note(level) {
@@ -212,10 +198,6 @@ function gone(name) {
   );
 }
 
-function windowText(used) {
-  return `${money(used.costUsd)}, ${plural(used.requests, "request")}, ${plural(used.tokens, "token")}`;
-}
-
 function secretText(key) {
   if (key.status === "revoked") return "opens nothing any more";
   return key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere";
@@ -243,7 +225,7 @@ function about(key) {
     ...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
     ["Web search", searchText(key)],
     ["Models", key.models ? key.models.join(", ") || "none" : "any"],
-    ...Object.keys(key.resetsAt).map((window) => [inWords(window), windowText(key.usage[window])]),
+    ...Object.keys(key.resetsAt).map((window) => [inWords(window), spent(key.usage[window])]),
     ...(key.forecast ? [["At this pace", `about ${money(key.forecast.costUsd)} by the end of the month`]] : []),
     ...(key.usage.thisMonth.assumedUsd > 0
       ? [["Of it assumed", `${money(key.usage.thisMonth.assumedUsd)} (runs that broke off without a bill)`]]

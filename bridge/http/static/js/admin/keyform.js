@@ -2,7 +2,7 @@
 
 import { ApiError } from "../lib/api.js";
 import { fill, h, refill, say } from "../lib/dom.js";
-import { inWords, money } from "../lib/format.js";
+import { inWords, listOf, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { dialog, errorBox, field, select } from "../lib/ui.js";
 import { showSecret, showSecrets } from "./handover.js";
@@ -167,8 +167,8 @@ function form(session, key, known, close) {
       ...(key || several.checked ? {} : { name: name.value.trim() }),
       ...limits(inputs),
       note: note.value.trim(),
-      models: names(models.value),
-      credentials: names(bound.value),
+      models: listOf(models.value),
+      credentials: listOf(bound.value),
       webSearch: searches.checked,
       providers: chosen.length === Object.keys(providers).length ? null : chosen,
       ...(key && expiryIs(key) ? {} : { expiresAt: expiresAt() }),
@@ -385,14 +385,6 @@ function limits(inputs) {
       .filter(([, input]) => input.value !== "")
       .map(([limit, input]) => [limit, input.valueAsNumber]),
   );
-}
-
-function names(text) {
-  const found = text
-    .split(",")
-    .map((each) => each.trim())
-    .filter(Boolean);
-  return found.length ? found : null;
 }
 
 function checkbox(checked) {

@@ -4,7 +4,7 @@ import { fill, h, icon } from "../lib/dom.js";
 import { cost, count, duration, inOwnTime, plural, visible, whenExact, whenFull } from "../lib/format.js";
 import { longTextIn } from "../lib/longtext.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, copyButton, dialog, errorBox, skeleton } from "../lib/ui.js";
+import { copyButton, dialog, errorBox, skeleton, statusBadge } from "../lib/ui.js";
 import { call } from "./session.js";
 
 /**
@@ -96,14 +96,8 @@ function tokens(line) {
   return line.inputTokens + line.cacheReadTokens + line.cacheWriteTokens + line.outputTokens;
 }
 
-function statusBadge(line) {
-  if (line.status < 400) return badge("ok", "good");
-  const kind = line.code === "cancelled" ? "" : line.status < 500 ? "warn" : "bad";
-  return badge(visible(line.code ?? String(line.status)), kind);
-}
-
 /** A line in a dialog, with its prompts as far as the log has them. */
-export function openLine({ id }) {
+function openLine({ id }) {
   const body = h("div.stack", {}, skeleton(5));
   const copy = h("span");
   lineIn(id, body, copy);
@@ -122,7 +116,7 @@ export function openLine({ id }) {
 }
 
 /** Where a request has a page of its own, by its id or its request id. */
-export function addressOf(id) {
+function addressOf(id) {
   return `#/logs/${encodeURIComponent(id)}`;
 }
 

@@ -3,7 +3,7 @@
 import { h, keyed, refill, say } from "../lib/dom.js";
 import { duration, plural, visible, whenFull } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { badge, errorBox } from "../lib/ui.js";
+import { badge, errorBox, listFacts } from "../lib/ui.js";
 
 const CREDENTIALS = {
   login: "the CLI's own log-in (for yourself alone; see the terms)",
@@ -46,18 +46,7 @@ export function renderProviders(list, { providers, activity }) {
               : []),
             ["First text", times ? pair(times.firstTokenMs) : "no answers in 24 h"],
           ];
-          keyed(
-            facts,
-            rows.flatMap(([term, value]) => [
-              [`t${term}`, "dt", term],
-              [`d${term}`, "dd", value],
-            ]),
-            (row) => row[0],
-            ([, tag]) => {
-              const element = h(tag);
-              return { element, update: ([, , text]) => say(element, visible(text)) };
-            },
-          );
+          listFacts(facts, rows.map(([term, text]) => [term, visible(text)]));
           refill(
             unpaid,
             paid,

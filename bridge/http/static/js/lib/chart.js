@@ -1,6 +1,6 @@
 /** Charts as SVG: stacked bars and lines, with a box of figures at the pointer and a table for everybody. */
 
-import { fill, h, say } from "./dom.js";
+import { fill, h, say, svg } from "./dom.js";
 
 /** Pixels: of the picture, and of what stands around the plot. */
 const HEIGHT = 220;
@@ -53,7 +53,7 @@ export function chart(kind, { describe, unit = "Day" }) {
   function draw() {
     if (!current || !stage.clientWidth) return;
     plot = plotted(kind, current, stage.clientWidth);
-    stage.replaceChildren(plot.svg);
+    stage.replaceChildren(plot.picture);
   }
 
   /** Show the figures at a place of the page; null: none. */
@@ -163,7 +163,7 @@ function seriesOf(data) {
 
 // --- the picture --------------------------------------------------------------------------------------------
 
-/** {svg, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
+/** {picture, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
 function plotted(kind, data, width) {
   const { labels, series } = data;
   const high = highest(kind, data) * 1.05 || 1;
@@ -174,19 +174,19 @@ function plotted(kind, data, width) {
   const step = (width - left - RIGHT) / Math.max(1, labels.length);
   const middleOf = (place) => left + step * (place + 0.5);
   const heightOf = (value) => floor - ((floor - TOP) * value) / high;
-  const svg = node("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" });
+  const picture = svg("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" });
 
   marks.forEach((value, at) => {
     const y = Math.round(heightOf(value)) + 0.5;
-    svg.append(
-      node("path", { class: "chart-grid", d: `M${left} ${y}H${width - RIGHT}` }),
-      node("text", { class: "chart-label", x: left - 8, y: y + 4, "text-anchor": "end" }, words[at]),
+    picture.append(
+      svg("path", { class: "chart-grid", d: `M${left} ${y}H${width - RIGHT}` }),
+      svg("text", { class: "chart-label", x: left - 8, y: y + 4, "text-anchor": "end" }, words[at]),
     );
   });
   const each = STEPS.find((count) => count * step >= LABEL_SPACE) ?? labels.length;
   for (let place = 0; place < labels.length; place += each) {
     const text = (data.axisLabels ?? labels)[place];
-    svg.append(node("text", { class: "chart-label", x: middleOf(place), y: HEIGHT - 8, "text-anchor": "middle" }, text));
+    picture.append(svg("text", { class: "chart-label", x: middleOf(place), y: HEIGHT - 8, "text-anchor": "middle" }, text));
   }
 
   if (kind === "bars") {
@@ -200,21 +200,21 @@ function plotted(kind, data, width) {
         path += `M${middleOf(place) - wide / 2} ${top}h${wide}V${heightOf(below[place])}h${-wide}z`;
         below[place] += value;
       });
-      painted(svg.appendChild(node("path", { d: path })), "fill", token);
+      painted(picture.appendChild(svg("path", { d: path })), "fill", token);
     }
   } else {
     for (const { values, token } of series) {
       const points = values.flatMap((value, place) => (known(value) ? [`${middleOf(place)} ${heightOf(value)}`] : []));
       // A line of one point is a point: round ends make it one.
       const path = points.length ? `M${points.join("L")}${points.length === 1 ? "h0" : ""}` : "";
-      const line = node("path", { class: points.length === 1 ? "chart-line alone" : "chart-line", d: path });
-      painted(svg.appendChild(line), "stroke", token);
+      const line = svg("path", { class: points.length === 1 ? "chart-line alone" : "chart-line", d: path });
+      painted(picture.appendChild(line), "stroke", token);
     }
   }
-  const pointer = svg.appendChild(node("path", { class: "chart-pointer" }));
+  const pointer = picture.appendChild(svg("path", { class: "chart-pointer" }));
 
   return {
-    svg,
+    picture,
     width,
     middleOf,
     placeAt(x) {
@@ -247,15 +247,8 @@ function painted(element, property, token) {
   element.style[property] = `var(${token})`;
 }
 
-function node(name, attributes, text = "") {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (text) element.textContent = text;
-  return element;
-}
-
 /** Labels of an axis: one that says the same as the one below it says nothing. */
-export function told(labels) {
+function told(labels) {
   return labels.map((label, place) => (place > 0 && label === labels[place - 1] ? "" : label));
 }
 

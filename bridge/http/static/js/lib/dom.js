@@ -14,7 +14,7 @@ export function h(tag, attributes, ...children) {
 }
 
 /** Set attributes and listeners, as `h` does. */
-export function set(element, attributes) {
+function set(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value === null || value === undefined || value === false) element.removeAttribute(name);
@@ -96,12 +96,12 @@ const PATHS = {
 
 /** A small picture that says nothing which the text beside it does not say. */
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", PATHS[name]);
-  svg.append(path);
-  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) {
-    svg.setAttribute(key, value);
-  }
-  return svg;
+  return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: PATHS[name] }));
+}
+
+/** An element of a picture, as `h` makes those of the page. */
+export function svg(name, attributes, ...children) {
+  const element = set(document.createElementNS("http://www.w3.org/2000/svg", name), attributes);
+  element.append(...children);
+  return element;
 }

@@ -31,9 +31,6 @@ const fullTime = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "full", timeStyl
 const monthDay = new Intl.DateTimeFormat(LANGUAGE, { day: "numeric", month: "short", timeZone: "UTC" });
 const relative = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style: "narrow" });
 
-/** The viewer's own time zone. */
-export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
-
 /** A name of the API as a label: thisMonth becomes "This month". */
 export function inWords(name) {
   const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
@@ -59,6 +56,20 @@ export function count(number) {
 /** A count with its noun: 1 request, 2 requests. */
 export function plural(number, noun, show = count) {
   return `${show(number)} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** What was used in a window: $1.20, 3 requests, 4,500 tokens. */
+export function spent({ costUsd, requests, tokens }) {
+  return `${money(costUsd)}, ${plural(requests, "request")}, ${plural(tokens, "token")}`;
+}
+
+/** What was typed with commas between; null where nothing was. */
+export function listOf(text) {
+  const found = text
+    .split(",")
+    .map((each) => each.trim())
+    .filter(Boolean);
+  return found.length ? found : null;
 }
 
 /** A large count where there is little room: 4.3M. */

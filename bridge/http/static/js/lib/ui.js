@@ -1,7 +1,7 @@
 /** Parts that every page uses: notices, dialogs, copying, empty and error states. */
 
-import { fill, h, icon, say } from "./dom.js";
-import { inOwnTime } from "./format.js";
+import { fill, h, icon, keyed, say } from "./dom.js";
+import { inOwnTime, visible } from "./format.js";
 import { hintOf } from "./hints.js";
 
 const TOAST_MS = 8000;
@@ -115,8 +115,41 @@ export function badge(text, kind = "") {
   return h(`span.badge${kind && `.${kind}`}`, {}, text);
 }
 
+/** How a request ended, as a label. */
+export function statusBadge({ status, code }) {
+  if (status < 400) return badge("ok", "good");
+  const kind = code === "cancelled" ? "" : status < 500 ? "warn" : "bad";
+  return badge(visible(code ?? status), kind);
+}
+
+/** Bring a list of facts in step: [[term, value], …], a value being a text or a node. */
+export function listFacts(list, facts) {
+  keyed(
+    list,
+    facts.flatMap(([term, value]) => [
+      [`t${term}`, "dt", term],
+      [`d${term}`, "dd", value],
+    ]),
+    ([name]) => name,
+    ([, tag]) => {
+      const element = h(tag);
+      return {
+        element,
+        update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)),
+      };
+    },
+  );
+}
+
+/** Save a text, in parts, as a file. */
+export function download(name, type, parts) {
+  const url = URL.createObjectURL(new Blob(parts, { type }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 /** Put a text on the clipboard; also where the page came without encryption. */
-export async function copy(text) {
+async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     await navigator.clipboard.writeText(text);
     return;

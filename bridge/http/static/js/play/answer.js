@@ -48,7 +48,7 @@ export function answer({ provider, model, zone, label = "" }) {
   let ticker = 0;
   let doing = "";
   /** The tool calls so far: {id, result}, with the field for what the tool gave. */
-  let called = [];
+  const called = [];
   /** How it ended: {done}, {error} or {stopped}; null while it comes. */
   let end = null;
   let formatted = false;

@@ -4,7 +4,7 @@ import { ApiError, call, events, open } from "../lib/api.js";
 import { fill, h, icon } from "../lib/dom.js";
 import { longTextIn } from "../lib/longtext.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { card, copyButton, field, segmented } from "../lib/ui.js";
+import { card, copyButton, download, field, segmented } from "../lib/ui.js";
 import { answer } from "./answer.js";
 import { estimate } from "./estimate.js";
 
@@ -296,10 +296,8 @@ export function conversation({ headers, zone, bench }) {
   }
 
   function save() {
-    const url = URL.createObjectURL(new Blob([transcript(), "\n"], { type: "text/markdown" }));
     const stamp = new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-");
-    h("a", { href: url, download: `answer-${stamp}.md` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    download(`answer-${stamp}.md`, "text/markdown", [transcript(), "\n"]);
   }
 
   function kept() {

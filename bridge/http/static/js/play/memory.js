@@ -51,8 +51,8 @@ function fingerprint(key) {
 
 /**
  * What is kept for a key: {bench, past(), keep(bench), remember(entry), forget()}. `bench` is what was last on it, or
- * null where that was nothing; `past()` are the last prompts, newest first, each {at, form, …}; `remember` takes the place of the one with the
- * same `at`. Both give whether the browser took all of it.
+ * null where that was nothing; `past()` are the last prompts, newest first, each {at, form, …}; `remember` takes the
+ * place of the one with the same `at`. `keep` gives whether the browser took all of it.
  */
 export function memory(key, name) {
   const own = `${PREFIX}${fingerprint(key)} `;
@@ -93,9 +93,8 @@ export function memory(key, name) {
     // Where there is no room for all, the answers of the oldest go first.
     for (let place = all.length; place >= 0; place--) {
       if (place < all.length) all[place] = { ...all[place], turns: [] };
-      if (write("localStorage", name_, JSON.stringify(all))) return true;
+      if (write("localStorage", name_, JSON.stringify(all))) return;
     }
-    return false;
   }
 
   function forget() {

@@ -3,7 +3,7 @@
 import { call, query } from "../lib/api.js";
 import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
 import { breakdownTable, dayRange } from "../lib/breakdown.js";
-import { fill, h, icon, keyed, say } from "../lib/dom.js";
+import { fill, h, icon, keyed } from "../lib/dom.js";
 import {
   cost,
   count,
@@ -11,8 +11,8 @@ import {
   inOwnTime,
   inWords,
   money,
-  plural,
   resets,
+  spent,
   visible,
   when,
   whenExact,
@@ -21,7 +21,7 @@ import {
 import { hintOf } from "../lib/hints.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, card, copyButton, dialog, emptyState, skeleton } from "../lib/ui.js";
+import { card, copyButton, dialog, emptyState, listFacts, skeleton, statusBadge } from "../lib/ui.js";
 
 export const title = "My usage";
 
@@ -83,18 +83,7 @@ export function show(main, { me: first, headers, expired }) {
         (level) => level.limit,
         () => bar({ full: true, note: (level) => note(level, me) }),
       );
-      keyed(
-        facts,
-        about(me, otherLimits(me.limits, shown)).flatMap(([term, value]) => [
-          [`t${term}`, "dt", term],
-          [`d${term}`, "dd", value],
-        ]),
-        (each) => each[0],
-        ([, tag]) => {
-          const part = h(tag);
-          return { element: part, update: ([, , value]) => say(part, value) };
-        },
-      );
+      listFacts(facts, about(me, otherLimits(me.limits, shown)));
       const wanted = requests.length ? element : empty;
       if (!wanted.isConnected) fill(holder, wanted);
       keyed(rows, requests, (each) => each.id, requestRow);
@@ -122,11 +111,9 @@ export function show(main, { me: first, headers, expired }) {
 }
 
 function about(me, others) {
-  const window = (each) =>
-    `${money(each.costUsd)}, ${plural(each.requests, "request")}, ${plural(each.tokens, "token")}`;
   return [
     ["Name", me.name],
-    ...Object.keys(me.resetsAt).map((each) => [inWords(each), window(me.usage[each])]),
+    ...Object.keys(me.resetsAt).map((each) => [inWords(each), spent(me.usage[each])]),
     ["At most", others.length ? others.join(", ") : "no limit on pace"],
     [
       "May use",
@@ -171,11 +158,6 @@ function requestRow(line) {
       ),
     ),
   };
-}
-
-function statusBadge({ status, code }) {
-  const kind = status < 400 ? "good" : code === "cancelled" ? "" : status < 500 ? "warn" : "bad";
-  return badge(status < 400 ? "ok" : visible(code ?? String(status)), kind);
 }
 
 /** A request in full, in a dialog: why it failed, and what to send to the admin. */
