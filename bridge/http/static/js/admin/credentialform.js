@@ -3,7 +3,7 @@
 import { fill, h } from "../lib/dom.js";
 import { listOf } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
-import { busy, dialog, errorBox, field, select, toast } from "../lib/ui.js";
+import { busy, dialog, errorBox, field, nameInput, select, textInput, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
 const ID = "credential-form";
@@ -27,7 +27,7 @@ export function freeName(provider, all) {
 export function secretInput(attributes = {}) {
   // What is pasted may have blanks at its ends, which are taken away.
   const minlength = CREDENTIAL_BOUNDS.apiKey[0];
-  return h("input", { type: "password", autocomplete: "off", spellcheck: "false", minlength, ...attributes });
+  return textInput({ type: "password", minlength, ...attributes });
 }
 
 /** What to paste for a provider. */
@@ -56,8 +56,7 @@ export function editCredential(credential) {
 }
 
 function form(credential, provider, all, close) {
-  const text = (attributes, bounds) =>
-    h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...(bounds && { maxlength: bounds[1] }), ...attributes });
+  const text = ([, maxlength], attributes = {}) => textInput({ maxlength, ...attributes });
   const number = (attributes, [min, max] = [0]) =>
     h("input", { type: "number", min, ...(max && { max }), step: "1", inputmode: "decimal", ...attributes });
   const kind = select(
@@ -65,19 +64,19 @@ function form(credential, provider, all, close) {
     provider,
     { onchange: () => usual() },
   );
-  const name = text({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", oninput: () => (typed = true) });
+  const name = nameInput({ oninput: () => (typed = true) });
   const secret = secretInput({ required: !credential });
   const secretField = field(credential ? "New API key" : "API key", secret, " ");
-  const group = text({}, CREDENTIAL_BOUNDS.group);
-  const note = text({}, CREDENTIAL_BOUNDS.note);
-  const baseUrl = text({ inputmode: "url", placeholder: "the usual one" }, CREDENTIAL_BOUNDS.baseUrl);
+  const group = text(CREDENTIAL_BOUNDS.group);
+  const note = text(CREDENTIAL_BOUNDS.note);
+  const baseUrl = text(CREDENTIAL_BOUNDS.baseUrl, { inputmode: "url", placeholder: "the usual one" });
   const day = number({ step: "any", placeholder: "no limit" });
   const month = number({ step: "any", placeholder: "no limit" });
   const priority = number({ placeholder: "0" }, CREDENTIAL_BOUNDS.priority);
   const weight = number({ placeholder: "1" }, CREDENTIAL_BOUNDS.weight);
   const atOnce = number({ placeholder: "no limit" }, CREDENTIAL_BOUNDS.maxConcurrent);
-  const models = text({ placeholder: "any" });
-  const keys = text({ placeholder: "any" });
+  const models = textInput({ placeholder: "any" });
+  const keys = textInput({ placeholder: "any" });
   const problem = h("div");
   let typed = Boolean(credential);
 

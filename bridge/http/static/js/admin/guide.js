@@ -5,7 +5,7 @@ import { visible } from "../lib/format.js";
 import { linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { TAB_KEY } from "../lib/tabkey.js";
-import { busy, copyButton, errorBox, field, segmented, skeleton } from "../lib/ui.js";
+import { busy, copyButton, errorBox, field, nameInput, segmented, skeleton } from "../lib/ui.js";
 import { credentialPath, freeName, secretHint, secretInput } from "./credentialform.js";
 import { isOpen, testResult } from "./credentials.js";
 import { call, look } from "./session.js";
@@ -166,15 +166,7 @@ export function show({ body }) {
   }
 
   function makeKey() {
-    const name = h("input", {
-      type: "text",
-      required: true,
-      maxlength: "50",
-      pattern: "[A-Za-z0-9_\\-]{1,50}",
-      autocomplete: "off",
-      spellcheck: "false",
-      placeholder: "ada",
-    });
+    const name = nameInput({ placeholder: "ada" });
     const cap = h("input", { type: "number", min: "0.01", step: "any", inputmode: "decimal", required: true });
     cap.value = USUAL_CAP;
     const problem = h("div");

@@ -4,7 +4,7 @@ import { ApiError } from "../lib/api.js";
 import { fill, h, refill, say } from "../lib/dom.js";
 import { inWords, listOf, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { dialog, errorBox, field, select } from "../lib/ui.js";
+import { dialog, errorBox, field, nameInput, select, textInput } from "../lib/ui.js";
 import { showSecret, showSecrets } from "./handover.js";
 import { call } from "./session.js";
 
@@ -95,22 +95,15 @@ export async function rotateKey(session, key) {
 function form(session, key, known, close) {
   const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
   const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
-  const name = h("input", {
-    type: "text",
-    required: true,
-    maxlength: "50",
-    pattern: "[A-Za-z0-9_\\-]{1,50}",
-    autocomplete: "off",
-    spellcheck: "false",
-  });
+  const name = nameInput();
   const list = h("textarea", { rows: "6", spellcheck: "false", autocomplete: "off" });
   const one = field("Name", name, "Letters, digits, _ and -. It cannot be changed later.");
   const many = field("People or things, one in each line", list, "Each gets a key of its own, with the limits below.");
   const several = checkbox(false);
   several.addEventListener("change", showNames);
   const note = h("input", { type: "text", maxlength: "500", autocomplete: "off" });
-  const models = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
-  const bound = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "any" });
+  const models = textInput({ placeholder: "any" });
+  const bound = textInput({ placeholder: "any" });
   const providers = Object.fromEntries(Object.keys(PROVIDERS).map((each) => [each, checkbox(true)]));
   const searches = checkbox(false);
   const expiry = select(EXPIRIES, "", { onchange: showDate });

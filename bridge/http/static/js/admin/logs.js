@@ -5,7 +5,7 @@ import { fill, h, say } from "../lib/dom.js";
 import { compact, count, money, plural, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { busy, emptyState, errorBox, field, select } from "../lib/ui.js";
+import { busy, emptyState, errorBox, field, select, textInput } from "../lib/ui.js";
 import { logTable } from "./logtable.js";
 import { call, look } from "./session.js";
 
@@ -31,14 +31,7 @@ export function show({ head, body, query: given, session }) {
   const asked = given.get("status") ?? "";
   const inputs = {
     text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt, error, model, id" }),
-    key: h("input", {
-      type: "text",
-      list: "key-names",
-      value: given.get("key") ?? "",
-      placeholder: "Any",
-      autocomplete: "off",
-      spellcheck: "false",
-    }),
+    key: textInput({ list: "key-names", value: given.get("key") ?? "", placeholder: "Any" }),
     provider: select(
       [["", "Any"], ...Object.entries(PROVIDERS).map(([name, { title }]) => [name, title])],
       given.get("provider") ?? "",

@@ -252,6 +252,16 @@ export function field(label, input, hint = "") {
   );
 }
 
+/** A field for a name or an address, which no browser knows better. */
+export function textInput(attributes = {}) {
+  return h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
+}
+
+/** A field for the name of a new key or credential. */
+export function nameInput(attributes = {}) {
+  return textInput({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", ...attributes });
+}
+
 /** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */
 export function select(options, value = "", attributes = {}) {
   const element = h("select", attributes, options.map(option));

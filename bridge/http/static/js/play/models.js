@@ -4,7 +4,7 @@ import { call } from "../lib/api.js";
 import { fill, h, say } from "../lib/dom.js";
 import { cost, money } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { field } from "../lib/ui.js";
+import { field, textInput } from "../lib/ui.js";
 
 /**
  * {element, choose(provider), value(), chosen(), set(chosen)}: a model for each provider, since none follows to the
@@ -15,7 +15,7 @@ export function modelField({ me, headers, known }) {
   const names = {};
   let provider = null;
   let list = [];
-  const input = h("input", { type: "text", list: "models", autocomplete: "off", spellcheck: "false", oninput: told });
+  const input = textInput({ list: "models", oninput: told });
   const options = h("datalist", { id: "models" });
   const hint = h("p.hint", { id: "model-hint", role: "status" });
   const element = h("div", {}, field("Model", input), options, hint);
