@@ -2,8 +2,9 @@
 
 Every node applies the records of all nodes in the order of the shared journal, in memory and to its own data folder, so
 that reading costs no call and each folder is complete. What a node writes is decided on its copy, by the functions that
-decide on one host, and taken by the server only where nobody else has written about the same key (and the same
-credential, where that is bounded) since: compare and set. Otherwise the node reads on and decides again.
+decide on one host, and taken by the server only where nobody else has taken something of the same key (and the same
+credential, where that is bounded) since: compare and set. Otherwise the node reads on and decides again, and the others
+wait for it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from bridge.ledger.tallies import (
     settlement,
     void,
 )
+from bridge.limits import MICRO
 from bridge.settings import Settings
 from bridge.store.folder import CLUSTER_FILE, Store
 from bridge.store.redis import RETRY_S, Cluster, cluster_id, name, persistence_of, unreachable
@@ -56,8 +58,9 @@ from bridge.types import RunRecord
 LOOK_S, NEWS_S = 0.02, 0.25
 #: Records that are read at once.
 AT_ONCE = 1000
-#: Decisions that a request may take where other nodes write about the same key, and the longest pause between two.
-MOST_TRIES, LONGEST_PAUSE_S = 60, 0.02
+#: How long a request tries to decide where other nodes write about the same key, and the longest pause between two
+#: decisions, in seconds.
+CONTENDED_S, LONGEST_PAUSE_S = 5.0, 0.02
 #: How long the end of a run is tried before its client hears of it, in seconds.
 PATIENCE_S = 30.0
 #: All figures are put on the server after so many records, and so many records are kept for nodes that are behind.
@@ -134,6 +137,8 @@ class _Change(msgspec.Struct, frozen=True):
     run: str = ""
     about: tuple[str, ...] = ()
     compared: int = 0
+    #: whether less counts with it, so that who has not read it yet decides no worse
+    lowers: bool = False
 
 
 class SharedTallies:
@@ -187,8 +192,8 @@ class SharedTallies:
         """See Tallies."""
         self._own.ensure_writable()
         self._pay()
-        fresh = False
-        for _ in range(MOST_TRIES):
+        fresh, until = False, self._clock.monotonic() + CONTENDED_S
+        while self._clock.monotonic() < until:
             # From here until it is pending there is no switch to another greenlet.
             try:
                 reservation = decide(self.tally(key_name), self.credentials())
@@ -209,14 +214,13 @@ class SharedTallies:
             finally:
                 # Where nobody waits for it any more, whoever reads it in the journal gives it back.
                 self._pending.pop(reservation.id, None)
-            self._pause()
         raise unreachable("too many hosts write about one key")
 
     def move(self, held: Reservation, decide: Callable[[Mapping[str, Tally]], str | None]) -> Reservation:
         """See Tallies."""
         self._own.ensure_writable()
-        fresh = False
-        for _ in range(MOST_TRIES):
+        fresh, until = False, self._clock.monotonic() + CONTENDED_S
+        while self._clock.monotonic() < until:
             credential = decide(self.credentials())
             own = self.tally(held.key_name).open.get(held.id)
             if own is None or own.credential == credential:
@@ -240,7 +244,6 @@ class SharedTallies:
                 raise
             finally:
                 self._pending.pop(held.id, None)
-            self._pause()
         raise unreachable("too many hosts write about one credential")
 
     def settle(self, line: RunRecord) -> None:
@@ -287,7 +290,8 @@ class SharedTallies:
         for tally in list(self._own.figures.tallies.values()):
             for each in [each for each in tally.open.values() if each.owner == owner]:
                 line = assumed(each)
-                if self._send(_Change(settlement(line, each), "assume", each.id, self._about(each)[0])):
+                change = _Change(settlement(line, each), "assume", each.id, self._about(each)[0], lowers=True)
+                if self._send(change):
                     log.warning("%s of a host that is gone is charged all that it had reserved", each.id)
                     self.on_line(line)
 
@@ -372,7 +376,7 @@ class SharedTallies:
         while True:
             owner = self.owner
             how = (owner, self._cluster.seq, change.check, change.run, body, change.compared)
-            state, *rest = self._cluster.call("cb_write", *how, *change.about)
+            state, *rest = self._cluster.call("cb_write", *how, *(() if change.lowers else change.about))
             match state:
                 case b"ok":
                     self._refresh(int(rest[1]))
@@ -383,6 +387,9 @@ class SharedTallies:
                     return False
                 case b"conflict":
                     self._read()
+                    return False
+                case b"wait":
+                    gevent.sleep(random.uniform(0, LONGEST_PAUSE_S))
                     return False
                 case b"lost":
                     raise self._lost()
@@ -401,7 +408,7 @@ class SharedTallies:
 
     def _end(self, held: Reservation, record: Settle | Void | Release, patience_s: float) -> None:
         """Write the end of a run, for a while until it works. Raises BridgeError storage_failed; it is owed then."""
-        change = _Change(record, "end", held.id, self._about(held)[0])
+        change = _Change(record, "end", held.id, self._about(held)[0], lowers=_lowers(record, held))
         until = self._clock.monotonic() + patience_s
         while True:
             try:
@@ -450,9 +457,6 @@ class SharedTallies:
                 if changes > self._changes:
                     self._cluster.on_change()
                     self._changes = changes
-
-    def _pause(self) -> None:
-        gevent.sleep(random.uniform(0, LONGEST_PAUSE_S))
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -545,7 +549,7 @@ class SharedTallies:
                 if run not in self._pending and run not in self._mine and run not in self._owed:
                     # It was written after its caller had given up.
                     gone = Release(run, reservation.key_name)
-                    self._owed[run] = _Change(gone, "end", run, self._about(reservation)[0])
+                    self._owed[run] = _Change(gone, "end", run, self._about(reservation)[0], lowers=True)
             case Settle() if not mine and record.id in self._mine:
                 self._assumed[record.id] = self._mine.pop(record.id)
             case Settle() | Void() if not mine:
@@ -589,6 +593,13 @@ def _copy(tally: Tally, *, deep: bool) -> Tally:
     if deep:
         return copy.deepcopy(tally)
     return msgspec.structs.replace(tally, open=dict(tally.open), recent=dict(tally.recent))
+
+
+def _lowers(record: Settle | Void | Release, held: Reservation) -> bool:
+    """Whether an end counts for no more than what was held, in anything that a cap bounds."""
+    if not isinstance(record, Settle):
+        return True
+    return record.usage.total <= held.tokens and round(record.cost_usd * MICRO) <= held.cost_micro
 
 
 def _key_of(record: Any) -> str:

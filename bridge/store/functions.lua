@@ -92,11 +92,19 @@ local function note(owner, subject, seq)
   redis.call('HSET', '{cb}:last', subject, owner .. ' ' .. seq .. ' ' .. before)
 end
 
+-- For how long a node that came too late is the only one that may write about a subject, in milliseconds.
+local TURN_MS = 50
+
+local function turn_at(subject)
+  return '{cb}:turn:' .. subject
+end
+
 -- owner, number of the last record that it has, check, run, record, how many of the subjects are compared, subjects.
 -- The checks: 'new' the run is not there yet; 'open' it holds something; 'end' the same, and then no more; 'assume' the
 -- same by another than its owner; 'correct' it was ended by another; 'any' none.
--- Gives 'ok' | 'gone' (with the number of the last record) | 'conflict' | 'fenced' | 'lost'; with 'ok' the id of the
--- record in the journal, and how often documents have changed.
+-- Gives 'ok' | 'gone' (with the number of the last record) | 'conflict' | 'wait' | 'fenced' | 'lost'; with 'ok' the id of
+-- the record in the journal, and how often documents have changed. After 'conflict' it has its turn: until it has
+-- written, or has taken too long, the others wait. So nobody comes too late again and again.
 local function write(keys, args)
   local owner, had, check, run, record, compared = args[1], tonumber(args[2]), args[3], args[4], args[5], tonumber(args[6])
   local last = tonumber(redis.call('GET', '{cb}:seq') or '0')
@@ -110,8 +118,19 @@ local function write(keys, args)
   elseif check ~= 'any' and redis.call('HEXISTS', '{cb}:open', run) == 0 then
     return {'gone', tostring(last)}
   end
+  local turn, late = false, false
   for i = 7, 6 + compared do
-    if last_of_others(owner, args[i]) > had then return {'conflict'} end
+    local holder = redis.call('GET', turn_at(args[i]))
+    if holder and holder ~= owner then return {'wait'} end
+    turn = turn or holder
+    late = late or last_of_others(owner, args[i]) > had
+  end
+  if late then
+    for i = 7, 6 + compared do redis.call('SET', turn_at(args[i]), owner, 'PX', TURN_MS) end
+    return {'conflict'}
+  end
+  if turn then
+    for i = 7, 6 + compared do redis.call('DEL', turn_at(args[i])) end
   end
   local now, micros = time()
   local seq = string.format('%d', last + 1)

@@ -153,6 +153,65 @@ def test_what_fits_once_is_admitted_once_over_all_nodes(
     assert all(each == held[0] for each in held)
 
 
+def decisions(node: Node, run: str, meanwhile: Callable[[int], Any]) -> int:
+    """How often a node decides about a run, while something happens after each decision."""
+    numbers = itertools.count()
+
+    def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
+        meanwhile(next(numbers))
+        return node.reservation(run)
+
+    node.tallies.admit("ada", decide)
+    return next(numbers)
+
+
+TURN = "{cb}:turn:k:ada"
+
+
+def test_a_node_that_came_too_late_has_its_turn(pair: list[Node]) -> None:
+    a, b = pair
+    a.admit("run_1")
+    late = ("FCALL", "cb_write", 1, "{cb}:", b.tallies.owner, 0, "new", "run_2", b"{}", 1, "k:ada")
+    assert b.cluster.pipe([late, ("GET", TURN)]) == [[b"conflict"], b.tallies.owner.encode()]
+
+
+def test_who_has_its_turn_writes_first(pair: list[Node]) -> None:
+    a, b = pair
+    b.cluster.command("SET", TURN, b.tallies.owner)
+    waiting = gevent.spawn(a.admit, "run_1")
+    waiting.join(0.1)
+    assert not waiting.ready()
+    b.admit("run_2")
+    waiting.get()
+    assert list(a.tallies.tally("ada").open) == ["run_2", "run_1"]
+
+
+def test_a_turn_that_nobody_takes_ends(pair: list[Node]) -> None:
+    a, b = pair
+
+    def refuse(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
+        if not tally.open:
+            a.admit("run_1")
+            return b.reservation("run_2")
+        raise BridgeError("concurrent_requests", "no more")
+
+    assert refused(lambda: b.tallies.admit("ada", refuse)) == "concurrent_requests"
+    a.admit("run_3")
+    assert a.open == {"run_1", "run_3"}
+
+
+@pytest.mark.parametrize(("cost", "output", "times"), [(5000, 90, 1), (5001, 90, 2), (10, 91, 2)])
+def test_only_an_end_above_what_was_reserved_makes_others_decide_again(
+    pair: list[Node], cost: int, output: int, times: int
+) -> None:
+    a, b = pair
+    held = a.admit("run_a")
+    b.catch_up()
+    ended = line_of(held, cost, input_tokens=10, output_tokens=output)
+    assert decisions(b, "run_b", lambda number: number or a.tallies.settle(ended)) == times
+    assert a.used[1] == b.used[1] == cost
+
+
 def test_each_node_has_all_figures_and_the_whole_log(pair: list[Node]) -> None:
     a, b = pair
     a.tallies.settle(line_of(a.admit("run_1"), 700))
