@@ -18,440 +18,440 @@ const FEW = 5;
 const PAUSE_MS = 120;
 const KINDS = { usable: "good", probing: "accent", benched: "warn", blocked: "bad", disabled: "" };
 const STATES = {
-  usable: "usable",
-  probing: "being tried",
-  benched: "limited",
-  blocked: "blocked",
-  disabled: "disabled",
+	usable: "usable",
+	probing: "being tried",
+	benched: "limited",
+	blocked: "blocked",
+	disabled: "disabled",
 };
 /** What became of the runs that used one: the words of the API, and those for people. */
 const ENDS = {
-  ok: "answered",
-  limited: "limited (429)",
-  rejected: "not accepted",
-  overloaded: "provider overloaded",
-  failed: "failed",
-  stopped: "stopped",
+	ok: "answered",
+	limited: "limited (429)",
+	rejected: "not accepted",
+	overloaded: "provider overloaded",
+	failed: "failed",
+	stopped: "stopped",
 };
 
 export const title = () => "Credentials";
 
 export function show({ head, body, session }) {
-  const summary = h("span.muted.small", { role: "status" });
-  head.append(
-    summary,
-    h("button.button.primary", { type: "button", onclick: () => add() }, icon("plus"), "Add an API key"),
-  );
-  const search = h("input", {
-    type: "search",
-    "aria-label": "Search credentials",
-    placeholder: "Name, note, organization or ending",
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(arrange, PAUSE_MS);
-    },
-  });
-  const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
-    "aria-label": "Only those in this state",
-    onchange: arrange,
-  });
-  const toolbar = h("div.toolbar", { hidden: true }, h("div.searchbox", {}, icon("search"), search), only);
-  const notices = h("div.stack", { hidden: true });
-  const groups = h("div.stack");
-  fill(body, skeleton(8));
-  let ready = false;
-  let all = [];
-  let resetsAt = {};
-  /** Provider -> how many of its are shown, where that is more than a page. */
-  let most = {};
-  let timer = 0;
+	const summary = h("span.muted.small", { role: "status" });
+	head.append(
+		summary,
+		h("button.button.primary", { type: "button", onclick: () => add() }, icon("plus"), "Add an API key"),
+	);
+	const search = h("input", {
+		type: "search",
+		"aria-label": "Search credentials",
+		placeholder: "Name, note, organization or ending",
+		oninput: () => {
+			clearTimeout(timer);
+			timer = setTimeout(arrange, PAUSE_MS);
+		},
+	});
+	const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
+		"aria-label": "Only those in this state",
+		onchange: arrange,
+	});
+	const toolbar = h("div.toolbar", { hidden: true }, h("div.searchbox", {}, icon("search"), search), only);
+	const notices = h("div.stack", { hidden: true });
+	const groups = h("div.stack");
+	fill(body, skeleton(8));
+	let ready = false;
+	let all = [];
+	let resetsAt = {};
+	/** Provider -> how many of its are shown, where that is more than a page. */
+	let most = {};
+	let timer = 0;
 
-  const watch = poll(
-    async (signal) => {
-      const answer = await look("/admin/credentials", signal);
-      if (!ready) {
-        ready = true;
-        fill(body, notices, toolbar, groups);
-      }
-      take(answer);
-    },
-    EVERY_MS,
-    body,
-  );
+	const watch = poll(
+		async (signal) => {
+			const answer = await look("/admin/credentials", signal);
+			if (!ready) {
+				ready = true;
+				fill(body, notices, toolbar, groups);
+			}
+			take(answer);
+		},
+		EVERY_MS,
+		body,
+	);
 
-  function take(answer) {
-    all = answer.credentials;
-    resetsAt = answer.resetsAt;
-    const usable = all.filter((each) => isOpen(each)).length;
-    say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
-    notices.hidden = !answer.problem;
-    refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", {}, icon("warning"), answer.problem));
-    toolbar.hidden = all.length <= FEW && !search.value && !only.value;
-    render();
-  }
+	function take(answer) {
+		all = answer.credentials;
+		resetsAt = answer.resetsAt;
+		const usable = all.filter((each) => isOpen(each)).length;
+		say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
+		notices.hidden = !answer.problem;
+		refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", {}, icon("warning"), answer.problem));
+		toolbar.hidden = all.length <= FEW && !search.value && !only.value;
+		render();
+	}
 
-  function arrange() {
-    most = {};
-    render();
-  }
+	function arrange() {
+		most = {};
+		render();
+	}
 
-  /** Whether it is what is looked for. */
-  function matches(each) {
-    const said = `${each.name}\n${each.note}\n${each.group}\n${each.last4}`.toLowerCase();
-    return (!only.value || each.state === only.value) && said.includes(search.value.trim().toLowerCase());
-  }
+	/** Whether it is what is looked for. */
+	function matches(each) {
+		const said = `${each.name}\n${each.note}\n${each.group}\n${each.last4}`.toLowerCase();
+		return (!only.value || each.state === only.value) && said.includes(search.value.trim().toLowerCase());
+	}
 
-  function render() {
-    keyed(
-      groups,
-      Object.keys(PROVIDERS),
-      (name) => name,
-      (name) => group(name),
-    );
-  }
+	function render() {
+		keyed(
+			groups,
+			Object.keys(PROVIDERS),
+			(name) => name,
+			(name) => group(name),
+		);
+	}
 
-  function group(name) {
-    const { title, vendor } = PROVIDERS[name];
-    const state = h("span");
-    const list = h("ul.credentials");
-    const none = h("div");
-    const more = h("button.button", { type: "button", onclick: showMore });
-    const pager = h("div.pager", { hidden: true }, more);
+	function group(name) {
+		const { title, vendor } = PROVIDERS[name];
+		const state = h("span");
+		const list = h("ul.credentials");
+		const none = h("div");
+		const more = h("button.button", { type: "button", onclick: showMore });
+		const pager = h("div.pager", { hidden: true }, more);
 
-    function showMore() {
-      const first = most[name] ?? PAGE;
-      most[name] = first + PAGE;
-      render();
-      list.children[first]?.querySelector("button").focus();
-    }
+		function showMore() {
+			const first = most[name] ?? PAGE;
+			most[name] = first + PAGE;
+			render();
+			list.children[first]?.querySelector("button").focus();
+		}
 
-    return {
-      element: h(
-        "section.card",
-        { "aria-label": `${title} (${vendor})` },
-        h("div.card-head", {}, h("h2", {}, title, " ", h("span.muted", {}, `(${vendor})`)), state),
-        none,
-        list,
-        pager,
-      ),
-      update() {
-        const own = all.filter((each) => each.provider === name);
-        const found = own.filter(matches);
-        const shown = found.slice(0, most[name] ?? PAGE);
-        const rest = found.length - shown.length;
-        pager.hidden = !rest;
-        say(more, `Show ${plural(Math.min(PAGE, rest), "more credential")}`);
-        const out = own.length > 0 && !own.some(isOpen);
-        refill(state, out, out && badge("none is usable: requests are refused", "bad"));
-        refill(
-          none,
-          `${own.length} ${found.length}`,
-          !own.length &&
-            emptyState(
-              `There is no API key of ${vendor} yet`,
-              `So requests for ${title} are refused. Add one; without, the other provider works all the same.`,
-              h("button.button", { type: "button", onclick: () => add(name) }, icon("plus"), `Add one of ${vendor}`),
-            ),
-          own.length > found.length &&
-            h("p.small.muted.matches", {}, `${count(found.length)} of ${plural(own.length, "credential")} match.`),
-        );
-        keyed(
-          list,
-          shown,
-          (each) => each.name,
-          () => item(),
-        );
-      },
-    };
-  }
+		return {
+			element: h(
+				"section.card",
+				{ "aria-label": `${title} (${vendor})` },
+				h("div.card-head", {}, h("h2", {}, title, " ", h("span.muted", {}, `(${vendor})`)), state),
+				none,
+				list,
+				pager,
+			),
+			update() {
+				const own = all.filter((each) => each.provider === name);
+				const found = own.filter(matches);
+				const shown = found.slice(0, most[name] ?? PAGE);
+				const rest = found.length - shown.length;
+				pager.hidden = !rest;
+				say(more, `Show ${plural(Math.min(PAGE, rest), "more credential")}`);
+				const out = own.length > 0 && !own.some(isOpen);
+				refill(state, out, out && badge("none is usable: requests are refused", "bad"));
+				refill(
+					none,
+					`${own.length} ${found.length}`,
+					!own.length &&
+						emptyState(
+							`There is no API key of ${vendor} yet`,
+							`So requests for ${title} are refused. Add one; without, the other provider works all the same.`,
+							h("button.button", { type: "button", onclick: () => add(name) }, icon("plus"), `Add one of ${vendor}`),
+						),
+					own.length > found.length &&
+						h("p.small.muted.matches", {}, `${count(found.length)} of ${plural(own.length, "credential")} match.`),
+				);
+				keyed(
+					list,
+					shown,
+					(each) => each.name,
+					() => item(),
+				);
+			},
+		};
+	}
 
-  function item() {
-    const parts = {
-      name: h("h3.key-name"),
-      ending: h("span.mono.muted"),
-      state: h("span"),
-      preferred: h("span"),
-      sentence: h("p"),
-      models: h("div"),
-      note: h("p.small.muted"),
-      bars: h("div.bars.wide"),
-      facts: h("dl.facts"),
-      limits: h("div"),
-      buttons: h("div.row"),
-    };
-    const tested = h("div", { role: "status" });
-    let now = null;
-    const element = h(
-      "li.credential",
-      {},
-      h("div.row", {}, parts.name, parts.ending, parts.state, parts.preferred),
-      parts.sentence,
-      parts.models,
-      parts.note,
-      parts.bars,
-      parts.facts,
-      parts.limits,
-      tested,
-      parts.buttons,
-    );
+	function item() {
+		const parts = {
+			name: h("h3.key-name"),
+			ending: h("span.mono.muted"),
+			state: h("span"),
+			preferred: h("span"),
+			sentence: h("p"),
+			models: h("div"),
+			note: h("p.small.muted"),
+			bars: h("div.bars.wide"),
+			facts: h("dl.facts"),
+			limits: h("div"),
+			buttons: h("div.row"),
+		};
+		const tested = h("div", { role: "status" });
+		let now = null;
+		const element = h(
+			"li.credential",
+			{},
+			h("div.row", {}, parts.name, parts.ending, parts.state, parts.preferred),
+			parts.sentence,
+			parts.models,
+			parts.note,
+			parts.bars,
+			parts.facts,
+			parts.limits,
+			tested,
+			parts.buttons,
+		);
 
-    function test(event) {
-      busy(event.currentTarget, async () => {
-        fill(tested, h("p.small.muted", {}, "Asking the provider for its list of models. This costs nothing."));
-        try {
-          fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
-        } catch (failure) {
-          fill(tested, errorBox(failure));
-        }
-        watch.now();
-      });
-    }
+		function test(event) {
+			busy(event.currentTarget, async () => {
+				fill(tested, h("p.small.muted", {}, "Asking the provider for its list of models. This costs nothing."));
+				try {
+					fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
+				} catch (failure) {
+					fill(tested, errorBox(failure));
+				}
+				watch.now();
+			});
+		}
 
-    /** One button's change, and what to say afterwards. */
-    function act(method, tail, done, body = undefined) {
-      return async () => {
-        try {
-          await call(method, credentialPath(now, tail), { body });
-          toast(done);
-        } catch (failure) {
-          toast(failure.message);
-        }
-        watch.now();
-      };
-    }
+		/** One button's change, and what to say afterwards. */
+		function act(method, tail, done, body = undefined) {
+			return async () => {
+				try {
+					await call(method, credentialPath(now, tail), { body });
+					toast(done);
+				} catch (failure) {
+					toast(failure.message);
+				}
+				watch.now();
+			};
+		}
 
-    function actions() {
-      const button = (label, onclick, kind = "") =>
-        h(
-          `button.button.small${kind}`,
-          { type: "button", onclick, "aria-label": `${label} ${now.name}` },
-          label,
-        );
-      const own = now.source === "file";
-      const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
-      const others = all.filter((each) => each.provider === now.provider && each.name !== now.name);
-      const first = Math.max(...others.map((each) => each.priority), now.priority - 1) + 1;
-      return [
-        now.kind === "api-key" && button("Test", test),
-        out && button("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
-        now.enabled
-          ? button("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
-          : button("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
-        own &&
-          others.length > 0 &&
-          now.priority < first &&
-          button(
-            "Prefer",
-            act("PATCH", "", `${now.name} comes first where the routing goes by priority.`, { priority: first }),
-          ),
-        own && button("Edit", async () => (await editCredential(now)) && watch.now()),
-        own && button("Remove", async () => (await remove(now)) && watch.now(), ".danger"),
-      ];
-    }
+		function actions() {
+			const button = (label, onclick, kind = "") =>
+				h(
+					`button.button.small${kind}`,
+					{ type: "button", onclick, "aria-label": `${label} ${now.name}` },
+					label,
+				);
+			const own = now.source === "file";
+			const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
+			const others = all.filter((each) => each.provider === now.provider && each.name !== now.name);
+			const first = Math.max(...others.map((each) => each.priority), now.priority - 1) + 1;
+			return [
+				now.kind === "api-key" && button("Test", test),
+				out && button("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
+				now.enabled
+					? button("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
+					: button("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
+				own &&
+					others.length > 0 &&
+					now.priority < first &&
+					button(
+						"Prefer",
+						act("PATCH", "", `${now.name} comes first where the routing goes by priority.`, { priority: first }),
+					),
+				own && button("Edit", async () => (await editCredential(now)) && watch.now()),
+				own && button("Remove", async () => (await remove(now)) && watch.now(), ".danger"),
+			];
+		}
 
-    return {
-      element,
-      update(credential) {
-        now = credential;
-        const { preferred } = standing(all, now);
-        say(parts.name, visible(now.name));
-        say(parts.ending, now.kind === "login" ? "the CLI's own log-in" : now.last4 ? `…${visible(now.last4)}` : "");
-        refill(parts.state, now.state, badge(STATES[now.state] ?? now.state, KINDS[now.state]));
-        refill(parts.preferred, preferred, preferred && badge("preferred", "accent"));
-        refill(parts.sentence, sentenceStamp(now), sentence(now));
-        refill(
-          parts.models,
-          JSON.stringify(now.limitedModels.map((each) => [each, ago(each.until)])),
-          now.limitedModels.map((each) => h("p", {}, `Limited for ${visible(each.model)}: `, again(each))),
-        );
-        say(parts.note, visible(now.note));
-        keyed(
-          parts.bars,
-          budgets(now, resetsAt, session.timezone),
-          (level) => level.limit,
-          () => bar({ full: true, note: (level) => level.below }),
-        );
-        listFacts(parts.facts, facts(now));
-        refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
-        const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
-        refill(parts.buttons, stamp, actions());
-      },
-    };
-  }
+		return {
+			element,
+			update(credential) {
+				now = credential;
+				const { preferred } = standing(all, now);
+				say(parts.name, visible(now.name));
+				say(parts.ending, now.kind === "login" ? "the CLI's own log-in" : now.last4 ? `…${visible(now.last4)}` : "");
+				refill(parts.state, now.state, badge(STATES[now.state] ?? now.state, KINDS[now.state]));
+				refill(parts.preferred, preferred, preferred && badge("preferred", "accent"));
+				refill(parts.sentence, sentenceStamp(now), sentence(now));
+				refill(
+					parts.models,
+					JSON.stringify(now.limitedModels.map((each) => [each, ago(each.until)])),
+					now.limitedModels.map((each) => h("p", {}, `Limited for ${visible(each.model)}: `, again(each))),
+				);
+				say(parts.note, visible(now.note));
+				keyed(
+					parts.bars,
+					budgets(now, resetsAt, session.timezone),
+					(level) => level.limit,
+					() => bar({ full: true, note: (level) => level.below }),
+				);
+				listFacts(parts.facts, facts(now));
+				refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
+				const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
+				refill(parts.buttons, stamp, actions());
+			},
+		};
+	}
 
-  async function add(provider) {
-    if (await addCredential(provider, all)) watch.now();
-  }
+	async function add(provider) {
+		if (await addCredential(provider, all)) watch.now();
+	}
 
-  return () => {
-    clearTimeout(timer);
-    watch.stop();
-  };
+	return () => {
+		clearTimeout(timer);
+		watch.stop();
+	};
 }
 
 /** Whether a run may get it now. */
 export function isOpen(credential) {
-  return credential.state === "usable" || credential.state === "probing";
+	return credential.state === "usable" || credential.state === "probing";
 }
 
 /** Whether it comes before all others of its provider, where there are any. */
 function standing(all, credential) {
-  const others = all.filter((each) => each.provider === credential.provider && each.name !== credential.name);
-  return { preferred: others.length > 0 && others.every((each) => each.priority < credential.priority) };
+	const others = all.filter((each) => each.provider === credential.provider && each.name !== credential.name);
+	return { preferred: others.length > 0 && others.every((each) => each.priority < credential.priority) };
 }
 
 /** How it is, why, and when it will be tried again: in words. */
 function sentence(credential) {
-  const { state, reason, until, running } = credential;
-  const why = reason ? `${visible(reason)} ` : "";
-  switch (state) {
-    case "usable":
-      return running ? `Takes requests; ${count(running)} running now.` : "Takes requests.";
-    case "probing":
-      return [why, "One request at a time is sent with it until one succeeds."];
-    case "benched":
-      return until ? again(credential) : [why, "It is tried again soon."];
-    case "blocked":
-      return until ? again(credential) : [why, "It is not tried again by itself."];
-    default:
-      return why || "An admin has disabled it; it gets no requests until it is enabled.";
-  }
+	const { state, reason, until, running } = credential;
+	const why = reason ? `${visible(reason)} ` : "";
+	switch (state) {
+		case "usable":
+			return running ? `Takes requests; ${count(running)} running now.` : "Takes requests.";
+		case "probing":
+			return [why, "One request at a time is sent with it until one succeeds."];
+		case "benched":
+			return until ? again(credential) : [why, "It is tried again soon."];
+		case "blocked":
+			return until ? again(credential) : [why, "It is not tried again by itself."];
+		default:
+			return why || "An admin has disabled it; it gets no requests until it is enabled.";
+	}
 }
 
 /** Why it is out, and when it is tried again. */
 function again({ reason, until, estimated }) {
-  const guess = estimated ? ", by the bridge's own guess" : "";
-  return [reason && `${visible(reason)} `, "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
+	const guess = estimated ? ", by the bridge's own guess" : "";
+	return [reason && `${visible(reason)} `, "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
 }
 
 function sentenceStamp({ state, reason, until, running }) {
-  return JSON.stringify([state, reason, until, running, until && ago(until)]);
+	return JSON.stringify([state, reason, until, running, until && ago(until)]);
 }
 
 /** The caps as bars, with the line: what would be used by now if it were spent evenly. */
 function budgets(credential, resetsAt, timezone) {
-  return LIMITS.filter((row) => row.window && credential.limits[row.name] > 0).map((row) => {
-    const used = credential.usage[row.window].costUsd;
-    const reserved = credential.usage.reserved.costUsd;
-    const most = credential.limits[row.name];
-    const end = resetsAt[row.window];
-    const line = elapsed(row.window, end);
-    const gap = used + reserved - line * most;
-    return {
-      limit: row.name,
-      label: row.title,
-      unit: row.unit,
-      used,
-      reserved,
-      most,
-      line,
-      below: `Spent evenly, it would be ${money(line * most)} by now (the line): ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
-    };
-  });
+	return LIMITS.filter((row) => row.window && credential.limits[row.name] > 0).map((row) => {
+		const used = credential.usage[row.window].costUsd;
+		const reserved = credential.usage.reserved.costUsd;
+		const most = credential.limits[row.name];
+		const end = resetsAt[row.window];
+		const line = elapsed(row.window, end);
+		const gap = used + reserved - line * most;
+		return {
+			limit: row.name,
+			label: row.title,
+			unit: row.unit,
+			used,
+			reserved,
+			most,
+			line,
+			below: `Spent evenly, it would be ${money(line * most)} by now (the line): ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
+		};
+	});
 }
 
 function ahead(gap) {
-  if (Math.abs(gap) < 0.005) return "it is just that";
-  return gap > 0 ? `it is ${money(gap)} more` : `it is ${money(-gap)} less`;
+	if (Math.abs(gap) < 0.005) return "it is just that";
+	return gap > 0 ? `it is ${money(gap)} more` : `it is ${money(-gap)} less`;
 }
 
 /** The share of a day or month that is over, of one that ends at `end`. */
 function elapsed(window, end) {
-  const ends = new Date(end);
-  const began = new Date(ends);
-  if (window === "thisMonth") {
-    // From the second of a month to that of the last: months end on the first, by some clock or other.
-    began.setUTCDate(began.getUTCDate() + 1);
-    began.setUTCMonth(began.getUTCMonth() - 1);
-  }
-  began.setUTCDate(began.getUTCDate() - 1);
-  return Math.min(1, Math.max(0, (Date.now() - began) / (ends - began)));
+	const ends = new Date(end);
+	const began = new Date(ends);
+	if (window === "thisMonth") {
+		// From the second of a month to that of the last: months end on the first, by some clock or other.
+		began.setUTCDate(began.getUTCDate() + 1);
+		began.setUTCMonth(began.getUTCMonth() - 1);
+	}
+	began.setUTCDate(began.getUTCDate() - 1);
+	return Math.min(1, Math.max(0, (Date.now() - began) / (ends - began)));
 }
 
 function facts(credential) {
-  const { usage, lastDay } = credential;
-  const classes = Object.entries(ENDS)
-    .filter(([name]) => lastDay[name] > 0)
-    .map(([name, words]) => `${count(lastDay[name])} ${words}`);
-  const only = [
-    credential.models && `models ${credential.models.join(", ") || "none"}`,
-    credential.keys && `keys ${credential.keys.join(", ") || "none"}`,
-  ].filter(Boolean);
-  return [
-    ["Last 24 hours", classes.join(", ") || "no requests"],
-    ["Used", `${amount(usage.today)} today; ${amount(usage.thisMonth)} this month`],
-    ...(credential.group ? [["Organization", visible(credential.group)]] : []),
-    ...(credential.baseUrl ? [["Endpoint", visible(credential.baseUrl)]] : []),
-    ...(only.length ? [["Only for", visible(only.join("; "))]] : []),
-    ...(credential.maxConcurrent ? [["At once", `at most ${count(credential.maxConcurrent)}`]] : []),
-    ...(credential.priority || credential.weight !== 1
-      ? [["Order", `priority ${credential.priority}, weight ${credential.weight}`]]
-      : []),
-    ...(credential.source === "env"
-      ? [["From", `the environment (${visible(PROVIDERS[credential.provider].keyVariable)}); it is changed there`]]
-      : []),
-  ];
+	const { usage, lastDay } = credential;
+	const classes = Object.entries(ENDS)
+		.filter(([name]) => lastDay[name] > 0)
+		.map(([name, words]) => `${count(lastDay[name])} ${words}`);
+	const only = [
+		credential.models && `models ${credential.models.join(", ") || "none"}`,
+		credential.keys && `keys ${credential.keys.join(", ") || "none"}`,
+	].filter(Boolean);
+	return [
+		["Last 24 hours", classes.join(", ") || "no requests"],
+		["Used", `${amount(usage.today)} today; ${amount(usage.thisMonth)} this month`],
+		...(credential.group ? [["Organization", visible(credential.group)]] : []),
+		...(credential.baseUrl ? [["Endpoint", visible(credential.baseUrl)]] : []),
+		...(only.length ? [["Only for", visible(only.join("; "))]] : []),
+		...(credential.maxConcurrent ? [["At once", `at most ${count(credential.maxConcurrent)}`]] : []),
+		...(credential.priority || credential.weight !== 1
+			? [["Order", `priority ${credential.priority}, weight ${credential.weight}`]]
+			: []),
+		...(credential.source === "env"
+			? [["From", `the environment (${visible(PROVIDERS[credential.provider].keyVariable)}); it is changed there`]]
+			: []),
+	];
 }
 
 function amount(used) {
-  return `${money(used.costUsd)}, ${plural(used.requests, "request")}`;
+	return `${money(used.costUsd)}, ${plural(used.requests, "request")}`;
 }
 
 /** What the provider said of its limits in its last answer, as it said it. */
 function rateLimits({ limits, at }) {
-  return h(
-    "details.figures",
-    {},
-    h("summary", {}, "Limits that the provider named ", timeElement(at)),
-    h(
-      "dl.facts.spaced",
-      {},
-      Object.entries(limits).map(([name, value]) => [h("dt.mono", {}, visible(name)), h("dd.mono", {}, visible(value))]),
-    ),
-  );
+	return h(
+		"details.figures",
+		{},
+		h("summary", {}, "Limits that the provider named ", timeElement(at)),
+		h(
+			"dl.facts.spaced",
+			{},
+			Object.entries(limits).map(([name, value]) => [h("dt.mono", {}, visible(name)), h("dd.mono", {}, visible(value))]),
+		),
+	);
 }
 
 /** What a test found, in a box. */
 export function testResult(result) {
-  if (result.ok) return h("p.notice.good", {}, icon("check"), visible(result.message));
-  return errorBox({ message: visible(result.message), hint: "Is the whole API key there, and is its account in order?" });
+	if (result.ok) return h("p.notice.good", {}, icon("check"), visible(result.message));
+	return errorBox({ message: visible(result.message), hint: "Is the whole API key there, and is its account in order?" });
 }
 
 /** Ask, with a look at what it does now, and remove it. Gives whether it was. */
 function remove(credential) {
-  const problem = h("div");
-  const path = credentialPath(credential);
-  let force = "";
-  return dialog((close) => {
-    const button = h("button.button.danger", { type: "button", onclick: () => busy(button, submit) }, "Remove it");
-    async function submit() {
-      try {
-        await call("DELETE", path + force);
-        toast(`${credential.name} is removed.`);
-        close(true);
-      } catch (failure) {
-        fill(problem, errorBox(failure));
-        if (failure.status === 409) {
-          force = "&force=1";
-          say(button, "Remove it all the same");
-        }
-      }
-    }
-    return {
-      title: `Remove ${credential.name}?`,
-      body: [
-        h("p", {}, "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
-        h(
-          "p",
-          {},
-          credential.running
-            ? `${plural(credential.running, "request")} of it ${credential.running === 1 ? "is" : "are"} running now.`
-            : "Nothing of it is running now.",
-          ` This month it was used for ${money(credential.usage.thisMonth.costUsd)}; the log keeps its name.`,
-        ),
-        problem,
-      ],
-      actions: [h("button.button", { type: "button", onclick: () => close() }, "Cancel"), button],
-    };
-  });
+	const problem = h("div");
+	const path = credentialPath(credential);
+	let force = "";
+	return dialog((close) => {
+		const button = h("button.button.danger", { type: "button", onclick: () => busy(button, submit) }, "Remove it");
+		async function submit() {
+			try {
+				await call("DELETE", path + force);
+				toast(`${credential.name} is removed.`);
+				close(true);
+			} catch (failure) {
+				fill(problem, errorBox(failure));
+				if (failure.status === 409) {
+					force = "&force=1";
+					say(button, "Remove it all the same");
+				}
+			}
+		}
+		return {
+			title: `Remove ${credential.name}?`,
+			body: [
+				h("p", {}, "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
+				h(
+					"p",
+					{},
+					credential.running
+						? `${plural(credential.running, "request")} of it ${credential.running === 1 ? "is" : "are"} running now.`
+						: "Nothing of it is running now.",
+					` This month it was used for ${money(credential.usage.thisMonth.costUsd)}; the log keeps its name.`,
+				),
+				problem,
+			],
+			actions: [h("button.button", { type: "button", onclick: () => close() }, "Cancel"), button],
+		};
+	});
 }

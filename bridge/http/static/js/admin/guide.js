@@ -15,253 +15,253 @@ const USUAL_CAP = 5;
 export const title = () => "First steps";
 
 export function show({ body }) {
-  const controller = new AbortController();
-  /** What is there: credentials, keys, the state of the CLIs, and what was made here. */
-  const found = { credentials: [], keys: [], providers: [], credential: null, key: null };
-  fill(body, skeleton(6));
+	const controller = new AbortController();
+	/** What is there: credentials, keys, the state of the CLIs, and what was made here. */
+	const found = { credentials: [], keys: [], providers: [], credential: null, key: null };
+	fill(body, skeleton(6));
 
-  async function begin() {
-    try {
-      const [credentials, keys, overview] = await Promise.all(
-        ["/admin/credentials", "/admin/keys", "/admin/overview"].map((path) => look(path, controller.signal)),
-      );
-      found.credentials = credentials.credentials;
-      found.keys = keys.keys;
-      found.providers = overview.providers;
-      found.credential = found.credentials.find(isOpen) ?? null;
-      if (found.credential && found.keys.length) {
-        // All was set up before: a link led here that was only to log in.
-        location.replace("#/");
-        return;
-      }
-      render();
-    } catch (error) {
-      if (error.name !== "AbortError") fill(body, errorBox(error, begin));
-    }
-  }
+	async function begin() {
+		try {
+			const [credentials, keys, overview] = await Promise.all(
+				["/admin/credentials", "/admin/keys", "/admin/overview"].map((path) => look(path, controller.signal)),
+			);
+			found.credentials = credentials.credentials;
+			found.keys = keys.keys;
+			found.providers = overview.providers;
+			found.credential = found.credentials.find(isOpen) ?? null;
+			if (found.credential && found.keys.length) {
+				// All was set up before: a link led here that was only to log in.
+				location.replace("#/");
+				return;
+			}
+			render();
+		} catch (error) {
+			if (error.name !== "AbortError") fill(body, errorBox(error, begin));
+		}
+	}
 
-  /** Draw the steps: those that are done in a line, the next one open. */
-  function render() {
-    const place = !found.credential ? 0 : !found.key ? 1 : 2;
-    const steps = [
-      ["An API key of a provider", paste, () => doneCredential(found.credential)],
-      ["A key for somebody, with a cap", makeKey, () => `Made for ${found.key.name}.`],
-      ["The first answer", ask, () => ""],
-    ];
-    fill(
-      body,
-      h(
-        "ol.steps",
-        {},
-        steps.map(([heading, open, done], number) =>
-          h(
-            "li.card.step",
-            {
-              "data-state": number < place ? "done" : number === place ? "now" : "later",
-              "aria-current": number === place ? "step" : null,
-            },
-            h(
-              "div.row",
-              {},
-              h("span.step-number", { "aria-hidden": "true" }, number < place ? icon("check") : String(number + 1)),
-              h("h2", {}, heading),
-            ),
-            number < place && h("p.muted", {}, done()),
-            number === place && open(),
-          ),
-        ),
-      ),
-    );
-    body.querySelector("[data-state=now] :is(input, .button.primary)")?.focus({ preventScroll: true });
-  }
+	/** Draw the steps: those that are done in a line, the next one open. */
+	function render() {
+		const place = !found.credential ? 0 : !found.key ? 1 : 2;
+		const steps = [
+			["An API key of a provider", paste, () => doneCredential(found.credential)],
+			["A key for somebody, with a cap", makeKey, () => `Made for ${found.key.name}.`],
+			["The first answer", ask, () => ""],
+		];
+		fill(
+			body,
+			h(
+				"ol.steps",
+				{},
+				steps.map(([heading, open, done], number) =>
+					h(
+						"li.card.step",
+						{
+							"data-state": number < place ? "done" : number === place ? "now" : "later",
+							"aria-current": number === place ? "step" : null,
+						},
+						h(
+							"div.row",
+							{},
+							h("span.step-number", { "aria-hidden": "true" }, number < place ? icon("check") : String(number + 1)),
+							h("h2", {}, heading),
+						),
+						number < place && h("p.muted", {}, done()),
+						number === place && open(),
+					),
+				),
+			),
+		);
+		body.querySelector("[data-state=now] :is(input, .button.primary)")?.focus({ preventScroll: true });
+	}
 
-  function paste() {
-    let provider = Object.keys(PROVIDERS)[0];
-    /** A credential that was saved and has failed its test: the next secret takes the place of its secret. */
-    let made = null;
-    const secret = secretInput({ required: true });
-    const secretField = field("API key", secret, " ");
-    const trouble = h("div");
-    const result = h("div", { role: "status" });
-    const button = h("button.button.primary", { type: "submit" }, "Save and test");
-    const goOn = h(
-      "button.button",
-      {
-        type: "button",
-        hidden: true,
-        onclick: () => {
-          found.credential = made;
-          render();
-        },
-      },
-      "Go on all the same",
-    );
-    choose(provider);
+	function paste() {
+		let provider = Object.keys(PROVIDERS)[0];
+		/** A credential that was saved and has failed its test: the next secret takes the place of its secret. */
+		let made = null;
+		const secret = secretInput({ required: true });
+		const secretField = field("API key", secret, " ");
+		const trouble = h("div");
+		const result = h("div", { role: "status" });
+		const button = h("button.button.primary", { type: "submit" }, "Save and test");
+		const goOn = h(
+			"button.button",
+			{
+				type: "button",
+				hidden: true,
+				onclick: () => {
+					found.credential = made;
+					render();
+				},
+			},
+			"Go on all the same",
+		);
+		choose(provider);
 
-    function choose(name) {
-      provider = name;
-      const status = found.providers.find((each) => each.name === name);
-      secretField.querySelector(".hint").textContent = secretHint(name);
-      // Of a CLI that is there, all that can be wrong yet is what this step mends.
-      fill(trouble, status && !status.version && problemOf(status));
-    }
+		function choose(name) {
+			provider = name;
+			const status = found.providers.find((each) => each.name === name);
+			secretField.querySelector(".hint").textContent = secretHint(name);
+			// Of a CLI that is there, all that can be wrong yet is what this step mends.
+			fill(trouble, status && !status.version && problemOf(status));
+		}
 
-    function submit(event) {
-      event.preventDefault();
-      busy(button, save);
-    }
+		function submit(event) {
+			event.preventDefault();
+			busy(button, save);
+		}
 
-    async function save() {
-      goOn.hidden = true;
-      fill(result, h("p.muted", {}, `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
-      const apiKey = secret.value.trim();
-      try {
-        if (made && made.provider !== provider) {
-          await call("DELETE", credentialPath(made));
-          made = null;
-        }
-        const answer = made
-          ? await call("PATCH", credentialPath(made), { body: { apiKey } })
-          : await call("POST", "/admin/credentials", {
-              body: { name: freeName(provider, found.credentials), provider, apiKey },
-            });
-        made = answer.credential;
-        const tested = await call("POST", credentialPath(made, "/test"));
-        if (tested.ok) {
-          secret.value = "";
-          found.credential = made;
-          render();
-          return;
-        }
-        fill(result, testResult(tested));
-        goOn.hidden = false;
-      } catch (error) {
-        fill(result, errorBox(error));
-        goOn.hidden = made === null;
-      }
-      secret.focus();
-      secret.select();
-    }
+		async function save() {
+			goOn.hidden = true;
+			fill(result, h("p.muted", {}, `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
+			const apiKey = secret.value.trim();
+			try {
+				if (made && made.provider !== provider) {
+					await call("DELETE", credentialPath(made));
+					made = null;
+				}
+				const answer = made
+					? await call("PATCH", credentialPath(made), { body: { apiKey } })
+					: await call("POST", "/admin/credentials", {
+							body: { name: freeName(provider, found.credentials), provider, apiKey },
+						});
+				made = answer.credential;
+				const tested = await call("POST", credentialPath(made, "/test"));
+				if (tested.ok) {
+					secret.value = "";
+					found.credential = made;
+					render();
+					return;
+				}
+				fill(result, testResult(tested));
+				goOn.hidden = false;
+			} catch (error) {
+				fill(result, errorBox(error));
+				goOn.hidden = made === null;
+			}
+			secret.focus();
+			secret.select();
+		}
 
-    return h(
-      "form.stack.step-body",
-      { onsubmit: submit },
-      h(
-        "p.muted",
-        {},
-        "The bridge pays its requests with it. Set a spending limit in the provider's console as well. ",
-        "One provider is enough; more of them, and of each, can be added on the page Credentials.",
-      ),
-      segmented(
-        "Provider",
-        Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor} (${title})`]),
-        provider,
-        choose,
-      ),
-      trouble,
-      secretField,
-      result,
-      h("div.row", {}, button, goOn),
-    );
-  }
+		return h(
+			"form.stack.step-body",
+			{ onsubmit: submit },
+			h(
+				"p.muted",
+				{},
+				"The bridge pays its requests with it. Set a spending limit in the provider's console as well. ",
+				"One provider is enough; more of them, and of each, can be added on the page Credentials.",
+			),
+			segmented(
+				"Provider",
+				Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor} (${title})`]),
+				provider,
+				choose,
+			),
+			trouble,
+			secretField,
+			result,
+			h("div.row", {}, button, goOn),
+		);
+	}
 
-  function makeKey() {
-    const name = nameInput({ placeholder: "ada" });
-    const cap = h("input", { type: "number", min: "0.01", step: "any", inputmode: "decimal", required: true });
-    cap.value = USUAL_CAP;
-    const problem = h("div");
-    const button = h("button.button.primary", { type: "submit" }, "Make the key");
+	function makeKey() {
+		const name = nameInput({ placeholder: "ada" });
+		const cap = h("input", { type: "number", min: "0.01", step: "any", inputmode: "decimal", required: true });
+		cap.value = USUAL_CAP;
+		const problem = h("div");
+		const button = h("button.button.primary", { type: "submit" }, "Make the key");
 
-    function submit(event) {
-      event.preventDefault();
-      busy(button, make);
-    }
+		function submit(event) {
+			event.preventDefault();
+			busy(button, make);
+		}
 
-    async function make() {
-      fill(problem);
-      try {
-        found.key = await call("POST", "/admin/keys", {
-          body: { name: name.value.trim(), maxCostPerDay: cap.valueAsNumber },
-        });
-        render();
-      } catch (error) {
-        fill(problem, errorBox(error));
-      }
-    }
+		async function make() {
+			fill(problem);
+			try {
+				found.key = await call("POST", "/admin/keys", {
+					body: { name: name.value.trim(), maxCostPerDay: cap.valueAsNumber },
+				});
+				render();
+			} catch (error) {
+				fill(problem, errorBox(error));
+			}
+		}
 
-    return h(
-      "form.stack.step-body",
-      { onsubmit: submit },
-      h("p.muted", {}, "Everybody who uses the bridge gets a key of their own. More caps: on the page Keys."),
-      h(
-        "div.fields",
-        {},
-        field("Who is it for?", name, "A person or a script. Letters, digits, _ and -."),
-        field("Dollars a day, at most", cap, "It holds before anything is spent."),
-      ),
-      problem,
-      h(
-        "div.row",
-        {},
-        button,
-        found.keys.length > 0 &&
-          h("a.button", { href: "#/" }, "There are keys: to the overview"),
-      ),
-    );
-  }
+		return h(
+			"form.stack.step-body",
+			{ onsubmit: submit },
+			h("p.muted", {}, "Everybody who uses the bridge gets a key of their own. More caps: on the page Keys."),
+			h(
+				"div.fields",
+				{},
+				field("Who is it for?", name, "A person or a script. Letters, digits, _ and -."),
+				field("Dollars a day, at most", cap, "It holds before anything is spent."),
+			),
+			problem,
+			h(
+				"div.row",
+				{},
+				button,
+				found.keys.length > 0 &&
+					h("a.button", { href: "#/" }, "There are keys: to the overview"),
+			),
+		);
+	}
 
-  function ask() {
-    const trouble = h("div");
-    look("/admin/overview", controller.signal)
-      .then(({ providers }) => fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))))
-      .catch(() => {});
-    return h(
-      "div.stack.step-body",
-      {},
-      h(
-        "p",
-        {},
-        `This is the key of ${found.key.name}. Copy it now and hand it over: it is stored as a hash and `,
-        h("strong", {}, "cannot be shown again"),
-        ".",
-      ),
-      h("div.secret", {}, h("code", { id: "new-key" }, found.key.key), copyButton(() => found.key.key, "Copy key")),
-      h(
-        "p",
-        {},
-        "Or send a link that opens the playground with it: ",
-        copyButton(() => linkWith(found.key.key, location.origin), "Copy link"),
-      ),
-      h(
-        "p.muted",
-        {},
-        "The playground is the page that everybody with a key has. It opens in this tab, with this key, ",
-        "and a first prompt that you only have to send.",
-      ),
-      trouble,
-      h(
-        "div.row",
-        {},
-        h("button.button.primary", { type: "button", onclick: toPlayground }, "Open the playground"),
-        h("a.button", { href: "#/" }, "To the overview"),
-      ),
-    );
-  }
+	function ask() {
+		const trouble = h("div");
+		look("/admin/overview", controller.signal)
+			.then(({ providers }) => fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))))
+			.catch(() => {});
+		return h(
+			"div.stack.step-body",
+			{},
+			h(
+				"p",
+				{},
+				`This is the key of ${found.key.name}. Copy it now and hand it over: it is stored as a hash and `,
+				h("strong", {}, "cannot be shown again"),
+				".",
+			),
+			h("div.secret", {}, h("code", { id: "new-key" }, found.key.key), copyButton(() => found.key.key, "Copy key")),
+			h(
+				"p",
+				{},
+				"Or send a link that opens the playground with it: ",
+				copyButton(() => linkWith(found.key.key, location.origin), "Copy link"),
+			),
+			h(
+				"p.muted",
+				{},
+				"The playground is the page that everybody with a key has. It opens in this tab, with this key, ",
+				"and a first prompt that you only have to send.",
+			),
+			trouble,
+			h(
+				"div.row",
+				{},
+				h("button.button.primary", { type: "button", onclick: toPlayground }, "Open the playground"),
+				h("a.button", { href: "#/" }, "To the overview"),
+			),
+		);
+	}
 
-  function toPlayground() {
-    sessionStorage.setItem(TAB_KEY, found.key.key);
-    location.assign("/#/first");
-  }
+	function toPlayground() {
+		sessionStorage.setItem(TAB_KEY, found.key.key);
+		location.assign("/#/first");
+	}
 
-  begin();
-  return () => controller.abort();
+	begin();
+	return () => controller.abort();
 }
 
 /** What is wrong with a CLI, in a box; nothing where it is well. */
 function problemOf({ problem, hint }) {
-  return problem && errorBox({ message: visible(problem), hint: visible(hint ?? "") });
+	return problem && errorBox({ message: visible(problem), hint: visible(hint ?? "") });
 }
 
 function doneCredential({ name, provider, last4 }) {
-  return `${PROVIDERS[provider].vendor}: ${name}${last4 ? `, ends with ${last4}` : ""}.`;
+	return `${PROVIDERS[provider].vendor}: ${name}${last4 ? `, ends with ${last4}` : ""}.`;
 }

@@ -14,140 +14,140 @@ const [FIRST] = Object.keys(PROVIDERS);
 
 /** The secret of a key, this once, with a message to send and code that uses it. `what`: made or rotated. */
 export async function showSecret(made, session, what) {
-  const about = await factsOf(made);
-  // A key that may use nothing yet has no example.
-  const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
-  const request = () => ({
-    base: location.origin,
-    provider,
-    body: { userPrompt: "Three names for a tea shop", model },
-  });
-  const text = message(about, location.origin);
-  return dialog(
-    (close) => ({
-      title: `Key ${made.name} ${what}`,
-      body: [
-        h("p", {}, "Copy the key now. It is stored as a hash and ", h("strong", {}, "cannot be shown again"), "."),
-        h(
-          "div.secret",
-          {},
-          h("code", { id: "new-key" }, made.key),
-          copyButton(() => made.key, "Copy key"),
-        ),
-        onlyHere(),
-        h(
-          "div",
-          {},
-          h(
-            "div.card-head",
-            {},
-            h("h3", {}, "To send to whoever gets it"),
-            h(
-              "div.row.end",
-              {},
-              copyButton(() => linkWith(made.key, location.origin), "Copy link"),
-              copyButton(() => text, "Copy message"),
-            ),
-          ),
-          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": "Message" }, text),
-          h("p.hint.spaced", {}, "The link opens the playground with the key. Send it where only they can read it."),
-        ),
-        h(
-          "div",
-          {},
-          h("h3", {}, "Ready to use, with this key in it"),
-          h("div.spaced", {}, copyAs(request, made.key).element),
-        ),
-      ],
-      actions: [h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the key")],
-    }),
-    { wide: true, closable: false },
-  );
+	const about = await factsOf(made);
+	// A key that may use nothing yet has no example.
+	const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
+	const request = () => ({
+		base: location.origin,
+		provider,
+		body: { userPrompt: "Three names for a tea shop", model },
+	});
+	const text = message(about, location.origin);
+	return dialog(
+		(close) => ({
+			title: `Key ${made.name} ${what}`,
+			body: [
+				h("p", {}, "Copy the key now. It is stored as a hash and ", h("strong", {}, "cannot be shown again"), "."),
+				h(
+					"div.secret",
+					{},
+					h("code", { id: "new-key" }, made.key),
+					copyButton(() => made.key, "Copy key"),
+				),
+				onlyHere(),
+				h(
+					"div",
+					{},
+					h(
+						"div.card-head",
+						{},
+						h("h3", {}, "To send to whoever gets it"),
+						h(
+							"div.row.end",
+							{},
+							copyButton(() => linkWith(made.key, location.origin), "Copy link"),
+							copyButton(() => text, "Copy message"),
+						),
+					),
+					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": "Message" }, text),
+					h("p.hint.spaced", {}, "The link opens the playground with the key. Send it where only they can read it."),
+				),
+				h(
+					"div",
+					{},
+					h("h3", {}, "Ready to use, with this key in it"),
+					h("div.spaced", {}, copyAs(request, made.key).element),
+				),
+			],
+			actions: [h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the key")],
+		}),
+		{ wide: true, closable: false },
+	);
 }
 
 /** Several new keys, this once. `failed` has the names that got none, and why. */
 export async function showSecrets(several, failed) {
-  const all = await Promise.all(several.map(factsOf));
-  const { element, body } = table("New keys", [["Name"], ["Key"], [""]]);
-  body.append(
-    ...all.map((about) =>
-      row(
-        {},
-        cell("", h("strong", {}, h("bdi", {}, about.name))),
-        cell("", h("code.mono", {}, about.key)),
-        cell("", copyButton(() => message(about, location.origin), "Copy message"), "num"),
-      ),
-    ),
-  );
-  const cells = () => all.map(({ name, key }) => `${name}\t${key}\t${linkWith(key, location.origin)}`);
-  return dialog(
-    (close) => ({
-      title: `${all.length} keys made`,
-      body: [
-        h("p", {}, "Copy them now. They are stored as hashes and ", h("strong", {}, "cannot be shown again"), "."),
-        failed.length > 0 &&
-          h(
-            "div.notice.bad",
-            { role: "alert" },
-            h(
-              "ul",
-              {},
-              failed.map(([name, error]) => h("li", {}, h("strong", {}, h("bdi", {}, name)), ": ", error)),
-            ),
-          ),
-        onlyHere(),
-        element,
-      ],
-      actions: [
-        copyButton(() => cells().join("\n"), "Copy as table"),
-        copyButton(() => all.map((about) => message(about, location.origin)).join("\n\n---\n\n"), "Copy all messages"),
-        h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the keys"),
-      ],
-    }),
-    { wide: true, closable: false },
-  );
+	const all = await Promise.all(several.map(factsOf));
+	const { element, body } = table("New keys", [["Name"], ["Key"], [""]]);
+	body.append(
+		...all.map((about) =>
+			row(
+				{},
+				cell("", h("strong", {}, h("bdi", {}, about.name))),
+				cell("", h("code.mono", {}, about.key)),
+				cell("", copyButton(() => message(about, location.origin), "Copy message"), "num"),
+			),
+		),
+	);
+	const cells = () => all.map(({ name, key }) => `${name}\t${key}\t${linkWith(key, location.origin)}`);
+	return dialog(
+		(close) => ({
+			title: `${all.length} keys made`,
+			body: [
+				h("p", {}, "Copy them now. They are stored as hashes and ", h("strong", {}, "cannot be shown again"), "."),
+				failed.length > 0 &&
+					h(
+						"div.notice.bad",
+						{ role: "alert" },
+						h(
+							"ul",
+							{},
+							failed.map(([name, error]) => h("li", {}, h("strong", {}, h("bdi", {}, name)), ": ", error)),
+						),
+					),
+				onlyHere(),
+				element,
+			],
+			actions: [
+				copyButton(() => cells().join("\n"), "Copy as table"),
+				copyButton(() => all.map((about) => message(about, location.origin)).join("\n\n---\n\n"), "Copy all messages"),
+				h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the keys"),
+			],
+		}),
+		{ wide: true, closable: false },
+	);
 }
 
 /** What is known of a new key, and its secret: its expiry and models are not in the answer that has the secret. */
 async function factsOf(made) {
-  try {
-    return { ...(await call("GET", `/admin/keys/${encodeURIComponent(made.name)}`)), key: made.key };
-  } catch {
-    return made;
-  }
+	try {
+		return { ...(await call("GET", `/admin/keys/${encodeURIComponent(made.name)}`)), key: made.key };
+	} catch {
+		return made;
+	}
 }
 
 /** Where the dashboard was opened on its own host, its address leads nobody else there. */
 function onlyHere() {
-  const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
-  return (
-    local &&
-    h(
-      "p.notice.warn",
-      {},
-      `${location.origin} works on this computer only. Open the dashboard by the address that others use, or change it in the message.`,
-    )
-  );
+	const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
+	return (
+		local &&
+		h(
+			"p.notice.warn",
+			{},
+			`${location.origin} works on this computer only. Open the dashboard by the address that others use, or change it in the message.`,
+		)
+	);
 }
 
 /** The message for whoever gets a key: where, with what, how much. */
 function message({ key, limits, providers, models, expiresAt, rotatingUntil }, base) {
-  const titles = (providers ?? Object.keys(PROVIDERS)).map((name) => PROVIDERS[name]?.title ?? name);
-  const most = otherLimits(limits, []);
-  return [
-    `Your key for ${titles.join(" and ")}:`,
-    key,
-    "",
-    `Try it in the playground: ${linkWith(key, base)}`,
-    `For your own code: ${base}/docs`,
-    "",
-    most.length ? `It may use at most ${most.join(", ")}.` : "It has no limits.",
-    models && `Models: ${models.join(", ") || "none"}.`,
-    expiresAt && `It ends ${when(expiresAt)}.`,
-    rotatingUntil && `Your old key works until ${when(rotatingUntil)}.`,
-    "What you have used and what is left: My usage, on the same page.",
-    "Keep it to yourself: whoever has it spends in your name.",
-  ]
-    .filter((line) => line !== null && line !== undefined && line !== false)
-    .join("\n");
+	const titles = (providers ?? Object.keys(PROVIDERS)).map((name) => PROVIDERS[name]?.title ?? name);
+	const most = otherLimits(limits, []);
+	return [
+		`Your key for ${titles.join(" and ")}:`,
+		key,
+		"",
+		`Try it in the playground: ${linkWith(key, base)}`,
+		`For your own code: ${base}/docs`,
+		"",
+		most.length ? `It may use at most ${most.join(", ")}.` : "It has no limits.",
+		models && `Models: ${models.join(", ") || "none"}.`,
+		expiresAt && `It ends ${when(expiresAt)}.`,
+		rotatingUntil && `Your old key works until ${when(rotatingUntil)}.`,
+		"What you have used and what is left: My usage, on the same page.",
+		"Keep it to yourself: whoever has it spends in your name.",
+	]
+		.filter((line) => line !== null && line !== undefined && line !== false)
+		.join("\n");
 }

@@ -16,222 +16,222 @@ const PAGE = 50;
 const PAUSE_MS = 120;
 const KINDS = { disabled: "warn", expired: "warn", revoked: "" };
 const ORDERS = {
-  closest: ["Closest to a cap", (key) => -nearest(key.limits, key.usage)],
-  name: ["Name", () => 0],
-  today: ["Cost today", (key) => -key.usage.today.costUsd],
-  month: ["Cost this month", (key) => -key.usage.thisMonth.costUsd],
-  used: ["Last used", (key) => -Date.parse(key.lastUsedAt ?? 0)],
+	closest: ["Closest to a cap", (key) => -nearest(key.limits, key.usage)],
+	name: ["Name", () => 0],
+	today: ["Cost today", (key) => -key.usage.today.costUsd],
+	month: ["Cost this month", (key) => -key.usage.thisMonth.costUsd],
+	used: ["Last used", (key) => -Date.parse(key.lastUsedAt ?? 0)],
 };
 
 export const title = () => "Keys";
 
 export function show({ head, body, session }) {
-  const search = h("input", {
-    type: "search",
-    "aria-label": "Search keys",
-    placeholder: "Search by name or note",
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(arrange, PAUSE_MS);
-    },
-  });
-  const sort = select(
-    Object.entries(ORDERS).map(([id, [label]]) => [id, `Sort: ${label}`]),
-    "closest",
-    {
-      "aria-label": "Sort keys",
-      onchange: arrange,
-    },
-  );
-  const revoked = h("input", { type: "checkbox", onchange: () => watch.now() });
-  const summary = h("span.muted.small", { role: "status" });
-  head.append(h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "New key"));
-  const { element, body: rows } = table("Keys", [
-    ["Key"],
-    ["Limits"],
-    ["Today", "num"],
-    ["This month", "num"],
-    ["Last used"],
-    [""],
-  ]);
-  const box = h("section.card.flush", {}, skeleton(6));
-  fill(
-    body,
-    h(
-      "div",
-      {},
-      h(
-        "div.toolbar",
-        {},
-        h("div.searchbox", {}, icon("search"), search),
-        sort,
-        h("label.check.small", {}, revoked, "Show revoked keys"),
-        h("span.row.end", {}, summary),
-      ),
-      box,
-    ),
-  );
-  const more = h("button.button", { type: "button", onclick: showMore }, "Show more");
-  const pager = h("div.pager", { hidden: true }, more);
-  let keys = null;
-  let order = [];
-  let most = PAGE;
-  let timer = 0;
+	const search = h("input", {
+		type: "search",
+		"aria-label": "Search keys",
+		placeholder: "Search by name or note",
+		oninput: () => {
+			clearTimeout(timer);
+			timer = setTimeout(arrange, PAUSE_MS);
+		},
+	});
+	const sort = select(
+		Object.entries(ORDERS).map(([id, [label]]) => [id, `Sort: ${label}`]),
+		"closest",
+		{
+			"aria-label": "Sort keys",
+			onchange: arrange,
+		},
+	);
+	const revoked = h("input", { type: "checkbox", onchange: () => watch.now() });
+	const summary = h("span.muted.small", { role: "status" });
+	head.append(h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "New key"));
+	const { element, body: rows } = table("Keys", [
+		["Key"],
+		["Limits"],
+		["Today", "num"],
+		["This month", "num"],
+		["Last used"],
+		[""],
+	]);
+	const box = h("section.card.flush", {}, skeleton(6));
+	fill(
+		body,
+		h(
+			"div",
+			{},
+			h(
+				"div.toolbar",
+				{},
+				h("div.searchbox", {}, icon("search"), search),
+				sort,
+				h("label.check.small", {}, revoked, "Show revoked keys"),
+				h("span.row.end", {}, summary),
+			),
+			box,
+		),
+	);
+	const more = h("button.button", { type: "button", onclick: showMore }, "Show more");
+	const pager = h("div.pager", { hidden: true }, more);
+	let keys = null;
+	let order = [];
+	let most = PAGE;
+	let timer = 0;
 
-  const watch = poll(
-    async (signal) => {
-      const answer = await look(`/admin/keys${revoked.checked ? "?revoked=1" : ""}`, signal);
-      const names = answer.keys
-        .map((key) => key.name)
-        .sort()
-        .join();
-      const others =
-        keys === null ||
-        names !==
-          keys
-            .map((key) => key.name)
-            .sort()
-            .join();
-      keys = answer.keys;
-      // Rows keep their places while figures change; only a new choice or another set of keys sorts anew.
-      if (others) arrange();
-      else render();
-    },
-    EVERY_MS,
-    box,
-  );
+	const watch = poll(
+		async (signal) => {
+			const answer = await look(`/admin/keys${revoked.checked ? "?revoked=1" : ""}`, signal);
+			const names = answer.keys
+				.map((key) => key.name)
+				.sort()
+				.join();
+			const others =
+				keys === null ||
+				names !==
+					keys
+						.map((key) => key.name)
+						.sort()
+						.join();
+			keys = answer.keys;
+			// Rows keep their places while figures change; only a new choice or another set of keys sorts anew.
+			if (others) arrange();
+			else render();
+		},
+		EVERY_MS,
+		box,
+	);
 
-  function arrange() {
-    if (keys === null) return;
-    most = PAGE;
-    const wanted = search.value.trim().toLowerCase();
-    const worth = ORDERS[sort.value][1];
-    order = keys
-      .filter((key) => `${key.name}\n${key.note}`.toLowerCase().includes(wanted))
-      .sort((one, other) => worth(one) - worth(other) || (one.name < other.name ? -1 : 1))
-      .map((key) => key.name);
-    render();
-  }
+	function arrange() {
+		if (keys === null) return;
+		most = PAGE;
+		const wanted = search.value.trim().toLowerCase();
+		const worth = ORDERS[sort.value][1];
+		order = keys
+			.filter((key) => `${key.name}\n${key.note}`.toLowerCase().includes(wanted))
+			.sort((one, other) => worth(one) - worth(other) || (one.name < other.name ? -1 : 1))
+			.map((key) => key.name);
+		render();
+	}
 
-  function render() {
-    const byName = new Map(keys.map((key) => [key.name, key]));
-    const shown = order.map((name) => byName.get(name)).filter(Boolean);
-    say(
-      summary,
-      shown.length === keys.length
-        ? plural(keys.length, "key")
-        : `${count(shown.length)} of ${plural(keys.length, "key")}`,
-    );
-    pager.hidden = shown.length <= most;
-    say(more, `Show ${plural(Math.min(PAGE, shown.length - most), "more key")}`);
-    if (shown.length) {
-      if (!element.isConnected) fill(box, element, pager);
-    } else if (keys.length) {
-      fill(box, emptyState("No key matches", "Try a part of its name or of its note."));
-    } else {
-      fill(
-        box,
-        emptyState(
-          "There are no keys yet",
-          "So nobody can use the bridge. Make a key for each person or script; each has limits of its own.",
-          h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "Make the first key"),
-        ),
-      );
-    }
-    keyed(
-      rows,
-      shown.slice(0, most),
-      (key) => key.name,
-      (key) => keyRow(key, watch),
-    );
-  }
+	function render() {
+		const byName = new Map(keys.map((key) => [key.name, key]));
+		const shown = order.map((name) => byName.get(name)).filter(Boolean);
+		say(
+			summary,
+			shown.length === keys.length
+				? plural(keys.length, "key")
+				: `${count(shown.length)} of ${plural(keys.length, "key")}`,
+		);
+		pager.hidden = shown.length <= most;
+		say(more, `Show ${plural(Math.min(PAGE, shown.length - most), "more key")}`);
+		if (shown.length) {
+			if (!element.isConnected) fill(box, element, pager);
+		} else if (keys.length) {
+			fill(box, emptyState("No key matches", "Try a part of its name or of its note."));
+		} else {
+			fill(
+				box,
+				emptyState(
+					"There are no keys yet",
+					"So nobody can use the bridge. Make a key for each person or script; each has limits of its own.",
+					h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "Make the first key"),
+				),
+			);
+		}
+		keyed(
+			rows,
+			shown.slice(0, most),
+			(key) => key.name,
+			(key) => keyRow(key, watch),
+		);
+	}
 
-  function showMore() {
-    const first = most;
-    most += PAGE;
-    render();
-    rows.children[first]?.querySelector("a").focus();
-  }
+	function showMore() {
+		const first = most;
+		most += PAGE;
+		render();
+		rows.children[first]?.querySelector("a").focus();
+	}
 
-  async function make() {
-    const name = await createKey(session);
-    if (name) location.hash = `#/keys/${encodeURIComponent(name)}`;
-    else watch.now();
-  }
+	async function make() {
+		const name = await createKey(session);
+		if (name) location.hash = `#/keys/${encodeURIComponent(name)}`;
+		else watch.now();
+	}
 
-  return () => {
-    clearTimeout(timer);
-    watch.stop();
-  };
+	return () => {
+		clearTimeout(timer);
+		watch.stop();
+	};
 }
 
 function keyRow(first, watch) {
-  const state = h("span");
-  const note = h("div.small.muted");
-  const bars = h("div.bars");
-  const unlimited = h("span.small.muted");
-  const [today, requests, month, used] = [h("div"), h("div.small.muted"), h("span"), h("span.nowrap")];
-  const toggle = h("button.button.small", { type: "button", onclick: () => busy(toggle, act) });
-  let key = first;
+	const state = h("span");
+	const note = h("div.small.muted");
+	const bars = h("div.bars");
+	const unlimited = h("span.small.muted");
+	const [today, requests, month, used] = [h("div"), h("div.small.muted"), h("span"), h("span.nowrap")];
+	const toggle = h("button.button.small", { type: "button", onclick: () => busy(toggle, act) });
+	let key = first;
 
-  async function act() {
-    const action = key.status === "disabled" ? "enable" : "disable";
-    try {
-      await change(first.name, action, watch);
-    } catch (error) {
-      toast(error.message);
-    }
-  }
+	async function act() {
+		const action = key.status === "disabled" ? "enable" : "disable";
+		try {
+			await change(first.name, action, watch);
+		} catch (error) {
+			toast(error.message);
+		}
+	}
 
-  return {
-    element: row(
-      {},
-      cell("", [
-        h(
-          "div.row",
-          {},
-          h("a.key-name", { href: `#/keys/${encodeURIComponent(first.name)}` }, h("bdi", {}, first.name)),
-          state,
-        ),
-        note,
-      ]),
-      cell("", [bars, unlimited]),
-      cell("Today", h("div", {}, today, requests), "num"),
-      cell("This month", month, "num"),
-      cell("Last used", used),
-      cell("", toggle, "num"),
-    ),
-    update(now) {
-      key = now;
-      refill(state, key.status, key.status !== "active" && badge(key.status, KINDS[key.status]));
-      say(note, visible(key.note));
-      const shown = levels(key.limits, key.usage);
-      keyed(
-        bars,
-        shown,
-        (level) => level.limit,
-        () => bar(),
-      );
-      say(unlimited, shown.length ? "" : "No cap per day or month");
-      say(today, money(key.usage.today.costUsd));
-      say(
-        requests,
-        `${plural(key.usage.today.requests, "request")}, ${plural(key.usage.today.tokens, "token", compact)}`,
-      );
-      say(month, money(key.usage.thisMonth.costUsd));
-      fill(used, key.lastUsedAt ? timeElement(key.lastUsedAt) : "never");
-      toggle.hidden = key.status === "revoked";
-      say(toggle, key.status === "disabled" ? "Enable" : "Disable");
-      toggle.setAttribute("aria-label", `${toggle.textContent} ${key.name}`);
-    },
-  };
+	return {
+		element: row(
+			{},
+			cell("", [
+				h(
+					"div.row",
+					{},
+					h("a.key-name", { href: `#/keys/${encodeURIComponent(first.name)}` }, h("bdi", {}, first.name)),
+					state,
+				),
+				note,
+			]),
+			cell("", [bars, unlimited]),
+			cell("Today", h("div", {}, today, requests), "num"),
+			cell("This month", month, "num"),
+			cell("Last used", used),
+			cell("", toggle, "num"),
+		),
+		update(now) {
+			key = now;
+			refill(state, key.status, key.status !== "active" && badge(key.status, KINDS[key.status]));
+			say(note, visible(key.note));
+			const shown = levels(key.limits, key.usage);
+			keyed(
+				bars,
+				shown,
+				(level) => level.limit,
+				() => bar(),
+			);
+			say(unlimited, shown.length ? "" : "No cap per day or month");
+			say(today, money(key.usage.today.costUsd));
+			say(
+				requests,
+				`${plural(key.usage.today.requests, "request")}, ${plural(key.usage.today.tokens, "token", compact)}`,
+			);
+			say(month, money(key.usage.thisMonth.costUsd));
+			fill(used, key.lastUsedAt ? timeElement(key.lastUsedAt) : "never");
+			toggle.hidden = key.status === "revoked";
+			say(toggle, key.status === "disabled" ? "Enable" : "Disable");
+			toggle.setAttribute("aria-label", `${toggle.textContent} ${key.name}`);
+		},
+	};
 }
 
 /** Disable or enable a key, and offer to take it back. Throws ApiError. */
 export async function change(name, action, watch) {
-  await call("POST", `/admin/keys/${encodeURIComponent(name)}/${action}`);
-  watch.now();
-  const other = action === "disable" ? "enable" : "disable";
-  const undo = { label: "Undo", run: () => change(name, other, watch).catch((error) => toast(error.message)) };
-  toast(`${name} is ${action}d${action === "disable" ? "; what it has running goes on" : ""}.`, undo, `key ${name}`);
+	await call("POST", `/admin/keys/${encodeURIComponent(name)}/${action}`);
+	watch.now();
+	const other = action === "disable" ? "enable" : "disable";
+	const undo = { label: "Undo", run: () => change(name, other, watch).catch((error) => toast(error.message)) };
+	toast(`${name} is ${action}d${action === "disable" ? "; what it has running goes on" : ""}.`, undo, `key ${name}`);
 }

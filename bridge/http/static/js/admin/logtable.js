@@ -12,250 +12,250 @@ import { call } from "./session.js";
  * in the order in which they ended, and are shown by when they began.
  */
 export function logTable(caption, { withKey = true } = {}) {
-  const columns = [
-    ["When"],
-    ...(withKey ? [["Key"]] : []),
-    ["Model"],
-    ["Status"],
-    ["Tokens", "num.roomy"],
-    ["Cost", "num"],
-    ["Took", "num"],
-    ["Prompt"],
-  ];
-  const { element, body } = table(caption, columns);
-  const holder = h("div", {}, skeleton(6));
-  let ids = null;
+	const columns = [
+		["When"],
+		...(withKey ? [["Key"]] : []),
+		["Model"],
+		["Status"],
+		["Tokens", "num.roomy"],
+		["Cost", "num"],
+		["Took", "num"],
+		["Prompt"],
+	];
+	const { element, body } = table(caption, columns);
+	const holder = h("div", {}, skeleton(6));
+	let ids = null;
 
-  function rowsOf(lines) {
-    const byStart = [...lines].sort((one, other) => (one.timestamp < other.timestamp ? 1 : -1));
-    return byStart.map((line) => lineRow(line, withKey));
-  }
+	function rowsOf(lines) {
+		const byStart = [...lines].sort((one, other) => (one.timestamp < other.timestamp ? 1 : -1));
+		return byStart.map((line) => lineRow(line, withKey));
+	}
 
-  return {
-    element: holder,
-    /** Lines below the others; gives the first of their rows. */
-    append(lines) {
-      const rows = rowsOf(lines);
-      body.append(...rows);
-      return rows[0];
-    },
-    /** Lines above the others, as far as they are new; gives how many are. */
-    prepend(lines) {
-      const known = new Set([...body.children].map((each) => each.dataset.id));
-      const fresh = lines.filter((line) => !known.has(line.id));
-      if (!fresh.length) return 0;
-      body.prepend(...rowsOf(fresh));
-      if (!element.isConnected) fill(holder, element);
-      return fresh.length;
-    },
-    /** Show these lines and no others; nothing is touched where they are the same as before. */
-    update(lines, empty) {
-      const now = lines.map((line) => line.id).join();
-      if (lines.length && now === ids && body.childElementCount === lines.length) return;
-      ids = now;
-      body.replaceChildren(...rowsOf(lines));
-      fill(holder, lines.length ? element : empty);
-    },
-  };
+	return {
+		element: holder,
+		/** Lines below the others; gives the first of their rows. */
+		append(lines) {
+			const rows = rowsOf(lines);
+			body.append(...rows);
+			return rows[0];
+		},
+		/** Lines above the others, as far as they are new; gives how many are. */
+		prepend(lines) {
+			const known = new Set([...body.children].map((each) => each.dataset.id));
+			const fresh = lines.filter((line) => !known.has(line.id));
+			if (!fresh.length) return 0;
+			body.prepend(...rowsOf(fresh));
+			if (!element.isConnected) fill(holder, element);
+			return fresh.length;
+		},
+		/** Show these lines and no others; nothing is touched where they are the same as before. */
+		update(lines, empty) {
+			const now = lines.map((line) => line.id).join();
+			if (lines.length && now === ids && body.childElementCount === lines.length) return;
+			ids = now;
+			body.replaceChildren(...rowsOf(lines));
+			fill(holder, lines.length ? element : empty);
+		},
+	};
 }
 
 function lineRow(line, withKey) {
-  const open = () => openLine(line);
-  const asked = line.userPrompt === null ? h("span.muted", {}, "not kept") : visible(line.userPrompt);
-  return row(
-    {
-      class: "line log-row",
-      "data-id": line.id,
-      onclick: (event) => {
-        if (!event.target.closest("a, button") && !String(getSelection())) open();
-      },
-    },
-    cell(
-      "When",
-      h(
-        "button.link-button.nowrap",
-        { type: "button", title: whenFull(line.timestamp), onclick: open },
-        whenExact(line.timestamp),
-      ),
-    ),
-    withKey &&
-      cell(
-        "Key",
-        h("a.key-name", { href: `#/keys/${encodeURIComponent(line.keyName)}` }, h("bdi", {}, visible(line.keyName))),
-      ),
-    cell("Model", h("bdi.nowrap", {}, visible(line.model))),
-    cell("Status", statusBadge(line)),
-    cell("Tokens", count(tokens(line)), "num.roomy"),
-    cell("Cost", cost(line.costUsd), "num"),
-    cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-    h("td.block.prompt", { role: "cell" }, h("bdi.truncate.small.muted", {}, asked)),
-  );
+	const open = () => openLine(line);
+	const asked = line.userPrompt === null ? h("span.muted", {}, "not kept") : visible(line.userPrompt);
+	return row(
+		{
+			class: "line log-row",
+			"data-id": line.id,
+			onclick: (event) => {
+				if (!event.target.closest("a, button") && !String(getSelection())) open();
+			},
+		},
+		cell(
+			"When",
+			h(
+				"button.link-button.nowrap",
+				{ type: "button", title: whenFull(line.timestamp), onclick: open },
+				whenExact(line.timestamp),
+			),
+		),
+		withKey &&
+			cell(
+				"Key",
+				h("a.key-name", { href: `#/keys/${encodeURIComponent(line.keyName)}` }, h("bdi", {}, visible(line.keyName))),
+			),
+		cell("Model", h("bdi.nowrap", {}, visible(line.model))),
+		cell("Status", statusBadge(line)),
+		cell("Tokens", count(tokens(line)), "num.roomy"),
+		cell("Cost", cost(line.costUsd), "num"),
+		cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
+		h("td.block.prompt", { role: "cell" }, h("bdi.truncate.small.muted", {}, asked)),
+	);
 }
 
 function tokens(line) {
-  return line.inputTokens + line.cacheReadTokens + line.cacheWriteTokens + line.outputTokens;
+	return line.inputTokens + line.cacheReadTokens + line.cacheWriteTokens + line.outputTokens;
 }
 
 /** A line in a dialog, with its prompts as far as the log has them. */
 function openLine({ id }) {
-  const body = h("div.stack", {}, skeleton(5));
-  const copy = h("span");
-  lineIn(id, body, copy);
-  return dialog(
-    (close) => ({
-      title: "Request",
-      body,
-      actions: [
-        h("a.button", { href: addressOf(id), onclick: () => close() }, icon("link"), "Its own page"),
-        copy,
-        h("button.button", { type: "button", onclick: () => close() }, "Close"),
-      ],
-    }),
-    { wide: true },
-  );
+	const body = h("div.stack", {}, skeleton(5));
+	const copy = h("span");
+	lineIn(id, body, copy);
+	return dialog(
+		(close) => ({
+			title: "Request",
+			body,
+			actions: [
+				h("a.button", { href: addressOf(id), onclick: () => close() }, icon("link"), "Its own page"),
+				copy,
+				h("button.button", { type: "button", onclick: () => close() }, "Close"),
+			],
+		}),
+		{ wide: true },
+	);
 }
 
 /** Where a request has a page of its own, by its id or its request id. */
 function addressOf(id) {
-  return `#/logs/${encodeURIComponent(id)}`;
+	return `#/logs/${encodeURIComponent(id)}`;
 }
 
 /** Put a line into `body`, and a button that copies it into `actions`. Gives the line; null where there is none. */
 export async function lineIn(id, body, actions, signal) {
-  try {
-    const line = await call("GET", `/admin/logs/${encodeURIComponent(id)}`, { signal });
-    fill(body, details(line));
-    fill(
-      actions,
-      copyButton(() => asText(line)),
-    );
-    return line;
-  } catch (error) {
-    if (!signal?.aborted) fill(body, errorBox(error));
-    return null;
-  }
+	try {
+		const line = await call("GET", `/admin/logs/${encodeURIComponent(id)}`, { signal });
+		fill(body, details(line));
+		fill(
+			actions,
+			copyButton(() => asText(line)),
+		);
+		return line;
+	} catch (error) {
+		if (!signal?.aborted) fill(body, errorBox(error));
+		return null;
+	}
 }
 
 const IN_THE_NOTICE = ["Error", "The client was told"];
 
 /** What is known of a line besides its prompts: [term, text, what is shown where that is not the text]. */
 function known(line) {
-  const times = [
-    ["Waited for a slot", line.queuedMs],
-    ["To the first text", line.firstTokenMs],
-    ["The model", line.modelMs],
-    ["Added by CLI and bridge", line.overheadMs],
-    ["Altogether", line.durationMs],
-  ].filter(([, value]) => value !== null && value !== undefined);
-  const usage = [
-    ["Input", line.inputTokens],
-    ["Read from cache", line.cacheReadTokens],
-    ["Written to cache", line.cacheWriteTokens],
-    ["Output", line.outputTokens],
-    ["Of it reasoning", line.reasoningTokens],
-    ["Searches of the web", line.searches],
-  ].filter(([, value]) => value);
-  const status = `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`;
-  const rows = [
-    ["Error", line.error && visible(line.error)],
-    ["The client was told", line.hint && visible(line.hint)],
-    ["Provider said", line.upstreamMessage && visible(line.upstreamMessage)],
-    ["Provider's status", line.upstreamStatus && String(line.upstreamStatus)],
-    ["Provider's id", line.upstreamRequestId && visible(line.upstreamRequestId), mono(line.upstreamRequestId)],
-    ["Id", visible(line.id), h("a.mono", { href: addressOf(line.id), onclick: leave }, visible(line.id))],
-    ["Request id", line.requestId && visible(line.requestId), mono(line.requestId)],
-    ["When", whenFull(line.timestamp)],
-    [
-      "Key",
-      visible(line.keyName),
-      h("a", { href: `#/keys/${encodeURIComponent(line.keyName)}`, onclick: leave }, h("bdi", {}, visible(line.keyName))),
-    ],
-    [
-      "Model",
-      `${visible(line.model)} (${visible(line.provider)})${line.alias ? `, asked for as ${visible(line.alias)}` : ""}`,
-    ],
-    ["Credential", line.credential && visible(line.credential)],
-    ["Tried before", line.tried && visible(line.tried)],
-    ["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
-    ["Status", status, statusBadge(line)],
-    ["Requests", line.times > 1 && `${count(line.times)}, all refused for this reason`],
-    ["Ended with", line.stopReason && visible(line.stopReason)],
-    ["Calls", line.calls && visible(line.calls), mono(line.calls)],
-    [
-      "Asked again",
-      line.repairs > 0 && `${plural(line.repairs, "time")}, because the answer missed its schema`,
-    ],
-    [
-      "Cost",
-      `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}${line.reservedUsd ? `, of ${cost(line.reservedUsd)} reserved` : ""}`,
-    ],
-    ["Tokens", usage.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "none"],
-    ["Times", times.map(([name, value]) => `${name} ${duration(value)}`).join(", ") || "none"],
-    ["Process", line.warm === null ? "none was used" : line.warm ? "stood ready" : "was started for it"],
-  ];
-  return rows.filter(([, text]) => text);
+	const times = [
+		["Waited for a slot", line.queuedMs],
+		["To the first text", line.firstTokenMs],
+		["The model", line.modelMs],
+		["Added by CLI and bridge", line.overheadMs],
+		["Altogether", line.durationMs],
+	].filter(([, value]) => value !== null && value !== undefined);
+	const usage = [
+		["Input", line.inputTokens],
+		["Read from cache", line.cacheReadTokens],
+		["Written to cache", line.cacheWriteTokens],
+		["Output", line.outputTokens],
+		["Of it reasoning", line.reasoningTokens],
+		["Searches of the web", line.searches],
+	].filter(([, value]) => value);
+	const status = `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`;
+	const rows = [
+		["Error", line.error && visible(line.error)],
+		["The client was told", line.hint && visible(line.hint)],
+		["Provider said", line.upstreamMessage && visible(line.upstreamMessage)],
+		["Provider's status", line.upstreamStatus && String(line.upstreamStatus)],
+		["Provider's id", line.upstreamRequestId && visible(line.upstreamRequestId), mono(line.upstreamRequestId)],
+		["Id", visible(line.id), h("a.mono", { href: addressOf(line.id), onclick: leave }, visible(line.id))],
+		["Request id", line.requestId && visible(line.requestId), mono(line.requestId)],
+		["When", whenFull(line.timestamp)],
+		[
+			"Key",
+			visible(line.keyName),
+			h("a", { href: `#/keys/${encodeURIComponent(line.keyName)}`, onclick: leave }, h("bdi", {}, visible(line.keyName))),
+		],
+		[
+			"Model",
+			`${visible(line.model)} (${visible(line.provider)})${line.alias ? `, asked for as ${visible(line.alias)}` : ""}`,
+		],
+		["Credential", line.credential && visible(line.credential)],
+		["Tried before", line.tried && visible(line.tried)],
+		["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
+		["Status", status, statusBadge(line)],
+		["Requests", line.times > 1 && `${count(line.times)}, all refused for this reason`],
+		["Ended with", line.stopReason && visible(line.stopReason)],
+		["Calls", line.calls && visible(line.calls), mono(line.calls)],
+		[
+			"Asked again",
+			line.repairs > 0 && `${plural(line.repairs, "time")}, because the answer missed its schema`,
+		],
+		[
+			"Cost",
+			`${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}${line.reservedUsd ? `, of ${cost(line.reservedUsd)} reserved` : ""}`,
+		],
+		["Tokens", usage.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "none"],
+		["Times", times.map(([name, value]) => `${name} ${duration(value)}`).join(", ") || "none"],
+		["Process", line.warm === null ? "none was used" : line.warm ? "stood ready" : "was started for it"],
+	];
+	return rows.filter(([, text]) => text);
 }
 
 function mono(text) {
-  return text && h("span.mono", {}, visible(text));
+	return text && h("span.mono", {}, visible(text));
 }
 
 /** A link of a dialog leads away from it. */
 function leave(event) {
-  event.target.closest("dialog")?.close();
+	event.target.closest("dialog")?.close();
 }
 
 function details(line) {
-  const rows = known(line);
-  return [
-    line.error &&
-      h(
-        "div.notice.bad",
-        { role: "alert" },
-        icon("warning"),
-        h(
-          "div",
-          {},
-          h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error)))),
-          line.hint && h("p", {}, "The client was told: ", h("bdi", {}, visible(line.hint))),
-        ),
-      ),
-    h(
-      "dl.facts",
-      {},
-      facts(rows.filter(([term]) => !IN_THE_NOTICE.includes(term)).map(([term, text, shown]) => [term, shown ?? text])),
-    ),
-    prompt("System prompt", line.systemPrompt),
-    prompt("Prompt", line.userPrompt),
-    h("p.hint", {}, "Answers are not kept. How much of a prompt is kept is set by BRIDGE_LOG_PROMPTS."),
-  ];
+	const rows = known(line);
+	return [
+		line.error &&
+			h(
+				"div.notice.bad",
+				{ role: "alert" },
+				icon("warning"),
+				h(
+					"div",
+					{},
+					h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error)))),
+					line.hint && h("p", {}, "The client was told: ", h("bdi", {}, visible(line.hint))),
+				),
+			),
+		h(
+			"dl.facts",
+			{},
+			facts(rows.filter(([term]) => !IN_THE_NOTICE.includes(term)).map(([term, text, shown]) => [term, shown ?? text])),
+		),
+		prompt("System prompt", line.systemPrompt),
+		prompt("Prompt", line.userPrompt),
+		h("p.hint", {}, "Answers are not kept. How much of a prompt is kept is set by BRIDGE_LOG_PROMPTS."),
+	];
 }
 
 /** A line to paste into a message: what the dialog shows, and where it is found. */
 function asText(line) {
-  const prompts = [
-    ["System prompt", line.systemPrompt],
-    ["Prompt", line.userPrompt],
-  ].filter(([, text]) => text);
-  return [
-    ...known(line).map(([term, text]) => `${term}: ${text}`),
-    `Page: ${location.origin}/admin/${addressOf(line.id)}`,
-    ...prompts.map(([term, text]) => `\n${term}:\n${visible(text)}`),
-  ].join("\n");
+	const prompts = [
+		["System prompt", line.systemPrompt],
+		["Prompt", line.userPrompt],
+	].filter(([, text]) => text);
+	return [
+		...known(line).map(([term, text]) => `${term}: ${text}`),
+		`Page: ${location.origin}/admin/${addressOf(line.id)}`,
+		...prompts.map(([term, text]) => `\n${term}:\n${visible(text)}`),
+	].join("\n");
 }
 
 function facts(rows) {
-  return rows.flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]);
+	return rows.flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]);
 }
 
 function prompt(label, text) {
-  return (
-    text &&
-    h(
-      "div",
-      {},
-      h("h3.label", {}, label),
-      longTextIn(h("pre.text-block", { tabindex: "0", role: "region", "aria-label": label }), visible(text)),
-    )
-  );
+	return (
+		text &&
+		h(
+			"div",
+			{},
+			h("h3.label", {}, label),
+			longTextIn(h("pre.text-block", { tabindex: "0", role: "region", "aria-label": label }), visible(text)),
+		)
+	);
 }

@@ -7,42 +7,42 @@ let onEnd = () => {};
 
 /** What the server said of the session: actor, timezone, limits, codes, defaultModels, logPrompts. */
 export function current() {
-  return session;
+	return session;
 }
 
 /** `listener()` is called when a call finds that nobody is logged in any more. */
 export function whenOver(listener) {
-  onEnd = listener;
+	onEnd = listener;
 }
 
 /** Ask who is logged in; where nobody is, let Cloudflare Access vouch if it can. Gives {session, error}. */
 export async function resume() {
-  const answer = await ask("GET", "/admin/session");
-  session = answer.session;
-  if (session || !answer.access) return { session, error: null };
-  try {
-    session = (await ask("POST", "/admin/session")).session;
-    return { session, error: null };
-  } catch (error) {
-    return { session: null, error };
-  }
+	const answer = await ask("GET", "/admin/session");
+	session = answer.session;
+	if (session || !answer.access) return { session, error: null };
+	try {
+		session = (await ask("POST", "/admin/session")).session;
+		return { session, error: null };
+	} catch (error) {
+		return { session: null, error };
+	}
 }
 
 /** Open a session with the admin key. Throws ApiError. */
 export async function logIn(key) {
-  if (!/^[\u0020-\u00ff]+$/.test(key)) {
-    throw new ApiError(401, {
-      error: "This is not the admin key.",
-      hint: "It has only plain letters, digits and signs.",
-    });
-  }
-  session = (await ask("POST", "/admin/session", { headers: { Authorization: `Bearer ${key}` } })).session;
+	if (!/^[\u0020-\u00ff]+$/.test(key)) {
+		throw new ApiError(401, {
+			error: "This is not the admin key.",
+			hint: "It has only plain letters, digits and signs.",
+		});
+	}
+	session = (await ask("POST", "/admin/session", { headers: { Authorization: `Bearer ${key}` } })).session;
 }
 
 /** End this session, or all of them. Throws ApiError. */
 export async function logOut({ everywhere = false } = {}) {
-  await call("DELETE", everywhere ? "/admin/sessions" : "/admin/session");
-  session = null;
+	await call("DELETE", everywhere ? "/admin/sessions" : "/admin/session");
+	session = null;
 }
 
 /**
@@ -50,33 +50,33 @@ export async function logOut({ everywhere = false } = {}) {
  * the session alive. Throws ApiError.
  */
 export async function call(method, path, { body, background = false, signal } = {}) {
-  const send = () => ask(method, path, { body, signal, headers: headers(background) });
-  try {
-    try {
-      return await send();
-    } catch (error) {
-      if (error.code !== "csrf_failed") throw error;
-      // Another tab has logged in anew: take over its token, once.
-      await resume();
-      return await send();
-    }
-  } catch (error) {
-    if (error.status === 401) {
-      session = null;
-      onEnd();
-    }
-    throw error;
-  }
+	const send = () => ask(method, path, { body, signal, headers: headers(background) });
+	try {
+		try {
+			return await send();
+		} catch (error) {
+			if (error.code !== "csrf_failed") throw error;
+			// Another tab has logged in anew: take over its token, once.
+			await resume();
+			return await send();
+		}
+	} catch (error) {
+		if (error.status === 401) {
+			session = null;
+			onEnd();
+		}
+		throw error;
+	}
 }
 
 /** A GET that a timer makes. */
 export function look(path, signal) {
-  return call("GET", path, { background: true, signal });
+	return call("GET", path, { background: true, signal });
 }
 
 function headers(background) {
-  return {
-    ...(session && { "X-CSRF-Token": session.token }),
-    ...(background && { "X-Bridge-Background": "1" }),
-  };
+	return {
+		...(session && { "X-CSRF-Token": session.token }),
+		...(background && { "X-Bridge-Background": "1" }),
+	};
 }

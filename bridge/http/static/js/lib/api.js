@@ -2,97 +2,97 @@
 
 /** An answer that says no, or none at all. `status` is 0 where nothing answered. */
 export class ApiError extends Error {
-  constructor(status, body, retryAfter = null) {
-    super(body.error ?? "Something went wrong.");
-    this.status = status;
-    this.code = body.code ?? "";
-    this.hint = body.hint ?? "";
-    this.body = body;
-    this.retryAfter = retryAfter;
-  }
+	constructor(status, body, retryAfter = null) {
+		super(body.error ?? "Something went wrong.");
+		this.status = status;
+		this.code = body.code ?? "";
+		this.hint = body.hint ?? "";
+		this.body = body;
+		this.retryAfter = retryAfter;
+	}
 }
 
 /** One call; the answer itself, once its head is there. Throws ApiError. */
 export async function open(method, path, { body, headers = {}, signal } = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, {
-      method,
-      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      signal,
-      credentials: "same-origin",
-      cache: "no-store",
-      redirect: "manual",
-    });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { error: "The bridge does not answer.", hint: "Check the connection, or wait a moment." });
-  }
-  if (answer.type === "opaqueredirect") {
-    // The bridge never redirects a call: this is a log-in of whatever stands in front of it.
-    throw new ApiError(0, { error: "Something in front of the bridge asks for a log-in.", hint: "Reload the page." });
-  }
-  if (answer.ok) return answer;
-  throw await refusal(answer);
+	let answer;
+	try {
+		answer = await fetch(path, {
+			method,
+			headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+			body: body === undefined ? undefined : JSON.stringify(body),
+			signal,
+			credentials: "same-origin",
+			cache: "no-store",
+			redirect: "manual",
+		});
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		throw new ApiError(0, { error: "The bridge does not answer.", hint: "Check the connection, or wait a moment." });
+	}
+	if (answer.type === "opaqueredirect") {
+		// The bridge never redirects a call: this is a log-in of whatever stands in front of it.
+		throw new ApiError(0, { error: "Something in front of the bridge asks for a log-in.", hint: "Reload the page." });
+	}
+	if (answer.ok) return answer;
+	throw await refusal(answer);
 }
 
 /** One call; its JSON. Throws ApiError. */
 export async function call(method, path, options) {
-  const answer = await open(method, path, options);
-  try {
-    return await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { error: "The answer broke off.", hint: "Try again." });
-  }
+	const answer = await open(method, path, options);
+	try {
+		return await answer.json();
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		throw new ApiError(0, { error: "The answer broke off.", hint: "Try again." });
+	}
 }
 
 async function refusal(answer) {
-  const wait = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
-  let body;
-  try {
-    body = await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    // Not ours: a proxy in front of the bridge.
-    body = { error: `The answer was an error (HTTP ${answer.status}).`, hint: "Wait a moment and try again." };
-  }
-  return new ApiError(answer.status, body, Number.isNaN(wait) ? null : wait);
+	const wait = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
+	let body;
+	try {
+		body = await answer.json();
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		// Not ours: a proxy in front of the bridge.
+		body = { error: `The answer was an error (HTTP ${answer.status}).`, hint: "Wait a moment and try again." };
+	}
+	return new ApiError(answer.status, body, Number.isNaN(wait) ? null : wait);
 }
 
 /** A query string of what is set. */
 export function query(values) {
-  const set = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return set.length ? `?${new URLSearchParams(set)}` : "";
+	const set = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+	return set.length ? `?${new URLSearchParams(set)}` : "";
 }
 
 /** The events of a stream: [name, data], until it ends. One that breaks off in the middle ends there. */
 export async function* events(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  try {
-    for (;;) {
-      const { done, value } = await piece(reader);
-      if (done) return;
-      const blocks = (rest + value).split("\n\n");
-      rest = blocks.pop();
-      for (const block of blocks) {
-        const [, name, data] = block.match(/^event: (\w+)\ndata: (.*)$/s) ?? [];
-        if (name) yield [name, JSON.parse(data)];
-      }
-    }
-  } finally {
-    reader.cancel().catch(() => {});
-  }
+	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+	let rest = "";
+	try {
+		for (;;) {
+			const { done, value } = await piece(reader);
+			if (done) return;
+			const blocks = (rest + value).split("\n\n");
+			rest = blocks.pop();
+			for (const block of blocks) {
+				const [, name, data] = block.match(/^event: (\w+)\ndata: (.*)$/s) ?? [];
+				if (name) yield [name, JSON.parse(data)];
+			}
+		}
+	} finally {
+		reader.cancel().catch(() => {});
+	}
 }
 
 /** The next piece of a stream. A connection that is lost is the end of it. */
 async function piece(reader) {
-  try {
-    return await reader.read();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    return { done: true };
-  }
+	try {
+		return await reader.read();
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		return { done: true };
+	}
 }

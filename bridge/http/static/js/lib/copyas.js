@@ -11,35 +11,35 @@ const PAUSE_MS = 150;
 
 /** {element, update()}; `request()` gives what snippets.js takes, `key` goes into the code. */
 export function copyAs(request, key = null) {
-  let language = LANGUAGES[0][0];
-  let timer = 0;
-  const code = h("code");
-  const block = h("pre.code", { tabindex: "0", role: "region", "aria-label": "Code" }, code);
-  const head = h(
-    "div.code-head",
-    {},
-    segmented("Language", LANGUAGES, language, (chosen) => {
-      language = chosen;
-      show();
-    }),
-    copyButton(() => snippet(language, request(), key)),
-  );
+	let language = LANGUAGES[0][0];
+	let timer = 0;
+	const code = h("code");
+	const block = h("pre.code", { tabindex: "0", role: "region", "aria-label": "Code" }, code);
+	const head = h(
+		"div.code-head",
+		{},
+		segmented("Language", LANGUAGES, language, (chosen) => {
+			language = chosen;
+			show();
+		}),
+		copyButton(() => snippet(language, request(), key)),
+	);
 
-  function show() {
-    say(code, shortened(snippet(language, request(), key)));
-  }
+	function show() {
+		say(code, shortened(snippet(language, request(), key)));
+	}
 
-  function update() {
-    clearTimeout(timer);
-    timer = setTimeout(show, PAUSE_MS);
-  }
+	function update() {
+		clearTimeout(timer);
+		timer = setTimeout(show, PAUSE_MS);
+	}
 
-  show();
-  return { element: h("div.copy-as", {}, head, block), update };
+	show();
+	return { element: h("div.copy-as", {}, head, block), update };
 }
 
 /** The code as it is shown: an image or a very long prompt in it would be pages of letters. */
 function shortened(text) {
-  const plain = text.replace(/(data:image\/\w+;base64,[A-Za-z0-9+/]{24})[A-Za-z0-9+/=]{40,}/g, "$1…");
-  return plain.length <= SHOWN ? plain : `${plain.slice(0, SHOWN / 2)}\n…\n${plain.slice(-SHOWN / 2)}`;
+	const plain = text.replace(/(data:image\/\w+;base64,[A-Za-z0-9+/]{24})[A-Za-z0-9+/=]{40,}/g, "$1…");
+	return plain.length <= SHOWN ? plain : `${plain.slice(0, SHOWN / 2)}\n…\n${plain.slice(-SHOWN / 2)}`;
 }

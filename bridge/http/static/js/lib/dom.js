@@ -5,45 +5,45 @@
  * left out; `onclick` and the like are listeners. Children may be nested lists; null and false are skipped.
  */
 export function h(tag, attributes, ...children) {
-  const [name, ...classes] = tag.split(".");
-  const element = document.createElement(name);
-  if (classes.length) element.className = classes.join(" ");
-  set(element, attributes ?? {});
-  element.append(...listed(children));
-  return element;
+	const [name, ...classes] = tag.split(".");
+	const element = document.createElement(name);
+	if (classes.length) element.className = classes.join(" ");
+	set(element, attributes ?? {});
+	element.append(...listed(children));
+	return element;
 }
 
 /** Set attributes and listeners, as `h` does. */
 function set(element, attributes) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === null || value === undefined || value === false) element.removeAttribute(name);
-    else element.setAttribute(name, value === true ? "" : String(value));
-  }
-  return element;
+	for (const [name, value] of Object.entries(attributes)) {
+		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+		else if (value === null || value === undefined || value === false) element.removeAttribute(name);
+		else element.setAttribute(name, value === true ? "" : String(value));
+	}
+	return element;
 }
 
 /** Replace what is in an element. */
 export function fill(element, ...children) {
-  element.replaceChildren(...listed(children));
-  return element;
+	element.replaceChildren(...listed(children));
+	return element;
 }
 
 /** Replace what is in an element where `stamp` is not what it was the last time. */
 export function refill(element, stamp, ...children) {
-  if (element.dataset.stamp === String(stamp)) return;
-  element.dataset.stamp = stamp;
-  fill(element, ...children);
+	if (element.dataset.stamp === String(stamp)) return;
+	element.dataset.stamp = stamp;
+	fill(element, ...children);
 }
 
 /** Change an element's text, and only then touch the page: a screen reader must not hear the same again. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-  return element;
+	if (element.textContent !== text) element.textContent = text;
+	return element;
 }
 
 function listed(children) {
-  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+	return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 /**
@@ -51,57 +51,57 @@ function listed(children) {
  * and the place of everything stay. `make(item)` gives {element, update(item)}; `keyOf(item)` tells them apart.
  */
 export function keyed(container, items, keyOf, make) {
-  const known = (container.keyedRows ??= new Map());
-  const wanted = new Set();
-  let place = container.firstElementChild;
-  for (const item of items) {
-    const key = keyOf(item);
-    wanted.add(key);
-    let row = known.get(key);
-    if (!row) {
-      row = make(item);
-      known.set(key, row);
-    }
-    row.update?.(item);
-    if (row.element === place) place = place.nextElementSibling;
-    else container.insertBefore(row.element, place);
-  }
-  for (const [key, row] of known) {
-    if (!wanted.has(key)) {
-      row.element.remove();
-      known.delete(key);
-    }
-  }
+	const known = (container.keyedRows ??= new Map());
+	const wanted = new Set();
+	let place = container.firstElementChild;
+	for (const item of items) {
+		const key = keyOf(item);
+		wanted.add(key);
+		let row = known.get(key);
+		if (!row) {
+			row = make(item);
+			known.set(key, row);
+		}
+		row.update?.(item);
+		if (row.element === place) place = place.nextElementSibling;
+		else container.insertBefore(row.element, place);
+	}
+	for (const [key, row] of known) {
+		if (!wanted.has(key)) {
+			row.element.remove();
+			known.delete(key);
+		}
+	}
 }
 
 const PATHS = {
-  overview: "M4 13h6V4H4zm0 7h6v-4H4zm10 0h6v-9h-6zm0-16v4h6V4z",
-  keys: "M14 10a4 4 0 1 0-3.700 2.500L4 18.800V21h3v-2h2v-2h2l2-2.500A4 4 0 0 0 18 10.500M15.500 8.500h.010",
-  credentials: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3M12 14.500v2",
-  live: "M3 12h4l3-8 4 16 3-8h4",
-  logs: "M5 4h14v16H5zM8.500 8.500h7M8.500 12h7M8.500 15.500h4",
-  usage: "M12 3v9h9M12 3a9 9 0 1 0 9 9M16 3.500a9 9 0 0 1 4.500 4.500",
-  link: "M10 14a4 4 0 0 0 5.700 0l3.300-3.300a4 4 0 0 0-5.700-5.700l-1 1M14 10a4 4 0 0 0-5.700 0l-3.300 3.300a4 4 0 0 0 5.700 5.700l1-1",
-  audit: "M12 3l7 3v5c0 4.500-3 8-7 10-4-2-7-5.500-7-10V6zM9 12l2 2 4-4",
-  copy: "M9 9h11v11H9zM15 9V4H4v11h5",
-  close: "M6 6l12 12M18 6L6 18",
-  plus: "M12 5v14M5 12h14",
-  search: "M10.500 4a6.500 6.500 0 1 0 0 13 6.500 6.500 0 0 0 0-13zM15.500 15.500L20 20",
-  warning: "M12 4L2.500 20h19zM12 10v4.500M12 17.500v.010",
-  check: "M5 12.500l4.500 4.500L19 7.500",
-  save: "M12 4v10M8 10.500l4 4 4-4M5 19.500h14",
-  stop: "M6.500 6.500h11v11h-11z",
-  image: "M4 5h16v14H4zM4 16l5-5 4 4 2.500-2.500L20 17M15.500 9h.010",
+	overview: "M4 13h6V4H4zm0 7h6v-4H4zm10 0h6v-9h-6zm0-16v4h6V4z",
+	keys: "M14 10a4 4 0 1 0-3.700 2.500L4 18.800V21h3v-2h2v-2h2l2-2.500A4 4 0 0 0 18 10.500M15.500 8.500h.010",
+	credentials: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3M12 14.500v2",
+	live: "M3 12h4l3-8 4 16 3-8h4",
+	logs: "M5 4h14v16H5zM8.500 8.500h7M8.500 12h7M8.500 15.500h4",
+	usage: "M12 3v9h9M12 3a9 9 0 1 0 9 9M16 3.500a9 9 0 0 1 4.500 4.500",
+	link: "M10 14a4 4 0 0 0 5.700 0l3.300-3.300a4 4 0 0 0-5.700-5.700l-1 1M14 10a4 4 0 0 0-5.700 0l-3.300 3.300a4 4 0 0 0 5.700 5.700l1-1",
+	audit: "M12 3l7 3v5c0 4.500-3 8-7 10-4-2-7-5.500-7-10V6zM9 12l2 2 4-4",
+	copy: "M9 9h11v11H9zM15 9V4H4v11h5",
+	close: "M6 6l12 12M18 6L6 18",
+	plus: "M12 5v14M5 12h14",
+	search: "M10.500 4a6.500 6.500 0 1 0 0 13 6.500 6.500 0 0 0 0-13zM15.500 15.500L20 20",
+	warning: "M12 4L2.500 20h19zM12 10v4.500M12 17.500v.010",
+	check: "M5 12.500l4.500 4.500L19 7.500",
+	save: "M12 4v10M8 10.500l4 4 4-4M5 19.500h14",
+	stop: "M6.500 6.500h11v11h-11z",
+	image: "M4 5h16v14H4zM4 16l5-5 4 4 2.500-2.500L20 17M15.500 9h.010",
 };
 
 /** A small picture that says nothing which the text beside it does not say. */
 export function icon(name) {
-  return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: PATHS[name] }));
+	return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: PATHS[name] }));
 }
 
 /** An element of a picture, as `h` makes those of the page. */
 export function svg(name, attributes, ...children) {
-  const element = set(document.createElementNS("http://www.w3.org/2000/svg", name), attributes);
-  element.append(...children);
-  return element;
+	const element = set(document.createElementNS("http://www.w3.org/2000/svg", name), attributes);
+	element.append(...children);
+	return element;
 }

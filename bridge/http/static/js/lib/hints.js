@@ -3,18 +3,18 @@
 import { duration } from "./format.js";
 
 const HINTS = {
-  unauthorized: "Check that you have copied the whole key, or ask your admin for a new one.",
-  model_not_allowed: "Choose another model, or ask your admin.",
-  model_not_found: "Choose another model.",
-  web_search_not_allowed: "Ask your admin to let this key search the web, or leave it out.",
-  provider_not_allowed: "Choose the other provider, or ask your admin.",
-  cli_unavailable: "Choose the other provider, or ask your admin to look at it.",
+	unauthorized: "Check that you have copied the whole key, or ask your admin for a new one.",
+	model_not_allowed: "Choose another model, or ask your admin.",
+	model_not_found: "Choose another model.",
+	web_search_not_allowed: "Ask your admin to let this key search the web, or leave it out.",
+	provider_not_allowed: "Choose the other provider, or ask your admin.",
+	cli_unavailable: "Choose the other provider, or ask your admin to look at it.",
 };
 /** Where a hint names what only a program can see or send. */
 const FOR_PROGRAMS = /\bGET \/|Retry-After|Authorization|'cli-bridge /;
 
 /** The hint of an ApiError, as a person can follow it. A more exact hint of the API stays. */
 export function hintOf({ code, hint, retryAfter }) {
-  if (!hint || !FOR_PROGRAMS.test(hint)) return hint;
-  return HINTS[code] ?? (retryAfter ? `Try again in ${duration(1000 * retryAfter)}.` : "Try again in a moment.");
+	if (!hint || !FOR_PROGRAMS.test(hint)) return hint;
+	return HINTS[code] ?? (retryAfter ? `Try again in ${duration(1000 * retryAfter)}.` : "Try again in a moment.");
 }

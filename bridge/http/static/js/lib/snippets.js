@@ -4,11 +4,11 @@ import { PROVIDERS } from "./registry.js";
 
 /** What can be copied: [id, name]. */
 export const LANGUAGES = [
-  ["curl", "curl"],
-  ["python", "Python"],
-  ["javascript", "JavaScript"],
-  ["sheets", "Google Sheets"],
-  ["openai", "OpenAI SDK"],
+	["curl", "curl"],
+	["python", "Python"],
+	["javascript", "JavaScript"],
+	["sheets", "Google Sheets"],
+	["openai", "OpenAI SDK"],
 ];
 
 /**
@@ -16,27 +16,27 @@ export const LANGUAGES = [
  * /generate. `key` goes into the code where it is given; else the code reads it from the environment.
  */
 export function snippet(language, request, key = null) {
-  return WRITERS[language](request, key);
+	return WRITERS[language](request, key);
 }
 
 function path({ provider }) {
-  return PROVIDERS[provider].path;
+	return PROVIDERS[provider].path;
 }
 
 const WRITERS = {
-  curl({ base, provider, body }, key) {
-    const header = key ? shell(`Authorization: Bearer ${key}`) : '"Authorization: Bearer $KEY"';
-    return `curl ${body.stream ? "-N " : ""}${shell(base + path({ provider }))} \\
+	curl({ base, provider, body }, key) {
+		const header = key ? shell(`Authorization: Bearer ${key}`) : '"Authorization: Bearer $KEY"';
+		return `curl ${body.stream ? "-N " : ""}${shell(base + path({ provider }))} \\
   -H ${header} \\
   -d @- <<'${fence(body)}'
 ${JSON.stringify(body, null, 2)}
 ${fence(body)}
 `;
-  },
+	},
 
-  python({ base, provider, body }, key) {
-    const plain = withoutStream(body);
-    return `${key ? "import json, sys, urllib.request" : "import json, os, sys, urllib.request"}
+	python({ base, provider, body }, key) {
+		const plain = withoutStream(body);
+		return `${key ? "import json, sys, urllib.request" : "import json, os, sys, urllib.request"}
 from urllib.error import HTTPError
 
 KEY = ${key ? python(key) : 'os.environ["KEY"]'}
@@ -52,10 +52,10 @@ except HTTPError as problem:
     sys.exit(problem.read().decode())
 print(${body.tools ? 'json.dumps(answer["content"], indent=2)' : 'answer["content"][0]["text"]'})
 `;
-  },
+	},
 
-  javascript({ base, provider, body }, key) {
-    return `const key = ${key ? script(key) : "process.env.KEY"};
+	javascript({ base, provider, body }, key) {
+		return `const key = ${key ? script(key) : "process.env.KEY"};
 const response = await fetch(${script(base + path({ provider }))}, {
   method: "POST",
   headers: { Authorization: \`Bearer \${key}\` },
@@ -65,11 +65,11 @@ const answer = await response.json();
 if (!response.ok) throw new Error(\`\${answer.code}: \${answer.error}\`);
 console.log(${body.tools ? "JSON.stringify(answer.content, null, 2)" : "answer.content[0].text"});
 `;
-  },
+	},
 
-  sheets({ base, provider, body }, key) {
-    const { userPrompt, ...rest } = withoutStream(body);
-    return `// Extensions > Apps Script. Then in a cell: =ASK(A1)
+	sheets({ base, provider, body }, key) {
+		const { userPrompt, ...rest } = withoutStream(body);
+		return `// Extensions > Apps Script. Then in a cell: =ASK(A1)
 // ${key ? "Whoever can open this script can read the key." : "Put the key under Project Settings > Script Properties, as BRIDGE_KEY."}
 function ASK(prompt) {
   const key = ${key ? script(key) : 'PropertiesService.getScriptProperties().getProperty("BRIDGE_KEY")'};
@@ -89,33 +89,33 @@ function tryIt() {
   console.log(ASK(${script(userPrompt ?? "")}));
 }
 `;
-  },
+	},
 
-  openai({ base, body }, key) {
-    const content = body.images?.length
-      ? [
-          ...body.images.map((url) => ({ type: "image_url", image_url: { url } })),
-          { type: "text", text: body.userPrompt },
-        ]
-      : body.userPrompt;
-    const messages = [{ role: "user", content }];
-    if (body.systemPrompt) messages.unshift({ role: "system", content: body.systemPrompt });
-    const given = { ...(body.model && { model: body.model }), messages };
-    if (body.maxOutputTokens) given.max_completion_tokens = body.maxOutputTokens;
-    if (body.schema) {
-      given.response_format = {
-        type: "json_schema",
-        json_schema: { name: "answer", strict: true, schema: body.schema },
-      };
-    }
-    if (body.tools) {
-      given.tools = body.tools.map(({ name, description = "", inputSchema = { type: "object" } }) => ({
-        type: "function",
-        function: { name, description, parameters: inputSchema },
-      }));
-    }
-    const lines = Object.entries(given).map(([name, value]) => `    ${name}=${python(value, 1)},`);
-    return `${key ? "" : "import os\n\n"}from openai import OpenAI
+	openai({ base, body }, key) {
+		const content = body.images?.length
+			? [
+					...body.images.map((url) => ({ type: "image_url", image_url: { url } })),
+					{ type: "text", text: body.userPrompt },
+				]
+			: body.userPrompt;
+		const messages = [{ role: "user", content }];
+		if (body.systemPrompt) messages.unshift({ role: "system", content: body.systemPrompt });
+		const given = { ...(body.model && { model: body.model }), messages };
+		if (body.maxOutputTokens) given.max_completion_tokens = body.maxOutputTokens;
+		if (body.schema) {
+			given.response_format = {
+				type: "json_schema",
+				json_schema: { name: "answer", strict: true, schema: body.schema },
+			};
+		}
+		if (body.tools) {
+			given.tools = body.tools.map(({ name, description = "", inputSchema = { type: "object" } }) => ({
+				type: "function",
+				function: { name, description, parameters: inputSchema },
+			}));
+		}
+		const lines = Object.entries(given).map(([name, value]) => `    ${name}=${python(value, 1)},`);
+		return `${key ? "" : "import os\n\n"}from openai import OpenAI
 
 client = OpenAI(base_url=${python(`${base}/v1`)}, api_key=${key ? python(key) : 'os.environ["KEY"]'})
 answer = client.chat.completions.create(
@@ -123,60 +123,60 @@ ${lines.join("\n")}
 )
 print(answer.choices[0].message${body.tools ? "" : ".content"})
 `;
-  },
+	},
 };
 
 function withoutStream({ stream: _, ...rest }) {
-  return rest;
+	return rest;
 }
 
 /** Quoted for a POSIX shell: nothing in single quotes means anything. */
 function shell(text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+	return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** A line that ends a here-document and that the document itself cannot have. */
 function fence(body) {
-  let word = "END";
-  const lines = JSON.stringify(body, null, 2).split("\n");
-  while (lines.includes(word)) word += "_";
-  return word;
+	let word = "END";
+	const lines = JSON.stringify(body, null, 2).split("\n");
+	while (lines.includes(word)) word += "_";
+	return word;
 }
 
 /** A JavaScript literal; JSON is one, but for what would end a line or a script element. */
 function script(value) {
-  return JSON.stringify(value, null, 2)
-    .replaceAll("\u2028", "\\u2028")
-    .replaceAll("\u2029", "\\u2029")
-    .replaceAll("</", "<\\/");
+	return JSON.stringify(value, null, 2)
+		.replaceAll("\u2028", "\\u2028")
+		.replaceAll("\u2029", "\\u2029")
+		.replaceAll("</", "<\\/");
 }
 
 function indented(text, spaces) {
-  return text.replaceAll("\n", `\n${" ".repeat(spaces)}`);
+	return text.replaceAll("\n", `\n${" ".repeat(spaces)}`);
 }
 
 /** A Python literal of a JSON value, `depth` levels in. */
 function python(value, depth = 0) {
-  const inner = "    ".repeat(depth + 1);
-  const outer = "    ".repeat(depth);
-  if (value === null) return "None";
-  if (value === true) return "True";
-  if (value === false) return "False";
-  if (Array.isArray(value)) {
-    if (!value.length) return "[]";
-    return `[\n${value.map((each) => `${inner}${python(each, depth + 1)},\n`).join("")}${outer}]`;
-  }
-  if (typeof value === "object") {
-    const entries = Object.entries(value);
-    if (!entries.length) return "{}";
-    return `{\n${entries.map(([name, each]) => `${inner}${python(name)}: ${python(each, depth + 1)},\n`).join("")}${outer}}`;
-  }
-  // JSON's escapes are Python's, except for the half of a pair, which JSON.stringify escapes anyway.
-  return typeof value === "string"
-    ? JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029]/g, escaped)
-    : String(value);
+	const inner = "    ".repeat(depth + 1);
+	const outer = "    ".repeat(depth);
+	if (value === null) return "None";
+	if (value === true) return "True";
+	if (value === false) return "False";
+	if (Array.isArray(value)) {
+		if (!value.length) return "[]";
+		return `[\n${value.map((each) => `${inner}${python(each, depth + 1)},\n`).join("")}${outer}]`;
+	}
+	if (typeof value === "object") {
+		const entries = Object.entries(value);
+		if (!entries.length) return "{}";
+		return `{\n${entries.map(([name, each]) => `${inner}${python(name)}: ${python(each, depth + 1)},\n`).join("")}${outer}}`;
+	}
+	// JSON's escapes are Python's, except for the half of a pair, which JSON.stringify escapes anyway.
+	return typeof value === "string"
+		? JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029]/g, escaped)
+		: String(value);
 }
 
 function escaped(char) {
-  return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+	return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }

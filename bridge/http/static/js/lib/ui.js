@@ -11,173 +11,173 @@ const TOAST_MS = 8000;
  * about the same `subject` takes the place of the one before it.
  */
 export function toast(text, action = null, subject = text) {
-  const box = h("div.toast", { "data-subject": subject }, h("span", {}, text));
-  const from = document.activeElement;
-  let timer = 0;
-  const wait = () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => box.remove(), TOAST_MS);
-  };
-  const stay = () => clearTimeout(timer);
-  if (action) {
-    box.append(
-      h(
-        "button.quiet.nowrap",
-        {
-          type: "button",
-          onclick: () => {
-            box.remove();
-            focusOn(from);
-            action.run();
-          },
-        },
-        action.label,
-      ),
-    );
-  }
-  for (const [name, listener] of [
-    ["pointerenter", stay],
-    ["pointerleave", wait],
-    ["focusin", stay],
-    ["focusout", wait],
-  ])
-    box.addEventListener(name, listener);
-  const place = document.getElementById("toasts");
-  for (const older of [...place.children]) if (older.dataset.subject === subject) older.remove();
-  place.append(box);
-  wait();
+	const box = h("div.toast", { "data-subject": subject }, h("span", {}, text));
+	const from = document.activeElement;
+	let timer = 0;
+	const wait = () => {
+		clearTimeout(timer);
+		timer = setTimeout(() => box.remove(), TOAST_MS);
+	};
+	const stay = () => clearTimeout(timer);
+	if (action) {
+		box.append(
+			h(
+				"button.quiet.nowrap",
+				{
+					type: "button",
+					onclick: () => {
+						box.remove();
+						focusOn(from);
+						action.run();
+					},
+				},
+				action.label,
+			),
+		);
+	}
+	for (const [name, listener] of [
+		["pointerenter", stay],
+		["pointerleave", wait],
+		["focusin", stay],
+		["focusout", wait],
+	])
+		box.addEventListener(name, listener);
+	const place = document.getElementById("toasts");
+	for (const older of [...place.children]) if (older.dataset.subject === subject) older.remove();
+	place.append(box);
+	wait();
 }
 
 /** Put the focus on an element, or on the title of the page where that is gone: never on nothing. */
 export function focusOn(element) {
-  const target = element?.isConnected && element !== document.body ? element : document.querySelector("main h1");
-  target?.focus({ preventScroll: true });
+	const target = element?.isConnected && element !== document.body ? element : document.querySelector("main h1");
+	target?.focus({ preventScroll: true });
 }
 
 /** Do something for a button, once at a time. It keeps the focus: a disabled one would lose it. */
 export async function busy(button, task) {
-  if (button.getAttribute("aria-disabled") === "true") return;
-  button.setAttribute("aria-disabled", "true");
-  try {
-    await task();
-  } finally {
-    button.removeAttribute("aria-disabled");
-  }
+	if (button.getAttribute("aria-disabled") === "true") return;
+	button.setAttribute("aria-disabled", "true");
+	try {
+		await task();
+	} finally {
+		button.removeAttribute("aria-disabled");
+	}
 }
 
 /** Say at the edge of the page that something does not work at the moment, or with null that it does again. */
 export function trouble(error) {
-  const box = document.getElementById("trouble");
-  box.hidden = error === null;
-  if (error !== null) say(box, `${inOwnTime(error.message)} ${error.status === 0 ? "Trying again." : hintOf(error)}`);
+	const box = document.getElementById("trouble");
+	box.hidden = error === null;
+	if (error !== null) say(box, `${inOwnTime(error.message)} ${error.status === 0 ? "Trying again." : hintOf(error)}`);
 }
 
 /** What went wrong and what to do, in a box; `retry` adds a button. */
 export function errorBox(error, retry = null) {
-  return h(
-    "div.notice.bad",
-    { role: "alert" },
-    icon("warning"),
-    h(
-      "div",
-      {},
-      h("p.strong", {}, h("bdi", {}, inOwnTime(error.message))),
-      error.hint && h("p", {}, h("bdi", {}, hintOf(error))),
-      (error.code || error.body?.request_id) &&
-        h("p.small.muted", {}, [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
-      retry && h("button.button.small", { type: "button", onclick: retry }, "Try again"),
-    ),
-  );
+	return h(
+		"div.notice.bad",
+		{ role: "alert" },
+		icon("warning"),
+		h(
+			"div",
+			{},
+			h("p.strong", {}, h("bdi", {}, inOwnTime(error.message))),
+			error.hint && h("p", {}, h("bdi", {}, hintOf(error))),
+			(error.code || error.body?.request_id) &&
+				h("p.small.muted", {}, [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
+			retry && h("button.button.small", { type: "button", onclick: retry }, "Try again"),
+		),
+	);
 }
 
 /** Where there is nothing yet: what would be here, and how it gets here. */
 export function emptyState(title, text, ...actions) {
-  return h("div.empty", {}, h("p.strong", {}, title), h("p.muted", {}, text), ...actions);
+	return h("div.empty", {}, h("p.strong", {}, title), h("p.muted", {}, text), ...actions);
 }
 
 /** Grey lines in the place of what is still coming. */
 export function skeleton(lines = 3) {
-  return h(
-    "div.skeleton",
-    { role: "status" },
-    h("span.hidden", {}, "Loading"),
-    Array.from({ length: lines }, () => h("div.bone", { "aria-hidden": "true" })),
-  );
+	return h(
+		"div.skeleton",
+		{ role: "status" },
+		h("span.hidden", {}, "Loading"),
+		Array.from({ length: lines }, () => h("div.bone", { "aria-hidden": "true" })),
+	);
 }
 
 /** A box with a title; `extra` stands at the end of its head. */
 export function card(title, extra, ...children) {
-  return h("section.card", {}, h("div.card-head", {}, h("h2", {}, title), extra), ...children);
+	return h("section.card", {}, h("div.card-head", {}, h("h2", {}, title), extra), ...children);
 }
 
 /** A small label of a state, which its colour only repeats. */
 export function badge(text, kind = "") {
-  return h(`span.badge${kind && `.${kind}`}`, {}, text);
+	return h(`span.badge${kind && `.${kind}`}`, {}, text);
 }
 
 /** How a request ended, as a label. */
 export function statusBadge({ status, code }) {
-  if (status < 400) return badge("ok", "good");
-  const kind = code === "cancelled" ? "" : status < 500 ? "warn" : "bad";
-  return badge(visible(code ?? status), kind);
+	if (status < 400) return badge("ok", "good");
+	const kind = code === "cancelled" ? "" : status < 500 ? "warn" : "bad";
+	return badge(visible(code ?? status), kind);
 }
 
 /** Bring a list of facts in step: [[term, value], …], a value being a text or a node. */
 export function listFacts(list, facts) {
-  keyed(
-    list,
-    facts.flatMap(([term, value]) => [
-      [`t${term}`, "dt", term],
-      [`d${term}`, "dd", value],
-    ]),
-    ([name]) => name,
-    ([, tag]) => {
-      const element = h(tag);
-      return {
-        element,
-        update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)),
-      };
-    },
-  );
+	keyed(
+		list,
+		facts.flatMap(([term, value]) => [
+			[`t${term}`, "dt", term],
+			[`d${term}`, "dd", value],
+		]),
+		([name]) => name,
+		([, tag]) => {
+			const element = h(tag);
+			return {
+				element,
+				update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)),
+			};
+		},
+	);
 }
 
 /** Save a text, in parts, as a file. */
 export function download(name, type, parts) {
-  const url = URL.createObjectURL(new Blob(parts, { type }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+	const url = URL.createObjectURL(new Blob(parts, { type }));
+	h("a", { href: url, download: name }).click();
+	setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
 /** Put a text on the clipboard; also where the page came without encryption. */
 async function copy(text) {
-  if (navigator.clipboard && window.isSecureContext) {
-    await navigator.clipboard.writeText(text);
-    return;
-  }
-  const area = h("textarea.hidden", { "aria-hidden": "true", tabindex: "-1" });
-  area.value = text;
-  (document.querySelector("dialog[open]") ?? document.body).append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
+	if (navigator.clipboard && window.isSecureContext) {
+		await navigator.clipboard.writeText(text);
+		return;
+	}
+	const area = h("textarea.hidden", { "aria-hidden": "true", tabindex: "-1" });
+	area.value = text;
+	(document.querySelector("dialog[open]") ?? document.body).append(area);
+	area.select();
+	document.execCommand("copy");
+	area.remove();
 }
 
 /** A button that copies what `text()` gives, and says so. */
 export function copyButton(text, label = "Copy") {
-  const caption = h("span", { "aria-live": "polite" }, label);
-  const button = h("button.button.small", { type: "button" }, icon("copy"), caption);
-  let timer = 0;
-  button.addEventListener("click", async () => {
-    try {
-      await copy(text());
-      caption.textContent = "Copied";
-    } catch {
-      caption.textContent = "Press Ctrl+C";
-    }
-    clearTimeout(timer);
-    timer = setTimeout(() => (caption.textContent = label), 2000);
-  });
-  return button;
+	const caption = h("span", { "aria-live": "polite" }, label);
+	const button = h("button.button.small", { type: "button" }, icon("copy"), caption);
+	let timer = 0;
+	button.addEventListener("click", async () => {
+		try {
+			await copy(text());
+			caption.textContent = "Copied";
+		} catch {
+			caption.textContent = "Press Ctrl+C";
+		}
+		clearTimeout(timer);
+		timer = setTimeout(() => (caption.textContent = label), 2000);
+	});
+	return button;
 }
 
 /**
@@ -186,107 +186,107 @@ export function copyButton(text, label = "Copy") {
  * was filled in only at the second time.
  */
 export function dialog(build, { wide = false, closable = true } = {}) {
-  return new Promise((resolve) => {
-    let result;
-    const element = h(`dialog.dialog${wide ? ".wide" : ""}`, { "aria-labelledby": "dialog-title" });
-    const close = (value) => {
-      result = value;
-      element.close();
-    };
-    const { title, body, actions = [] } = build(close);
-    fill(
-      element,
-      h(
-        "div.dialog-head",
-        {},
-        h("h2", { id: "dialog-title" }, title),
-        closable &&
-          h("button.icon-button", { type: "button", "aria-label": "Close", onclick: () => close() }, icon("close")),
-      ),
-      h("div.dialog-body", {}, body),
-      actions.length > 0 && h("div.dialog-foot", {}, actions),
-    );
-    let filled = false;
-    const unsaved = h("p.notice.warn", { role: "alert" }, "Nothing of this is saved yet. Press Escape again to leave.");
-    element.addEventListener("input", () => (filled = true));
-    element.addEventListener("cancel", (event) => {
-      if (closable && (!filled || unsaved.isConnected)) return;
-      event.preventDefault();
-      if (closable) element.querySelector(".dialog-body").append(unsaved);
-      unsaved.scrollIntoView({ block: "nearest" });
-    });
-    element.addEventListener("close", () => {
-      element.remove();
-      resolve(result);
-    });
-    document.body.append(element);
-    element.showModal();
-    const first = ".dialog-body :is(input, select, textarea):not([hidden], [type=hidden]), .dialog-foot button";
-    element.querySelector(first)?.focus();
-  });
+	return new Promise((resolve) => {
+		let result;
+		const element = h(`dialog.dialog${wide ? ".wide" : ""}`, { "aria-labelledby": "dialog-title" });
+		const close = (value) => {
+			result = value;
+			element.close();
+		};
+		const { title, body, actions = [] } = build(close);
+		fill(
+			element,
+			h(
+				"div.dialog-head",
+				{},
+				h("h2", { id: "dialog-title" }, title),
+				closable &&
+					h("button.icon-button", { type: "button", "aria-label": "Close", onclick: () => close() }, icon("close")),
+			),
+			h("div.dialog-body", {}, body),
+			actions.length > 0 && h("div.dialog-foot", {}, actions),
+		);
+		let filled = false;
+		const unsaved = h("p.notice.warn", { role: "alert" }, "Nothing of this is saved yet. Press Escape again to leave.");
+		element.addEventListener("input", () => (filled = true));
+		element.addEventListener("cancel", (event) => {
+			if (closable && (!filled || unsaved.isConnected)) return;
+			event.preventDefault();
+			if (closable) element.querySelector(".dialog-body").append(unsaved);
+			unsaved.scrollIntoView({ block: "nearest" });
+		});
+		element.addEventListener("close", () => {
+			element.remove();
+			resolve(result);
+		});
+		document.body.append(element);
+		element.showModal();
+		const first = ".dialog-body :is(input, select, textarea):not([hidden], [type=hidden]), .dialog-foot button";
+		element.querySelector(first)?.focus();
+	});
 }
 
 /** Ask before something that cannot be taken back. Gives whether it shall be done. */
 export async function confirm(title, text, label) {
-  const answer = await dialog((close) => ({
-    title,
-    body: h("p", {}, text),
-    actions: [
-      h("button.button", { type: "button", onclick: () => close(false) }, "Cancel"),
-      h("button.button.danger", { type: "button", onclick: () => close(true) }, label),
-    ],
-  }));
-  return answer === true;
+	const answer = await dialog((close) => ({
+		title,
+		body: h("p", {}, text),
+		actions: [
+			h("button.button", { type: "button", onclick: () => close(false) }, "Cancel"),
+			h("button.button.danger", { type: "button", onclick: () => close(true) }, label),
+		],
+	}));
+	return answer === true;
 }
 
 /** A labelled field. `input` gets its id and the hint for screen readers. */
 export function field(label, input, hint = "") {
-  input.id ||= `field-${(field.number = (field.number ?? 0) + 1)}`;
-  if (hint) input.setAttribute("aria-describedby", `${input.id}-hint`);
-  return h(
-    "div.field",
-    {},
-    h("label", { for: input.id }, label),
-    input,
-    hint && h("p.hint", { id: `${input.id}-hint` }, hint),
-  );
+	input.id ||= `field-${(field.number = (field.number ?? 0) + 1)}`;
+	if (hint) input.setAttribute("aria-describedby", `${input.id}-hint`);
+	return h(
+		"div.field",
+		{},
+		h("label", { for: input.id }, label),
+		input,
+		hint && h("p.hint", { id: `${input.id}-hint` }, hint),
+	);
 }
 
 /** A field for a name or an address, which no browser knows better. */
 export function textInput(attributes = {}) {
-  return h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
+	return h("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
 }
 
 /** A field for the name of a new key or credential. */
 export function nameInput(attributes = {}) {
-  return textInput({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", ...attributes });
+	return textInput({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", ...attributes });
 }
 
 /** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */
 export function select(options, value = "", attributes = {}) {
-  const element = h("select", attributes, options.map(option));
-  element.value = value;
-  return element;
+	const element = h("select", attributes, options.map(option));
+	element.value = value;
+	return element;
 }
 
 function option([value, text]) {
-  return Array.isArray(text) ? h("optgroup", { label: value }, text.map(option)) : h("option", { value }, text);
+	return Array.isArray(text) ? h("optgroup", { label: value }, text.map(option)) : h("option", { value }, text);
 }
 
 /** Buttons of which one is pressed: [[value, text], …]. */
 export function segmented(label, options, value, onchange) {
-  const buttons = options.map(([each, text]) =>
-    h("button", { type: "button", "aria-pressed": String(each === value), onclick: () => choose(each) }, text),
-  );
-  function choose(next) {
-    buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(options[place][0] === next)));
-    onchange(next);
-  }
-  return h("div.segmented", { role: "group", "aria-label": label }, buttons);
+	const buttons = options.map(([each, text]) =>
+		h("button", { type: "button", "aria-pressed": String(each === value), onclick: () => choose(each) }, text),
+	);
+	function choose(next) {
+		buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(options[place][0] === next)));
+		onchange(next);
+	}
+	return h("div.segmented", { role: "group", "aria-label": label }, buttons);
 }
 
 /** The name of the product with its picture, where no head of the page shows it. */
 export function brand() {
-  const picture = document.querySelector(".brand img").cloneNode();
-  return h("span.brand", {}, picture, "cli-bridge");
+	const picture = document.querySelector(".brand img").cloneNode();
+	return h("span.brand", {}, picture, "cli-bridge");
 }

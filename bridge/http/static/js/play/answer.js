@@ -9,9 +9,9 @@ import { markdown } from "./markdown.js";
 
 /** What an answer says that did not simply come to its end. */
 const ENDS = {
-  max_tokens: "Cut at the longest allowed",
-  refusal: "Declined by the model",
-  tool_use: "Waits for what its tools give",
+	max_tokens: "Cut at the longest allowed",
+	refusal: "Declined by the model",
+	tool_use: "Waits for what its tools give",
 };
 
 /** Codes of limits that end at a midnight. */
@@ -28,295 +28,295 @@ const WINDOW = /_per_(day|month)$/;
  * `words()` and `price()` are it as text; `kept()` is all of it, to be shown again by `show(kept)`.
  */
 export function answer({ provider, model, zone, label = "" }) {
-  const of = label && ` of ${label}`;
-  const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": `Answer${of}` });
-  const state = h("span.muted.small", { role: "status" });
-  const problem = h("div.problem");
-  const calls = h("div.stack");
-  const output = h("div.output");
-  const meta = h("div.meta");
-  const copy = copyButton(() => words);
-  const head = h("div.row.answer-head", {}, label && h("h3", {}, h("bdi", {}, label)), state, copy);
-  let words = "";
-  const written = longText(text);
-  let waiting = "";
-  let frame = 0;
-  let began = 0;
-  let first = null;
-  /** How long its reader waited for all of it, in milliseconds, as `first` is for its beginning. */
-  let took = null;
-  let ticker = 0;
-  let doing = "";
-  /** The tool calls so far: {id, result}, with the field for what the tool gave. */
-  const called = [];
-  /** How it ended: {done}, {error} or {stopped}; null while it comes. */
-  let end = null;
-  let formatted = false;
-  let drawing = null;
+	const of = label && ` of ${label}`;
+	const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": `Answer${of}` });
+	const state = h("span.muted.small", { role: "status" });
+	const problem = h("div.problem");
+	const calls = h("div.stack");
+	const output = h("div.output");
+	const meta = h("div.meta");
+	const copy = copyButton(() => words);
+	const head = h("div.row.answer-head", {}, label && h("h3", {}, h("bdi", {}, label)), state, copy);
+	let words = "";
+	const written = longText(text);
+	let waiting = "";
+	let frame = 0;
+	let began = 0;
+	let first = null;
+	/** How long its reader waited for all of it, in milliseconds, as `first` is for its beginning. */
+	let took = null;
+	let ticker = 0;
+	let doing = "";
+	/** The tool calls so far: {id, result}, with the field for what the tool gave. */
+	const called = [];
+	/** How it ended: {done}, {error} or {stopped}; null while it comes. */
+	let end = null;
+	let formatted = false;
+	let drawing = null;
 
-  copy.hidden = true;
-  const element = h("section.answer", {}, head, problem, text, calls, output, meta);
+	copy.hidden = true;
+	const element = h("section.answer", {}, head, problem, text, calls, output, meta);
 
-  function begin() {
-    text.classList.add("waiting");
-    text.setAttribute("aria-busy", "true");
-    began = performance.now();
-    doing = "Waiting";
-    tick();
-    ticker = setInterval(tick, 1000);
-  }
+	function begin() {
+		text.classList.add("waiting");
+		text.setAttribute("aria-busy", "true");
+		began = performance.now();
+		doing = "Waiting";
+		tick();
+		ticker = setInterval(tick, 1000);
+	}
 
-  /** The seconds are not read out: only what is done changes the part that is. */
-  function tick() {
-    say(state, doing);
-    fill(meta, h("span", {}, duration(1000 * Math.round((performance.now() - began) / 1000))));
-  }
+	/** The seconds are not read out: only what is done changes the part that is. */
+	function tick() {
+		say(state, doing);
+		fill(meta, h("span", {}, duration(1000 * Math.round((performance.now() - began) / 1000))));
+	}
 
-  function close(how, last) {
-    end = how;
-    clearInterval(ticker);
-    cancelAnimationFrame(frame);
-    flush();
-    text.classList.remove("waiting");
-    text.setAttribute("aria-busy", "false");
-    copy.hidden = words === "";
-    if (formatted) draw();
-    say(state, last);
-  }
+	function close(how, last) {
+		end = how;
+		clearInterval(ticker);
+		cancelAnimationFrame(frame);
+		flush();
+		text.classList.remove("waiting");
+		text.setAttribute("aria-busy", "false");
+		copy.hidden = words === "";
+		if (formatted) draw();
+		say(state, last);
+	}
 
-  function format(whether) {
-    if (formatted === whether) return;
-    formatted = whether;
-    if (end) draw();
-  }
+	function format(whether) {
+		if (formatted === whether) return;
+		formatted = whether;
+		if (end) draw();
+	}
 
-  /** Show the words that are there anew. */
-  async function draw() {
-    drawing?.stop();
-    const pretty = formatted && words !== "";
-    text.classList.toggle("formatted", pretty);
-    if (words === "") return;
-    written.clear();
-    if (!pretty) {
-      written.append(words);
-      return;
-    }
-    text.setAttribute("aria-busy", "true");
-    const now = markdown(text, words);
-    drawing = now;
-    await now.done;
-    if (drawing === now) text.setAttribute("aria-busy", "false");
-  }
+	/** Show the words that are there anew. */
+	async function draw() {
+		drawing?.stop();
+		const pretty = formatted && words !== "";
+		text.classList.toggle("formatted", pretty);
+		if (words === "") return;
+		written.clear();
+		if (!pretty) {
+			written.append(words);
+			return;
+		}
+		text.setAttribute("aria-busy", "true");
+		const now = markdown(text, words);
+		drawing = now;
+		await now.done;
+		if (drawing === now) text.setAttribute("aria-busy", "false");
+	}
 
-  /** Pieces are put on the page once a frame: an answer of a megabyte must not hold anything up. */
-  function flush() {
-    frame = 0;
-    if (!waiting) return;
-    const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
-    written.append(waiting);
-    waiting = "";
-    if (atEnd) text.scrollTop = text.scrollHeight;
-  }
+	/** Pieces are put on the page once a frame: an answer of a megabyte must not hold anything up. */
+	function flush() {
+		frame = 0;
+		if (!waiting) return;
+		const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+		written.append(waiting);
+		waiting = "";
+		if (atEnd) text.scrollTop = text.scrollHeight;
+	}
 
-  function become(whole) {
-    if (whole === words) return;
-    words = whole;
-    if (end && formatted) draw();
-    else {
-      written.clear();
-      written.append(words);
-    }
-  }
+	function become(whole) {
+		if (whole === words) return;
+		words = whole;
+		if (end && formatted) draw();
+		else {
+			written.clear();
+			written.append(words);
+		}
+	}
 
-  function event(name, data) {
-    if (name === "queued") doing = `Waiting in the queue, place ${data.position}`;
-    else if (name === "start") doing = "Answering";
-    else if (name === "delta") {
-      doing = "Answering";
-      first ??= performance.now() - began;
-      words += data.text;
-      waiting += data.text;
-      frame ||= requestAnimationFrame(flush);
-    } else if (name === "tool_use") {
-      doing = "Answering";
-      call(data);
-    }
-    if (name === "done") {
-      took = performance.now() - began;
-      finish(data);
-    } else say(state, doing);
-  }
+	function event(name, data) {
+		if (name === "queued") doing = `Waiting in the queue, place ${data.position}`;
+		else if (name === "start") doing = "Answering";
+		else if (name === "delta") {
+			doing = "Answering";
+			first ??= performance.now() - began;
+			words += data.text;
+			waiting += data.text;
+			frame ||= requestAnimationFrame(flush);
+		} else if (name === "tool_use") {
+			doing = "Answering";
+			call(data);
+		}
+		if (name === "done") {
+			took = performance.now() - began;
+			finish(data);
+		} else say(state, doing);
+	}
 
-  function finish(data) {
-    close({ done: data }, ENDS[data.stop_reason] || "Done");
-    become(data.content.map((part) => part.text ?? "").join(""));
-    copy.hidden = words === "";
-    text.hidden = words === "" && called.length > 0;
-    if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
-    if (data.output !== undefined && data.output !== null) {
-      fill(
-        output,
-        h("h3.label", {}, "As checked against the schema"),
-        longTextIn(
-          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Structured answer${of}` }),
-          JSON.stringify(data.output, null, 2),
-        ),
-      );
-    }
-    const { usage } = data;
-    const input =
-      usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
-    fill(
-      meta,
-      item("Cost", cost(data.cost_usd)),
-      item("Time", duration(took)),
-      first !== null && item("First text", duration(first)),
-      item("Tokens", `${count(input)} in, ${count(usage.output_tokens)} out`),
-      item("Model", data.model),
-    );
-  }
+	function finish(data) {
+		close({ done: data }, ENDS[data.stop_reason] || "Done");
+		become(data.content.map((part) => part.text ?? "").join(""));
+		copy.hidden = words === "";
+		text.hidden = words === "" && called.length > 0;
+		if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
+		if (data.output !== undefined && data.output !== null) {
+			fill(
+				output,
+				h("h3.label", {}, "As checked against the schema"),
+				longTextIn(
+					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Structured answer${of}` }),
+					JSON.stringify(data.output, null, 2),
+				),
+			);
+		}
+		const { usage } = data;
+		const input =
+			usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
+		fill(
+			meta,
+			item("Cost", cost(data.cost_usd)),
+			item("Time", duration(took)),
+			first !== null && item("First text", duration(first)),
+			item("Tokens", `${count(input)} in, ${count(usage.output_tokens)} out`),
+			item("Model", data.model),
+		);
+	}
 
-  /** Show a call, with a field for what the tool gave: whoever tries the playground is the tool. */
-  function call({ id, name, input }) {
-    const result = h("textarea.mono", { rows: "2", placeholder: "What the tool would answer", dir: "auto" });
-    called.push({ id, result });
-    calls.append(
-      h(
-        "section.call",
-        { "aria-label": `Call of ${name}` },
-        h("h3.label", {}, "Calls ", h("bdi.mono", {}, name)),
-        longTextIn(
-          h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Input of ${name}` }),
-          JSON.stringify(input, null, 2),
-        ),
-        field(`Result of ${name}`, result),
-      ),
-    );
-  }
+	/** Show a call, with a field for what the tool gave: whoever tries the playground is the tool. */
+	function call({ id, name, input }) {
+		const result = h("textarea.mono", { rows: "2", placeholder: "What the tool would answer", dir: "auto" });
+		called.push({ id, result });
+		calls.append(
+			h(
+				"section.call",
+				{ "aria-label": `Call of ${name}` },
+				h("h3.label", {}, "Calls ", h("bdi.mono", {}, name)),
+				longTextIn(
+					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Input of ${name}` }),
+					JSON.stringify(input, null, 2),
+				),
+				field(`Result of ${name}`, result),
+			),
+		);
+	}
 
-  /** Offer to go on with the results; `goOn` gets [{id, content}, …]. */
-  function ask(goOn) {
-    if (calls.lastElementChild?.matches(".send")) return;
-    const button = h(
-      "button.button.primary",
-      { type: "button", onclick: () => goOn(called.map(({ id, result }) => ({ id, content: result.value }))) },
-      called.length > 1 ? "Send the results" : "Send the result",
-    );
-    calls.append(h("div.send", {}, button));
-  }
+	/** Offer to go on with the results; `goOn` gets [{id, content}, …]. */
+	function ask(goOn) {
+		if (calls.lastElementChild?.matches(".send")) return;
+		const button = h(
+			"button.button.primary",
+			{ type: "button", onclick: () => goOn(called.map(({ id, result }) => ({ id, content: result.value }))) },
+			called.length > 1 ? "Send the results" : "Send the result",
+		);
+		calls.append(h("div.send", {}, button));
+	}
 
-  /** It was one of several, and is the answer now. */
-  function alone() {
-    head.replaceChildren(state, copy);
-    text.setAttribute("aria-label", "Answer");
-  }
+	/** It was one of several, and is the answer now. */
+	function alone() {
+		head.replaceChildren(state, copy);
+		text.setAttribute("aria-label", "Answer");
+	}
 
-  /** The conversation went on from here: nothing of this waits any more, and it is no longer "the" answer. */
-  function settle() {
-    say(state, "");
-    for (const each of [text, ...output.querySelectorAll("pre")]) {
-      each.removeAttribute("role");
-      each.removeAttribute("aria-label");
-    }
-    text.removeAttribute("tabindex");
-    text.hidden = words === "";
-    fill(
-      calls,
-      end?.done?.content
-        .filter((part) => part.type === "tool_use")
-        .map(({ name, input }) => h("p.mono", {}, `${name}(${JSON.stringify(input)})`)),
-    );
-  }
+	/** The conversation went on from here: nothing of this waits any more, and it is no longer "the" answer. */
+	function settle() {
+		say(state, "");
+		for (const each of [text, ...output.querySelectorAll("pre")]) {
+			each.removeAttribute("role");
+			each.removeAttribute("aria-label");
+		}
+		text.removeAttribute("tabindex");
+		text.hidden = words === "";
+		fill(
+			calls,
+			end?.done?.content
+				.filter((part) => part.type === "tool_use")
+				.map(({ name, input }) => h("p.mono", {}, `${name}(${JSON.stringify(input)})`)),
+		);
+	}
 
-  function fail(error) {
-    close({ error: { status: error.status, body: error.body } }, "Failed");
-    // What the model said all the same: it missed the schema, and was paid for.
-    if (words === "" && error.body.text) become(error.body.text);
-    copy.hidden = words === "";
-    text.hidden = words === "";
-    fill(problem, errorBox(error));
-    const { limit, used, remaining, resets_at: resetsAt } = error.body;
-    const money = (error.code ?? "").startsWith("cost");
-    const show = money ? cost : count;
-    fill(
-      meta,
-      limit !== undefined && item("Limit", show(limit)),
-      used !== undefined && item("Used", show(used)),
-      remaining !== undefined && item("Left", show(remaining)),
-      resetsAt && item("Resets", `${when(resetsAt)}${WINDOW.test(error.code) ? ` (midnight in ${zone})` : ""}`),
-    );
-  }
+	function fail(error) {
+		close({ error: { status: error.status, body: error.body } }, "Failed");
+		// What the model said all the same: it missed the schema, and was paid for.
+		if (words === "" && error.body.text) become(error.body.text);
+		copy.hidden = words === "";
+		text.hidden = words === "";
+		fill(problem, errorBox(error));
+		const { limit, used, remaining, resets_at: resetsAt } = error.body;
+		const money = (error.code ?? "").startsWith("cost");
+		const show = money ? cost : count;
+		fill(
+			meta,
+			limit !== undefined && item("Limit", show(limit)),
+			used !== undefined && item("Used", show(used)),
+			remaining !== undefined && item("Left", show(remaining)),
+			resetsAt && item("Resets", `${when(resetsAt)}${WINDOW.test(error.code) ? ` (midnight in ${zone})` : ""}`),
+		);
+	}
 
-  /** What a request has cost that failed, where that is known by now. */
-  function charged({ costUsd, durationMs }) {
-    end.charged = { costUsd, durationMs };
-    meta.append(item("Cost", cost(costUsd)), item("Time", duration(durationMs)));
-  }
+	/** What a request has cost that failed, where that is known by now. */
+	function charged({ costUsd, durationMs }) {
+		end.charged = { costUsd, durationMs };
+		meta.append(item("Cost", cost(costUsd)), item("Time", duration(durationMs)));
+	}
 
-  function stopped(why = "Stopped by you. What was used until then is charged; see My usage.") {
-    close({ stopped: why }, "Stopped");
-    fill(meta, h("span", {}, why));
-  }
+	function stopped(why = "Stopped by you. What was used until then is charged; see My usage.") {
+		close({ stopped: why }, "Stopped");
+		fill(meta, h("span", {}, why));
+	}
 
-  function content() {
-    if (end?.done) {
-      const said = end.done.content.filter((part) => (part.type === "text" ? part.text : part.type === "tool_use"));
-      return said.length ? said : null;
-    }
-    return end && words ? [{ type: "text", text: words }] : null;
-  }
+	function content() {
+		if (end?.done) {
+			const said = end.done.content.filter((part) => (part.type === "text" ? part.text : part.type === "tool_use"));
+			return said.length ? said : null;
+		}
+		return end && words ? [{ type: "text", text: words }] : null;
+	}
 
-  /** "claude-sonnet-5-5, $0.0123, 2.3 s". */
-  function price() {
-    const done = end?.done;
-    if (!done) return [model, state.textContent.toLowerCase()].filter(Boolean).join(", ");
-    return [done.model, cost(done.cost_usd), duration(took)].join(", ");
-  }
+	/** "claude-sonnet-5-5, $0.0123, 2.3 s". */
+	function price() {
+		const done = end?.done;
+		if (!done) return [model, state.textContent.toLowerCase()].filter(Boolean).join(", ");
+		return [done.model, cost(done.cost_usd), duration(took)].join(", ");
+	}
 
-  function kept() {
-    // What is still coming ends where it is, should this be all that is left of it.
-    const broken = { stopped: "The page was left before its end; what was used is charged." };
-    return { provider, model, first, took, words, ...(end ?? broken) };
-  }
+	function kept() {
+		// What is still coming ends where it is, should this be all that is left of it.
+		const broken = { stopped: "The page was left before its end; what was used is charged." };
+		return { provider, model, first, took, words, ...(end ?? broken) };
+	}
 
-  function show(was) {
-    first = was.first;
-    if (was.done) {
-      took = was.took ?? was.done.duration_ms;
-      for (const part of was.done.content) if (part.type === "tool_use") call(part);
-      finish(was.done);
-      return;
-    }
-    become(was.words);
-    if (was.error) fail(new ApiError(was.error.status, was.error.body));
-    else stopped(was.stopped);
-    if (was.charged) charged(was.charged);
-  }
+	function show(was) {
+		first = was.first;
+		if (was.done) {
+			took = was.took ?? was.done.duration_ms;
+			for (const part of was.done.content) if (part.type === "tool_use") call(part);
+			finish(was.done);
+			return;
+		}
+		become(was.words);
+		if (was.error) fail(new ApiError(was.error.status, was.error.body));
+		else stopped(was.stopped);
+		if (was.charged) charged(was.charged);
+	}
 
-  return {
-    element,
-    head,
-    label,
-    provider,
-    model,
-    begin,
-    event,
-    fail,
-    stopped,
-    charged,
-    ask,
-    format,
-    alone,
-    settle,
-    content,
-    words: () => words,
-    price,
-    kept,
-    show,
-    ended: () => end,
-  };
+	return {
+		element,
+		head,
+		label,
+		provider,
+		model,
+		begin,
+		event,
+		fail,
+		stopped,
+		charged,
+		ask,
+		format,
+		alone,
+		settle,
+		content,
+		words: () => words,
+		price,
+		kept,
+		show,
+		ended: () => end,
+	};
 }
 
 function item(label, value) {
-  return h("span", {}, `${label} `, h("b", {}, h("bdi", {}, value)));
+	return h("span", {}, `${label} `, h("b", {}, h("bdi", {}, value)));
 }

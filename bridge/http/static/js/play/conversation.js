@@ -22,339 +22,339 @@ const SHORT = 300;
  * or {results: [{id, content}]}.
  */
 export function conversation({ headers, zone, bench }) {
-  const intro = h("p.muted.intro", {}, "The answer appears here as it is written, with its cost and how long it took.");
-  const list = h("div.turns");
-  const words = h("textarea", { rows: "3", dir: "auto", placeholder: "Your next words, or what to do better" });
-  const price = estimate(() => {
-    const text = words.value.trim();
-    return text && !reply.hidden ? bench.targets().map((aim) => [aim.provider, bodyOf(turns, { text }, aim)]) : [];
-  }, headers);
-  const reply = h(
-    "form.reply",
-    { hidden: true, onsubmit: goOn, oninput: () => price.update() },
-    field("Go on", words),
-    h("div.send", {}, h("button.button.primary", { type: "submit" }, "Reply"), price.element),
-  );
-  const view = h("div");
-  const tools = h(
-    "div.row.answer-tools",
-    { hidden: true },
-    view,
-    copyButton(transcript, "Copy prompt and answer"),
-    h("button.button.small", { type: "button", onclick: save }, icon("save"), "Save as a file"),
-  );
-  const element = card("Answer", tools, intro, list, reply);
-  let turns = [];
-  let formatted = false;
-  /** The answers on their way, each with what stops it. */
-  const running = new Map();
+	const intro = h("p.muted.intro", {}, "The answer appears here as it is written, with its cost and how long it took.");
+	const list = h("div.turns");
+	const words = h("textarea", { rows: "3", dir: "auto", placeholder: "Your next words, or what to do better" });
+	const price = estimate(() => {
+		const text = words.value.trim();
+		return text && !reply.hidden ? bench.targets().map((aim) => [aim.provider, bodyOf(turns, { text }, aim)]) : [];
+	}, headers);
+	const reply = h(
+		"form.reply",
+		{ hidden: true, onsubmit: goOn, oninput: () => price.update() },
+		field("Go on", words),
+		h("div.send", {}, h("button.button.primary", { type: "submit" }, "Reply"), price.element),
+	);
+	const view = h("div");
+	const tools = h(
+		"div.row.answer-tools",
+		{ hidden: true },
+		view,
+		copyButton(transcript, "Copy prompt and answer"),
+		h("button.button.small", { type: "button", onclick: save }, icon("save"), "Save as a file"),
+	);
+	const element = card("Answer", tools, intro, list, reply);
+	let turns = [];
+	let formatted = false;
+	/** The answers on their way, each with what stops it. */
+	const running = new Map();
 
-  look(false);
-  words.addEventListener("keydown", sends(reply));
-  words.addEventListener("input", bench.typed);
+	look(false);
+	words.addEventListener("keydown", sends(reply));
+	words.addEventListener("input", bench.typed);
 
-  function look(whether) {
-    formatted = whether;
-    fill(
-      view,
-      segmented(
-        "How answers are shown",
-        [
-          [false, "Text"],
-          [true, "Formatted"],
-        ],
-        whether,
-        (chosen) => {
-          formatted = chosen;
-          for (const turn of turns) for (const each of turn.answers) each.format(chosen);
-          bench.changed();
-        },
-      ),
-    );
-  }
+	function look(whether) {
+		formatted = whether;
+		fill(
+			view,
+			segmented(
+				"How answers are shown",
+				[
+					[false, "Text"],
+					[true, "Formatted"],
+				],
+				whether,
+				(chosen) => {
+					formatted = chosen;
+					for (const turn of turns) for (const each of turn.answers) each.format(chosen);
+					bench.changed();
+				},
+			),
+		);
+	}
 
-  /** Begin anew. What was there is no longer shown. */
-  function start(question) {
-    clear();
-    ask(question, bench.targets());
-  }
+	/** Begin anew. What was there is no longer shown. */
+	function start(question) {
+		clear();
+		ask(question, bench.targets());
+	}
 
-  function clear() {
-    stop();
-    turns = [];
-    words.value = "";
-    settle();
-  }
+	function clear() {
+		stop();
+		turns = [];
+		words.value = "";
+		settle();
+	}
 
-  function stop() {
-    for (const controller of [...running.values()]) controller.abort();
-  }
+	function stop() {
+		for (const controller of [...running.values()]) controller.abort();
+	}
 
-  function goOn(event) {
-    event.preventDefault();
-    const text = words.value;
-    if (!text.trim() || running.size) return;
-    words.value = "";
-    ask({ text }, bench.targets());
-  }
+	function goOn(event) {
+		event.preventDefault();
+		const text = words.value;
+		if (!text.trim() || running.size) return;
+		words.value = "";
+		ask({ text }, bench.targets());
+	}
 
-  async function ask(question, aims) {
-    const requests = aims.map((aim) => bodyOf(turns, question, aim));
-    const turn = make(question, bench.options().systemPrompt, aims);
-    turns.push(turn);
-    settle();
-    turn.element.scrollIntoView({ block: "nearest" });
-    await Promise.all(turn.answers.map((each, place) => one(turn, each, requests[place])));
-    settle();
-    // The tool is who sits here.
-    turn.grid.querySelector(".call textarea")?.focus({ preventScroll: true });
-  }
+	async function ask(question, aims) {
+		const requests = aims.map((aim) => bodyOf(turns, question, aim));
+		const turn = make(question, bench.options().systemPrompt, aims);
+		turns.push(turn);
+		settle();
+		turn.element.scrollIntoView({ block: "nearest" });
+		await Promise.all(turn.answers.map((each, place) => one(turn, each, requests[place])));
+		settle();
+		// The tool is who sits here.
+		turn.grid.querySelector(".call textarea")?.focus({ preventScroll: true });
+	}
 
-  async function one(turn, each, body) {
-    const controller = new AbortController();
-    const { signal } = controller;
-    running.set(each, controller);
-    each.begin();
-    heads(turn);
-    bench.changed();
-    try {
-      const stream = await open("POST", PROVIDERS[each.provider].path, {
-        body: { ...body, stream: true },
-        headers,
-        signal,
-      });
-      await follow(each, stream);
-    } catch (error) {
-      if (error.name === "AbortError") each.stopped();
-      else {
-        each.fail(error);
-        if (error.status === 401) takeBack(turn, error);
-        else charge(each, error.body.request_id);
-      }
-    } finally {
-      running.delete(each);
-      heads(turn);
-      bench.changed();
-    }
-  }
+	async function one(turn, each, body) {
+		const controller = new AbortController();
+		const { signal } = controller;
+		running.set(each, controller);
+		each.begin();
+		heads(turn);
+		bench.changed();
+		try {
+			const stream = await open("POST", PROVIDERS[each.provider].path, {
+				body: { ...body, stream: true },
+				headers,
+				signal,
+			});
+			await follow(each, stream);
+		} catch (error) {
+			if (error.name === "AbortError") each.stopped();
+			else {
+				each.fail(error);
+				if (error.status === 401) takeBack(turn, error);
+				else charge(each, error.body.request_id);
+			}
+		} finally {
+			running.delete(each);
+			heads(turn);
+			bench.changed();
+		}
+	}
 
-  async function follow(each, stream) {
-    for await (const [name, data] of events(stream)) {
-      if (name === "error") throw new ApiError(200, data);
-      each.event(name, data);
-      if (name === "done") return;
-    }
-    throw new ApiError(0, {
-      error: "The answer broke off before its end.",
-      hint: "Send it again; what was used is charged.",
-    });
-  }
+	async function follow(each, stream) {
+		for await (const [name, data] of events(stream)) {
+			if (name === "error") throw new ApiError(200, data);
+			each.event(name, data);
+			if (name === "done") return;
+		}
+		throw new ApiError(0, {
+			error: "The answer broke off before its end.",
+			hint: "Send it again; what was used is charged.",
+		});
+	}
 
-  /** Say what a failed request has cost: its error does not, but its line among one's own does. */
-  async function charge(each, id) {
-    if (!id) return;
-    try {
-      const { requests } = await call("GET", "/me/requests", { headers });
-      const line = requests.find((request) => request.requestId === id);
-      if (line?.costUsd) each.charged(line);
-    } catch {
-      // My usage says it, too.
-    }
-  }
+	/** Say what a failed request has cost: its error does not, but its line among one's own does. */
+	async function charge(each, id) {
+		if (!id) return;
+		try {
+			const { requests } = await call("GET", "/me/requests", { headers });
+			const line = requests.find((request) => request.requestId === id);
+			if (line?.costUsd) each.charged(line);
+		} catch {
+			// My usage says it, too.
+		}
+	}
 
-  /** Nothing was asked where the key was no longer good: the words go back to where they were written. */
-  function takeBack(turn, error) {
-    if (!turns.includes(turn)) return;
-    turns = turns.filter((each) => each !== turn);
-    if (turns.length && turn.question.text) words.value = turn.question.text;
-    bench.changed();
-    bench.expired(error);
-  }
+	/** Nothing was asked where the key was no longer good: the words go back to where they were written. */
+	function takeBack(turn, error) {
+		if (!turns.includes(turn)) return;
+		turns = turns.filter((each) => each !== turn);
+		if (turns.length && turn.question.text) words.value = turn.question.text;
+		bench.changed();
+		bench.expired(error);
+	}
 
-  // --- what is shown ---------------------------------------------------------------------------------
+	// --- what is shown ---------------------------------------------------------------------------------
 
-  function make(question, system, aims) {
-    const answers = aims.map((aim) => answer({ ...aim, zone, label: aims.length > 1 ? aim.label : "" }));
-    for (const each of answers) each.format(formatted);
-    const grid = h(`div.answers${aims.length > 1 ? ".abreast" : ""}`, {}, answers.map((each) => each.element));
-    const turn = { question, system, answers, grid, asked: h("div.asked") };
-    turn.element = h("section.turn", {}, turn.asked, grid);
-    fill(turn.asked, asked(turn));
-    return turn;
-  }
+	function make(question, system, aims) {
+		const answers = aims.map((aim) => answer({ ...aim, zone, label: aims.length > 1 ? aim.label : "" }));
+		for (const each of answers) each.format(formatted);
+		const grid = h(`div.answers${aims.length > 1 ? ".abreast" : ""}`, {}, answers.map((each) => each.element));
+		const turn = { question, system, answers, grid, asked: h("div.asked") };
+		turn.element = h("section.turn", {}, turn.asked, grid);
+		fill(turn.asked, asked(turn));
+		return turn;
+	}
 
-  function asked(turn) {
-    const { text, images = [], lost = 0, results } = turn.question;
-    if (results) return [h("h3.label", {}, "What the tools gave"), results.map(({ content }) => h("p.mono", {}, content))];
-    const pictures = images.length + lost;
-    return [
-      h(
-        "div.row",
-        {},
-        h("h3.label", {}, "You"),
-        h("button.button.small", { type: "button", onclick: () => edit(turn) }, "Edit"),
-      ),
-      text.length < SHORT
-        ? h("div.asked-text", { dir: "auto" }, text)
-        : longTextIn(h("div.asked-text", { dir: "auto", tabindex: "0", role: "region", "aria-label": "What you asked" }), text),
-      pictures > 0 &&
-        h("p.hint", {}, `with ${pictures} image${pictures > 1 ? "s" : ""}${lost ? ", which this browser has not kept" : ""}`),
-    ];
-  }
+	function asked(turn) {
+		const { text, images = [], lost = 0, results } = turn.question;
+		if (results) return [h("h3.label", {}, "What the tools gave"), results.map(({ content }) => h("p.mono", {}, content))];
+		const pictures = images.length + lost;
+		return [
+			h(
+				"div.row",
+				{},
+				h("h3.label", {}, "You"),
+				h("button.button.small", { type: "button", onclick: () => edit(turn) }, "Edit"),
+			),
+			text.length < SHORT
+				? h("div.asked-text", { dir: "auto" }, text)
+				: longTextIn(h("div.asked-text", { dir: "auto", tabindex: "0", role: "region", "aria-label": "What you asked" }), text),
+			pictures > 0 &&
+				h("p.hint", {}, `with ${pictures} image${pictures > 1 ? "s" : ""}${lost ? ", which this browser has not kept" : ""}`),
+		];
+	}
 
-  /** Write a question anew: from there on the conversation takes another way. */
-  function edit(turn) {
-    if (running.size) return;
-    const place = turns.indexOf(turn);
-    if (place === 0) {
-      bench.edit(turn.question.text);
-      return;
-    }
-    const field_ = h("textarea", { rows: "3", dir: "auto" });
-    field_.value = turn.question.text;
-    const back = () => fill(turn.asked, asked(turn));
-    const form = h(
-      "form",
-      {
-        onsubmit: (event) => {
-          event.preventDefault();
-          if (!field_.value.trim() || running.size) return;
-          turns = turns.slice(0, place);
-          bench.forked();
-          ask({ text: field_.value }, bench.targets());
-        },
-      },
-      field("Ask it differently", field_),
-      h(
-        "div.send",
-        {},
-        h("button.button.primary", { type: "submit" }, "Ask again"),
-        h("button.button", { type: "button", onclick: back }, "Cancel"),
-      ),
-    );
-    field_.addEventListener("keydown", sends(form));
-    fill(turn.asked, form);
-    field_.focus();
-  }
+	/** Write a question anew: from there on the conversation takes another way. */
+	function edit(turn) {
+		if (running.size) return;
+		const place = turns.indexOf(turn);
+		if (place === 0) {
+			bench.edit(turn.question.text);
+			return;
+		}
+		const field_ = h("textarea", { rows: "3", dir: "auto" });
+		field_.value = turn.question.text;
+		const back = () => fill(turn.asked, asked(turn));
+		const form = h(
+			"form",
+			{
+				onsubmit: (event) => {
+					event.preventDefault();
+					if (!field_.value.trim() || running.size) return;
+					turns = turns.slice(0, place);
+					bench.forked();
+					ask({ text: field_.value }, bench.targets());
+				},
+			},
+			field("Ask it differently", field_),
+			h(
+				"div.send",
+				{},
+				h("button.button.primary", { type: "submit" }, "Ask again"),
+				h("button.button", { type: "button", onclick: back }, "Cancel"),
+			),
+		);
+		field_.addEventListener("keydown", sends(form));
+		fill(turn.asked, form);
+		field_.focus();
+	}
 
-  /** Of several answers, each can be stopped while it comes, and taken to go on with once it is there. */
-  function heads(turn) {
-    if (turn.answers.length < 2) return;
-    for (const each of turn.answers) {
-      each.head.querySelector(".of-several")?.remove();
-      const controller = running.get(each);
-      const button = controller
-        ? h("button.button.small.danger", { type: "button", onclick: () => controller.abort() }, "Stop")
-        : each.content() && h("button.button.small", { type: "button", onclick: () => use(turn, each) }, "Use this one");
-      if (!button) continue;
-      button.classList.add("of-several");
-      button.setAttribute("aria-label", `${button.textContent}: ${each.label}`);
-      each.head.append(button);
-    }
-  }
+	/** Of several answers, each can be stopped while it comes, and taken to go on with once it is there. */
+	function heads(turn) {
+		if (turn.answers.length < 2) return;
+		for (const each of turn.answers) {
+			each.head.querySelector(".of-several")?.remove();
+			const controller = running.get(each);
+			const button = controller
+				? h("button.button.small.danger", { type: "button", onclick: () => controller.abort() }, "Stop")
+				: each.content() && h("button.button.small", { type: "button", onclick: () => use(turn, each) }, "Use this one");
+			if (!button) continue;
+			button.classList.add("of-several");
+			button.setAttribute("aria-label", `${button.textContent}: ${each.label}`);
+			each.head.append(button);
+		}
+	}
 
-  function use(turn, each) {
-    for (const other of turn.answers) if (other !== each) running.get(other)?.abort();
-    turn.answers = [each];
-    turn.grid.classList.remove("abreast");
-    fill(turn.grid, each.element);
-    each.alone();
-    bench.chosen(each);
-    settle();
-    bench.changed();
-    if (!reply.hidden) words.focus();
-  }
+	function use(turn, each) {
+		for (const other of turn.answers) if (other !== each) running.get(other)?.abort();
+		turn.answers = [each];
+		turn.grid.classList.remove("abreast");
+		fill(turn.grid, each.element);
+		each.alone();
+		bench.chosen(each);
+		settle();
+		bench.changed();
+		if (!reply.hidden) words.focus();
+	}
 
-  /** Bring everything in line with the turns that there are. */
-  function settle() {
-    for (const turn of [...list.children]) if (!turns.some((each) => each.element === turn)) turn.remove();
-    for (const [place, turn] of turns.entries()) {
-      if (!turn.element.isConnected) list.append(turn.element);
-      if (place < turns.length - 1) for (const each of turn.answers) each.settle();
-    }
-    const last = turns.at(-1);
-    const [only, ...others] = last?.answers ?? [];
-    const said = others.length === 0 && !running.size && only?.content();
-    const calls = said && only.ended().done?.stop_reason === "tool_use";
-    intro.hidden = turns.length > 0;
-    tools.hidden = turns.length === 0;
-    reply.hidden = !said || calls;
-    if (calls) only.ask((results) => !running.size && ask({ results }, [only]));
-  }
+	/** Bring everything in line with the turns that there are. */
+	function settle() {
+		for (const turn of [...list.children]) if (!turns.some((each) => each.element === turn)) turn.remove();
+		for (const [place, turn] of turns.entries()) {
+			if (!turn.element.isConnected) list.append(turn.element);
+			if (place < turns.length - 1) for (const each of turn.answers) each.settle();
+		}
+		const last = turns.at(-1);
+		const [only, ...others] = last?.answers ?? [];
+		const said = others.length === 0 && !running.size && only?.content();
+		const calls = said && only.ended().done?.stop_reason === "tool_use";
+		intro.hidden = turns.length > 0;
+		tools.hidden = turns.length === 0;
+		reply.hidden = !said || calls;
+		if (calls) only.ask((results) => !running.size && ask({ results }, [only]));
+	}
 
-  // --- what is kept, copied, saved --------------------------------------------------------------------
+	// --- what is kept, copied, saved --------------------------------------------------------------------
 
-  function transcript() {
-    const system = turns[0]?.system;
-    const parts = turns.flatMap(({ question, answers }) => [
-      question.results
-        ? `What the tools gave:\n${question.results.map(({ content }) => content).join("\n")}`
-        : `Prompt:\n${question.text}`,
-      ...answers.map((each) => `Answer (${each.price()}):\n${each.words()}`),
-    ]);
-    return [...(system ? [`System prompt:\n${system}`] : []), ...parts, ""].join("\n\n").trimEnd();
-  }
+	function transcript() {
+		const system = turns[0]?.system;
+		const parts = turns.flatMap(({ question, answers }) => [
+			question.results
+				? `What the tools gave:\n${question.results.map(({ content }) => content).join("\n")}`
+				: `Prompt:\n${question.text}`,
+			...answers.map((each) => `Answer (${each.price()}):\n${each.words()}`),
+		]);
+		return [...(system ? [`System prompt:\n${system}`] : []), ...parts, ""].join("\n\n").trimEnd();
+	}
 
-  function save() {
-    const stamp = new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-");
-    download(`answer-${stamp}.md`, "text/markdown", [transcript(), "\n"]);
-  }
+	function save() {
+		const stamp = new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-");
+		download(`answer-${stamp}.md`, "text/markdown", [transcript(), "\n"]);
+	}
 
-  function kept() {
-    return {
-      reply: words.value,
-      formatted,
-      turns: turns.map(({ question: { text, images = [], lost = 0, results }, system, answers }) => ({
-        question: { text, lost: images.length + lost, results },
-        system,
-        answers: answers.map((each) => ({ label: each.label, ...each.kept() })),
-      })),
-    };
-  }
+	function kept() {
+		return {
+			reply: words.value,
+			formatted,
+			turns: turns.map(({ question: { text, images = [], lost = 0, results }, system, answers }) => ({
+				question: { text, lost: images.length + lost, results },
+				system,
+				answers: answers.map((each) => ({ label: each.label, ...each.kept() })),
+			})),
+		};
+	}
 
-  /** Show again what was kept; `images` are those beside the prompt, in case they are what the first words came with. */
-  function show(was, images = []) {
-    clear();
-    look(Boolean(was.formatted));
-    turns = was.turns.map(({ question, system, answers }, place) => {
-      const same = place === 0 && images.length > 0 && question.lost === images.length;
-      const turn = make(same ? { ...question, images, lost: 0 } : question, system, answers);
-      turn.answers.forEach((each, at) => each.show(answers[at]));
-      return turn;
-    });
-    settle();
-    for (const turn of turns) heads(turn);
-    words.value = was.reply;
-  }
+	/** Show again what was kept; `images` are those beside the prompt, in case they are what the first words came with. */
+	function show(was, images = []) {
+		clear();
+		look(Boolean(was.formatted));
+		turns = was.turns.map(({ question, system, answers }, place) => {
+			const same = place === 0 && images.length > 0 && question.lost === images.length;
+			const turn = make(same ? { ...question, images, lost: 0 } : question, system, answers);
+			turn.answers.forEach((each, at) => each.show(answers[at]));
+			return turn;
+		});
+		settle();
+		for (const turn of turns) heads(turn);
+		words.value = was.reply;
+	}
 
-  return { element, start, stop, clear, running: () => running.size, kept, show };
+	return { element, start, stop, clear, running: () => running.size, kept, show };
 
-  function bodyOf(before, question, { model }) {
-    const named = { ...bench.options(), ...(model && { model }) };
-    if (!before.length) {
-      const { text, images = [] } = question;
-      return { userPrompt: text, ...(images.length && { images }), ...named };
-    }
-    const messages = before.flatMap(({ question: asked_, answers: [said] }) => [
-      { role: "user", content: partsOf(asked_) },
-      { role: "assistant", content: said.content() },
-    ]);
-    return { ...named, messages: [...messages, { role: "user", content: partsOf(question) }] };
-  }
+	function bodyOf(before, question, { model }) {
+		const named = { ...bench.options(), ...(model && { model }) };
+		if (!before.length) {
+			const { text, images = [] } = question;
+			return { userPrompt: text, ...(images.length && { images }), ...named };
+		}
+		const messages = before.flatMap(({ question: asked_, answers: [said] }) => [
+			{ role: "user", content: partsOf(asked_) },
+			{ role: "assistant", content: said.content() },
+		]);
+		return { ...named, messages: [...messages, { role: "user", content: partsOf(question) }] };
+	}
 }
 
 /** Ctrl+Enter in a field sends its form. */
 export function sends(form) {
-  return (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  };
+	return (event) => {
+		if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+	};
 }
 
 function partsOf({ text, images = [], results }) {
-  if (results) return results.map(({ id, content }) => ({ type: "tool_result", toolUseId: id, content }));
-  const pictures = images.map((url) => {
-    const [, mediaType, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s) ?? [null, "", ""];
-    return { type: "image", mediaType, data };
-  });
-  return [...pictures, { type: "text", text }];
+	if (results) return results.map(({ id, content }) => ({ type: "tool_result", toolUseId: id, content }));
+	const pictures = images.map((url) => {
+		const [, mediaType, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s) ?? [null, "", ""];
+		return { type: "image", mediaType, data };
+	});
+	return [...pictures, { type: "text", text }];
 }

@@ -15,62 +15,62 @@ const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QD
  * Where it cannot be known, nothing is said; a limit that would refuse the request says so.
  */
 export function estimate(requests, headers) {
-  const element = h("span.hint", { role: "status" });
-  let timer = 0;
-  let asking = null;
-  let asked = "";
+	const element = h("span.hint", { role: "status" });
+	let timer = 0;
+	let asking = null;
+	let asked = "";
 
-  /** Ask again, once the typing pauses; `anew`: also where the request is as it was. */
-  function update(anew = false) {
-    if (anew) asked = "";
-    clearTimeout(timer);
-    timer = setTimeout(ask, PAUSE_MS);
-  }
+	/** Ask again, once the typing pauses; `anew`: also where the request is as it was. */
+	function update(anew = false) {
+		if (anew) asked = "";
+		clearTimeout(timer);
+		timer = setTimeout(ask, PAUSE_MS);
+	}
 
-  async function ask() {
-    const wanted = requests().map(([provider, body]) => [provider, lighter(body)]);
-    const now = JSON.stringify(wanted);
-    if (now === asked || document.hidden) return;
-    asked = now;
-    asking?.abort();
-    asking = new AbortController();
-    const { signal } = asking;
-    try {
-      const found = await Promise.all(
-        wanted.map(([provider, body]) =>
-          call("POST", `${PROVIDERS[provider].path}/estimate`, { body, headers, signal }),
-        ),
-      );
-      say(element, found.length ? told(found) : "");
-    } catch (error) {
-      if (error.name !== "AbortError") say(element, error.code?.startsWith("cost_") ? inOwnTime(error.message) : "");
-    }
-  }
+	async function ask() {
+		const wanted = requests().map(([provider, body]) => [provider, lighter(body)]);
+		const now = JSON.stringify(wanted);
+		if (now === asked || document.hidden) return;
+		asked = now;
+		asking?.abort();
+		asking = new AbortController();
+		const { signal } = asking;
+		try {
+			const found = await Promise.all(
+				wanted.map(([provider, body]) =>
+					call("POST", `${PROVIDERS[provider].path}/estimate`, { body, headers, signal }),
+				),
+			);
+			say(element, found.length ? told(found) : "");
+		} catch (error) {
+			if (error.name !== "AbortError") say(element, error.code?.startsWith("cost_") ? inOwnTime(error.message) : "");
+		}
+	}
 
-  return { element, update };
+	return { element, update };
 }
 
 /** "$4.12 left today · up to $0.09 for this one". */
 function told(found) {
-  const most = found.reduce((sum, each) => sum + each.costUsd, 0);
-  const [left] = Object.entries({ today: "today", thisMonth: "this month" })
-    .map(([window, words]) => [found[0].remaining[window].costUsd, words])
-    .filter(([usd]) => usd !== undefined)
-    .sort(([one], [other]) => one - other);
-  const price = `up to ${most < 0.01 ? cost(most) : money(most)} for ${found.length > 1 ? "all of them" : "this one"}`;
-  return left ? `${money(left[0])} left ${left[1]} · ${price}` : price;
+	const most = found.reduce((sum, each) => sum + each.costUsd, 0);
+	const [left] = Object.entries({ today: "today", thisMonth: "this month" })
+		.map(([window, words]) => [found[0].remaining[window].costUsd, words])
+		.filter(([usd]) => usd !== undefined)
+		.sort(([one], [other]) => one - other);
+	const price = `up to ${most < 0.01 ? cost(most) : money(most)} for ${found.length > 1 ? "all of them" : "this one"}`;
+	return left ? `${money(left[0])} left ${left[1]} · ${price}` : price;
 }
 
 function lighter(body) {
-  const messages = body.messages?.map((message) => ({
-    ...message,
-    content: Array.isArray(message.content)
-      ? message.content.map((part) => (part.type === "image" ? { ...part, mediaType: "image/png", data: PIXEL } : part))
-      : message.content,
-  }));
-  return {
-    ...body,
-    ...(messages && { messages }),
-    ...(body.images && { images: body.images.map(() => `data:image/png;base64,${PIXEL}`) }),
-  };
+	const messages = body.messages?.map((message) => ({
+		...message,
+		content: Array.isArray(message.content)
+			? message.content.map((part) => (part.type === "image" ? { ...part, mediaType: "image/png", data: PIXEL } : part))
+			: message.content,
+	}));
+	return {
+		...body,
+		...(messages && { messages }),
+		...(body.images && { images: body.images.map(() => `data:image/png;base64,${PIXEL}`) }),
+	};
 }

@@ -13,105 +13,105 @@ const MOST_BYTES = 20 * 2 ** 20;
  * A list is of {name, size, url}.
  */
 export function images(area, changed) {
-  let pictures = [];
-  const thumbs = h("ul.thumbs");
-  const input = h("input", {
-    type: "file",
-    accept: KINDS.join(),
-    multiple: true,
-    hidden: true,
-    tabindex: "-1",
-    "aria-label": "Add images",
-  });
-  const button = h(
-    "button.button.small",
-    { type: "button", onclick: () => input.click() },
-    icon("image"),
-    "Add images",
-  );
-  const element = h(
-    "div.stack",
-    {},
-    h("div.row", {}, button, input, h("span.hint", {}, "or paste or drop them into the prompt")),
-    thumbs,
-  );
+	let pictures = [];
+	const thumbs = h("ul.thumbs");
+	const input = h("input", {
+		type: "file",
+		accept: KINDS.join(),
+		multiple: true,
+		hidden: true,
+		tabindex: "-1",
+		"aria-label": "Add images",
+	});
+	const button = h(
+		"button.button.small",
+		{ type: "button", onclick: () => input.click() },
+		icon("image"),
+		"Add images",
+	);
+	const element = h(
+		"div.stack",
+		{},
+		h("div.row", {}, button, input, h("span.hint", {}, "or paste or drop them into the prompt")),
+		thumbs,
+	);
 
-  async function add(files) {
-    for (const file of files) {
-      if (!KINDS.includes(file.type)) toast(`${file.name || "That"} is not a png, jpeg, gif or webp image.`);
-      else if (pictures.length >= MOST) toast(`A request may have at most ${MOST} images.`);
-      else if (pictures.reduce((sum, each) => sum + each.size, file.size) > MOST_BYTES)
-        toast("Together the images are too large.");
-      else pictures.push({ name: file.name || "pasted image", size: file.size, url: await dataUrl(file) });
-    }
-    render();
-  }
+	async function add(files) {
+		for (const file of files) {
+			if (!KINDS.includes(file.type)) toast(`${file.name || "That"} is not a png, jpeg, gif or webp image.`);
+			else if (pictures.length >= MOST) toast(`A request may have at most ${MOST} images.`);
+			else if (pictures.reduce((sum, each) => sum + each.size, file.size) > MOST_BYTES)
+				toast("Together the images are too large.");
+			else pictures.push({ name: file.name || "pasted image", size: file.size, url: await dataUrl(file) });
+		}
+		render();
+	}
 
-  function render() {
-    fill(
-      thumbs,
-      pictures.map((picture) =>
-        h(
-          "li.thumb",
-          {},
-          h("img", { src: picture.url, alt: picture.name }),
-          h(
-            "button.icon-button",
-            {
-              type: "button",
-              "aria-label": `Remove ${picture.name}`,
-              onclick: () => {
-                pictures = pictures.filter((each) => each !== picture);
-                render();
-              },
-            },
-            icon("close"),
-          ),
-        ),
-      ),
-    );
-    thumbs.hidden = pictures.length === 0;
-    changed();
-  }
+	function render() {
+		fill(
+			thumbs,
+			pictures.map((picture) =>
+				h(
+					"li.thumb",
+					{},
+					h("img", { src: picture.url, alt: picture.name }),
+					h(
+						"button.icon-button",
+						{
+							type: "button",
+							"aria-label": `Remove ${picture.name}`,
+							onclick: () => {
+								pictures = pictures.filter((each) => each !== picture);
+								render();
+							},
+						},
+						icon("close"),
+					),
+				),
+			),
+		);
+		thumbs.hidden = pictures.length === 0;
+		changed();
+	}
 
-  input.addEventListener("change", () => {
-    add([...input.files]);
-    input.value = "";
-  });
-  area.addEventListener("paste", (event) => {
-    const files = [...event.clipboardData.files];
-    if (!files.length) return;
-    event.preventDefault();
-    add(files);
-  });
-  area.addEventListener("dragover", (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
-    event.preventDefault();
-    area.classList.add("over");
-  });
-  area.addEventListener("dragleave", (event) => {
-    if (!area.contains(event.relatedTarget)) area.classList.remove("over");
-  });
-  area.addEventListener("drop", (event) => {
-    area.classList.remove("over");
-    if (!event.dataTransfer.files.length) return;
-    event.preventDefault();
-    add([...event.dataTransfer.files]);
-  });
-  thumbs.hidden = true;
-  function set(list) {
-    pictures = list;
-    render();
-  }
+	input.addEventListener("change", () => {
+		add([...input.files]);
+		input.value = "";
+	});
+	area.addEventListener("paste", (event) => {
+		const files = [...event.clipboardData.files];
+		if (!files.length) return;
+		event.preventDefault();
+		add(files);
+	});
+	area.addEventListener("dragover", (event) => {
+		if (![...event.dataTransfer.types].includes("Files")) return;
+		event.preventDefault();
+		area.classList.add("over");
+	});
+	area.addEventListener("dragleave", (event) => {
+		if (!area.contains(event.relatedTarget)) area.classList.remove("over");
+	});
+	area.addEventListener("drop", (event) => {
+		area.classList.remove("over");
+		if (!event.dataTransfer.files.length) return;
+		event.preventDefault();
+		add([...event.dataTransfer.files]);
+	});
+	thumbs.hidden = true;
+	function set(list) {
+		pictures = list;
+		render();
+	}
 
-  return { element, urls: () => pictures.map((picture) => picture.url), list: () => pictures, set };
+	return { element, urls: () => pictures.map((picture) => picture.url), list: () => pictures, set };
 }
 
 function dataUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
+	return new Promise((resolve, reject) => {
+		const reader = new FileReader();
+		reader.onload = () => resolve(reader.result);
+		reader.onerror = () => reject(reader.error);
+		reader.readAsDataURL(file);
+	});
 }

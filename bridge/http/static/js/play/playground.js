@@ -22,429 +22,429 @@ const MOST_MODELS = 3;
 const EFFORTS = ["low", "medium", "high"];
 
 export function show(main, { me, key, headers, first, expired }) {
-  const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
-  let provider = providers[0] ?? Object.keys(PROVIDERS)[0];
-  const store = memory(key, me.name);
-  /** When the conversation began, by which its prompt is remembered; null before there is one. */
-  let began = null;
-  let asked = null;
-  let gone = false;
-  let ready = false;
-  let unkept = false;
-  let timer = 0;
-  let listed = [];
-  const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
-  const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
-  const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "the server's default" });
-  const effort = select([["", "the model's own"], ...EFFORTS.map((each) => [each, each])]);
-  const schema = json("schema", '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}');
-  const tools = json(
-    "tools",
-    '[{"name": "get_weather", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]',
-  );
-  const schemaHint = h("p.hint.wrong", { role: "status" });
-  const toolsHint = h("p.hint.wrong", { role: "status" });
-  const send = h("button.button.primary", { type: "submit" }, "Send");
-  const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => talk.stop() }, "Stop");
-  const drop = h("div.drop", {}, field("Prompt", prompt));
-  const pictures = images(drop, changed);
-  const price = estimate(
-    () => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []),
-    headers,
-  );
-  const model = modelField({ me, headers, known });
-  const rivals = h("div.rivals");
-  const compare = h("button.button.small", { type: "button", hidden: true, onclick: () => rival() }, icon("plus"), "Compare");
-  const choice = h("div", {});
-  const notKept = h("p.notice.warn", { role: "status", hidden: true });
-  const form = h(
-    "form",
-    { onsubmit: submit, oninput: changed, onchange: changed },
-    drop,
-    pictures.element,
-    h("div.row.model-row", {}, model.element, compare),
-    rivals,
-    h(
-      "details.more",
-      {},
-      h("summary", {}, "System prompt, length, schema, tools"),
-      h(
-        "div.stack",
-        {},
-        field("System prompt", system),
-        h("div.fields", {}, field("Longest answer, in tokens", longest), field("Effort", effort)),
-        h("div", {}, field("JSON Schema that the answer must fit", schema), schemaHint),
-        h(
-          "div",
-          {},
-          field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
-          toolsHint,
-        ),
-      ),
-    ),
-    h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends"), price.element),
-    notKept,
-  );
-  const bench = {
-    targets,
-    options,
-    changed: happened,
-    typed: changed,
-    expired,
-    edit(text) {
-      prompt.value = text;
-      prompt.focus();
-      changed();
-    },
-    chosen(answer) {
-      model.set({ [answer.provider]: answer.model });
-      fill(rivals);
-      choose(answer.provider);
-    },
-    forked() {
-      began = Date.now();
-    },
-  };
-  const talk = conversation({ headers, zone: me.timezone, bench });
-  const code = copyAs(() => ({ base: location.origin, provider, body: body(targets()[0]) }));
-  const past = pastPrompts();
+	const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
+	let provider = providers[0] ?? Object.keys(PROVIDERS)[0];
+	const store = memory(key, me.name);
+	/** When the conversation began, by which its prompt is remembered; null before there is one. */
+	let began = null;
+	let asked = null;
+	let gone = false;
+	let ready = false;
+	let unkept = false;
+	let timer = 0;
+	let listed = [];
+	const prompt = h("textarea", { rows: "8", placeholder: "Ask something", dir: "auto" });
+	const system = h("textarea", { rows: "3", placeholder: "How the model should answer", dir: "auto" });
+	const longest = h("input", { type: "number", min: "1", step: "1", placeholder: "the server's default" });
+	const effort = select([["", "the model's own"], ...EFFORTS.map((each) => [each, each])]);
+	const schema = json("schema", '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}');
+	const tools = json(
+		"tools",
+		'[{"name": "get_weather", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]',
+	);
+	const schemaHint = h("p.hint.wrong", { role: "status" });
+	const toolsHint = h("p.hint.wrong", { role: "status" });
+	const send = h("button.button.primary", { type: "submit" }, "Send");
+	const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => talk.stop() }, "Stop");
+	const drop = h("div.drop", {}, field("Prompt", prompt));
+	const pictures = images(drop, changed);
+	const price = estimate(
+		() => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []),
+		headers,
+	);
+	const model = modelField({ me, headers, known });
+	const rivals = h("div.rivals");
+	const compare = h("button.button.small", { type: "button", hidden: true, onclick: () => rival() }, icon("plus"), "Compare");
+	const choice = h("div", {});
+	const notKept = h("p.notice.warn", { role: "status", hidden: true });
+	const form = h(
+		"form",
+		{ onsubmit: submit, oninput: changed, onchange: changed },
+		drop,
+		pictures.element,
+		h("div.row.model-row", {}, model.element, compare),
+		rivals,
+		h(
+			"details.more",
+			{},
+			h("summary", {}, "System prompt, length, schema, tools"),
+			h(
+				"div.stack",
+				{},
+				field("System prompt", system),
+				h("div.fields", {}, field("Longest answer, in tokens", longest), field("Effort", effort)),
+				h("div", {}, field("JSON Schema that the answer must fit", schema), schemaHint),
+				h(
+					"div",
+					{},
+					field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
+					toolsHint,
+				),
+			),
+		),
+		h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends"), price.element),
+		notKept,
+	);
+	const bench = {
+		targets,
+		options,
+		changed: happened,
+		typed: changed,
+		expired,
+		edit(text) {
+			prompt.value = text;
+			prompt.focus();
+			changed();
+		},
+		chosen(answer) {
+			model.set({ [answer.provider]: answer.model });
+			fill(rivals);
+			choose(answer.provider);
+		},
+		forked() {
+			began = Date.now();
+		},
+	};
+	const talk = conversation({ headers, zone: me.timezone, bench });
+	const code = copyAs(() => ({ base: location.origin, provider, body: body(targets()[0]) }));
+	const past = pastPrompts();
 
-  const back = h("a", { href: "/admin/" }, "Back to the dashboard");
-  prompt.addEventListener("keydown", sends(form));
-  choose(provider);
-  if (store.bench) restore(store.bench);
-  // The last of the first steps, which lead here from the dashboard.
-  if (first && !prompt.value) prompt.value = `Say hello to ${me.name} in one sentence.`;
-  ready = true;
-  fill(
-    main,
-    h("h1.hidden", {}, "Playground"),
-    providers.length === 0 &&
-      h("p.notice.warn", {}, "No provider is available to this key at the moment. Ask your admin."),
-    first &&
-      h(
-        "p.notice",
-        {},
-        h("span", {}, `This is the playground, with the key of ${me.name}. Press Send for the first answer. `, back),
-      ),
-    h(
-      "div.workbench",
-      {},
-      h("div.stack", {}, card("Your request", providers.length > 1 && choice, form), past.element),
-      h("div.stack", {}, talk.element, card("Copy as code", null, code.element)),
-    ),
-  );
-  prompt.focus({ preventScroll: true });
-  window.addEventListener("pagehide", keep);
-  window.addEventListener("beforeunload", warn);
+	const back = h("a", { href: "/admin/" }, "Back to the dashboard");
+	prompt.addEventListener("keydown", sends(form));
+	choose(provider);
+	if (store.bench) restore(store.bench);
+	// The last of the first steps, which lead here from the dashboard.
+	if (first && !prompt.value) prompt.value = `Say hello to ${me.name} in one sentence.`;
+	ready = true;
+	fill(
+		main,
+		h("h1.hidden", {}, "Playground"),
+		providers.length === 0 &&
+			h("p.notice.warn", {}, "No provider is available to this key at the moment. Ask your admin."),
+		first &&
+			h(
+				"p.notice",
+				{},
+				h("span", {}, `This is the playground, with the key of ${me.name}. Press Send for the first answer. `, back),
+			),
+		h(
+			"div.workbench",
+			{},
+			h("div.stack", {}, card("Your request", providers.length > 1 && choice, form), past.element),
+			h("div.stack", {}, talk.element, card("Copy as code", null, code.element)),
+		),
+	);
+	prompt.focus({ preventScroll: true });
+	window.addEventListener("pagehide", keep);
+	window.addEventListener("beforeunload", warn);
 
-  // --- the form -----------------------------------------------------------------------------------------
+	// --- the form -----------------------------------------------------------------------------------------
 
-  function json(name, example) {
-    return h("textarea.mono", { rows: "6", spellcheck: "false", name, placeholder: example });
-  }
+	function json(name, example) {
+		return h("textarea.mono", { rows: "6", spellcheck: "false", name, placeholder: example });
+	}
 
-  function choose(name) {
-    provider = name;
-    fill(
-      choice,
-      segmented(
-        "Provider",
-        providers.map((each) => [each, PROVIDERS[each]?.title ?? each]),
-        provider,
-        (next) => {
-          provider = next;
-          model.choose(next);
-          changed();
-        },
-      ),
-    );
-    model.choose(name);
-    changed();
-  }
+	function choose(name) {
+		provider = name;
+		fill(
+			choice,
+			segmented(
+				"Provider",
+				providers.map((each) => [each, PROVIDERS[each]?.title ?? each]),
+				provider,
+				(next) => {
+					provider = next;
+					model.choose(next);
+					changed();
+				},
+			),
+		);
+		model.choose(name);
+		changed();
+	}
 
-  function known(list) {
-    listed = list.filter((each) => providers.includes(each.provider));
-    compare.hidden = listed.length < 2;
-  }
+	function known(list) {
+		listed = list.filter((each) => providers.includes(each.provider));
+		compare.hidden = listed.length < 2;
+	}
 
-  /** One more model that the prompt goes to. */
-  function rival(chosen = "") {
-    const groups = providers.map((name) => [
-      PROVIDERS[name].title,
-      listed
-        .filter((each) => each.provider === name)
-        .map((each) => [`${name} ${each.id}`, [each.id, priceOf(each)].filter(Boolean).join(" · ")]),
-    ]);
-    // One that was chosen earlier and is not listed any more is still what was chosen.
-    if (chosen && !listed.some((each) => chosen === `${each.provider} ${each.id}`)) {
-      groups.push(["Not listed", [[chosen, chosen.split(" ")[1]]]]);
-    }
-    // The other provider's usual one first, then whatever is not asked yet.
-    const asked_ = targets().map((each) => each.model);
-    const free = listed.filter((each) => !asked_.includes(each.id));
-    const other = free.find((each) => each.id === me.models[each.provider].default) ?? free[0] ?? listed[0];
-    const input = select(groups, chosen || `${other.provider} ${other.id}`);
-    const row = h(
-      "div.row.rival",
-      {},
-      field("Compared with", input),
-      h(
-        "button.icon-button",
-        {
-          type: "button",
-          "aria-label": "Do not compare with it",
-          onclick: () => {
-            row.remove();
-            compare.hidden = listed.length < 2;
-            compare.focus();
-            changed();
-          },
-        },
-        icon("close"),
-      ),
-    );
-    rivals.append(row);
-    compare.hidden = rivals.children.length >= MOST_MODELS - 1;
-    if (ready && !chosen) input.focus();
-    changed();
-  }
+	/** One more model that the prompt goes to. */
+	function rival(chosen = "") {
+		const groups = providers.map((name) => [
+			PROVIDERS[name].title,
+			listed
+				.filter((each) => each.provider === name)
+				.map((each) => [`${name} ${each.id}`, [each.id, priceOf(each)].filter(Boolean).join(" · ")]),
+		]);
+		// One that was chosen earlier and is not listed any more is still what was chosen.
+		if (chosen && !listed.some((each) => chosen === `${each.provider} ${each.id}`)) {
+			groups.push(["Not listed", [[chosen, chosen.split(" ")[1]]]]);
+		}
+		// The other provider's usual one first, then whatever is not asked yet.
+		const asked_ = targets().map((each) => each.model);
+		const free = listed.filter((each) => !asked_.includes(each.id));
+		const other = free.find((each) => each.id === me.models[each.provider].default) ?? free[0] ?? listed[0];
+		const input = select(groups, chosen || `${other.provider} ${other.id}`);
+		const row = h(
+			"div.row.rival",
+			{},
+			field("Compared with", input),
+			h(
+				"button.icon-button",
+				{
+					type: "button",
+					"aria-label": "Do not compare with it",
+					onclick: () => {
+						row.remove();
+						compare.hidden = listed.length < 2;
+						compare.focus();
+						changed();
+					},
+				},
+				icon("close"),
+			),
+		);
+		rivals.append(row);
+		compare.hidden = rivals.children.length >= MOST_MODELS - 1;
+		if (ready && !chosen) input.focus();
+		changed();
+	}
 
-  /** Whom to ask: [{provider, model, label}, …]. */
-  function targets() {
-    const others = [...rivals.querySelectorAll("select")].map((each) => each.value.split(" "));
-    const all = [[provider, model.value()], ...others];
-    return all.map(([name, id]) => ({ provider: name, model: id, label: id ?? PROVIDERS[name].title }));
-  }
+	/** Whom to ask: [{provider, model, label}, …]. */
+	function targets() {
+		const others = [...rivals.querySelectorAll("select")].map((each) => each.value.split(" "));
+		const all = [[provider, model.value()], ...others];
+		return all.map(([name, id]) => ({ provider: name, model: id, label: id ?? PROVIDERS[name].title }));
+	}
 
-  /** What goes into each request besides its words. A schema or tools that are no JSON are left out, and said. */
-  function options() {
-    const shape = jsonOf(schema, schemaHint, "The schema is not a JSON object yet.", (value) => !Array.isArray(value));
-    const offers = jsonOf(tools, toolsHint, "The tools are not a JSON list yet.", Array.isArray);
-    return {
-      ...(system.value.trim() && { systemPrompt: system.value }),
-      ...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
-      ...(effort.value && { effort: effort.value }),
-      ...(shape && { schema: shape }),
-      ...(offers?.length && { tools: offers }),
-    };
-  }
+	/** What goes into each request besides its words. A schema or tools that are no JSON are left out, and said. */
+	function options() {
+		const shape = jsonOf(schema, schemaHint, "The schema is not a JSON object yet.", (value) => !Array.isArray(value));
+		const offers = jsonOf(tools, toolsHint, "The tools are not a JSON list yet.", Array.isArray);
+		return {
+			...(system.value.trim() && { systemPrompt: system.value }),
+			...(longest.value && { maxOutputTokens: longest.valueAsNumber }),
+			...(effort.value && { effort: effort.value }),
+			...(shape && { schema: shape }),
+			...(offers?.length && { tools: offers }),
+		};
+	}
 
-  function body(aim) {
-    const urls = pictures.urls();
-    return {
-      userPrompt: prompt.value,
-      ...(urls.length && { images: urls }),
-      ...(aim.model && { model: aim.model }),
-      ...options(),
-    };
-  }
+	function body(aim) {
+		const urls = pictures.urls();
+		return {
+			userPrompt: prompt.value,
+			...(urls.length && { images: urls }),
+			...(aim.model && { model: aim.model }),
+			...options(),
+		};
+	}
 
-  /** What is written in a field as JSON, if it `fits`; null where there is nothing, or not yet. */
-  function jsonOf(input, hint, problem, fits) {
-    input.removeAttribute("aria-invalid");
-    say(hint, "");
-    if (!input.value.trim()) return null;
-    try {
-      const value = JSON.parse(input.value);
-      if (value && typeof value === "object" && fits(value)) return value;
-    } catch {
-      // Said below.
-    }
-    input.setAttribute("aria-invalid", "true");
-    say(hint, problem);
-    return null;
-  }
+	/** What is written in a field as JSON, if it `fits`; null where there is nothing, or not yet. */
+	function jsonOf(input, hint, problem, fits) {
+		input.removeAttribute("aria-invalid");
+		say(hint, "");
+		if (!input.value.trim()) return null;
+		try {
+			const value = JSON.parse(input.value);
+			if (value && typeof value === "object" && fits(value)) return value;
+		} catch {
+			// Said below.
+		}
+		input.setAttribute("aria-invalid", "true");
+		say(hint, problem);
+		return null;
+	}
 
-  function submit(event) {
-    event.preventDefault();
-    if (talk.running()) return;
-    options();
-    const wrong = [schema, tools].find((input) => input.getAttribute("aria-invalid"));
-    if (wrong) {
-      wrong.focus();
-      return;
-    }
-    began = Date.now();
-    asked = written();
-    talk.start({ text: prompt.value, images: pictures.urls() });
-  }
+	function submit(event) {
+		event.preventDefault();
+		if (talk.running()) return;
+		options();
+		const wrong = [schema, tools].find((input) => input.getAttribute("aria-invalid"));
+		if (wrong) {
+			wrong.focus();
+			return;
+		}
+		began = Date.now();
+		asked = written();
+		talk.start({ text: prompt.value, images: pictures.urls() });
+	}
 
-  // --- what is kept ---------------------------------------------------------------------------------------
+	// --- what is kept ---------------------------------------------------------------------------------------
 
-  /** What the form says, without its images. */
-  function written() {
-    return {
-      provider,
-      models: model.chosen(),
-      rivals: [...rivals.querySelectorAll("select")].map((each) => each.value),
-      prompt: prompt.value,
-      system: system.value,
-      longest: longest.value,
-      effort: effort.value,
-      schema: schema.value,
-      tools: tools.value,
-    };
-  }
+	/** What the form says, without its images. */
+	function written() {
+		return {
+			provider,
+			models: model.chosen(),
+			rivals: [...rivals.querySelectorAll("select")].map((each) => each.value),
+			prompt: prompt.value,
+			system: system.value,
+			longest: longest.value,
+			effort: effort.value,
+			schema: schema.value,
+			tools: tools.value,
+		};
+	}
 
-  function write(form_) {
-    for (const [input, name] of [
-      [prompt, "prompt"],
-      [system, "system"],
-      [longest, "longest"],
-      [effort, "effort"],
-      [schema, "schema"],
-      [tools, "tools"],
-    ])
-      input.value = form_[name] ?? "";
-    model.set(form_.models);
-    fill(rivals);
-    if (providers.includes(form_.provider)) choose(form_.provider);
-    for (const each of form_.rivals) if (providers.includes(each.split(" ")[0])) rival(each);
-  }
+	function write(form_) {
+		for (const [input, name] of [
+			[prompt, "prompt"],
+			[system, "system"],
+			[longest, "longest"],
+			[effort, "effort"],
+			[schema, "schema"],
+			[tools, "tools"],
+		])
+			input.value = form_[name] ?? "";
+		model.set(form_.models);
+		fill(rivals);
+		if (providers.includes(form_.provider)) choose(form_.provider);
+		for (const each of form_.rivals) if (providers.includes(each.split(" ")[0])) rival(each);
+	}
 
-  /** Something was typed or chosen. */
-  function changed() {
-    if (!ready) return;
-    code.update();
-    price.update();
-    clearTimeout(timer);
-    timer = setTimeout(keepBench, PAUSE_MS);
-  }
+	/** Something was typed or chosen. */
+	function changed() {
+		if (!ready) return;
+		code.update();
+		price.update();
+		clearTimeout(timer);
+		timer = setTimeout(keepBench, PAUSE_MS);
+	}
 
-  /** Something happened to the conversation. */
-  function happened() {
-    if (gone) return;
-    const running = talk.running() > 0;
-    send.disabled = running;
-    stop.hidden = !running;
-    if (!running) price.update(true);
-    keep();
-    if (began && !running) past.show();
-  }
+	/** Something happened to the conversation. */
+	function happened() {
+		if (gone) return;
+		const running = talk.running() > 0;
+		send.disabled = running;
+		stop.hidden = !running;
+		if (!running) price.update(true);
+		keep();
+		if (began && !running) past.show();
+	}
 
-  /** Keep what is on the bench, and the conversation among the last prompts. */
-  function keep() {
-    const said = keepBench();
-    if (said?.turns.length) store.remember({ at: began, form: asked, ...said });
-  }
+	/** Keep what is on the bench, and the conversation among the last prompts. */
+	function keep() {
+		const said = keepBench();
+		if (said?.turns.length) store.remember({ at: began, form: asked, ...said });
+	}
 
-  /** Keep what is on the bench. Gives what was said, undefined where nobody is here any more. */
-  function keepBench() {
-    clearTimeout(timer);
-    if (gone) return undefined;
-    const urls = pictures.list();
-    const fits = urls.reduce((sum, each) => sum + each.url.length, 0) < MOST_IMAGES;
-    const said = talk.kept();
-    const form_ = written();
-    const empty = !said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
-    const all = store.keep(empty ? null : { form: form_, images: fits ? urls : [], began, asked, talk: said });
-    const problem = all
-      ? fits || "The images are too large to be kept in this browser: after a reload, add them again."
-      : "This browser has no room left, or keeps nothing: what is here lasts until you leave the page.";
-    notKept.hidden = problem === true;
-    if (problem !== true) say(notKept, problem);
-    unkept = !all;
-    return said;
-  }
+	/** Keep what is on the bench. Gives what was said, undefined where nobody is here any more. */
+	function keepBench() {
+		clearTimeout(timer);
+		if (gone) return undefined;
+		const urls = pictures.list();
+		const fits = urls.reduce((sum, each) => sum + each.url.length, 0) < MOST_IMAGES;
+		const said = talk.kept();
+		const form_ = written();
+		const empty = !said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
+		const all = store.keep(empty ? null : { form: form_, images: fits ? urls : [], began, asked, talk: said });
+		const problem = all
+			? fits || "The images are too large to be kept in this browser: after a reload, add them again."
+			: "This browser has no room left, or keeps nothing: what is here lasts until you leave the page.";
+		notKept.hidden = problem === true;
+		if (problem !== true) say(notKept, problem);
+		unkept = !all;
+		return said;
+	}
 
-  /** Where nothing is kept, leaving asks first. */
-  function warn(event) {
-    if (unkept && (prompt.value.trim() || talk.running())) event.preventDefault();
-  }
+	/** Where nothing is kept, leaving asks first. */
+	function warn(event) {
+		if (unkept && (prompt.value.trim() || talk.running())) event.preventDefault();
+	}
 
-  function restore(was) {
-    try {
-      write(was.form);
-      pictures.set(was.images);
-      began = was.began;
-      asked = was.asked;
-      talk.show(was.talk, pictures.urls());
-    } catch {
-      // It was kept by a page of another version.
-      pictures.set([]);
-      began = asked = null;
-      talk.clear();
-    }
-  }
+	function restore(was) {
+		try {
+			write(was.form);
+			pictures.set(was.images);
+			began = was.began;
+			asked = was.asked;
+			talk.show(was.talk, pictures.urls());
+		} catch {
+			// It was kept by a page of another version.
+			pictures.set([]);
+			began = asked = null;
+			talk.clear();
+		}
+	}
 
-  /** The last prompts: {element, show()}. */
-  function pastPrompts() {
-    const summary = h("summary", {});
-    const list = h("ul.past");
-    const element = h(
-      "details.card.past-card",
-      { ontoggle: shown },
-      summary,
-      list,
-      h(
-        "div.row",
-        {},
-        h("button.button.small", { type: "button", onclick: forget }, "Forget them all"),
-        h("span.hint", {}, "Kept in this browser only, for this key."),
-      ),
-    );
+	/** The last prompts: {element, show()}. */
+	function pastPrompts() {
+		const summary = h("summary", {});
+		const list = h("ul.past");
+		const element = h(
+			"details.card.past-card",
+			{ ontoggle: shown },
+			summary,
+			list,
+			h(
+				"div.row",
+				{},
+				h("button.button.small", { type: "button", onclick: forget }, "Forget them all"),
+				h("span.hint", {}, "Kept in this browser only, for this key."),
+			),
+		);
 
-    function shown() {
-      const all = store.past();
-      element.hidden = all.length === 0;
-      say(summary, `Last prompts (${all.length})`);
-      if (!element.open) return;
-      fill(
-        list,
-        all.map((entry) =>
-          h(
-            "li",
-            {},
-            h(
-              "button.link-button",
-              { type: "button", onclick: () => use(entry) },
-              h("bdi.truncate", {}, entry.form.prompt || "(no words)"),
-              h("span.small.muted.nowrap", {}, when(new Date(entry.at).toISOString())),
-            ),
-          ),
-        ),
-      );
-    }
+		function shown() {
+			const all = store.past();
+			element.hidden = all.length === 0;
+			say(summary, `Last prompts (${all.length})`);
+			if (!element.open) return;
+			fill(
+				list,
+				all.map((entry) =>
+					h(
+						"li",
+						{},
+						h(
+							"button.link-button",
+							{ type: "button", onclick: () => use(entry) },
+							h("bdi.truncate", {}, entry.form.prompt || "(no words)"),
+							h("span.small.muted.nowrap", {}, when(new Date(entry.at).toISOString())),
+						),
+					),
+				),
+			);
+		}
 
-    function use(entry) {
-      if (talk.running()) {
-        toast("An answer is on its way: stop it first.");
-        return;
-      }
-      const lost = entry.turns[0]?.question.lost ?? 0;
-      restore({ form: entry.form, images: [], began: entry.at, asked: entry.form, talk: entry });
-      if (lost) toast("Its images are not kept: add them again.");
-      prompt.focus();
-      changed();
-    }
+		function use(entry) {
+			if (talk.running()) {
+				toast("An answer is on its way: stop it first.");
+				return;
+			}
+			const lost = entry.turns[0]?.question.lost ?? 0;
+			restore({ form: entry.form, images: [], began: entry.at, asked: entry.form, talk: entry });
+			if (lost) toast("Its images are not kept: add them again.");
+			prompt.focus();
+			changed();
+		}
 
-    async function forget() {
-      const text = "The last prompts with their answers, and what is on this page, go for good.";
-      if (!(await confirm("Forget what was written with this key?", text, "Forget it"))) return;
-      began = asked = null;
-      talk.clear();
-      pictures.set([]);
-      const nothing = { prompt: "", system: "", longest: "", effort: "", schema: "", tools: "" };
-      write({ ...nothing, provider, models: {}, rivals: [] });
-      clearTimeout(timer);
-      store.forget();
-      element.open = false;
-      shown();
-      prompt.focus();
-      toast("Forgotten.");
-    }
+		async function forget() {
+			const text = "The last prompts with their answers, and what is on this page, go for good.";
+			if (!(await confirm("Forget what was written with this key?", text, "Forget it"))) return;
+			began = asked = null;
+			talk.clear();
+			pictures.set([]);
+			const nothing = { prompt: "", system: "", longest: "", effort: "", schema: "", tools: "" };
+			write({ ...nothing, provider, models: {}, rivals: [] });
+			clearTimeout(timer);
+			store.forget();
+			element.open = false;
+			shown();
+			prompt.focus();
+			toast("Forgotten.");
+		}
 
-    shown();
-    return { element, show: shown };
-  }
+		shown();
+		return { element, show: shown };
+	}
 
-  return () => {
-    keep();
-    gone = true;
-    clearTimeout(timer);
-    window.removeEventListener("pagehide", keep);
-    window.removeEventListener("beforeunload", warn);
-    talk.stop();
-  };
+	return () => {
+		keep();
+		gone = true;
+		clearTimeout(timer);
+		window.removeEventListener("pagehide", keep);
+		window.removeEventListener("beforeunload", warn);
+		talk.stop();
+	};
 }

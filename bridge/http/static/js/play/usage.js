@@ -5,18 +5,18 @@ import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
 import { breakdownTable, dayRange } from "../lib/breakdown.js";
 import { fill, h, icon, keyed } from "../lib/dom.js";
 import {
-  cost,
-  count,
-  duration,
-  inOwnTime,
-  inWords,
-  money,
-  resets,
-  spent,
-  visible,
-  when,
-  whenExact,
-  whenFull,
+	cost,
+	count,
+	duration,
+	inOwnTime,
+	inWords,
+	money,
+	resets,
+	spent,
+	visible,
+	when,
+	whenExact,
+	whenFull,
 } from "../lib/format.js";
 import { hintOf } from "../lib/hints.js";
 import { poll } from "../lib/poll.js";
@@ -28,180 +28,180 @@ export const title = "My usage";
 const EVERY_MS = 5000;
 
 export function show(main, { me: first, headers, expired }) {
-  const heading = h("h1", { tabindex: "-1" }, "My usage");
-  const bars = h("div.bars.wide");
-  const noBars = h("p.muted", { hidden: true }, "Your key has no cap per day or month.");
-  const facts = h("dl.facts");
-  const { element, body: rows } = table("Your last requests", [
-    ["When"],
-    ["Model"],
-    ["Status"],
-    ["Tokens", "num"],
-    ["Cost", "num"],
-    ["Took", "num"],
-    ["Prompt"],
-  ]);
-  const holder = h("div", {}, skeleton(4));
-  const empty = emptyState(
-    "No requests yet",
-    "What you ask for is listed here as it happens.",
-    h("a.button", { href: "#/" }, "Go to the playground"),
-  );
-  const spent = breakdownTable("What you spent on what", "Model");
-  const days = dayRange(first.timezone, {}, () => watch.now());
-  let forecast = null;
-  fill(
-    main,
-    h("div.page-head", {}, heading),
-    h(
-      "div.stack",
-      {},
-      h("div.three-two", {}, card("Limits", null, bars, noBars), card("Your key", null, facts)),
-      h(
-        "section.card.flush",
-        {},
-        h("div.card-head", {}, h("h2", {}, "Last requests"), h("span.hint", {}, "Press one to see it in full.")),
-        holder,
-      ),
-      h("section.card.flush", {}, h("div.card-head", {}, h("h2", {}, "On what"), days.element), spent.element),
-    ),
-  );
-  heading.focus({ preventScroll: true });
+	const heading = h("h1", { tabindex: "-1" }, "My usage");
+	const bars = h("div.bars.wide");
+	const noBars = h("p.muted", { hidden: true }, "Your key has no cap per day or month.");
+	const facts = h("dl.facts");
+	const { element, body: rows } = table("Your last requests", [
+		["When"],
+		["Model"],
+		["Status"],
+		["Tokens", "num"],
+		["Cost", "num"],
+		["Took", "num"],
+		["Prompt"],
+	]);
+	const holder = h("div", {}, skeleton(4));
+	const empty = emptyState(
+		"No requests yet",
+		"What you ask for is listed here as it happens.",
+		h("a.button", { href: "#/" }, "Go to the playground"),
+	);
+	const spent = breakdownTable("What you spent on what", "Model");
+	const days = dayRange(first.timezone, {}, () => watch.now());
+	let forecast = null;
+	fill(
+		main,
+		h("div.page-head", {}, heading),
+		h(
+			"div.stack",
+			{},
+			h("div.three-two", {}, card("Limits", null, bars, noBars), card("Your key", null, facts)),
+			h(
+				"section.card.flush",
+				{},
+				h("div.card-head", {}, h("h2", {}, "Last requests"), h("span.hint", {}, "Press one to see it in full.")),
+				holder,
+			),
+			h("section.card.flush", {}, h("div.card-head", {}, h("h2", {}, "On what"), days.element), spent.element),
+		),
+	);
+	heading.focus({ preventScroll: true });
 
-  const watch = poll(
-    async (signal) => {
-      // One after the other: where the key is no longer good, one answer says so, and no second one gets in its way.
-      const me = await ask("/me", signal);
-      const { requests } = await ask("/me/requests", signal);
-      const usage = await ask(`/me/usage${query({ ...days.range(), by: "model" })}`, signal);
-      const shown = levels(me.limits, me.usage);
-      noBars.hidden = shown.length > 0;
-      forecast = me.forecast;
-      keyed(
-        bars,
-        shown,
-        (level) => level.limit,
-        () => bar({ full: true, note: (level) => note(level, me) }),
-      );
-      listFacts(facts, about(me, otherLimits(me.limits, shown)));
-      const wanted = requests.length ? element : empty;
-      if (!wanted.isConnected) fill(holder, wanted);
-      keyed(rows, requests, (each) => each.id, requestRow);
-      spent.update(usage, "model");
-    },
-    EVERY_MS,
-    holder,
-  );
+	const watch = poll(
+		async (signal) => {
+			// One after the other: where the key is no longer good, one answer says so, and no second one gets in its way.
+			const me = await ask("/me", signal);
+			const { requests } = await ask("/me/requests", signal);
+			const usage = await ask(`/me/usage${query({ ...days.range(), by: "model" })}`, signal);
+			const shown = levels(me.limits, me.usage);
+			noBars.hidden = shown.length > 0;
+			forecast = me.forecast;
+			keyed(
+				bars,
+				shown,
+				(level) => level.limit,
+				() => bar({ full: true, note: (level) => note(level, me) }),
+			);
+			listFacts(facts, about(me, otherLimits(me.limits, shown)));
+			const wanted = requests.length ? element : empty;
+			if (!wanted.isConnected) fill(holder, wanted);
+			keyed(rows, requests, (each) => each.id, requestRow);
+			spent.update(usage, "model");
+		},
+		EVERY_MS,
+		holder,
+	);
 
-  function note(level, me) {
-    return [resets(me.resetsAt[level.window], me.timezone), outlook(level, forecast)].filter(Boolean).join(". ");
-  }
+	function note(level, me) {
+		return [resets(me.resetsAt[level.window], me.timezone), outlook(level, forecast)].filter(Boolean).join(". ");
+	}
 
-  /** A key that is no longer good ends the page, and says why. */
-  async function ask(path, signal) {
-    try {
-      return await call("GET", path, { headers, signal });
-    } catch (error) {
-      if (error.status === 401 || error.status === 403) expired(error);
-      throw error;
-    }
-  }
+	/** A key that is no longer good ends the page, and says why. */
+	async function ask(path, signal) {
+		try {
+			return await call("GET", path, { headers, signal });
+		} catch (error) {
+			if (error.status === 401 || error.status === 403) expired(error);
+			throw error;
+		}
+	}
 
-  return () => watch.stop();
+	return () => watch.stop();
 }
 
 function about(me, others) {
-  return [
-    ["Name", me.name],
-    ...Object.keys(me.resetsAt).map((each) => [inWords(each), spent(me.usage[each])]),
-    ["At most", others.length ? others.join(", ") : "no limit on pace"],
-    [
-      "May use",
-      Object.entries(me.models)
-        .filter(([, each]) => each.allowed.length)
-        .map(([name, each]) => `${name}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
-        .join(", ") || "nothing",
-    ],
-    ["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
-    ...(me.forecast ? [["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`]] : []),
-  ];
+	return [
+		["Name", me.name],
+		...Object.keys(me.resetsAt).map((each) => [inWords(each), spent(me.usage[each])]),
+		["At most", others.length ? others.join(", ") : "no limit on pace"],
+		[
+			"May use",
+			Object.entries(me.models)
+				.filter(([, each]) => each.allowed.length)
+				.map(([name, each]) => `${name}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
+				.join(", ") || "nothing",
+		],
+		["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
+		...(me.forecast ? [["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`]] : []),
+	];
 }
 
 function requestRow(line) {
-  const prompt = line.userPrompt === null ? "not kept" : visible(line.userPrompt);
-  const open = () => openRequest(line);
-  return {
-    element: row(
-      {
-        class: "line log-row",
-        onclick: (event) => {
-          if (!event.target.closest("button") && !String(getSelection())) open();
-        },
-      },
-      cell(
-        "When",
-        h(
-          "button.link-button.nowrap",
-          { type: "button", title: whenFull(line.timestamp), onclick: open },
-          whenExact(line.timestamp),
-        ),
-      ),
-      cell("Model", h("bdi", {}, visible(line.model))),
-      cell("Status", statusBadge(line)),
-      cell("Tokens", count(line.inputTokens + line.outputTokens), "num"),
-      cell("Cost", cost(line.costUsd), "num"),
-      cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-      h(
-        "td.block.prompt",
-        { role: "cell" },
-        h("bdi.truncate.small.muted", {}, line.error ? visible(inOwnTime(line.error)) : prompt),
-      ),
-    ),
-  };
+	const prompt = line.userPrompt === null ? "not kept" : visible(line.userPrompt);
+	const open = () => openRequest(line);
+	return {
+		element: row(
+			{
+				class: "line log-row",
+				onclick: (event) => {
+					if (!event.target.closest("button") && !String(getSelection())) open();
+				},
+			},
+			cell(
+				"When",
+				h(
+					"button.link-button.nowrap",
+					{ type: "button", title: whenFull(line.timestamp), onclick: open },
+					whenExact(line.timestamp),
+				),
+			),
+			cell("Model", h("bdi", {}, visible(line.model))),
+			cell("Status", statusBadge(line)),
+			cell("Tokens", count(line.inputTokens + line.outputTokens), "num"),
+			cell("Cost", cost(line.costUsd), "num"),
+			cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
+			h(
+				"td.block.prompt",
+				{ role: "cell" },
+				h("bdi.truncate.small.muted", {}, line.error ? visible(inOwnTime(line.error)) : prompt),
+			),
+		),
+	};
 }
 
 /** A request in full, in a dialog: why it failed, and what to send to the admin. */
 function openRequest(line) {
-  const rows = [
-    ["What to do", line.hint && visible(hintOf(line))],
-    ["Request id", line.requestId && visible(line.requestId), h("span.mono", {}, visible(line.requestId ?? ""))],
-    ["When", whenFull(line.timestamp)],
-    ["Model", `${visible(line.model)} (${line.provider})`],
-    ["Status", `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`, statusBadge(line)],
-    ["Ended with", line.stopReason && visible(line.stopReason)],
-    ["Cost", `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}`],
-    ["Tokens", `${count(line.inputTokens)} in, ${count(line.outputTokens)} out`],
-    [
-      "Took",
-      [
-        duration(line.durationMs),
-        line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
-        line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
-      ]
-        .filter(Boolean)
-        .join(", "),
-    ],
-    ["Prompt", line.userPrompt && visible(line.userPrompt)],
-  ].filter(([, text]) => text);
-  const text = [
-    ...(line.error ? [line.error] : []),
-    ...rows.map(([term, value]) => `${term}: ${value}`),
-  ].join("\n");
-  return dialog(
-    (close) => ({
-      title: "Request",
-      body: [
-        line.error &&
-          h("div.notice.bad", {}, icon("warning"), h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error))))),
-        h(
-          "dl.facts",
-          {},
-          rows.map(([term, value, shown]) => [h("dt", {}, term), h("dd", {}, h("bdi", {}, shown ?? value))]),
-        ),
-        h("p.hint", {}, "Your admin finds it by its request id. Answers are not kept by the bridge."),
-      ],
-      actions: [copyButton(() => text), h("button.button", { type: "button", onclick: () => close() }, "Close")],
-    }),
-    { wide: true },
-  );
+	const rows = [
+		["What to do", line.hint && visible(hintOf(line))],
+		["Request id", line.requestId && visible(line.requestId), h("span.mono", {}, visible(line.requestId ?? ""))],
+		["When", whenFull(line.timestamp)],
+		["Model", `${visible(line.model)} (${line.provider})`],
+		["Status", `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`, statusBadge(line)],
+		["Ended with", line.stopReason && visible(line.stopReason)],
+		["Cost", `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}`],
+		["Tokens", `${count(line.inputTokens)} in, ${count(line.outputTokens)} out`],
+		[
+			"Took",
+			[
+				duration(line.durationMs),
+				line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
+				line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
+			]
+				.filter(Boolean)
+				.join(", "),
+		],
+		["Prompt", line.userPrompt && visible(line.userPrompt)],
+	].filter(([, text]) => text);
+	const text = [
+		...(line.error ? [line.error] : []),
+		...rows.map(([term, value]) => `${term}: ${value}`),
+	].join("\n");
+	return dialog(
+		(close) => ({
+			title: "Request",
+			body: [
+				line.error &&
+					h("div.notice.bad", {}, icon("warning"), h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error))))),
+				h(
+					"dl.facts",
+					{},
+					rows.map(([term, value, shown]) => [h("dt", {}, term), h("dd", {}, h("bdi", {}, shown ?? value))]),
+				),
+				h("p.hint", {}, "Your admin finds it by its request id. Answers are not kept by the bridge."),
+			],
+			actions: [copyButton(() => text), h("button.button", { type: "button", onclick: () => close() }, "Close")],
+		}),
+		{ wide: true },
+	);
 }
