@@ -22,8 +22,9 @@ MOST_RUNS = 500
 log = logging.getLogger("bridge")
 
 
-class NodeState(msgspec.Struct, rename="camel"):
-    """What a node says of itself. `runs` as the admin sees them while they live."""
+class Node(msgspec.Struct, rename="camel"):
+    """A node of a cluster, the one that was asked first, others as they were a second or two ago. `providers`: whether
+    each can work."""
 
     name: str
     version: str
@@ -31,8 +32,13 @@ class NodeState(msgspec.Struct, rename="camel"):
     running: int
     queued: int
     draining: bool
-    #: provider -> whether it can work
     providers: dict[str, bool]
+
+
+class NodeState(Node):
+    """What a node says of itself to the others."""
+
+    #: as the admin sees them while they live
     runs: list[dict[str, Any]] = []
     #: what it has counted for throttles: kind, of whom, for how many seconds more, how often
     counts: list[tuple[str, str, float, int]] = []
@@ -51,6 +57,8 @@ class Nodes:
         self._cluster = cluster
         self._look_at_documents = look_at_documents
         self._changes = -1
+        #: wishes to stop runs that were heard, and that the server does not know of having been
+        self._heard: list[bytes] = []
         self._looker: gevent.Greenlet[[], None] | None = None
         #: the others, by their names
         self.others: dict[str, NodeState] = {}
@@ -74,8 +82,9 @@ class Nodes:
         """Say how this node is, hear of the others, and do what they ask. Raises BridgeError storage_failed."""
         own = self.tell()
         said = b"" if own is None else msgspec.json.encode(own)
-        changes, stops, others = self._cluster.call("cb_look", self._cluster.node, said, int(1000 * HOLDS_S))
-        for each in stops:
+        how = (self._cluster.node, said, int(1000 * HOLDS_S))
+        changes, self._heard, others = self._cluster.call("cb_look", *how, *self._heard)
+        for each in self._heard:
             run_id, _, who = each.decode().partition(" ")
             self.stop(run_id, who)
         self.others = dict(_read(others))

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from bridge import __version__
 from bridge.clock import iso
 from bridge.engine.bill import preview
-from bridge.engine.nodes import MOST_RUNS, NodeState
+from bridge.engine.nodes import MOST_RUNS, Node, NodeState
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.context import audit, engine_of, number, service_of
@@ -26,7 +26,6 @@ from bridge.http.views import (
     Done,
     LiveRun,
     NearestCap,
-    NodeView,
     Overview,
     ProviderView,
     RateLimitsView,
@@ -120,14 +119,14 @@ def state_of_node(service: Service) -> NodeState | None:
     )
 
 
-def nodes(service: Service) -> list[NodeView] | UnsetType:
+def nodes(service: Service) -> list[Node] | UnsetType:
     """Each host of the cluster, this one first; unset where there is none."""
     own = state_of_node(service)
     if own is None:
         return UNSET
-    names = NodeView.__struct_fields__
+    names = Node.__struct_fields__
     states = (own, *states_elsewhere(service))
-    return [NodeView(**{name: getattr(state, name) for name in names}) for state in states]
+    return [Node(**{name: getattr(state, name) for name in names}) for state in states]
 
 
 @routes.add("DELETE", "/admin/runs/<id>", errors=("not_found", "draining"))

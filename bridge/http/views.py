@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.clock import iso, parse_iso
+from bridge.engine.nodes import Node
 from bridge.gate.ticket import RateLimits
 from bridge.keys.credentials import BOUNDS
 from bridge.keys.keys import invalid
@@ -497,19 +498,6 @@ class LiveRun(msgspec.Struct, rename="camel"):
     node: str | UnsetType = UNSET
 
 
-class NodeView(msgspec.Struct, rename="camel"):
-    """A node of a cluster, the one that was asked first, others as they were a second or two ago. `providers`: whether
-    each can work."""
-
-    name: str
-    version: str
-    slots: int
-    running: int
-    queued: int
-    draining: bool
-    providers: dict[str, bool]
-
-
 class Runs(msgspec.Struct):
     """All that is queued or runs now, oldest first."""
 
@@ -677,7 +665,7 @@ class Overview(msgspec.Struct, rename="camel"):
     alerts: list[AlertView]
     backup: dict[str, Any]
     problems: list[str]
-    nodes: list[NodeView] | UnsetType = UNSET
+    nodes: list[Node] | UnsetType = UNSET
 
 
 class TopProvider(msgspec.Struct, rename="camel"):
@@ -783,7 +771,7 @@ class Top(msgspec.Struct, rename="camel"):
     keys_in_all: int
     log: list[LatelyLine]
     audit: list[TopAction]
-    nodes: list[NodeView] | UnsetType = UNSET
+    nodes: list[Node] | UnsetType = UNSET
 
 
 # --- the dashboard's session -------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import logging
 import random
 import secrets
@@ -63,6 +64,8 @@ AT_ONCE = 1000
 CONTENDED_S, LONGEST_PAUSE_S = 5.0, 0.02
 #: How long the end of a run is tried before its client hears of it, in seconds.
 PATIENCE_S = 30.0
+#: Lines of refused requests that are kept while they cannot be written.
+MOST_NOTES = 10_000
 #: All figures are put on the server after so many records, and so many records are kept for nodes that are behind.
 PUBLISHED_RECORDS, KEPT_RECORDS = 10_000, 100_000
 #: Before the first record.
@@ -164,7 +167,8 @@ class SharedTallies:
         #: what the runs of this process hold, and what those held that another node has ended meanwhile
         self._mine: dict[str, Reservation] = {}
         self._assumed: dict[str, Reservation] = {}
-        self._notes: list[bytes] = []
+        #: lines of refused requests that are in no journal yet
+        self._notes: dict[bytes, None] = {}
         self._reading, self._refreshing = BoundedSemaphore(1), BoundedSemaphore(1)
         self._changes = -1
         self._published = 0
@@ -265,7 +269,8 @@ class SharedTallies:
 
     def note(self, line: RunRecord) -> None:
         """See Tallies."""
-        self._notes.append(void(line))
+        if len(self._notes) < MOST_NOTES:
+            self._notes[void(line)] = None
 
     def reset(self, key_name: str, day: str) -> None:
         """See Tallies."""
@@ -445,10 +450,22 @@ class SharedTallies:
                         del self._owed[run]
 
     def _write_notes(self) -> None:
+        """Write the lines of refused requests; what is not taken is kept for the next time. Raises BridgeError
+        storage_failed; what was taken all the same is found in the journal."""
         while self._notes:
-            notes, self._notes = self._notes[:AT_ONCE], self._notes[AT_ONCE:]
+            notes = dict.fromkeys(itertools.islice(self._notes, AT_ONCE))
+            self._notes = {body: None for body in self._notes if body not in notes}
             words = ("FCALL", "cb_write", 1, name(), self.owner, 0, "any", "")
-            self._cluster.pipe([(*words, body, 0) for body in notes])
+            try:
+                answers = self._cluster.pipe([(*words, body, 0) for body in notes])
+            except BridgeError:
+                self._notes = notes | self._notes
+                raise
+            left = {body: None for body, (state, *_) in zip(notes, answers, strict=True) if state != b"ok"}
+            if left:
+                # Taken for dead: the next beat begins another life.
+                self._notes = left | self._notes
+                return
 
     def _refresh(self, changes: int) -> None:
         """Read documents that others have changed, before what relies on them is confirmed."""
@@ -489,10 +506,10 @@ class SharedTallies:
         while True:
             gevent.sleep(LOOK_S)
             try:
-                self._pay()
-                self._write_notes()
                 self._await_news()
                 self._read()
+                self._pay()
+                self._write_notes()
                 if self._cluster.seq - self._published >= PUBLISHED_RECORDS:
                     self._publish()
             except BridgeError:
@@ -552,6 +569,8 @@ class SharedTallies:
                     self._owed[run] = _Change(gone, "end", run, self._about(reservation)[0], lowers=True)
             case Settle() if not mine and record.id in self._mine:
                 self._assumed[record.id] = self._mine.pop(record.id)
+            case Void() if body in self._notes:
+                del self._notes[body]
             case Settle() | Void() if not mine:
                 self.on_line(record)
 

@@ -132,6 +132,7 @@ def leave(settings: Settings, node: str) -> None:
             )
         for each in ("places", "at"):
             cluster.command("HDEL", name(each), node)
+        cluster.command("DEL", name("stops", node))
 
 
 def export(settings: Settings, target: Path) -> dict[str, Any]:

@@ -88,10 +88,7 @@ class Files:
         self._leave()
 
     def lose_the_last_snapshot(self) -> None:
-        usage = self.folder / "usage.json"
-        before = usage.read_bytes()
-        self.tallies.save()
-        usage.write_bytes(before)
+        lose_the_last_snapshot(self.folder, self.tallies)
         self._leave()
 
     @contextmanager
@@ -154,10 +151,7 @@ class Shared:
         self._leave()
 
     def lose_the_last_snapshot(self) -> None:
-        usage = self.folder / "usage.json"
-        before = usage.read_bytes()
-        self.tallies.save()
-        usage.write_bytes(before)
+        lose_the_last_snapshot(self.folder, self.tallies)
         self._leave()
 
     @contextmanager
@@ -183,6 +177,14 @@ class Shared:
         self.cluster.abandon()
         _finish_snapshot(self.tallies._own)
         _leave(self.folder, self.store)
+
+
+def lose_the_last_snapshot(folder: Path, tallies: FileTallies | SharedTallies) -> None:
+    """Save it, and put the one before in its place."""
+    usage = folder / "usage.json"
+    before = usage.read_bytes()
+    tallies.save()
+    usage.write_bytes(before)
 
 
 def _finish_snapshot(tallies: FileTallies) -> None:

@@ -465,3 +465,52 @@ def test_a_node_that_lacks_just_what_was_cut_off_takes_the_figures(pair: list[No
     a.admit("run_2")
     a.tallies._publish()
     assert b.open == {"run_1", "run_2"}
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["not taken", "answer lost"])
+def test_lines_of_refused_requests_outlive_a_server_that_is_away(
+    pair: list[Node], monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    a, b = pair
+    real = a.cluster.pipe
+
+    def fail(commands: Any) -> Any:
+        if taken:
+            real(commands)
+        no_answer()
+
+    for number in range(3):
+        a.tallies.note(record(f"req_{number}"))
+    with monkeypatch.context() as patch:
+        patch.setattr(a.cluster, "pipe", fail)
+        assert refused(a.tallies.sync) == "storage_failed"
+    a.tallies._read()
+    a.tallies.note(record("req_3"))
+    a.catch_up()
+    b.catch_up()
+    assert [line.id for line in b.told] == ["req_0", "req_1", "req_2", "req_3"]
+    assert a.told == []
+
+
+def test_lines_of_refused_requests_go_on_in_another_life(pair: list[Node]) -> None:
+    a, b = pair
+    silence(a, b)
+    a.tallies.note(record("req_1"))
+    a.catch_up()
+    assert b.told == []
+    a.cluster.beat()
+    a.catch_up()
+    b.catch_up()
+    assert [line.id for line in b.told] == ["req_1"]
+
+
+def test_no_more_than_so_many_lines_of_refused_requests_are_kept(
+    pair: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    monkeypatch.setattr("bridge.ledger.replica.MOST_NOTES", 2)
+    for number in range(5):
+        a.tallies.note(record(f"req_{number}"))
+    a.catch_up()
+    b.catch_up()
+    assert [line.id for line in b.told] == ["req_0", "req_1"]

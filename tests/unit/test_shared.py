@@ -444,6 +444,33 @@ def test_nodes_see_each_others_runs_and_stop_them(host: MakeHost) -> None:
     assert looked == ["a", "b", "b"]
 
 
+def test_a_wish_to_stop_a_run_is_heard_though_an_answer_was_lost(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch, server: RedisServer
+) -> None:
+    a, b = host("a"), host("b")
+    at_a, at_b = Nodes(a.cluster, lambda: None), Nodes(b.cluster, lambda: None)
+    stopped: list[str] = []
+    at_a.stop = lambda run_id, who: stopped.append(run_id)
+    real = a.cluster.call
+
+    def call(function: str, *words: str | bytes | int) -> object:
+        real(function, *words)
+        raise unreachable("no answer")
+
+    at_b.ask_to_stop("a", "run_1", "admin")
+    with monkeypatch.context() as patch:
+        patch.setattr(a.cluster, "call", call)
+        assert refused(at_a.look) == "storage_failed"
+    assert stopped == []
+    at_a.look()
+    assert stopped == ["run_1"]
+    at_b.ask_to_stop("a", "run_2", "holder")
+    at_a.look()
+    at_a.look()
+    assert stopped == ["run_1", "run_2"]
+    assert server.command("EXISTS", "{cb}:stops:a") == 0
+
+
 def test_a_node_that_says_nothing_any_more_is_not_shown(host: MakeHost, server: RedisServer) -> None:
     a, b = host("a"), host("b")
     at_a, at_b = Nodes(a.cluster, lambda: None), Nodes(b.cluster, lambda: None)
