@@ -111,8 +111,7 @@ class Service:
         except BaseException:
             self._give_back()
             raise
-        #: what the store that hosts share does not promise, as a sentence
-        self.store_warning: str | None = None
+        self._store_warning: str | None = None
         #: what is said in each run, while the setting asks for it
         self.traces: TraceFolder | None = None
         #: opens the admin API for commands on this host; in the lock file, which only its owner can read
@@ -209,6 +208,11 @@ class Service:
         self.lately.fill(self.log)
         self.statistics.fill(self.log)
 
+    @property
+    def store_warning(self) -> str | None:
+        """Why the store that hosts share cannot be used, or what it does not promise, as a sentence."""
+        return (self.cluster and self.cluster.trouble) or self._store_warning
+
     def _secrets(self) -> tuple[str | None, ...]:
         """All that nobody should read, by now."""
         return (*self.settings.secrets, *self.credentials.secrets)
@@ -231,7 +235,7 @@ class Service:
             from bridge.store.redis import persistence_of
 
             with contextlib.suppress(BridgeError):
-                self.store_warning = persistence_of(self.cluster).warning
+                self._store_warning = persistence_of(self.cluster).warning
 
     def list_models(self, credential: Credential) -> tuple[Call, dict[str, float] | None]:
         """Ask the provider of a credential for its models, which costs nothing: what came of it, and each model with

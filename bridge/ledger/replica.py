@@ -185,7 +185,7 @@ class SharedTallies:
     @property
     def writable(self) -> bool:
         """See Tallies."""
-        return self._own.writable and self._cluster.usable and not self._owed
+        return self._own.writable and self._cluster.trouble is None and not self._owed
 
     @property
     def oldest_file(self) -> str:

@@ -165,10 +165,10 @@ def loop_suspected(key_name: str, problem: str) -> Alert:
     return Alert("loop_suspected", key_name, f"The key {key_name}: {problem}", f"loop_suspected:{key_name}")
 
 
-def disk_alerts(free_bytes: int, *, writable: bool) -> Iterator[Alert]:
-    """Alerts about the disk of the data folder."""
+def disk_alerts(free_bytes: int, *, writable: bool, trouble: str | None = None) -> Iterator[Alert]:
+    """Alerts about the disk of the data folder, and about the store that hosts share, whose `trouble` is a sentence."""
     if not writable:
-        message = "The bridge cannot write to its data folder, so it takes no requests."
+        message = f"{trouble or 'The bridge cannot write to its data folder.'} It takes no requests."
         yield Alert("disk", "data folder", message, "disk:write")
     if free_bytes < LOW_DISK_BYTES:
         message = f"Only {free_bytes / 2**20:.0f} MiB are free on the disk of the data folder."
@@ -471,7 +471,8 @@ class Alerts:
             if service.clock.now() - outcome.at < _OUTCOME_S:
                 self._raise_all([cli_upgrade(name, outcome)])
         free = shutil.disk_usage(service.settings.data_dir).free
-        self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business), here=True)
+        trouble = None if service.cluster is None else service.cluster.trouble
+        self._raise_all(disk_alerts(free, writable=service.ledger.open_for_business, trouble=trouble), here=True)
         notes, good_age_s = service.backups.notes(), None
         if notes["lastGoodAt"] is not None:
             good_age_s = service.clock.now() - parse_iso(notes["lastGoodAt"])

@@ -20,7 +20,7 @@ from bridge.records import audit
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.folder import CLUSTER_FILE, Store
-from bridge.store.redis import SCHEMA, Cluster, cluster_id, load_functions, name, persistence_of
+from bridge.store.redis import SCHEMA, Cluster, cluster_id, load_functions, memory_of, name, persistence_of
 from bridge.store.shared import SHARED
 
 
@@ -101,14 +101,13 @@ def status(settings: Settings) -> dict[str, Any]:
         leases = {owner.rpartition(".")[0]: float(ends) for owner, ends in alive.items()}
         seconds, micros = map(int, cluster.command("TIME"))
         now_ms = 1000 * seconds + micros / 1000
-        info = cluster.command("INFO", "memory").decode()
-        memory = dict(line.split(":", 1) for line in info.split("\r\n") if ":" in line)
+        used, most = memory_of(cluster)
         safety = persistence_of(cluster)
         return {
             "id": id,
             "records": last,
             "kept": int(cluster.command("XLEN", name("journal"))),
-            "memory": {"used": int(memory["used_memory"]), "most": int(memory["maxmemory"])},
+            "memory": {"used": used, "most": most},
             "clockAheadS": round(time.time() - now_ms / 1000, 1),
             "problem": safety.problem,
             "warning": safety.warning,

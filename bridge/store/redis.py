@@ -34,6 +34,8 @@ MOST_CONNECTIONS, TURN_S = 32, 1.0
 LEASE_S, BEAT_S = 15.0, 3.0
 #: After a failure, the server is asked again once in so many seconds.
 RETRY_S = 1.0
+#: The share of the server's memory from which on that is said.
+HIGH = 0.8
 FUNCTIONS = "functions.lua"
 #: The version of what the cluster keeps on its server.
 SCHEMA = 1
@@ -41,6 +43,8 @@ SCHEMA = 1
 log = logging.getLogger("bridge")
 
 Word = str | bytes | int
+
+_UNUSABLE = "The store that the bridge's hosts share cannot be used ({})."
 
 
 def name(*parts: str) -> str:
@@ -52,7 +56,7 @@ def unreachable(what: str) -> BridgeError:
     """The refusal for a call that the shared server did not answer."""
     return BridgeError(
         "storage_failed",
-        f"The store that the bridge's hosts share cannot be used ({what}).",
+        _UNUSABLE.format(what),
         "Ask your admin to look at the bridge's Redis; it goes on by itself once that answers again.",
         retry_after=5,
     )
@@ -61,8 +65,9 @@ def unreachable(what: str) -> BridgeError:
 class Cluster:
     """A node's connection to the shared server.
 
-    A call that fails closes it for a second: whoever comes meanwhile is refused at once. Nothing is cached, and there
-    is no fall-back. Every call raises BridgeError storage_failed where it got no answer; it may have worked then.
+    A call that gets no answer closes it for a second: whoever comes meanwhile is refused at once. A function that is
+    refused (its memory is full) says that nothing can be written; reading goes on. Nothing is cached, and there is no
+    fall-back. Every call raises BridgeError storage_failed where it did not work; without an answer it may have.
     """
 
     def __init__(self, url: str, node: str, clock: Clock) -> None:
@@ -119,7 +124,8 @@ class Cluster:
 
     def call(self, function: str, *args: Word) -> Any:
         """What a function of the library answers."""
-        return self.command("FCALL", function, 1, "{cb}", *args)
+        words = ("FCALL", function, 1, "{cb}", *args)
+        return self._ask(lambda: self._client.execute_command(*words), writes=True)
 
     def command(self, *words: Word) -> Any:
         """What one command answers."""
@@ -137,7 +143,7 @@ class Cluster:
         answers: list[Any] = self._ask(ask)
         return answers
 
-    def _ask(self, ask: Callable[[], Any]) -> Any:
+    def _ask(self, ask: Callable[[], Any], *, writes: bool = False) -> Any:
         if self.closed is not None:
             raise BridgeError("storage_failed", self.closed.message, retry_after=60)
         if self._what and self._clock.monotonic() < self._next_try:
@@ -147,23 +153,27 @@ class Cluster:
         try:
             answer = ask()
         except self._errors as error:
-            what = _cause(error)
-            if isinstance(error, self._gone):
+            what, gone = _cause(error), isinstance(error, self._gone)
+            if gone or writes:
                 if not self._what:
                     log.warning("the shared store cannot be used: %s", what)
-                self._what, self._next_try = what, self._clock.monotonic() + RETRY_S
+                self._what = what
+            if gone:
+                self._next_try = self._clock.monotonic() + RETRY_S
             raise unreachable(what) from None
         finally:
             self._turns.release()
-        if self._what:
+        if self._what and writes:
             self._what = ""
             log.warning("the shared store can be used again")
         return answer
 
     @property
-    def usable(self) -> bool:
-        """Whether the last call was answered."""
-        return self.closed is None and not self._what
+    def trouble(self) -> str | None:
+        """Why nothing can be written at the moment, as a sentence; None where it can."""
+        if self.closed is not None:
+            return self.closed.message
+        return _UNUSABLE.format(self._what) if self._what else None
 
     def close_for_good(self, message: str, hint: str) -> None:
         """Refuse everything from now on: what the server has is not what it had."""
@@ -219,7 +229,7 @@ class Cluster:
             else:
                 for call in self.on_beat:
                     call()
-            gevent.sleep(BEAT_S if self.usable else RETRY_S)
+            gevent.sleep(RETRY_S if self.trouble else BEAT_S)
 
     def close(self) -> None:
         """End this life, if the server can be told, and the connections."""
@@ -255,11 +265,22 @@ def persistence_of(cluster: Cluster) -> Persistence:
         return Persistence("This Redis may throw data away when its memory is full: set 'maxmemory-policy noeviction'.")
     if append != "yes":
         return Persistence("This Redis does not keep what it confirms over a restart: set 'appendonly yes'.")
+    used, most = memory_of(cluster)
+    if most and used >= HIGH * most:
+        shown = f"{used / 2**20:.0f} of {most / 2**20:.0f} MB"
+        return Persistence(None, f"Redis uses {shown}: once its memory is full, all requests are refused.")
     if sync != "always":
         return Persistence(
             None, f"A power cut can lose the last seconds: this Redis has 'appendfsync {sync}', not always."
         )
     return Persistence()
+
+
+def memory_of(cluster: Cluster) -> tuple[int, int]:
+    """Bytes of memory that the server uses, and may use (0: no bound). Raises BridgeError storage_failed."""
+    info = cluster.command("INFO", "memory").decode()
+    found = dict(line.split(":", 1) for line in info.split("\r\n") if ":" in line)
+    return int(found["used_memory"]), int(found["maxmemory"])
 
 
 def cluster_id(cluster: Cluster) -> str | None:
@@ -303,6 +324,10 @@ def _cause(error: Exception) -> str:
     kind, text = type(error).__name__, str(error)
     if "Function not found" in text:
         return "its functions are not there: it is empty, or never went through 'cluster init'"
+    if text.startswith("NOCLUSTER"):
+        return "it holds no cluster: it is empty, or lost its data"
+    if text.startswith("MISCONF"):
+        return "it cannot write to its disk"
     if kind == "OutOfMemoryError" or text.startswith("OOM"):
         return "its memory is full"
     if kind == "BusyLoadingError":

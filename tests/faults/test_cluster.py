@@ -194,6 +194,41 @@ def test_a_redis_that_stands_still_refuses_and_then_goes_on(rig: Rig) -> None:
     check(rig, load, "still")
 
 
+def test_a_redis_whose_memory_is_full_refuses_and_is_paid_afterwards_what_it_is_owed(rig: Rig) -> None:
+    a = rig.bridges["a"]
+    key, other = a.new_key("full", maxRequestsPerDay=CAP), a.new_key("owed")
+    load = Load(rig, key)
+    try:
+        load.goes_on()
+        id = a.call("POST", "/generate", SLOW, key=other, headers={"Prefer": "respond-async"}).json["id"]
+        until(lambda: rig.open_runs("b", "owed") == 1, "b does not know of the run")
+        rig.redis.command("CONFIG", "SET", "maxmemory", 1)
+        until(lambda: load.statuses[503] > 10, "nothing is refused")
+        for node, server in rig.bridges.items():
+            answer = server.call("POST", "/generate", BODY, key=key)
+            assert (answer.status, answer.json["code"]) == (503, "storage_failed"), node
+            assert "its memory is full" in answer.json["error"]
+            until(lambda server=server: server.call("GET", "/ready").status == 503, f"{node} says that it is ready")
+            assert "memory is full" in server.call("GET", "/ready", key=servers.ADMIN_KEY).json["warning"]
+            assert any("memory is full" in text for text in server.admin("GET", "/overview").json["problems"])
+        assert server.admin("POST", "/keys", {"name": "late"}).status == 503
+        assert "once its memory is full" in a.command("doctor").stdout
+        # The end of the run counts where it was, and is owed.
+        until(lambda: rig.open_runs("a", "owed") == 0, "the run has no end")
+        assert rig.open_runs("b", "owed") == 1
+        rig.redis.command("CONFIG", "SET", "maxmemory", 0)
+        load.goes_on()
+        true = until(lambda: _ended(a, id, other), "the job has no end")["result"]["cost_usd"]
+        until(lambda: rig.open_runs("b", "owed") == 0, "the end is not paid")
+        for node, server in rig.bridges.items():
+            assert rig.usage(node, "owed")["today"]["costUsd"] == true
+            until(lambda server=server: server.call("GET", "/ready").status == 200, f"{node} does not go on")
+    finally:
+        rig.redis.command("CONFIG", "SET", "maxmemory", 0)
+        load.stop()
+    check(rig, load, "full")
+
+
 def test_a_bridge_that_stood_still_for_longer_than_its_lease_is_put_right(rig: Rig) -> None:
     a, b = rig.bridges["a"], rig.bridges["b"]
     key = a.new_key("silent")

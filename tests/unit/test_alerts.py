@@ -79,6 +79,8 @@ def test_the_spend_of_the_whole_service_has_an_alert_of_its_own() -> None:
 def test_the_disk_and_the_backup() -> None:
     assert not list(rules.disk_alerts(10**10, writable=True))
     assert [a.mark for a in rules.disk_alerts(10**6, writable=False)] == ["disk:write", "disk:space"]
+    [shared] = rules.disk_alerts(10**10, writable=False, trouble="The store is full.")
+    assert shared.message == "The store is full. It takes no requests."
     good = {"lastGoodAt": "x", "lastFailure": None}
     assert not list(rules.backup_alerts({"lastGoodAt": None, "lastFailure": None}, None)), "none was ever wanted"
     assert not list(rules.backup_alerts(good, 3600))

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.clock import Clock
 from bridge.errors import StoreError
-from bridge.store.redis import Cluster, name
+from bridge.store.redis import Cluster, cluster_id, name, persistence_of
 from tests.property.tallies_suite import refused
 from tests.support.redis import RedisServer, redis_server
 
@@ -154,4 +154,20 @@ def test_a_server_that_knows_less_than_a_node_is_found_out(join: Join) -> None:
 def test_a_server_that_is_not_there_is_asked_once_a_second(tmp_path: Path) -> None:
     cluster = Cluster(f"unix://{tmp_path}/none", "a", Clock())
     assert refused(lambda: cluster.command("PING")) == "storage_failed"
-    assert not cluster.usable
+    assert "no connection" in (cluster.trouble or "")
+
+
+def test_a_server_whose_memory_is_full_is_in_trouble_until_a_function_works_again(
+    join: Join, server: RedisServer
+) -> None:
+    a = join("a")
+    server.command("CONFIG", "SET", "maxmemory", 1)
+    try:
+        assert refused(a.beat) == "storage_failed"
+        assert cluster_id(a) == "cluster-0"
+        assert "its memory is full" in (a.trouble or "")
+        assert "once its memory is full" in (persistence_of(a).warning or "")
+    finally:
+        server.command("CONFIG", "SET", "maxmemory", 0)
+    a.beat()
+    assert a.trouble is None
