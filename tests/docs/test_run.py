@@ -60,7 +60,9 @@ def run(tmp_path: Path) -> Run:
         shutil.copyfile(ROOT / name, checkout / name)
     (checkout / ".venv/.installed-requirements").touch()
     script(tools / "npm", "#!/bin/sh\n")
-    needed = ("sh", "dirname", "sha256sum", "cut", "printenv", "grep", "sed", "id", "python3")
+    script(checkout / "benchmarks/gate.py", '"""As `./run bench gate [--rounds 200]`."""\n')
+    script(checkout / "benchmarks/soak.py", '"""\n    ./run bench soak\n    ./run bench soak --hostile\n"""\n')
+    needed = ("sh", "dirname", "sha256sum", "cut", "printenv", "grep", "sed", "id", "sort", "python3")
     for name in needed:
         found = sys.executable if name == "python3" else shutil.which(name)
         assert found is not None
@@ -120,6 +122,13 @@ def test_clis_that_cannot_be_installed_are_no_reason_not_to_serve(run: Run) -> N
     assert "error: no network" in done.stderr
     assert "going on without the CLIs" in done.stderr
     assert "called: serve" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["gat"], ["gate soak"], ["*"]])
+def test_bench_without_the_name_of_a_benchmark_names_them(run: Run, arguments: list[str]) -> None:
+    done = run("bench", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "run: which benchmark? One of: gate soak\n"
 
 
 @pytest.mark.parametrize("argument", ["help", "--help", "-h"])
