@@ -259,7 +259,8 @@ class Settings:
         "BRIDGE_UPDATE_CHECK",
         parsers.switch,
         "off",
-        "on or off: whether npm is asked once a day for the newest versions of the CLIs; nothing updates itself",
+        "on or off: whether npm is asked once a day for the newest versions of the CLIs, and the git remote that the "
+        "bridge came from for a newer one of itself; nothing updates itself",
     )
     metrics: str = _setting(
         "BRIDGE_METRICS",

@@ -195,6 +195,9 @@ pip_install() {
 pip_install --require-hashes --requirement "$SOURCE/deploy/python/requirements.txt"
 pip_install --no-deps --no-build-isolation "$SOURCE"
 run "$release/bin/cli-bridge" --version
+# Where it came from, for BRIDGE_UPDATE_CHECK.
+{ [ -n "$dry" ] || "$release/bin/python" -P -m bridge.ops.origin "$SOURCE" installer; } |
+    put "$release/origin.json" 0644 root:root
 trap - EXIT HUP INT TERM
 
 run install -d -m 0755 "$PROGRAM/docs"

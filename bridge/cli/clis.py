@@ -59,17 +59,19 @@ def _findings(programs: dict[str, str | None]) -> Iterator[Finding]:
 @clis.command(epilog=examples("cli-bridge clis status", "cli-bridge clis status --json"))
 @as_json
 def status(raw: bool) -> None:
-    """Show which versions serve, since when, their last check, and the newest."""
+    """Show which versions serve, since when, their last check, and what is newer."""
     _prepare()
     from bridge.ops import upgrade
 
     with plain_errors():
-        rows = upgrade.status(Settings.load(environment()))
+        settings = Settings.load(environment())
+        rows, own = upgrade.status(settings), upgrade.bridge_status(settings)
     if raw:
-        show_json({"clis": rows})
+        show_json({"clis": rows, "bridge": own})
         return
     head = ("cli", "version", "serves since", "tested", "newest known", "last check")
     print_table(head, [[row["name"], *(row[name] or "-" for name in _SHOWN)] for row in rows])
+    say(own["note"])
     for row in rows:
         for each in filter(None, (row["note"], row["lastUpgrade"])):
             say(f"{row['name']}: {each}")

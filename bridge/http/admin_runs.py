@@ -219,12 +219,14 @@ def problems() -> list[str]:
 
 
 def _newer() -> Iterator[str]:
-    """Which CLIs are out in newer versions than those that serve, where that is asked for."""
+    """What is out in newer versions than those that serve, the bridge and the CLIs, where that is asked for."""
     if not service_of().settings.update_check:
         return
-    known = ProgramBook(service_of().settings.data_dir).read().newest
+    known = ProgramBook(service_of().settings.data_dir).read()
+    if known.bridge is not None and known.bridge.news is not None:
+        yield known.bridge.news
     for status in engine_of().statuses():
-        found = known.get(status.name)
+        found = known.newest.get(status.name)
         if found is not None and status.version is not None and _numbers(found.version) > _numbers(status.version):
             yield f"{status.name} {found.version} is out; {status.version} serves. cli-bridge clis upgrade installs it."
 

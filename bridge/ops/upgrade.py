@@ -24,10 +24,11 @@ import gevent
 import gevent.event
 import msgspec
 
+from bridge import __version__
 from bridge.clock import Clock, iso, parse_iso
 from bridge.engine.run import SILENT
 from bridge.errors import BridgeError, StoreError
-from bridge.ops import conformance
+from bridge.ops import conformance, origin
 from bridge.ops.doctor import FAIL, Finding, fail, ok, warn
 from bridge.ops.local import admin_client
 from bridge.providers.programs import ChosenProgram, Newest, Outcome, ProgramBook, ProgramCheck, digest_of, stamp_of
@@ -275,6 +276,17 @@ def status(settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
+def bridge_status(settings: Settings) -> dict[str, Any]:
+    """The bridge itself: its version, the newest that is known, and what is to be said of it."""
+    found = ProgramBook(settings.data_dir).read().bridge if settings.update_check else None
+    return {
+        "version": __version__,
+        "newest": None if found is None else found.newest,
+        "newestAskedAt": None if found is None else iso(found.at),
+        "note": origin.sentence(settings, found),
+    }
+
+
 # --- the first runs ---------------------------------------------------------------------------------
 
 
@@ -287,7 +299,8 @@ def leaves_behind(failed: int, runs: int, usual_failed: int, usual_runs: int) ->
 
 class Trials:
     """Watches the first runs of what `clis upgrade` has chosen, in a running service, and takes it back where they go
-    worse than those before. Asks once a day for the newest versions, where BRIDGE_UPDATE_CHECK says so."""
+    worse than those before. Asks once a day for the newest versions, of the bridge, too, where BRIDGE_UPDATE_CHECK says
+    so."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -368,6 +381,7 @@ class Trials:
 
     def _ask_daily(self) -> None:
         while True:
+            self._ask_for_bridge()
             for row in PROVIDERS.values():
                 try:
                     found = Newest(newest(row, self._service.settings), self._service.clock.now())
@@ -378,3 +392,13 @@ class Trials:
                 except (BridgeError, OSError) as error:
                     log.warning("the newest version of %s could not be noted: %s", row.name, error)
             gevent.sleep(UPDATE_CHECK_S)
+
+    def _ask_for_bridge(self) -> None:
+        found = origin.look(self._service.settings, self._book.read().bridge, self._service.clock.now())
+        if found.problem is not None:
+            log.warning("whether a newer cli-bridge is out, is not known: %s", found.problem)
+        try:
+            with self._book.change() as record:
+                record.bridge = found
+        except (BridgeError, OSError) as error:
+            log.warning("whether a newer cli-bridge is out, could not be noted: %s", error)

@@ -118,13 +118,28 @@ class Newest(msgspec.Struct, frozen=True, rename="camel"):
     at: float
 
 
+class BridgeNews(msgspec.Struct, frozen=True, rename="camel"):
+    """What the remote that the bridge itself came from had, at `at` in UTC seconds."""
+
+    at: float
+    #: the version and the commit that it was compared with
+    runs: str = ""
+    #: the newest release, or else the newest commit
+    newest: str | None = None
+    #: where that is newer: what is to be said of it, and to be done
+    news: str | None = None
+    #: why it is not known now, as a part of a sentence
+    problem: str | None = None
+
+
 class Record(msgspec.Struct, rename="camel"):
-    """What clis.json holds; all but the checks by the names of the CLIs."""
+    """What clis.json holds; what is of one CLI by its name."""
 
     checks: list[ProgramCheck] = []
     chosen: dict[str, ChosenProgram] = {}
     outcomes: dict[str, Outcome] = {}
     newest: dict[str, Newest] = {}
+    bridge: BridgeNews | None = None
     schema: int = 1
 
 

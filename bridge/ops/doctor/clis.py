@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 import gevent.queue
 
+from bridge import __version__
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
 from bridge.gate.server import Gate
@@ -17,9 +18,11 @@ from bridge.gate.ticket import OneWay, Upstream
 from bridge.gate.upstream import Connections
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
+from bridge.ops import origin
 from bridge.ops.doctor import Finding, fail, ok, warn
 from bridge.ops.local import admin_client
 from bridge.providers.machine_files import machine_files
+from bridge.providers.programs import BridgeNews, ProgramBook
 from bridge.providers.provider import Provider, ProviderStatus
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
@@ -57,7 +60,9 @@ def check(settings: Settings, *, probe: bool) -> Iterator[Finding]:
             for found in machine_files():
                 todo = "Remove it, or run the bridge in a container or on another machine: docs/security.md."
                 yield warn(f"{found.provider} on this machine", found.does, todo)
-            yield from _in_the_server(settings, usable)
+            news = ProgramBook(settings.data_dir).read().bridge if settings.update_check else None
+            yield _own(settings, news)
+            yield from _in_the_server(settings, usable, None if news is None else news.news)
         finally:
             gate.close()
             scratch.clear()
@@ -111,8 +116,16 @@ def _credentials(name: str, settings: Settings) -> Iterator[Finding]:
         yield warn(f"{name} credentials", "none has a group; those of one organization share its rate limits", todo)
 
 
-def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Finding]:
-    """What a running server says of those that this command could use: its users and bounds are others."""
+def _own(settings: Settings, news: BridgeNews | None) -> Finding:
+    """Whether a newer bridge is out."""
+    if news is not None and news.news is not None:
+        return warn("bridge", news.news, "Read CHANGELOG.md first.")
+    return ok("bridge", f"version {__version__}. {origin.sentence(settings, news)}")
+
+
+def _in_the_server(settings: Settings, usable: Collection[str], known: str | None) -> Iterator[Finding]:
+    """What a running server says of those that this command could use: its users and bounds are others. `known`: one of
+    its problems that was told already."""
     try:
         if Store.holder(settings.data_dir) is None:
             return
@@ -122,7 +135,7 @@ def _in_the_server(settings: Settings, usable: Collection[str]) -> Iterator[Find
     except (BridgeError, StoreError, OSError):
         yield warn("server", "it does not answer", "Look at its own output: journalctl -u cli-bridge")
         return
-    for problem in overview["problems"]:
+    for problem in filter(lambda each: each != known, overview["problems"]):
         yield warn("server", problem, "Correct it, then: systemctl reload cli-bridge")
     for each in overview["providers"]:
         what = f"{each['name']} in the server"
