@@ -164,6 +164,8 @@ def store(value: str) -> str:
     parts = urlsplit(value.strip())
     if parts.scheme not in ("redis", "rediss", "unix") or not (parts.netloc or parts.path.strip("/")):
         raise ValueError("must begin with redis://, rediss:// or unix://, such as redis://redis.example:6379/0")
+    if parts.fragment:
+        raise ValueError("must have no '#': in a user or password it is written as %23, '/' as %2F, '@' as %40")
     return value.strip()
 
 

@@ -292,7 +292,8 @@ class Settings:
         "SSL_CERT_FILE",
         parsers.certificates,
         "",
-        "file with the certificates (PEM) that are believed on the way to the models, in the place of the system's",
+        "file with the certificates (PEM) that are believed on the way to the models, in the place of the system's; "
+        "and on the way to a shared Redis",
     )
     certificate_folder: str | None = _setting(
         "SSL_CERT_DIR", parsers.certificate_folder, "", "the same as a folder, as c_rehash makes it"
@@ -308,7 +309,7 @@ class Settings:
     def secrets(self) -> tuple[str | None, ...]:
         """All that nobody should read, as it was given."""
         of_providers = (each for own in self.providers.values() for each in (own.api_key, own.token))
-        return (self.admin_key, self.alert_webhook, *of_providers)
+        return (self.admin_key, self.alert_webhook, self.store_url, *of_providers)
 
     @property
     def network(self) -> dict[str, str]:

@@ -92,7 +92,7 @@ def open_cluster(settings: Settings, store: Store, clock: Clock, prices: PriceTa
     Raises StoreError where server, folder or settings do not fit, and BridgeError storage_failed where the server
     does not answer.
     """
-    cluster = Cluster(settings.store_url or "", settings.node or socket.gethostname(), clock)
+    cluster = Cluster(settings.store_url or "", settings.node or socket.gethostname(), clock, settings.network)
     try:
         problem = persistence_of(cluster).problem
         if problem is not None:

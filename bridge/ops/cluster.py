@@ -29,7 +29,7 @@ def connected(settings: Settings) -> Iterator[Cluster]:
     """The server of BRIDGE_STORE_URL, without taking part. Raises StoreError."""
     if settings.store_url is None:
         raise StoreError("BRIDGE_STORE_URL is not set.", "It names the Redis that several hosts share.")
-    cluster = Cluster(settings.store_url, "command", Clock())
+    cluster = Cluster(settings.store_url, "command", Clock(), settings.network)
     try:
         yield cluster
     finally:

@@ -15,7 +15,7 @@ redis-py is imported only here, and only where BRIDGE_STORE_URL is set.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -70,8 +70,9 @@ class Cluster:
     fall-back. Every call raises BridgeError storage_failed where it did not work; without an answer it may have.
     """
 
-    def __init__(self, url: str, node: str, clock: Clock) -> None:
-        """Raises StoreError where redis-py is missing or the URL is none; does not connect yet."""
+    def __init__(self, url: str, node: str, clock: Clock, network: Mapping[str, str] = {}) -> None:
+        """`network`: certificates that are believed, by the names of their variables. Raises StoreError where redis-py
+        is missing or the URL is none; does not connect yet."""
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -105,6 +106,8 @@ class Cluster:
         self._alive: set[str] = set()
         self._beating: gevent.Greenlet[[], None] | None = None
         self._joined: tuple[str, str] = ("", "")
+        # The URL's own options win.
+        tls = {"ssl_ca_certs": network.get("SSL_CERT_FILE"), "ssl_ca_path": network.get("SSL_CERT_DIR")}
         try:
             self._client: Any = redis.Redis.from_url(
                 url,
@@ -114,10 +117,13 @@ class Cluster:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 driver_info=None,
+                **(tls if url.startswith("rediss://") else {}),
             )
+            # One that is not used: an option that does not exist is found here.
+            self._client.connection_pool.connection_class(**self._client.connection_pool.connection_kwargs)
             # Answers as the server gives them, whatever the command.
             self._client.response_callbacks.clear()
-        except ValueError:
+        except (ValueError, TypeError, redis.RedisError):
             raise StoreError("BRIDGE_STORE_URL is no address of a Redis.", "See docs/cluster.md.") from None
 
     # --- calls -----------------------------------------------------------------------------------
@@ -315,6 +321,16 @@ _NOT_JOINED = {
 }
 
 
+#: Words of OpenSSL, and what they mean; the first that fit.
+_OF_TLS = {
+    "certificate has expired": "its certificate has expired",
+    "Hostname mismatch": "its certificate is for another host",
+    "IP address mismatch": "its certificate is for another host",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not one that this host believes",
+    "CERTIFICATE_REQUIRED": "it wants a certificate of this host",
+}
+
+
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -322,6 +338,9 @@ def _text(value: bytes | str) -> str:
 def _cause(error: Exception) -> str:
     """A few words on why a call failed, without an address."""
     kind, text = type(error).__name__, str(error)
+    for words, what in _OF_TLS.items():
+        if words in text:
+            return what
     if "Function not found" in text:
         return "its functions are not there: it is empty, or never went through 'cluster init'"
     if text.startswith("NOCLUSTER"):
@@ -332,8 +351,10 @@ def _cause(error: Exception) -> str:
         return "its memory is full"
     if kind == "BusyLoadingError":
         return "it is starting"
-    if kind in ("AuthenticationError", "NoPermissionError", "AuthenticationWrongNumberOfArgsError"):
+    if kind in ("AuthenticationError", "AuthenticationWrongNumberOfArgsError"):
         return "it refuses the password"
+    if kind == "NoPermissionError" or "user executing the script can't" in text:
+        return "its user may not do what the bridges need"
     if kind == "TimeoutError":
         return "no answer"
     if kind == "ReadOnlyError":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.standin import StandIn
 from tests.support import server as servers
+from tests.support.proxy import certificate
 from tests.support.receiver import receiving
 from tests.support.redis import RedisServer, redis_server
 from tests.support.server import Answer, Server
@@ -340,3 +342,48 @@ def test_a_cap_that_several_hosts_have_used_up_is_told_once(tmp_path: Path) -> N
 def key_alerts(server: Server) -> list[dict[str, Any]]:
     """The latest alerts about keys."""
     return [each for each in server.admin("GET", "/overview").json["alerts"] if each["kind"] == "key_limit"]
+
+
+def test_password_and_user_of_the_redis_are_shown_nowhere(tmp_path: Path) -> None:
+    login = ("a-user-of-redis", "a-password-of-redis")
+    authority, _ = certificate(tmp_path, "localhost")
+    texts: list[str] = []
+    with redis_server(tmp_path / "redis") as redis:
+        redis.found()
+        redis.command("ACL", "SETUSER", login[0], "on", f">{login[1]}", "~{cb}*", "+@all")
+        port = redis.serve_tls(tmp_path / "server.pem", authority)
+        env = {"BRIDGE_STORE_URL": f"rediss://{login[0]}:{login[1]}@localhost:{port}/0", "BRIDGE_NODE": "a"}
+        env |= {"SSL_CERT_FILE": str(authority), "BRIDGE_TRACE_DIR": str(tmp_path / "traces")}
+        with servers.running(tmp_path, env, demo=True) as server:
+            key = server.new_key("ada")
+            assert ask(server, key).status == 200
+            redis.command("ACL", "SETUSER", login[0], "-fcall")
+            refused = ask(server, key)
+            assert refused.status == 503
+            assert "its user may not do what the bridges need" in refused.json["error"]
+            texts += [refused.body.decode(), *map(str, processes(server.process.pid))]
+            for path in ("/", "/ready", "/metrics", "/admin/overview", "/admin/top", "/admin/audit"):
+                texts.append(server.call("GET", path, key=servers.ADMIN_KEY).body.decode())
+            for words in (("doctor",), ("cluster", "status"), ("cluster", "init")):
+                done = server.command(*words)
+                texts += [done.stdout, done.stderr]
+        texts += server.output
+        server.env["SSL_CERT_FILE"] = str(certificate(tmp_path / "traces", "localhost")[0])
+        texts += [(done := server.command("doctor")).stdout, done.stderr]
+        assert "its certificate is not one that this host believes" in done.stdout
+        with pytest.raises(AssertionError, match="its user may not do") as caught:
+            servers.start(tmp_path, env, demo=True)
+        texts.append(str(caught.value))
+    traces = [path.read_text() for path in (tmp_path / "traces").glob("*run_*")]
+    assert traces
+    texts += traces
+    for text in texts:
+        assert not any(word in text for word in login), text
+
+
+def processes(leader: int) -> Iterator[list[str]]:
+    """The command lines of a server and of all that it has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(folder.name)) == leader:
+                yield (folder / "cmdline").read_text().split("\0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -59,6 +60,14 @@ class RedisServer:
             return False
         finally:
             cluster.abandon()
+
+    def serve_tls(self, shown: Path, authority: Path) -> int:
+        """Have it speak TLS as well, with a certificate and its key in one file; the port, on loopback."""
+        files = ("tls-cert-file", shown, "tls-key-file", shown, "tls-ca-cert-file", authority)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port: int = taken.getsockname()[1]
+        self.command("CONFIG", "SET", *map(str, files), "tls-auth-clients", "no", "bind", "127.0.0.1", "tls-port", port)
+        return port
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

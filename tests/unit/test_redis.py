@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from bridge.clock import Clock
-from bridge.errors import StoreError
-from bridge.store.redis import Cluster, cluster_id, name, persistence_of
+from bridge.errors import BridgeError, StoreError
+from bridge.store.redis import Cluster, cluster_id, load_functions, name, persistence_of
 from tests.property.tallies_suite import refused
+from tests.support.proxy import certificate
 from tests.support.redis import RedisServer, redis_server
+from tests.support.server import ROOT
 
 Join = Callable[..., Cluster]
+#: Of a user of the server, as docs/cluster.md has them.
+RIGHTS = ("~{cb}*", "+@all", "-@dangerous", "+info", "+config|get")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,60 @@ def test_an_empty_server_is_closed(join: Join, server: RedisServer) -> None:
 
 def test_a_server_that_knows_less_than_a_node_is_found_out(join: Join) -> None:
     assert write(join("a"), "any", "", had=1) == "lost"
+
+
+@pytest.fixture(scope="module")
+def tls(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path, Path]:
+    """The port on which it speaks TLS, the authority that vouches for it, and another one."""
+    own, elsewhere = (tmp_path_factory.mktemp(each) for each in ("own", "elsewhere"))
+    authority, _ = certificate(own, "localhost")
+    other, _ = certificate(elsewhere, "localhost")
+    for user, *rights in (("bridge", *RIGHTS), ("noscripts", *RIGHTS, "-fcall"), ("nostream", *RIGHTS, "-xadd")):
+        server.command("ACL", "SETUSER", user, "on", ">pass-word", *rights)
+    return server.serve_tls(own / "server.pem", authority), authority, other
+
+
+@pytest.mark.parametrize(
+    ("login", "host", "believed", "says"),
+    [
+        ("bridge:pass-word", "localhost", "own", None),
+        ("bridge:pass-word", "127.0.0.1", "own", "its certificate is for another host"),
+        ("bridge:pass-word", "localhost", "other", "its certificate is not one that this host believes"),
+        ("bridge:pass-word", "localhost", "system", "its certificate is not one that this host believes"),
+        ("bridge:another", "localhost", "own", "it refuses the password"),
+        ("noscripts:pass-word", "localhost", "own", "its user may not do what the bridges need"),
+        ("nostream:pass-word", "localhost", "own", "its user may not do what the bridges need"),
+    ],
+)
+def test_over_tls_certificate_user_and_rights_must_be_right(
+    join: Join, tls: tuple[int, Path, Path], login: str, host: str, believed: str, says: str | None
+) -> None:
+    port, authority, other = tls
+    network = {"own": {"SSL_CERT_FILE": str(authority)}, "other": {"SSL_CERT_FILE": str(other)}, "system": {}}
+    cluster = Cluster(f"rediss://{login}@{host}:{port}/0", "tls", Clock(), network[believed])
+    try:
+        if says is None:
+            load_functions(cluster)
+            assert take_part(cluster) == "ok"
+            assert persistence_of(cluster).problem is None
+            assert " ".join(RIGHTS) in (ROOT / "docs/cluster.md").read_text()
+        else:
+            with pytest.raises(BridgeError) as caught:
+                take_part(cluster)
+            assert caught.value.message.endswith(f"({says}).")
+    finally:
+        cluster.close()
+
+
+def take_part(cluster: Cluster) -> str:
+    cluster.join("tls", "d")
+    return write(cluster, "any", "")
+
+
+@pytest.mark.parametrize("url", ["rediss://h/0?ssl_no=1", "redis://h/0?ssl_ca_certs=x", "redis://h:99999999"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(StoreError, match="is no address of a Redis"):
+        Cluster(url, "a", Clock())
 
 
 def test_a_server_that_is_not_there_is_asked_once_a_second(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_whole_prompts_are_not_kept_where_hosts_share_a_store() -> None:
 WRONG = {
     "BRIDGE_PORT": ["-1", "65536", "3456.0", "0x10", "3456 ", "٣x"],
     "BRIDGE_CLAUDE_COMMAND": [" claude", "claude "],
+    "BRIDGE_STORE_URL": ["redis.example:6379", "http://redis.example", "redis://", "redis://:pass#word@redis.example"],
     "BRIDGE_SOCKET": [" /x", "/x ", "/" + "x" * 107],
     "BRIDGE_ENV_FILE": [" .env"],
     "BRIDGE_HOST": ["127.0.0.1 ", "a b"],
