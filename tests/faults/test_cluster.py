@@ -9,11 +9,14 @@ import contextlib
 import http.client
 import itertools
 import os
+import re
+import shutil
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import pytest
 
 from tests.support import server as servers
 from tests.support.redis import RedisServer
-from tests.support.server import Server
+from tests.support.server import Answer, Server
 
 BODY = {"userPrompt": "hello", "maxOutputTokens": 4}
 _ROW = {"type": "array", "minItems": 20, "items": {"type": "integer"}}
@@ -60,6 +63,13 @@ class Rig:
         else:
             _kill(self.bridges.pop(what))
             self.start(what)
+
+    @contextmanager
+    def redis_away(self) -> Iterator[Path]:
+        """A block in which the Redis does not run; its folder."""
+        self.redis.kill()
+        yield self.redis.folder
+        self.redis.start()
 
     def usage(self, node: str, name: str) -> dict[str, Any]:
         answer = self.bridges[node].admin("GET", f"/keys/{name}")
@@ -264,6 +274,56 @@ def _owners(rig: Rig) -> list[str]:
 def _ended(server: Server, id: str, key: str) -> dict[str, Any] | None:
     job: dict[str, Any] = server.call("GET", f"/jobs/{id}", key=key).json
     return job if job["status"] in ("done", "failed") else None
+
+
+def test_an_older_copy_of_redis_closes_both_bridges_until_the_loss_is_accepted(rig: Rig) -> None:
+    key = rig.bridges["a"].new_key("older")
+    for node in rig.bridges:
+        until(lambda node=node: rig.bridges[node].call("POST", "/generate", BODY, key=key).status == 200, "refused")
+    until(lambda: rig.usage("b", "older")["today"]["requests"] == 2, "b does not know all")
+    with rig.redis_away() as folder:
+        shutil.copytree(folder, copy := rig.folder / "older")
+    late = until(lambda: _made(rig.bridges["a"], "late"), "no key is made")
+    for node in rig.bridges:
+        until(lambda node=node: rig.bridges[node].call("POST", "/generate", BODY, key=late).status == 200, "refused")
+    rig.bridges["b"].stop()
+    with rig.redis_away() as folder:
+        shutil.rmtree(folder)
+        copy.rename(folder)
+    # One that runs finds it out by itself, and one that starts does not start.
+    running = rig.bridges["a"]
+
+    def ready() -> Answer:
+        return running.call("GET", "/ready", key=servers.ADMIN_KEY)
+
+    until(lambda: "lacks what it had confirmed" in ready().json.get("warning", ""), "it does not close")
+    assert ready().status == 503
+    for each in (key, late):
+        answer = running.call("POST", "/generate", BODY, key=each)
+        assert (answer.status, answer.json["code"]) == (503, "storage_failed")
+        assert "lacks what it had confirmed" in answer.json["error"]
+    running.stop()
+    with pytest.raises(AssertionError, match="lacks what it had confirmed"):
+        rig.start("b")
+    for server in rig.bridges.values():
+        done = server.command("cluster", "accept-loss", "--yes")
+        assert done.returncode == 0, done.stderr
+        here, there = map(int, re.findall(r"[0-9]+", done.stdout)[:2])
+        assert here > there > 0
+    for node in ("a", "b"):
+        rig.start(node)
+    for node, server in rig.bridges.items():
+        assert rig.usage(node, "older")["today"]["requests"] == 2
+        assert server.call("POST", "/generate", BODY, key=late).status == 401
+    assert rig.bridges["a"].call("POST", "/generate", BODY, key=key).status == 200
+    until(lambda: rig.usage("b", "older")["today"]["requests"] == 3, "b does not follow")
+    assert rig.bridges["b"].call("POST", "/generate", BODY, key=key).status == 200
+
+
+def _made(server: Server, name: str) -> str | None:
+    """A new key, once the store can be used again."""
+    answer = server.admin("POST", "/keys", {"name": name})
+    return answer.json["key"] if answer.status == 201 else None
 
 
 def test_a_redis_that_lost_its_data_closes_both_bridges(rig: Rig) -> None:
