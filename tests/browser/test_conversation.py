@@ -111,6 +111,51 @@ def test_a_question_can_be_asked_differently(visit: Visit, new_key: NewKey) -> N
     expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
 
 
+def test_a_conversation_goes_on_by_keyboard_alone(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    words = page.get_by_label("Go on", exact=True)
+    page.keyboard.type("Begin")
+    page.keyboard.press("Control+Enter")
+    answered(page, "Begin")
+    words.focus()
+    page.keyboard.type("Second")
+    page.keyboard.press("Control+Enter")
+    answered(page, "Second")
+    # Whoever has replied goes on where the next words are written.
+    expect(words).to_be_focused()
+    edit = page.get_by_role("button", name="Edit").last
+    edit.focus()
+    page.keyboard.press("Enter")
+    for key in ("Tab", "Tab", "Enter"):  # Ask again, Cancel
+        page.keyboard.press(key)
+    expect(edit).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Second, differently")
+    page.keyboard.press("Control+Enter")
+    answered(page, "Second, differently")
+    expect(words).to_be_focused()
+
+
+def test_an_answer_that_is_stopped_leaves_the_focus_where_one_goes_on(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("stops-by-keyboard"))
+    page.keyboard.type("Never ends [[long]]")
+    send_button = page.get_by_role("button", name="Send", exact=True)
+    send_button.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(send_button).to_be_focused()
+    compare(page, "codex gpt-6-luna")
+    send_button.focus()
+    page.keyboard.press("Enter")
+    for model in ("claude-sonnet-5-5", "gpt-6-luna"):
+        page.get_by_role("button", name=f"Stop: {model}").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name=f"Stop: {model}")).to_have_count(0)
+        assert page.evaluate("document.activeElement.tagName") != "BODY"
+
+
 def test_images_of_the_first_words_go_along(visit: Visit, new_key: NewKey) -> None:
     page = visit.holder(new_key()[1])
     page.get_by_label("Add images").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}])  # type: ignore[list-item]
@@ -168,6 +213,10 @@ def test_a_reload_loses_nothing(visit: Visit, new_key: NewKey) -> None:
     expect(page.get_by_label("Go on", exact=True)).to_have_value("half a reply")
     expect(page.get_by_role("button", name="Codex")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_label("Model")).to_have_value("gpt-6-luna")
+    # What is made of it is that of the draft, too: its code, and what it may cost.
+    for part in ("/generate-codex", "half a prompt"):
+        expect(page.get_by_role("region", name="Code")).to_contain_text(part)
+    expect(page.get_by_text(re.compile(r"up to .* for this one"))).to_have_count(2)
     options(page)
     expect(page.get_by_label("System prompt")).to_have_value("Be brief")
     expect(page.get_by_label("Effort")).to_have_value("low")
@@ -585,6 +634,7 @@ def test_one_prompt_goes_to_three_models_and_one_of_them_goes_on(visit: Visit, n
     expect(page.locator(".answer")).to_have_count(1)
     expect(page.get_by_label("Go on", exact=True)).to_be_focused()
     expect(page.get_by_label("Compared with")).to_have_count(0)
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_visible()
     body = sent_by(page, "**/generate-codex", lambda: reply(page, "Go on, then"))
     assert body["model"] == "gpt-6-luna"
     assert len(body["messages"]) == 3  # type: ignore[arg-type]

@@ -224,11 +224,11 @@ def test_a_call_of_a_tool_is_a_card_and_who_types_its_result_goes_on(visit: Visi
     send(page, "get_weather and now")
     call = page.get_by_role("region", name="Call of get_weather")
     expect(call.get_by_role("region", name="Input of get_weather")).to_contain_text('"city": "demo"')
-    expect(page.get_by_text("Waits for what its tools give")).to_be_visible()
+    expect(page.get_by_text("Waiting for the result")).to_be_visible()
     page.get_by_label("Result of get_weather").fill("sunny <b>")
     page.get_by_label("Result of now").fill("noon")
     with page.expect_request("**/generate") as caught:
-        page.get_by_role("button", name="Send the results").click()
+        page.keyboard.press("Control+Enter")
     sent = caught.value.post_data_json
     assert sent is not None
     user, assistant, results = sent["messages"]
@@ -273,7 +273,7 @@ def test_a_key_with_models_of_its_own_sends_one_that_it_may_use(visit: Visit, ne
     expect(page.get_by_text("Done")).to_be_visible()
     expect(page.get_by_role("region", name="Code")).to_contain_text('"model": "gpt-6-luna"')
     page.get_by_role("link", name="My usage").click()
-    expect(page.get_by_text("codex (gpt-6-luna)", exact=True)).to_be_visible()
+    expect(page.get_by_text("Codex (gpt-6-luna)", exact=True)).to_be_visible()
 
 
 def test_a_key_without_any_model_is_told_so(visit: Visit, new_key: NewKey) -> None:

@@ -221,7 +221,7 @@ function about(key) {
 		["Created", when(key.createdAt)],
 		["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
 		["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
-		["May use", key.providers ? key.providers.join(", ") || "nothing" : everyProvider()],
+		["May use", key.providers ? key.providers.map((each) => PROVIDERS[each].title).join(", ") || "nothing" : everyProvider()],
 		...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
 		["Web search", searchText(key)],
 		["Models", key.models ? key.models.join(", ") || "none" : "any"],

@@ -2,7 +2,7 @@
 
 import { ApiError } from "../lib/api.js";
 import { fill, h, say } from "../lib/dom.js";
-import { cost, count, duration, when } from "../lib/format.js";
+import { cost, count, duration, when, whenExact } from "../lib/format.js";
 import { longText, longTextIn } from "../lib/longtext.js";
 import { copyButton, errorBox, field } from "../lib/ui.js";
 import { markdown } from "./markdown.js";
@@ -11,8 +11,13 @@ import { markdown } from "./markdown.js";
 const ENDS = {
 	max_tokens: "Cut at the longest allowed",
 	refusal: "Declined by the model",
-	tool_use: "Waits for what its tools give",
+	tool_use: "Waiting for the result",
 };
+
+/** Ctrl+Enter in a field sends what is written there. */
+export function sends(send) {
+	return (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && send();
+}
 
 /** Codes of limits that end at a midnight. */
 const WINDOW = /_per_(day|month)$/;
@@ -69,7 +74,8 @@ export function answer({ provider, model, zone, label = "" }) {
 	/** The seconds are not read out: only what is done changes the part that is. */
 	function tick() {
 		say(state, doing);
-		fill(meta, h("span", {}, duration(1000 * Math.round((performance.now() - began) / 1000))));
+		const seconds = Math.round((performance.now() - began) / 1000);
+		fill(meta, seconds > 0 && h("span", {}, duration(1000 * seconds)));
 	}
 
 	function close(how, last) {
@@ -197,11 +203,10 @@ export function answer({ provider, model, zone, label = "" }) {
 	/** Offer to go on with the results; `goOn` gets [{id, content}, …]. */
 	function ask(goOn) {
 		if (calls.lastElementChild?.matches(".send")) return;
-		const button = h(
-			"button.button.primary",
-			{ type: "button", onclick: () => goOn(called.map(({ id, result }) => ({ id, content: result.value }))) },
-			called.length > 1 ? "Send the results" : "Send the result",
-		);
+		const send = () => goOn(called.map(({ id, result }) => ({ id, content: result.value })));
+		const label = called.length > 1 ? "Send the results" : "Send the result";
+		const button = h("button.button.primary", { type: "button", onclick: send }, label);
+		for (const { result } of called) result.addEventListener("keydown", sends(send));
 		calls.append(h("div.send", {}, button));
 	}
 
@@ -243,7 +248,7 @@ export function answer({ provider, model, zone, label = "" }) {
 			limit !== undefined && item("Limit", show(limit)),
 			used !== undefined && item("Used", show(used)),
 			remaining !== undefined && item("Left", show(remaining)),
-			resetsAt && item("Resets", `${when(resetsAt)}${WINDOW.test(error.code) ? ` (midnight in ${zone})` : ""}`),
+			resetsAt && item("Resets", WINDOW.test(error.code) ? `${when(resetsAt)} (midnight in ${zone})` : whenExact(resetsAt)),
 		);
 	}
 

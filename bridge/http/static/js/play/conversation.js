@@ -5,7 +5,7 @@ import { fill, h, icon } from "../lib/dom.js";
 import { longTextIn } from "../lib/longtext.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { card, copyButton, download, field, segmented } from "../lib/ui.js";
-import { answer } from "./answer.js";
+import { answer, sends } from "./answer.js";
 import { estimate } from "./estimate.js";
 
 /** Words of a question that need no scroll bar, in characters. */
@@ -50,7 +50,7 @@ export function conversation({ headers, zone, bench }) {
 	const running = new Map();
 
 	look(false);
-	words.addEventListener("keydown", sends(reply));
+	words.addEventListener("keydown", sends(() => reply.requestSubmit()));
 	words.addEventListener("input", bench.typed);
 
 	function look(whether) {
@@ -103,11 +103,18 @@ export function conversation({ headers, zone, bench }) {
 		const turn = make(question, bench.options().systemPrompt, aims);
 		turns.push(turn);
 		settle();
+		hold(turn);
 		turn.element.scrollIntoView({ block: "nearest" });
 		await Promise.all(turn.answers.map((each, place) => one(turn, each, requests[place])));
 		settle();
-		// The tool is who sits here.
-		turn.grid.querySelector(".call textarea")?.focus({ preventScroll: true });
+		// The tool is who sits here. Whoever has waited at the answer goes on with it.
+		const next = turn.grid.querySelector(".call textarea") ?? (document.activeElement === turn.element && !reply.hidden && words);
+		if (next) next.focus({ preventScroll: true });
+	}
+
+	/** Where what had the focus is gone or hidden, it goes to what is shown in its place. */
+	function hold(turn) {
+		if (document.activeElement.offsetParent === null) turn.element.focus({ preventScroll: true });
 	}
 
 	async function one(turn, each, body) {
@@ -178,7 +185,7 @@ export function conversation({ headers, zone, bench }) {
 		for (const each of answers) each.format(formatted);
 		const grid = h(`div.answers${aims.length > 1 ? ".abreast" : ""}`, {}, answers.map((each) => each.element));
 		const turn = { question, system, answers, grid, asked: h("div.asked") };
-		turn.element = h("section.turn", {}, turn.asked, grid);
+		turn.element = h("section.turn", { tabindex: "-1" }, turn.asked, grid);
 		fill(turn.asked, asked(turn));
 		return turn;
 	}
@@ -212,7 +219,10 @@ export function conversation({ headers, zone, bench }) {
 		}
 		const field_ = h("textarea", { rows: "3", dir: "auto" });
 		field_.value = turn.question.text;
-		const back = () => fill(turn.asked, asked(turn));
+		const back = () => {
+			fill(turn.asked, asked(turn));
+			turn.asked.querySelector("button").focus();
+		};
 		const form = h(
 			"form",
 			{
@@ -232,7 +242,7 @@ export function conversation({ headers, zone, bench }) {
 				h("button.button", { type: "button", onclick: back }, "Cancel"),
 			),
 		);
-		field_.addEventListener("keydown", sends(form));
+		field_.addEventListener("keydown", sends(() => form.requestSubmit()));
 		fill(turn.asked, form);
 		field_.focus();
 	}
@@ -251,6 +261,7 @@ export function conversation({ headers, zone, bench }) {
 			button.setAttribute("aria-label", `${button.textContent}: ${each.label}`);
 			each.head.append(button);
 		}
+		hold(turn);
 	}
 
 	function use(turn, each) {
@@ -262,7 +273,8 @@ export function conversation({ headers, zone, bench }) {
 		bench.chosen(each);
 		settle();
 		bench.changed();
-		if (!reply.hidden) words.focus();
+		if (reply.hidden) hold(turn);
+		else words.focus();
 	}
 
 	/** Bring everything in line with the turns that there are. */
@@ -325,6 +337,7 @@ export function conversation({ headers, zone, bench }) {
 		settle();
 		for (const turn of turns) heads(turn);
 		words.value = was.reply;
+		price.update();
 	}
 
 	return { element, start, stop, clear, running: () => running.size, kept, show };
@@ -341,13 +354,6 @@ export function conversation({ headers, zone, bench }) {
 		]);
 		return { ...named, messages: [...messages, { role: "user", content: partsOf(question) }] };
 	}
-}
-
-/** Ctrl+Enter in a field sends its form. */
-export function sends(form) {
-	return (event) => {
-		if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-	};
 }
 
 function partsOf({ text, images = [], results }) {

@@ -5,7 +5,8 @@ import { fill, h, icon, say } from "../lib/dom.js";
 import { when } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { card, confirm, field, segmented, select, toast } from "../lib/ui.js";
-import { conversation, sends } from "./conversation.js";
+import { sends } from "./answer.js";
+import { conversation } from "./conversation.js";
 import { estimate } from "./estimate.js";
 import { images } from "./images.js";
 import { memory } from "./memory.js";
@@ -99,6 +100,7 @@ export function show(main, { me, key, headers, first, expired }) {
 		chosen(answer) {
 			model.set({ [answer.provider]: answer.model });
 			fill(rivals);
+			offer();
 			choose(answer.provider);
 		},
 		forked() {
@@ -110,7 +112,7 @@ export function show(main, { me, key, headers, first, expired }) {
 	const past = pastPrompts();
 
 	const back = h("a", { href: "/admin/" }, "Back to the dashboard");
-	prompt.addEventListener("keydown", sends(form));
+	prompt.addEventListener("keydown", sends(() => form.requestSubmit()));
 	choose(provider);
 	if (store.bench) restore(store.bench);
 	// The last of the first steps, which lead here from the dashboard.
@@ -134,6 +136,8 @@ export function show(main, { me, key, headers, first, expired }) {
 			h("div.stack", {}, talk.element, card("Copy as code", null, code.element)),
 		),
 	);
+	code.update();
+	price.update();
 	prompt.focus({ preventScroll: true });
 	window.addEventListener("pagehide", keep);
 	window.addEventListener("beforeunload", warn);
@@ -165,7 +169,12 @@ export function show(main, { me, key, headers, first, expired }) {
 
 	function known(list) {
 		listed = list.filter((each) => providers.includes(each.provider));
-		compare.hidden = listed.length < 2;
+		offer();
+	}
+
+	/** Offer to compare, where there is another model and room for it. */
+	function offer() {
+		compare.hidden = listed.length < 2 || rivals.children.length >= MOST_MODELS - 1;
 	}
 
 	/** One more model that the prompt goes to. */
@@ -196,7 +205,7 @@ export function show(main, { me, key, headers, first, expired }) {
 					"aria-label": "Do not compare with it",
 					onclick: () => {
 						row.remove();
-						compare.hidden = listed.length < 2;
+						offer();
 						compare.focus();
 						changed();
 					},
@@ -205,7 +214,7 @@ export function show(main, { me, key, headers, first, expired }) {
 			),
 		);
 		rivals.append(row);
-		compare.hidden = rivals.children.length >= MOST_MODELS - 1;
+		offer();
 		if (ready && !chosen) input.focus();
 		changed();
 	}
@@ -299,6 +308,7 @@ export function show(main, { me, key, headers, first, expired }) {
 			input.value = form_[name] ?? "";
 		model.set(form_.models);
 		fill(rivals);
+		offer();
 		if (providers.includes(form_.provider)) choose(form_.provider);
 		for (const each of form_.rivals) if (providers.includes(each.split(" ")[0])) rival(each);
 	}
@@ -316,8 +326,11 @@ export function show(main, { me, key, headers, first, expired }) {
 	function happened() {
 		if (gone) return;
 		const running = talk.running() > 0;
+		const left = document.activeElement;
 		send.disabled = running;
 		stop.hidden = !running;
+		if (left === send && running) stop.focus();
+		if (left === stop && !running) send.focus();
 		if (!running) price.update(true);
 		keep();
 		if (began && !running) past.show();

@@ -20,6 +20,7 @@ import {
 } from "../lib/format.js";
 import { hintOf } from "../lib/hints.js";
 import { poll } from "../lib/poll.js";
+import { PROVIDERS } from "../lib/registry.js";
 import { cell, row, table } from "../lib/table.js";
 import { card, copyButton, dialog, emptyState, listFacts, skeleton, statusBadge } from "../lib/ui.js";
 
@@ -119,7 +120,7 @@ function about(me, others) {
 			"May use",
 			Object.entries(me.models)
 				.filter(([, each]) => each.allowed.length)
-				.map(([name, each]) => `${name}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
+				.map(([name, each]) => `${PROVIDERS[name].title}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
 				.join(", ") || "nothing",
 		],
 		["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
