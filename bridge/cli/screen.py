@@ -338,16 +338,20 @@ class TopApp(App[int]):
         self._known_matters: set[tuple[str, str]] | None = None
         self._head_text = Text()
         self._extent = self.size
+        # Drawn to by what comes, also when the screen has just been taken down and nothing can be found on it.
+        self._headline = Static(id="head")
+        self._grids = [Grid(name) for name in _NAMES]
 
     def compose(self) -> ComposeResult:
         """Head, boxes, filter, foot."""
-        yield Static(id="head")
+        credentials, runs, keys, log = self._grids
+        yield self._headline
         with Vertical(id="boxes"):
-            yield Grid("credentials")
-            yield Grid("runs")
+            yield credentials
+            yield runs
             with Horizontal(id="below"):
-                yield Grid("keys")
-                yield Grid("log")
+                yield keys
+                yield log
         yield Input(placeholder="filter", id="filter", select_on_focus=False)
         yield Static(Text(_FOOTER, no_wrap=True, overflow="ellipsis"), id="foot")
 
@@ -421,8 +425,7 @@ class TopApp(App[int]):
     def _lay_out(self) -> None:
         small, tiny = self._small, self._tiny
         shown = set() if tiny else {self._view} if small else self._open
-        for number, name in enumerate(_NAMES, start=1):
-            grid = self.query_one(f"#{name}", Grid)
+        for number, grid in enumerate(self._grids, start=1):
             grid.display = number in shown
         self.query_one("#below").display = bool(shown & {3, 4})
         # They are few: on a large terminal their box is as high as they need, within bounds.
@@ -434,8 +437,7 @@ class TopApp(App[int]):
         self._draw_head()
         if self._answer is None or self._tiny:
             return
-        for number, (name, make) in enumerate(zip(_NAMES, picture.BOXES, strict=True), start=1):
-            grid = self.query_one(f"#{name}", Grid)
+        for number, (grid, make) in enumerate(zip(self._grids, picture.BOXES, strict=True), start=1):
             if grid.display:
                 grid.draw(number, make(self._answer), self.feed.wanted)
 
@@ -443,7 +445,7 @@ class TopApp(App[int]):
         text = self._head()
         if text != self._head_text:
             self._head_text = text
-            self.query_one("#head", Static).update(text)
+            self._headline.update(text)
 
     def _head(self) -> Text:
         width = self._extent.width - 2
@@ -482,11 +484,11 @@ class TopApp(App[int]):
         else:
             self._open ^= {number}
         self._lay_out()
-        grid = self.query_one(f"#{_NAMES[number - 1]}", Grid)
+        grid = self._grids[number - 1]
         if grid.display:
             grid.focus()
         elif self._open:
-            self.query_one(f"#{_NAMES[min(self._open) - 1]}", Grid).focus()
+            self._grids[min(self._open) - 1].focus()
 
     def action_filter(self) -> None:
         """Type a filter."""
@@ -515,8 +517,8 @@ class TopApp(App[int]):
         had = line.has_focus
         line.display = False
         if had:
-            grids = [grid for grid in self.query(Grid) if grid.display]
-            (next((grid for grid in grids if grid.id == "runs"), None) or grids[0]).focus()
+            shown = [grid for grid in self._grids if grid.display]
+            next((grid for grid in shown if grid.id == "runs"), shown[0]).focus()
 
     def action_sort(self, step: int) -> None:
         """Sort the box by another column."""
