@@ -103,12 +103,12 @@ class Engine:
         self._jobs = jobs
         self._audit = audit
         self._traces = traces
+        self.loops = LoopGuard(clock, settings.loop_window_s)
         self.nodes = nodes
         if nodes is not None:
-            nodes.stop = self.stop
+            nodes.stop, nodes.resume = self.stop, self.loops.clear
         self._nearest = nearest
         self._observers = observers
-        self._loops = LoopGuard(clock, settings.loop_window_s)
         self._refusals = Refusals(clock, ledger.note)
 
     # --- its own life ------------------------------------------------------------------------------
@@ -154,12 +154,10 @@ class Engine:
         )
 
     def resume(self, key_name: str) -> None:
-        """Let a key go on that was paused as a suspected loop."""
-        self._loops.clear(key_name)
-
-    def paused(self) -> dict[str, float]:
-        """The keys that are paused as suspected loops, and for how many seconds more."""
-        return self._loops.paused()
+        """Let a key go on that was paused as a suspected loop, on all hosts. Raises BridgeError storage_failed."""
+        self.loops.clear(key_name)
+        if self.nodes is not None:
+            self.nodes.ask_to_resume(key_name)
 
     # --- a request becomes a run -------------------------------------------------------------------
 
@@ -307,7 +305,7 @@ class Engine:
             digest.update(repr((message.role, texts, images)).encode("utf-8", "replace"))
         repeats = self._settings.loop_repeats if key.loop_repeats is None else key.loop_repeats
         per_minute = effective(key.limits, self._settings.default_limits)["maxRequestsPerMinute"]
-        verdict = self._loops.check(key.name, digest.hexdigest(), repeats=repeats, per_minute=per_minute)
+        verdict = self.loops.check(key.name, digest.hexdigest()[:16], repeats=repeats, per_minute=per_minute)
         if verdict.newly_paused:
             try:
                 self._audit.write("loop_suspected", key.name, actor="bridge", address="")

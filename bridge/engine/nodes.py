@@ -1,4 +1,4 @@
-"""The other nodes of a cluster: what each says of itself, and wishes to stop runs that go from one to another."""
+"""The other nodes of a cluster: what each says of itself, and wishes that go from one to another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gevent
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.keys.loops import Signs
 
 if TYPE_CHECKING:
     from bridge.store.redis import Cluster
@@ -42,6 +43,7 @@ class NodeState(Node):
     runs: list[dict[str, Any]] = []
     #: what it has counted for throttles: kind, of whom, for how many seconds more, how often
     counts: list[tuple[str, str, float, int]] = []
+    loops: Signs = Signs()
     #: sessions that were logged out, and when each would have ended anyway, in UTC seconds
     ended: dict[str, int] = {}
 
@@ -57,7 +59,7 @@ class Nodes:
         self._cluster = cluster
         self._look_at_documents = look_at_documents
         self._changes = -1
-        #: wishes to stop runs that were heard, and that the server does not know of having been
+        #: wishes that were heard, and that the server does not know of having been
         self._heard: list[bytes] = []
         self._looker: gevent.Greenlet[[], None] | None = None
         #: the others, by their names
@@ -68,6 +70,8 @@ class Nodes:
         self.hear: Callable[[Collection[NodeState]], None] = lambda states: None
         #: ends a run of this node, by its id, for somebody: "admin" or "holder"
         self.stop: Callable[[str, str], object] = lambda run_id, who: None
+        #: lets a key go on, by its name, that was paused as a suspected loop
+        self.resume: Callable[[str], object] = lambda key_name: None
 
     def start(self) -> None:
         """Look from now on, in the background, until `close`."""
@@ -85,8 +89,11 @@ class Nodes:
         how = (self._cluster.node, said, int(1000 * HOLDS_S))
         changes, self._heard, others = self._cluster.call("cb_look", *how, *self._heard)
         for each in self._heard:
-            run_id, _, who = each.decode().partition(" ")
-            self.stop(run_id, who)
+            match each.decode().split(" "):
+                case ["stop", run_id, who]:
+                    self.stop(run_id, who)
+                case ["resume", key_name]:
+                    self.resume(key_name)
         self.others = dict(_read(others))
         self.hear(self.others.values())
         if int(changes) != self._changes:
@@ -100,7 +107,15 @@ class Nodes:
 
     def ask_to_stop(self, node: str, run_id: str, who: str) -> None:
         """Have a run of another node stopped, within a second or two. Raises BridgeError storage_failed."""
-        self._cluster.command("RPUSH", "{cb}:stops:" + node, f"{run_id} {who}")
+        self._wish(node, f"stop {run_id} {who}")
+
+    def ask_to_resume(self, key_name: str) -> None:
+        """Have all other nodes let a key go on, within a second or two. Raises BridgeError storage_failed."""
+        for node in list(self.others):
+            self._wish(node, f"resume {key_name}")
+
+    def _wish(self, node: str, words: str) -> None:
+        self._cluster.command("RPUSH", "{cb}:wishes:" + node, words)
 
     def _keep_looking(self) -> None:
         while True:

@@ -116,6 +116,7 @@ def state_of_node(service: Service) -> NodeState | None:
         draining=engine.draining,
         providers={status.name: status.available for status in engine.statuses()},
         runs=[msgspec.to_builtins(live_run(service, run)) for run in runs],
+        loops=engine.loops.told(),
     )
 
 

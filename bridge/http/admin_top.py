@@ -267,7 +267,7 @@ def _matters(keys: list[TopKey]) -> list[Attention]:
             text = f"credential {credential.name} of {credential.provider} is blocked: {state.reason}"
             found.append(Attention("credential", f"{credential.provider} {credential.name}", text))
     found += [Attention("problem", text, text) for text in problems()]
-    for name, seconds in sorted(engine.paused().items()):
+    for name, seconds in sorted(engine.loops.paused().items()):
         found.append(Attention("loop", name, f"loop paused: {name}, {math.ceil(seconds / 60)} m more"))
     for key in keys:
         # What is held comes and goes with each run.

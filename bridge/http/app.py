@@ -211,6 +211,8 @@ def _told(shared: Edge) -> NodeState | None:
 
 def _hear(shared: Edge, states: Collection[NodeState]) -> None:
     """Take note of what the other hosts have counted and ended."""
+    if shared.service.engine is not None:
+        shared.service.engine.loops.hear(state.loops for state in states)
     shared.limiter.hear(count for state in states for count in state.counts)
     for state in states:
         if state.ended:

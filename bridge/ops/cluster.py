@@ -131,7 +131,7 @@ def leave(settings: Settings, node: str) -> None:
             )
         for each in ("places", "at"):
             cluster.command("HDEL", name(each), node)
-        cluster.command("DEL", name("stops", node))
+        cluster.command("DEL", name("wishes", node))
 
 
 def export(settings: Settings, target: Path) -> dict[str, Any]:

@@ -257,17 +257,17 @@ local function job_drop(keys, args)
   return redis.call('DEL', '{cb}:job:' .. args[1])
 end
 
--- Node, what it says of itself, milliseconds for which that holds, the wishes to stop runs that it has heard. Gives how
--- often documents have changed, the wishes to stop runs of this node, and what each other node says, with its name
--- before it. A wish stays until the node says that it has heard it: an answer may be lost.
---   {cb}:live  node -> ms of its last word, a line break, its words; {cb}:stops:NODE  'run id, a space, who'
+-- Node, what it says of itself, milliseconds for which that holds, the wishes of others that it has heard. Gives how often
+-- documents have changed, the wishes of others, and what each other node says, with its name before it. A wish stays
+-- until the node says that it has heard it: an answer may be lost.
+--   {cb}:live  node -> ms of its last word, a line break, its words; {cb}:wishes:NODE  'stop RUN WHO', 'resume KEY'
 local function look(keys, args)
   if not ours() then return foreign() end
   local node, holds_ms = args[1], tonumber(args[3])
   local now = time()
   redis.call('HSET', '{cb}:live', node, string.format('%d\n%s', now, args[2]))
-  for i = 4, #args do redis.call('LREM', '{cb}:stops:' .. node, 0, args[i]) end
-  local stops = redis.call('LRANGE', '{cb}:stops:' .. node, 0, -1)
+  for i = 4, #args do redis.call('LREM', '{cb}:wishes:' .. node, 0, args[i]) end
+  local wishes = redis.call('LRANGE', '{cb}:wishes:' .. node, 0, -1)
   local others, live = {}, redis.call('HGETALL', '{cb}:live')
   for i = 1, #live, 2 do
     local at, said = string.match(live[i + 1], '^(%d+)\n(.*)$')
@@ -278,7 +278,7 @@ local function look(keys, args)
       others[#others + 1] = said
     end
   end
-  return {redis.call('GET', '{cb}:changes') or '0', stops, others}
+  return {redis.call('GET', '{cb}:changes') or '0', wishes, others}
 end
 
 -- An entry of the audit, which is never cut off.

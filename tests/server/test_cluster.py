@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -240,6 +241,41 @@ def test_a_session_of_one_host_is_one_of_the_other(pair: tuple[Server, Server]) 
     assert b.call("GET", "/admin/session", headers=cookie).json["session"]
     assert a.admin("DELETE", "/sessions").status == 200
     until(lambda: b.call("GET", "/admin/session", headers=cookie).json["session"] is None, "it goes on at b")
+
+
+def test_a_loop_counts_over_both_hosts_is_paused_and_goes_on_on_both(
+    pair: tuple[Server, Server], redis: RedisServer, name: str
+) -> None:
+    a, b = pair
+    key = a.new_key(name, loopRepeats=4)
+    assert [ask(a, key).status for _ in range(2)] == [200, 200]
+    hear(redis, "b", "a", name)
+    assert [ask(b, key).status for _ in range(2)] == [200, 200]
+    assert refused_as_loop(b, key)
+    until(lambda: refused_as_loop(a, key), "a does not know of the pause")
+    assert a.admin("POST", f"/keys/{name}/enable").status == 200
+    for each in pair:
+        until(lambda each=each: not refused_as_loop(each, key), "it does not go on")
+
+
+def refused_as_loop(server: Server, key: str) -> bool:
+    answer = server.call("POST", "/generate", {**BODY, "userPrompt": secrets.token_hex(8)}, key=key)
+    return answer.status == 429 and answer.json["code"] == "loop_suspected"
+
+
+def hear(redis: RedisServer, host: str, teller: str, what: str) -> None:
+    """Wait until a host has heard something that another one tells."""
+
+    def said(of: str) -> tuple[bytes, bytes]:
+        words = redis.command("HGET", "{cb}:live", of)
+        assert isinstance(words, bytes)
+        at, _, text = words.partition(b"\n")
+        return at, text
+
+    until(lambda: f'"{what}"'.encode() in said(teller)[1].partition(b'"loops"')[2], "it is not told")
+    for _ in range(2):  # with its second look from here, it has heard what the first one gave
+        before = said(host)[0]
+        until(lambda before=before: said(host)[0] != before, "it does not look")
 
 
 # --- with a server of their own ---------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.keys.loops import LoopGuard, Verdict
+from bridge.keys.loops import MOST_TOLD, LoopGuard, Signs, Verdict
 from tests.support.ledger import FrozenClock
 
 
@@ -134,3 +135,77 @@ def test_it_says_who_is_paused_and_for_how_long(guard, clock):
     assert guard.paused() == {"alice": 200}
     clock.pass_s(200)
     assert guard.paused() == {}
+
+
+# --- several hosts ----------------------------------------------------------------------------------------
+
+
+def tell(*guards):
+    """Each hears what the others say, as it is written between hosts."""
+    signs = [msgspec.json.decode(msgspec.json.encode(each.told()), type=Signs) for each in guards]
+    for guard, own in zip(guards, signs, strict=True):
+        guard.hear(each for each in signs if each is not own)
+
+
+@pytest.fixture
+def pair(clock):
+    return Guard(clock, window_s=300), Guard(clock, window_s=300)
+
+
+def test_repeats_count_over_all_hosts(pair, clock):
+    a, b = pair
+    for _ in range(3):
+        a.ask("alice", "same")
+        a.ask("alice", "other")
+    tell(a, b)
+    assert [b.ask("alice", "same").delay_s, b.ask("alice", "same").delay_s] == [1.0, 1.5]
+    assert b.ask("bob", "same") == Verdict()
+    assert b.ask("alice", "same").newly_paused
+    tell(a, b)
+    with pytest.raises(BridgeError, match="sent the same request 6 times"):
+        a.ask("alice", "something else")
+    clock.pass_s(10)
+    assert a.paused() == b.paused() == {"alice": 290}
+    clock.pass_s(290)
+    assert (a.ask("alice", "same"), b.ask("alice", "same")) == (Verdict(), Verdict())
+
+
+def test_what_was_told_before_counts_no_more_and_what_is_old_neither(pair, clock):
+    a, b = pair
+    for _ in range(5):
+        a.ask("alice", "same")
+    for _ in range(3):
+        tell(a, b)
+    clock.pass_s(300)
+    assert b.ask("alice", "same") == Verdict()
+    tell(a, b)
+    assert b.ask("alice", "same") == Verdict()
+
+
+def test_a_pace_counts_over_all_hosts(pair):
+    a, b = pair
+    for n in range(200):
+        a.ask("alice", f"case {n}")
+    tell(a, b)
+    assert [b.ask("alice", f"case {n}").newly_paused for n in range(100)] == [False] * 99 + [True]
+
+
+def test_a_key_that_an_admin_lets_go_on_goes_on_on_all_hosts(pair):
+    a, b = pair
+    for _ in range(6):
+        a.ask("alice", "same")
+    tell(a, b)
+    for each in pair:
+        each.clear("alice")
+    tell(a, b)
+    assert (a.ask("alice", "same"), b.ask("alice", "same")) == (Verdict(), Verdict())
+
+
+def test_what_is_told_has_a_bound(pair):
+    a, _ = pair
+    a.repeats = 10
+    for n in range(300):
+        for _ in range(2):
+            a.ask(f"key {n % 100}", f"prompt {n}")
+    assert len(a.told().counts) == MOST_TOLD
+    assert a.told().counts[-1] == ("key 99", "prompt 299", 300, 2)

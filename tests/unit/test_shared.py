@@ -444,7 +444,7 @@ def test_nodes_see_each_others_runs_and_stop_them(host: MakeHost) -> None:
     assert looked == ["a", "b", "b"]
 
 
-def test_a_wish_to_stop_a_run_is_heard_though_an_answer_was_lost(
+def test_a_wish_is_heard_once_though_an_answer_was_lost(
     host: MakeHost, monkeypatch: pytest.MonkeyPatch, server: RedisServer
 ) -> None:
     a, b = host("a"), host("b")
@@ -468,7 +468,14 @@ def test_a_wish_to_stop_a_run_is_heard_though_an_answer_was_lost(
     at_a.look()
     at_a.look()
     assert stopped == ["run_1", "run_2"]
-    assert server.command("EXISTS", "{cb}:stops:a") == 0
+    resumed: list[str] = []
+    at_a.resume = resumed.append
+    at_b.others = {"a": state("a")}
+    at_b.ask_to_resume("ada")
+    at_a.look()
+    at_a.look()
+    assert (resumed, stopped) == (["ada"], ["run_1", "run_2"])
+    assert server.command("EXISTS", "{cb}:wishes:a") == 0
 
 
 def test_a_node_that_says_nothing_any_more_is_not_shown(host: MakeHost, server: RedisServer) -> None:
