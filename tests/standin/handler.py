@@ -134,9 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         if script.status != 200 or script.mode == "quota":
             status = 429 if script.mode == "quota" else script.status
             extra = {"retry-after": str(script.retry_after)} if status == 429 and script.retry_after >= 0 else {}
-            if script.limits:
-                name, _, value = script.limits.partition(":")
-                extra |= {name: value}
+            extra |= _limits(script)
             shown = api.error(status, record.model, script.mode == "quota")
             if script.says:
                 shown["error"]["message"] = script.says
@@ -175,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
     def _stream(self, api: ModuleType, script: Script, answer: Answer) -> None:
         self._headers(
             200,
-            {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"},
+            {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked", **_limits(script)},
         )
         if script.mode == "hang_headers":
             self._wait(None)
@@ -265,3 +263,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _limits(script: Script) -> dict[str, str]:
+    return dict(each.split(":", 1) for each in script.limits.split(",") if each)

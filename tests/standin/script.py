@@ -54,7 +54,7 @@ class Script:
     mode: str = "ok"
     status: int = 200  # any other: the error of that status
     retry_after: int = 7  # header of a 429, in seconds; -1: none
-    limits: str = ""  # a header of an error, as "name:value"
+    limits: str = ""  # headers of an error or a stream, as "name:value,name:value"
     says: str = ""  # the message of an error, in the place of the usual one
     deltas: int = 0  # number of pieces (a short text is filled up with dots); 0: as suits the text
     delay: float = 0.0  # between two deltas

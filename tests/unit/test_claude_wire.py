@@ -10,6 +10,7 @@ import pytest
 
 from bridge.engine.answer import with_output
 from bridge.providers import claude_wire as meaning
+from bridge.registry import PROVIDERS
 from bridge.types import (
     DECLINED,
     Activity,
@@ -259,6 +260,11 @@ def test_what_was_recorded_is_known(path: Path) -> None:
     for line in path.read_bytes().splitlines():
         list(parser.feed(line))
     assert heard == []
+
+
+def test_the_tested_version_was_recorded_in_every_case() -> None:
+    recorded_of = {folder.name: {path.stem for path in folder.glob("*.jsonl")} for folder in RECORDINGS}
+    assert recorded_of[f"claude-{PROVIDERS['claude'].tested}"] == {path.stem for path in EVERY}
 
 
 @pytest.mark.parametrize(

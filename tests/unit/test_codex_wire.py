@@ -11,21 +11,26 @@ import pytest
 
 from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol
+from bridge.registry import PROVIDERS
 from bridge.types import GenerationRequest, Image, Message, Text, Usage
 
-RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "codex-0.169.0"
-ENDS = {
-    line["params"]["case"]: line["params"]["turn"]
-    for line in map(json.loads, (RECORDINGS / "turn-ends.jsonl").read_text().splitlines())
-}
+RECORDINGS = sorted((Path(__file__).resolve().parents[1] / "recordings").glob("codex-*"))
 
 
 def ask(*messages: Message, **more: Any) -> GenerationRequest:
     return GenerationRequest("codex", "gpt-6-sol", messages or (Message("user", (Text("hello"),)),), **more)
 
 
-def recorded(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RECORDINGS / f"{name}.jsonl").read_text().splitlines()]
+def recorded(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+#: version, case -> the end of its turn
+ENDS = {
+    (folder.name, line["params"]["case"]): line["params"]["turn"]
+    for folder in RECORDINGS
+    for line in recorded(folder, "turn-ends")
+}
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -237,8 +242,9 @@ def test_the_greeting_asks_for_no_more_than_is_read() -> None:
 # --- what its messages mean -------------------------------------------------------------------------
 
 
-def test_recorded_usage_is_made_disjoint() -> None:
-    (params,) = [m["params"] for m in recorded("success") if m.get("method") == "thread/tokenUsage/updated"]
+@pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)
+def test_recorded_usage_is_made_disjoint(folder: Path) -> None:
+    (params,) = [m["params"] for m in recorded(folder, "success") if m.get("method") == "thread/tokenUsage/updated"]
     usage = protocol.usage_of(params["tokenUsage"]["last"])
     assert usage == Usage(400, 600, 0, 50, 20)
     assert (usage.prompt, usage.total) == (1000, 1050)
@@ -284,25 +290,28 @@ CODES = {
 FREE = {"401", "403", "404", "400", "429", "quota", "500", "503", "ctx"}
 
 
-def test_every_recorded_failure_is_in_the_table() -> None:
-    assert set(CODES) == {name for name, turn in ENDS.items() if turn["status"] == "failed"}
+FAILED = [key for key, turn in ENDS.items() if turn["status"] == "failed"]
 
 
-@pytest.mark.parametrize(("name", "code"), CODES.items())
-def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(name: str, code: str) -> None:
-    error = protocol.turn_problem(ENDS[name]["error"])
-    assert error.code == code
+def test_every_failure_is_recorded_of_every_version() -> None:
+    assert sorted(FAILED) == sorted((folder.name, name) for folder in RECORDINGS for name in CODES)
+
+
+@pytest.mark.parametrize("key", FAILED, ids="-".join)
+def test_a_recorded_failure_has_its_code_and_keeps_the_details_back(key: tuple[str, str]) -> None:
+    error = protocol.turn_problem(ENDS[key]["error"])
+    assert error.code == CODES[key[1]]
     assert not any(word in f"{error.message} {error.hint}" for word in ("sk-", "127.0.0.1", "stub", "http"))
 
 
-@pytest.mark.parametrize("name", CODES)
-def test_only_what_was_turned_away_before_any_token_costs_nothing(name: str) -> None:
-    assert protocol.costs_nothing(ENDS[name]["error"]) == (name in FREE)
+@pytest.mark.parametrize("key", FAILED, ids="-".join)
+def test_only_what_was_turned_away_before_any_token_costs_nothing(key: tuple[str, str]) -> None:
+    assert protocol.costs_nothing(ENDS[key]["error"]) == (key[1] in FREE)
 
 
-@pytest.mark.parametrize("name", CODES)
-def test_only_an_incomplete_answer_hit_its_maximum(name: str) -> None:
-    assert protocol.hit_max_tokens(ENDS[name]["error"]) == (name == "incomplete")
+@pytest.mark.parametrize("key", FAILED, ids="-".join)
+def test_only_an_incomplete_answer_hit_its_maximum(key: tuple[str, str]) -> None:
+    assert protocol.hit_max_tokens(ENDS[key]["error"]) == (key[1] == "incomplete")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +349,18 @@ def test_servers_that_the_machine_has_for_everybody_are_switched_off_by_their_na
     assert closed["mcp_servers.web_2.enabled"] is False
     for broken in ("", "[1]", "{}", "Error: no such command", "[{}]"):
         assert protocol.server_names(broken) == []
+
+
+@pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("name", ["success", "fail-429", "hang", "unknown-model-warning"])
+def test_what_was_recorded_is_known(folder: Path, name: str) -> None:
+    said = [message for message in recorded(folder, name) if "method" in message]
+    heard = {what for each in said for what in protocol.unknown_in(each["method"], each["params"])}
+    assert heard <= {"warning", "configWarning"}
+
+
+def test_the_tested_version_was_recorded() -> None:
+    assert f"codex-{PROVIDERS['codex'].tested}" in [folder.name for folder in RECORDINGS]
 
 
 @pytest.mark.parametrize(
