@@ -38,6 +38,8 @@ CHECK_S = 30.0
 LOOK_AGAIN_S, MAX_LOOK_AGAIN_S = 1.0, 60.0
 #: How often is looked whether its program was replaced, in seconds. What is the same at two looks is checked.
 PROGRAM_LOOK_S = 10.0
+#: How often a script that starts the CLI is asked which version that is by now, in seconds.
+VERSION_LOOK_S = 60.0
 #: Seconds after which a program that did not pass its check is checked once more: the host may have been the reason.
 CHECK_AGAIN_S = 3600.0
 #: Lines of a CLI's stderr that are logged in a minute, and characters of each that are shown.
@@ -157,8 +159,8 @@ class CliProvider:
         self.vet: Callable[[str], str | None] | None = None
         #: when that began to serve, in UTC seconds
         self._since = 0.0
-        #: what was found of programs since the start
-        self._checks: dict[Stamp, ProgramCheck] = {}
+        #: what was found of programs since the start, by stamp and version
+        self._checks: dict[tuple[Stamp, str], ProgramCheck] = {}
         self._children: set[Child] = set()
         #: those that run a program which no new run should get
         self._outdated: set[Child] = set()
@@ -211,15 +213,34 @@ class CliProvider:
 
     def _watch_program(self) -> None:
         """Look again where another program has come into its place, or none is there any more."""
-        before = self._seen
+        before, ask_at = self._seen, self._clock.monotonic() + VERSION_LOOK_S
         while True:
             gevent.sleep(PROGRAM_LOOK_S)
             now = stamp_of(self._path)
             # What is still being written is left alone.
-            settled = now == before and now != self._seen
-            if settled or self._clock.monotonic() >= self._check_again_at:
+            due = (now == before and now != self._seen) or self._clock.monotonic() >= self._check_again_at
+            if not due and self._clock.monotonic() >= ask_at:
+                due, ask_at = self._starts_another(), self._clock.monotonic() + VERSION_LOOK_S
+            if due:
                 self._look_again()
             before = now
+
+    def _starts_another(self) -> bool:
+        """Whether what serves is a script that starts another version by now: of the program behind it nobody knows.
+        What does not start at all, the next run finds out."""
+        with self._looking:
+            if self._program is None or not self._program.is_script:
+                return False
+            try:
+                home = self._scratch.folder(f"{self.name}-check")
+                try:
+                    said = self._run(home, "--version").output
+                finally:
+                    self._scratch.remove(home)
+            except (ChildError, OSError):
+                return False
+            found = re.search(self.version_pattern, said)
+            return found is not None and found.group(1) != self._program.version
 
     @property
     def _path(self) -> str:
@@ -315,7 +336,7 @@ class CliProvider:
             self._candidate = Program(self._find())
             home = self._scratch.folder(f"{self.name}-check")
             try:
-                version = self._version(home)
+                version = self._candidate.version = self._version(home)
                 self._admit(self._candidate, version, patient=patient)
                 self._check_credentials(home)
                 self._prepare(home)
@@ -338,7 +359,7 @@ class CliProvider:
         before, self._program = self._program, program
         since, self._since = self._since, self._clock.now()
         if before is not None:
-            if before.stamp == program.stamp:
+            if before.is_same(program):
                 self._program, self._since = before, since
                 program.close()
                 return
@@ -353,7 +374,7 @@ class CliProvider:
         """Let a program pass that is the tested one, serves already, or does what is relied on. Raises Unfit, OSError,
         ValueError."""
         serving = self._program
-        if self.vet is None or (serving is not None and serving.stamp == candidate.stamp):
+        if self.vet is None or (serving is not None and serving.is_same(candidate)):
             return
         known = self._known(candidate)
         if known is None and serving is None and version == self._row.tested:
@@ -364,7 +385,7 @@ class CliProvider:
                 raise Unfit(problem, "Wait for half a minute.")
             log.warning("%s %s is new here, and is checked before it serves", self.name, version)
             digest = in_thread(digest_of, candidate.path)
-            found = None if self._book.passed(self.name, digest) else self.vet(candidate.path)
+            found = None if self._book.passed(self.name, digest, version) else self.vet(candidate.path)
             if not candidate.in_place:
                 raise Unfit(f"The {self.name} CLI is being replaced.", "It is looked at again by itself.")
             known = self._note(ProgramCheck(self.name, version, self._clock.now(), digest, candidate.stamp, found))
@@ -374,10 +395,11 @@ class CliProvider:
 
     def _known(self, program: Program) -> ProgramCheck | None:
         """What was found of a program."""
-        return self._checks.get(program.stamp) or self._book.checked(self.name, program.stamp)
+        key = (program.stamp, program.version)
+        return self._checks.get(key) or self._book.checked(self.name, *key)
 
     def _note(self, check: ProgramCheck) -> ProgramCheck:
-        self._checks[check.stamp] = check
+        self._checks[check.stamp, check.version] = check
         try:
             self._book.note(check)
         except (BridgeError, OSError):
@@ -403,15 +425,16 @@ class CliProvider:
         return found
 
     def _run(self, home: Path, *arguments: str) -> Captured:
-        """Run a short command of the program that is being looked at."""
-        assert self._candidate is not None
+        """Run a short command of the program that is being looked at, or else of the one that serves."""
+        looked_at = self._candidate or self._program
+        assert looked_at is not None
         return capture(
-            [self._candidate.path, *arguments],
+            [looked_at.path, *arguments],
             env=self._environment(home),
             cwd=self._scratch.empty,
             timeout_s=CHECK_S,
             user=self._scratch.user,
-            file=self._candidate.file if self._is_out_of_reach(self._candidate) else None,
+            file=looked_at.file if self._is_out_of_reach(looked_at) else None,
         )
 
     def _is_out_of_reach(self, program: Program) -> bool:

@@ -40,6 +40,14 @@ def _stamp(status: os.stat_result) -> Stamp:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def _is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 def digest_of(path: str) -> str:
     """SHA-256 of a file, in hexadecimal; takes a second for a CLI. Raises OSError."""
     with open(path, "rb") as file:
@@ -58,6 +66,14 @@ class Program:
         self.stamp = _stamp(os.fstat(self.file))
         #: whether some folder on its way lets only its owner through
         self.hidden = any(not parent.stat().st_mode & stat.S_IXOTH for parent in Path(path).parents)
+        #: whether it is a script: what that starts may change, and the script not
+        self.is_script = _is_script(path)
+        #: what it says that it is, as soon as it was asked
+        self.version = ""
+
+    def is_same(self, other: Program) -> bool:
+        """Whether both are one file, which says of both that it is one version."""
+        return (self.stamp, self.version) == (other.stamp, other.version)
 
     @property
     def in_place(self) -> bool:
@@ -181,19 +197,18 @@ class ProgramBook:
         holds = found is not None and (found.command, found.tested) == (command, tested)
         return found if found is not None and holds and os.access(found.program, os.X_OK) else None
 
-    def checked(self, provider: str, stamp: Stamp) -> ProgramCheck | None:
-        """What was found of the program with that stamp."""
-        found = (each for each in self.read().checks if each.provider == provider and each.stamp == stamp)
-        return next(found, None)
+    def checked(self, provider: str, stamp: Stamp, version: str) -> ProgramCheck | None:
+        """What was found of the program with that stamp and version."""
+        wanted = (provider, stamp, version)
+        return next((each for each in self.read().checks if (each.provider, each.stamp, each.version) == wanted), None)
 
-    def passed(self, provider: str, digest: str) -> bool:
-        """Whether a program with that content was checked before, and passed."""
-        return any(
-            (each.provider, each.digest, each.problem) == (provider, digest, None) for each in self.read().checks
-        )
+    def passed(self, provider: str, digest: str, version: str) -> bool:
+        """Whether a program with that content and version was checked before, and passed."""
+        wanted = (provider, digest, version, None)
+        return any((each.provider, each.digest, each.version, each.problem) == wanted for each in self.read().checks)
 
     def note(self, check: ProgramCheck) -> None:
         """Remember what a check has found; one of the same program before it is forgotten. Raises like `change`."""
         with self.change() as record:
-            others = [each for each in record.checks if each.digest != check.digest]
+            others = [e for e in record.checks if (e.digest, e.version) != (check.digest, check.version)]
             record.checks = [check, *others][:MOST_CHECKS]

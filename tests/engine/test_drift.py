@@ -36,6 +36,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "PROGRAM_LOOK_S", 0.1)
     monkeypatch.setattr(cli, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(cli, "VERSION_LOOK_S", 0.5)
 
 
 class Vet:
@@ -104,6 +105,42 @@ def test_one_that_does_not_pass_is_refused_and_the_one_before_goes_on(serve: Mak
     assert provider.status().drift is None
     assert complete(provider, "and again").answer.text == "echo: and again"
     assert len(vet.asked) == 2
+
+
+def test_another_program_behind_a_script_is_noticed_by_its_version(
+    serve: Make, put: Make, name: str, tmp_path: Path
+) -> None:
+    behind, tested = tmp_path / name, PROVIDERS[name].tested
+
+    def vet(path: str) -> str | None:
+        assert path == str(script)
+        asked.append(behind.read_text())
+        return "it offered a tool" if "9.1.0" in asked[-1] else None
+
+    asked: list[str] = []
+    install_fake(tmp_path, f"fake_{name}", version=SAYS[name].format(tested))
+    script = tmp_path / "script"
+    script.write_text(f'#!/bin/sh\nexec {behind} "$@"\n')
+    script.chmod(0o755)
+    stamp = stamp_of(str(script))
+    provider = serve(vet, command=str(script))
+    complete(provider, "hello")
+    put("9.1.0")
+    assert until(lambda: not provider.status().available)
+    assert provider.status().problem == (
+        f"The {name} CLI 9.1.0 does not do what the bridge relies on: it offered a tool"
+    )
+    assert refusal(provider) == "cli_unavailable"
+    put("9.2.0")
+    assert until(lambda: provider.status().available)
+    assert provider.status().version == "9.2.0"
+    assert complete(provider, "again").answer.text == "echo: again"
+    # What was found of each version is known.
+    put("9.1.0")
+    assert until(lambda: not provider.status().available)
+    put(tested)
+    assert until(lambda: provider.status().version == tested and provider.status().available)
+    assert (len(asked), stamp_of(str(script))) == (2, stamp)
 
 
 @pytest.mark.parametrize("what", ["removed", "half of it"])
