@@ -34,7 +34,8 @@ _LIMITS = ("anthropic-ratelimit-", "x-ratelimit-")
 _MARKS: Mapping[Wire, tuple[bytes, ...]] = {
     "messages": (b'"message_start"', b'"message_delta"', b'"message_stop"', b'"error"'),
     "responses": (
-        *(b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"', b'"web_search_call"'),
+        *(b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"'),
+        b'"response.output_item.done"',
     ),
 }
 #: Events that are no answer yet. Sources: both references of streams.
@@ -168,8 +169,9 @@ class Reader:
             call.complete = True
         elif kind == "error":
             self._error(event)
-        elif kind == "response.output_item.done" and _is_search(event.get("item")):
-            self._searches += 1
+        elif kind == "response.output_item.done":
+            self._searches += _is_search(event.get("item"))
+            call.called = call.called or asks_for_tool(event.get("item"))
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._whole(_mapping(event.get("response")))
 
@@ -184,7 +186,9 @@ class Reader:
             return
         call.usage = responses_usage(body.get("usage"))
         output = body.get("output")
-        listed = sum(map(_is_search, output)) if isinstance(output, list) else 0
+        items = output if isinstance(output, list) else []
+        listed = sum(map(_is_search, items))
+        call.called = call.called or any(map(asks_for_tool, items))
         if call.usage is not None:
             call.usage = msgspec.structs.replace(call.usage, searches=max(self._searches, listed))
         status = body.get("status")
@@ -194,7 +198,7 @@ class Reader:
             call.stop_reason = "completed"
         if body.get("error"):
             self._error(body)
-        call.refusal = _refusal(output)
+        call.refusal = _refusal(items)
         call.complete = status in ("completed", "incomplete")
 
     def _error(self, body: dict[str, Any] | None) -> None:
@@ -213,9 +217,9 @@ def _begins(data: bytes) -> bool:
     return bool(kind) and kind not in _BEFORE
 
 
-def _refusal(output: Any) -> str | None:
+def _refusal(items: list[Any]) -> str | None:
     """What a model said instead of an answer: the refusals among the parts of its messages."""
-    contents = [_mapping(item).get("content") for item in output] if isinstance(output, list) else []
+    contents = [_mapping(item).get("content") for item in items]
     parts = [_mapping(part) for content in contents if isinstance(content, list) for part in content]
     said = [_string(part.get("refusal")) or "" for part in parts if part.get("type") == "refusal"]
     return "".join(said) or (DECLINED if said else None)
@@ -226,6 +230,12 @@ def _is_search(item: Any) -> bool:
     item = _mapping(item)
     kind = _mapping(item.get("action")).get("type", "search")
     return bool(item.get("type") == "web_search_call" and kind == "search")
+
+
+def asks_for_tool(item: Any) -> bool:
+    """Whether an item of the Responses API asks for a tool, of whichever kind; what searches the web is none."""
+    kind = _string(_mapping(item).get("type")) or ""
+    return kind.endswith("_call") and kind != "web_search_call"
 
 
 def messages_usage(raw: Any) -> Usage | None:

@@ -64,6 +64,8 @@ class Call(msgspec.Struct):
     stop_reason: str | None = None
     #: the model's words where it declined, in the Responses API; Anthropic's API has a stop reason for that
     refusal: str | None = None
+    #: whether the model asked for a tool, in the Responses API
+    called: bool = False
     #: whether a part of an answer had come: an error before that is none, though the status says 200
     begun: bool = False
     #: whether the answer came to its end

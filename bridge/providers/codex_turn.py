@@ -13,6 +13,7 @@ import gevent.queue
 import msgspec
 
 from bridge.errors import BridgeError, Problem
+from bridge.gate.answer import asks_for_tool
 from bridge.providers import codex_wire as protocol
 from bridge.providers.assembly import Assembly
 from bridge.providers.codex_body import CodexAsked
@@ -364,7 +365,7 @@ class CodexTurn:
             return Activity() if search is None else self._assembly.add_search(search)
         if self._told.web_search is not None and item.get("type") == "message":
             return self._cite(item)
-        if item.get("type") not in ("function_call", "custom_tool_call"):
+        if not asks_for_tool(item):
             return Activity()
         self._called = True
         name, arguments = self._asked.names.get(str(item.get("name"))), item.get("arguments")
@@ -414,6 +415,8 @@ class CodexTurn:
             # The CLI passes over the one, and takes the other for a failure.
             declined = msgspec.structs.replace(self._answer("refusal"), refusal=call.refusal or DECLINED)
             return self._passage.correct(Completed(declined))
+        # Where no tools were offered, the CLI itself says nothing of a call.
+        self._foreign = self._foreign or (call.called and not self._asked.calls)
         return self._passage.correct(self._end_as_told({**turn, "status": "completed"}))
 
     def _end_as_told(self, turn: dict[str, Any]) -> Completed | Failed:

@@ -515,3 +515,18 @@ def test_searches_are_counted_on_the_wire(wire: str, events: list[dict[str, Any]
         reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
     assert seen.usage is not None
     assert (seen.usage.output_tokens, seen.usage.searches) == (7, searches)
+
+
+@pytest.mark.parametrize(("kind", "called"), [("function_call", True), ("custom_tool_call", True), ("message", False)])
+@pytest.mark.parametrize("told", ["as it comes", "at the end"])
+def test_a_call_of_a_tool_is_seen_on_the_wire(kind: str, called: bool, told: str) -> None:
+    item, seen = {"type": kind, "content": []}, Call()
+    seen.status = 200
+    reader = Reader(seen, "responses", {"content-type": "text/event-stream"}, Bounds.of(256, 0))
+    at_once, at_end = ([item], []) if told == "as it comes" else ([], [item])
+    for each in at_once:
+        reader.feed(b"data: " + json.dumps({"type": "response.output_item.done", "item": each}).encode() + b"\n\n")
+    done = {"status": "completed", "usage": USAGE, "output": at_end}
+    reader.feed(b"data: " + json.dumps({"type": "response.completed", "response": done}).encode() + b"\n\n")
+    assert seen.complete
+    assert seen.called is called
