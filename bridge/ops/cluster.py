@@ -20,7 +20,7 @@ from bridge.records import audit
 from bridge.settings import Settings
 from bridge.store.document import Document
 from bridge.store.folder import CLUSTER_FILE, Store
-from bridge.store.redis import SCHEMA, Cluster, cluster_id, load_functions, memory_of, name, persistence_of
+from bridge.store.redis import NOT_JOINED, SCHEMA, Cluster, cluster_id, load_functions, memory_of, name, persistence_of
 from bridge.store.shared import SHARED
 
 
@@ -45,6 +45,7 @@ def init(settings: Settings, folder: Path | None) -> dict[str, Any]:
             raise StoreError(problem, "docs/cluster.md has a configuration that fits.")
         found = cluster_id(cluster)
         if found is not None:
+            _check_schema(cluster)
             if folder is not None:
                 raise StoreError(
                     "This Redis holds a cluster already.", "Empty it first, or take another one, or another database."
@@ -200,11 +201,14 @@ def _own(settings: Settings) -> Iterator[tuple[Store, FileTallies]]:
 def _id_of(cluster: Cluster) -> str:
     found = cluster_id(cluster)
     if found is None:
-        raise StoreError(
-            "The Redis of BRIDGE_STORE_URL holds no cluster: it is empty, or lost its data.",
-            "For a new cluster: 'cli-bridge cluster init'. If there was one, see 'Lost data' in docs/cluster.md first.",
-        )
+        raise StoreError(*NOT_JOINED["empty"])
+    _check_schema(cluster)
     return found
+
+
+def _check_schema(cluster: Cluster) -> None:
+    if int(cluster.command("HGET", name("meta"), "schema")) != SCHEMA:
+        raise StoreError(*NOT_JOINED["schema"])
 
 
 def _hash(cluster: Cluster, which: str) -> dict[str, str]:

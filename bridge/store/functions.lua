@@ -2,6 +2,7 @@
 
 -- What the nodes of a cluster do in one step on the server that they share. 'cli-bridge cluster init' loads it, and
 -- nothing else does: an empty server has no functions, and so is closed. It knows leases and versions, and no caps.
+-- Nodes of the version before call it, too, while one host after another gets the newer one: arguments are only added.
 
 -- Milliseconds since the epoch, by this server's clock; and a text of its microseconds.
 local function time()

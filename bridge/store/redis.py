@@ -196,7 +196,7 @@ class Cluster:
         """
         state, *rest = map(_text, self.call("cb_join", self.node, place, digest, int(LEASE_S * 1000), SCHEMA))
         if state != "ok":
-            raise StoreError(*_NOT_JOINED[state])
+            raise StoreError(*NOT_JOINED[state])
         self._joined = place, digest
         self.owner, self.id = rest
         self.lives.add(self.owner)
@@ -301,7 +301,8 @@ def load_functions(cluster: Cluster) -> None:
     cluster.command("FUNCTION", "LOAD", "REPLACE", library)
 
 
-_NOT_JOINED = {
+#: Why a node, or a command, cannot take part: a sentence, and what to do.
+NOT_JOINED = {
     "empty": (
         "The Redis of BRIDGE_STORE_URL holds no cluster: it is empty, or lost its data.",
         "For a new cluster: 'cli-bridge cluster init'. If there was one, see 'Lost data' in docs/cluster.md first.",
@@ -353,7 +354,8 @@ def _cause(error: Exception) -> str:
         return "it is starting"
     if kind in ("AuthenticationError", "AuthenticationWrongNumberOfArgsError"):
         return "it refuses the password"
-    if kind == "NoPermissionError" or "user executing the script can't" in text:
+    # In a function: Redis, and Valkey.
+    if kind == "NoPermissionError" or "executing the script can't" in text or "ACL failure in script" in text:
         return "its user may not do what the bridges need"
     if kind == "TimeoutError":
         return "no answer"

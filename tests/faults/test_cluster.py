@@ -49,10 +49,10 @@ class Rig:
             self.close()
             raise
 
-    def start(self, node: str) -> None:
+    def start(self, node: str, **more: str) -> None:
         folder = self.folder / node
         folder.mkdir(exist_ok=True)
-        env = {"BRIDGE_STORE_URL": self.redis.url, "BRIDGE_NODE": node, "DEMO_PACE_SECONDS": "0.02"}
+        env = {"BRIDGE_STORE_URL": self.redis.url, "BRIDGE_NODE": node, "DEMO_PACE_SECONDS": "0.02", **more}
         self.bridges[node] = servers.start(folder, env, demo=True)
 
     def kill(self, what: str) -> None:
@@ -109,12 +109,12 @@ def until(what: Callable[[], Any], why: str) -> Any:
 
 
 class Load:
-    """Some clients that ask both bridges in turn, until they are stopped; what they were told."""
+    """Some clients that ask some bridges in turn, until they are stopped; what they were told."""
 
-    def __init__(self, rig: Rig, key: str, clients: int = 6) -> None:
+    def __init__(self, rig: Rig, key: str, clients: int = 6, nodes: str = "ab") -> None:
         self.statuses: Counter[int] = Counter()
         self.answered: list[str] = []
-        self._rig, self._key = rig, key
+        self._rig, self._key, self._nodes = rig, key, nodes
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
         for each in self._threads:
@@ -125,7 +125,9 @@ class Load:
             if self._over.is_set():
                 return
             try:
-                answer = self._rig.bridges["ab"[turn % 2]].call("POST", "/generate", BODY, key=self._key)
+                answer = self._rig.bridges[self._nodes[turn % len(self._nodes)]].call(
+                    "POST", "/generate", BODY, key=self._key
+                )
             except (OSError, KeyError, http.client.HTTPException):
                 time.sleep(0.05)
                 continue
@@ -274,6 +276,48 @@ def _owners(rig: Rig) -> list[str]:
 def _ended(server: Server, id: str, key: str) -> dict[str, Any] | None:
     job: dict[str, Any] = server.call("GET", f"/jobs/{id}", key=key).json
     return job if job["status"] in ("done", "failed") else None
+
+
+def test_an_upgrade_of_one_host_after_the_other_refuses_nobody_on_the_other(rig: Rig, tmp_path: Path) -> None:
+    newer = other_version(tmp_path / "newer", {"__init__.py": ("__version__ =", '__version__ = "99" or')})
+    functions = newer / "bridge" / "store" / "functions.lua"
+    functions.write_text(functions.read_text() + "redis.register_function('cb_newer', leave)\n")
+    key = rig.bridges["a"].new_key("upgrade")
+    for node, other in (("a", "b"), ("b", "a")):
+        load = Load(rig, key, clients=8, nodes=other)
+        try:
+            load.goes_on()
+            server = rig.bridges.pop(node)
+            server.stop()
+            server.env["PYTHONPATH"] = f"{newer}:{servers.ROOT}"
+            done = server.command("cluster", "init")
+            assert "are those of this version now" in done.stdout, done.stderr
+            load.goes_on()
+            rig.start(node, PYTHONPATH=server.env["PYTHONPATH"])
+            assert rig.bridges[node].call("POST", "/generate", BODY, key=key).status == 200
+            load.goes_on()
+        finally:
+            load.stop()
+        assert load.statuses.keys() == {200}
+        assert "cb_newer" in str(rig.redis.command("FUNCTION", "LIST"))
+    for server in rig.bridges.values():
+        until(
+            lambda server=server: [n["version"] for n in server.admin("GET", "/overview").json["nodes"]] == ["99"] * 2,
+            "a host is not there, or of the old version",
+        )
+    schema = other_version(tmp_path / "schema", {"store/redis.py": ("SCHEMA = 1", "SCHEMA = 2")})
+    with pytest.raises(AssertionError, match="that keeps it in another way"):
+        rig.start("c", PYTHONPATH=f"{schema}:{servers.ROOT}")
+
+
+def other_version(folder: Path, changes: dict[str, tuple[str, str]]) -> Path:
+    """A copy of the program with something changed in some files."""
+    shutil.copytree(servers.ROOT / "bridge", folder / "bridge", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, (old, new) in changes.items():
+        path = folder / "bridge" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    return folder
 
 
 def test_an_older_copy_of_redis_closes_both_bridges_until_the_loss_is_accepted(rig: Rig) -> None:

@@ -225,6 +225,9 @@ def test_another_cluster_another_folder_and_other_settings_are_refused(
     assert "of its own" in refusal(settings_of(server, tmp_path / "e"))
     server.command("HSET", "{cb}:meta", "schema", 2)
     assert "in another way" in refusal(settings_of(server, tmp_path / "b"))
+    for command in (lambda: cluster.init(settings, None), lambda: cluster.status(settings)):
+        with pytest.raises(StoreError, match="in another way"):
+            command()
     node.close()
     server.command("HSET", "{cb}:meta", "id", "another", "schema", 1)
     assert "another cluster" in refusal(settings)
