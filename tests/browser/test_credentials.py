@@ -44,7 +44,7 @@ def write_states(folder: Path) -> None:
     book.note_limited(make("partly"), 900, "Rate limit reached for claude-opus-5-5 (429).", 0.5, "claude-opus-5-5")
     book.note_rejected(make("poor"), "Its account has no credit left (400).")
     book.enable(make("off", models=["claude-haiku-*"], keys=["ada"]), False)
-    book.note_rejected(make("gone", "codex"), "OpenAI did not accept it (401).")
+    book.note_rejected(make("gone", "codex"), "401 invalid_api_key Incorrect API key")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,7 @@ def test_each_says_in_words_how_it_is_why_and_when_it_is_tried_again(visit: Visi
         ("guessed", "limited", r"It is tried again .* \(.*, by the bridge's own guess\)\."),
         ("partly", "usable", r"Limited for claude-opus-5-5: Rate limit reached .* It is tried again in 1[0-5] min"),
         ("poor", "blocked", r"Its account has no credit left \(400\)\. It is tried again in 1 hr"),
+        ("gone", "blocked", r"401 invalid_api_key Incorrect API key\. It is tried again in 1 hr"),
         ("off", "disabled", r"An admin has disabled it; it gets no requests until it is enabled\."),
     ):
         row = row_of(page, name)

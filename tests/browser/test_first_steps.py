@@ -68,20 +68,21 @@ def test_a_link_leads_from_nothing_to_the_first_answer(
         expect(page.locator(".step").first).to_contain_text("Anthropic: anthropic, ends with")
         assert (steps(page), barriers(page)) == (["done", "now", "later"], ([], []))
 
-        page.keyboard.type("ada")
+        page.keyboard.type("Ada Müller")
         page.get_by_label("Dollars a day, at most").fill("2")
         page.keyboard.press("Enter")
         key = page.locator("#new-key").inner_text()
         assert (steps(page), barriers(page)) == (["done", "done", "now"], ([], []))
-        assert fresh.admin("GET", "/keys/ada").json["limits"]["maxCostPerDay"] == 2
+        made = fresh.admin("GET", "/keys/Ada-Muller").json
+        assert (made["limits"]["maxCostPerDay"], made["note"]) == (2, "Ada Müller")
 
         page.get_by_role("button", name="Open the playground").click()
-        expect(page.get_by_label("Prompt", exact=True)).to_have_value("Say hello to ada in one sentence.")
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("Say hello to Ada-Muller in one sentence.")
         assert barriers(page) == ([], [])
         assert key not in page.url
         page.get_by_role("button", name="Send").click()
         expect(page.get_by_text("Done", exact=True)).to_be_visible()
-        expect(page.get_by_role("region", name="Answer", exact=True)).to_contain_text("Say hello to ada")
+        expect(page.get_by_role("region", name="Answer", exact=True)).to_contain_text("Say hello to Ada-Muller")
         page.get_by_role("link", name="Back to the dashboard").click()
         expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
     (credential,) = fresh.admin("GET", "/credentials").json["credentials"]

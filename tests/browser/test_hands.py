@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser import axe_core
 from tests.browser.conftest import Visit, profile
@@ -171,6 +171,16 @@ def test_a_message_with_a_button_fits_on_a_phone(chromium: Browser, server: Serv
             expect(page.get_by_role("link", name=name)).to_be_visible()
 
 
+def test_every_view_of_the_dashboard_is_seen_in_the_navigation_of_a_phone(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, **FINGER) as visit:
+        page = visit.admin("audit")
+        links = page.locator(".side nav a")
+        expect(links.last).to_have_attribute("aria-current", "page")
+        edges = links.evaluate_all("(all) => all.map((each) => each.getBoundingClientRect().right)")
+        assert len(edges) == 7
+        assert max(edges) <= 390
+
+
 # --- contrast ------------------------------------------------------------------------------------
 
 
@@ -199,6 +209,27 @@ def test_the_api_reference_has_no_barriers_and_leads_back(chromium: Browser, ser
         expect(page.get_by_label("Your key")).to_be_visible()
 
 
+@pytest.mark.parametrize(("known", "said"), [(0, "not set up"), (1, "no usable credential")])
+def test_a_provider_that_nobody_has_set_up_is_no_trouble(visit: Visit, known: int, said: str) -> None:
+    def unpaid(route: Route) -> None:
+        overview = route.fetch().json()
+        codex = next(each for each in overview["providers"] if each["name"] == "codex")
+        codex |= {"credentials": "api-key", "credentials_known": known, "credentials_open": 0, "available": False}
+        codex |= {
+            "problem": "No credential of OpenAI can be used now.",
+            "hint": "'cli-bridge credentials list' says why.",
+        }
+        route.fulfill(json=overview)
+
+    visit.context.route("**/admin/overview", unpaid)
+    page = visit.admin()
+    codex = page.locator(".provider").filter(has_text="Codex")
+    expect(codex.locator(".badge")).to_have_text(said)
+    expect(codex.get_by_role("alert")).to_have_count(known)
+    expect(codex).not_to_contain_text("cli-bridge")
+    expect(codex.get_by_role("link")).to_have_text("See why" if known else "Add an API key")
+
+
 # --- the first day -------------------------------------------------------------------------------
 
 
@@ -213,10 +244,12 @@ def test_the_axes_of_a_first_day_say_something(chromium: Browser, tmp_path_facto
         expect(card.locator(".chart-label").first).to_be_visible()
         labels = card.locator(".chart-label[text-anchor=end]").all_text_contents()
         assert labels[0].endswith("$0.00")
-        # A label that says the same as the one below it is left out.
-        shown = [label for label in labels if label]
-        assert len(shown) >= 2
-        assert len(set(shown)) == len(shown)
+        assert len(labels) >= 2
+        assert len(set(labels)) == len(labels)
+        # What is counted has no halves, and each number stands where it belongs.
+        pace = page.locator(".card").filter(has=page.get_by_role("heading", name="Requests per hour"))
+        counted = pace.locator(".chart-label[text-anchor=end]")
+        assert counted.all_text_contents() == [str(number) for number in range(counted.count())]
         # A line with one point is seen as one.
         expect(page.locator(".chart-line.alone").first).to_be_attached()
 

@@ -122,6 +122,22 @@ def test_what_runs_can_be_searched_by_what_was_asked(visit: Visit, server: Serve
         each.result(30)
 
 
+def test_what_waits_stands_in_the_order_of_its_places(visit: Visit, server: Server, pool: ThreadPoolExecutor) -> None:
+    """Turns go round between keys: whoever has asked once is before the second wish of others."""
+    first, second = server.new_key("waits-often"), server.new_key("waits-once")
+    runs = [pool.submit(ask, server, first) for _ in range(4)]
+    page = visit.admin("live")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(4)
+    runs.append(pool.submit(ask, server, second))
+    expect(rows).to_have_count(5)
+    expect(rows.locator(".badge.warn")).to_have_text([f"waiting, place {place}" for place in (1, 2, 3)])
+    for each in server.admin("GET", "/runs").json["runs"]:
+        server.admin("DELETE", f"/runs/{each['id']}")
+    for each in runs:
+        each.result(30)
+
+
 def test_the_focus_stays_on_a_stop_button_while_the_list_changes(
     visit: Visit, server: Server, pool: ThreadPoolExecutor
 ) -> None:

@@ -132,7 +132,9 @@ def test_a_request_has_an_address_of_its_own_in_the_log(visit: Visit, server: Se
     shown = page.get_by_role("dialog")
     expect(shown).to_contain_text("The client was told")
     expect(shown).to_contain_text(refused["hint"])
-    shown.get_by_role("link", name="Its own page").click()
+    shown.get_by_role("button", name="Copy link").click()
+    sent = page.evaluate("navigator.clipboard.readText()")
+    shown.get_by_role("link", name="run_").click()
     expect(page.get_by_role("heading", name="Request", level=1)).to_be_focused()
     expect(page.locator("main")).to_contain_text(refused["request_id"])
     page.get_by_role("button", name="Copy link").click()
@@ -140,6 +142,7 @@ def test_a_request_has_an_address_of_its_own_in_the_log(visit: Visit, server: Se
     page.get_by_role("button", name="Copy", exact=True).click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert link in copied
+    assert sent == link
     assert "Error: This key may not use the model claude-haiku-5." in copied
     # A colleague opens the link; the request id alone leads there, too.
     colleague = visit.open(link.removeprefix(visit.address))

@@ -39,7 +39,7 @@ export function show({ head, body, query: given }) {
 	const text = h("input", {
 		type: "search",
 		"aria-label": "Search the audit",
-		placeholder: "Who, what, key or address",
+		placeholder: "Who, what, from where",
 		value: given.get("text") ?? "",
 	});
 	const saving = h("button.button", { type: "button", onclick: () => busy(saving, save) }, "Save as JSONL");

@@ -33,6 +33,7 @@ export function costChart() {
 				sums,
 				show: money,
 				axis: tallest < FINE_USD ? cost : money,
+				least: tallest < FINE_USD ? 0.0001 : 0.01,
 				series: usage.series.map((each, place) => ({
 					label: each.key ?? "all other keys",
 					href: each.key === null ? "#/usage" : `#/keys/${encodeURIComponent(each.key)}`,
@@ -58,7 +59,7 @@ export function costChart() {
 		},
 	);
 	return {
-		element: card("Cost per day", [total, choice, h("a.quiet", { href: "#/usage" }, "Who, and on what")], error, plot.element),
+		element: card("Cost per day", [total, choice, h("a.quiet", { href: "#/usage" }, "Usage in detail")], error, plot.element),
 		stop() {
 			asking.stop();
 			plot.destroy();

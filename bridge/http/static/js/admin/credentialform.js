@@ -3,7 +3,7 @@
 import { fill, h } from "../lib/dom.js";
 import { listOf } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
-import { busy, dialog, errorBox, field, nameInput, select, textInput, toast } from "../lib/ui.js";
+import { busy, dialog, errorBox, field, nameIn, nameInput, select, textInput, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
 const ID = "credential-form";
@@ -33,7 +33,7 @@ export function secretInput(attributes = {}) {
 /** What to paste for a provider. */
 export function secretHint(provider) {
 	const { vendor, keyPrefix } = PROVIDERS[provider];
-	return `From the console of ${vendor}; it begins with ${keyPrefix} there. It is shown nowhere again.`;
+	return `From ${vendor}'s console, where it begins with ${keyPrefix}. It is never shown again.`;
 }
 
 /** Ask for a new credential, make it and test it. Gives it, or undefined. */
@@ -113,7 +113,7 @@ function form(credential, provider, all, close) {
 	async function send() {
 		fill(problem);
 		const body = {
-			name: name.value.trim(),
+			name: nameIn(name.value),
 			...(credential ? {} : { provider: kind.value }),
 			...(secret.value && { apiKey: secret.value.trim() }),
 			baseUrl: baseUrl.value.trim() || null,
@@ -148,7 +148,7 @@ function form(credential, provider, all, close) {
 				{},
 				!credential && field("Provider", kind),
 				h("div.field.full", {}, secretField),
-				field("Name", name, "Letters, digits, _ and -. Only admins see it."),
+				field("Name", name, "Only admins see it."),
 				field("Note", note, "For yourself: whose it is, who pays."),
 			),
 			h(

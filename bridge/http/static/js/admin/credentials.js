@@ -149,7 +149,7 @@ export function show({ head, body, session }) {
 					!own.length &&
 						emptyState(
 							`There is no API key of ${vendor} yet`,
-							`So requests for ${title} are refused. Add one; without, the other provider works all the same.`,
+							`Requests for ${title} are refused until you add one. The other provider works without it.`,
 							h("button.button", { type: "button", onclick: () => add(name) }, icon("plus"), `Add one of ${vendor}`),
 						),
 					own.length > found.length &&
@@ -303,7 +303,7 @@ function standing(all, credential) {
 /** How it is, why, and when it will be tried again: in words. */
 function sentence(credential) {
 	const { state, reason, until, running } = credential;
-	const why = reason ? `${visible(reason)} ` : "";
+	const why = reason ? told(reason) : "";
 	switch (state) {
 		case "usable":
 			return running ? `Takes requests; ${count(running)} running now.` : "Takes requests.";
@@ -318,10 +318,15 @@ function sentence(credential) {
 	}
 }
 
+/** What a provider said, as a sentence before another one. */
+function told(reason) {
+	return `${visible(reason)}${/[.!?…]$/.test(reason) ? "" : "."} `;
+}
+
 /** Why it is out, and when it is tried again. */
 function again({ reason, until, estimated }) {
 	const guess = estimated ? ", by the bridge's own guess" : "";
-	return [reason && `${visible(reason)} `, "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
+	return [reason && told(reason), "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
 }
 
 function sentenceStamp({ state, reason, until, running }) {

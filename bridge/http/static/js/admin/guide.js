@@ -5,9 +5,10 @@ import { visible } from "../lib/format.js";
 import { linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { TAB_KEY } from "../lib/tabkey.js";
-import { busy, copyButton, errorBox, field, nameInput, segmented, skeleton } from "../lib/ui.js";
+import { busy, copyButton, errorBox, field, nameIn, nameInput, segmented, skeleton } from "../lib/ui.js";
 import { credentialPath, freeName, secretHint, secretInput } from "./credentialform.js";
 import { isOpen, testResult } from "./credentials.js";
+import { noteOf } from "./keyform.js";
 import { call, look } from "./session.js";
 
 const USUAL_CAP = 5;
@@ -149,7 +150,7 @@ export function show({ body }) {
 			h(
 				"p.muted",
 				{},
-				"The bridge pays its requests with it. Set a spending limit in the provider's console as well. ",
+				"The bridge pays for its requests with it. Set a spending limit in the provider's console as well. ",
 				"One provider is enough; more of them, and of each, can be added on the page Credentials.",
 			),
 			segmented(
@@ -181,7 +182,7 @@ export function show({ body }) {
 			fill(problem);
 			try {
 				found.key = await call("POST", "/admin/keys", {
-					body: { name: name.value.trim(), maxCostPerDay: cap.valueAsNumber },
+					body: { name: nameIn(name.value), note: noteOf(name.value), maxCostPerDay: cap.valueAsNumber },
 				});
 				render();
 			} catch (error) {
@@ -196,8 +197,8 @@ export function show({ body }) {
 			h(
 				"div.fields",
 				{},
-				field("Who is it for?", name, "A person or a script. Letters, digits, _ and -."),
-				field("Dollars a day, at most", cap, "It holds before anything is spent."),
+				field("Who is it for?", name, "A person or a script."),
+				field("Dollars a day, at most", cap, "What could cost more is refused before it runs."),
 			),
 			problem,
 			h(
@@ -227,9 +228,9 @@ export function show({ body }) {
 			),
 			h("div.secret", {}, h("code", { id: "new-key" }, found.key.key), copyButton(() => found.key.key, "Copy key")),
 			h(
-				"p",
+				"div.row",
 				{},
-				"Or send a link that opens the playground with it: ",
+				"Or send a link that opens the playground with it:",
 				copyButton(() => linkWith(found.key.key, location.origin), "Copy link"),
 			),
 			h(

@@ -96,6 +96,7 @@ export function show({ head, body, detail: name, session }) {
 				labels: usage.days.map(day),
 				total: sum,
 				show: money,
+				least: 0.01,
 				series: [{ label: name, token: "--series-1", values: costs }],
 			});
 			log.update(

@@ -4,7 +4,7 @@ import { ApiError } from "../lib/api.js";
 import { fill, h, refill, say } from "../lib/dom.js";
 import { inWords, listOf, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { dialog, errorBox, field, nameInput, select, textInput } from "../lib/ui.js";
+import { dialog, errorBox, field, nameIn, nameInput, select, textInput } from "../lib/ui.js";
 import { showSecret, showSecrets } from "./handover.js";
 import { call } from "./session.js";
 
@@ -97,7 +97,7 @@ function form(session, key, known, close) {
 	const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
 	const name = nameInput();
 	const list = h("textarea", { rows: "6", spellcheck: "false", autocomplete: "off" });
-	const one = field("Name", name, "Letters, digits, _ and -. It cannot be changed later.");
+	const one = field("Name", name, "It cannot be changed later. “Zoë Müller” becomes Zoe-Muller.");
 	const many = field("People or things, one in each line", list, "Each gets a key of its own, with the limits below.");
 	const several = checkbox(false);
 	several.addEventListener("change", showNames);
@@ -157,9 +157,9 @@ function form(session, key, known, close) {
 		fill(problem);
 		const chosen = Object.keys(providers).filter((each) => providers[each].checked);
 		const body = {
-			...(key || several.checked ? {} : { name: name.value.trim() }),
+			...(key || several.checked ? {} : { name: nameIn(name.value) }),
 			...limits(inputs),
-			note: note.value.trim(),
+			note: note.value.trim() || noteOf(name.value),
 			models: listOf(models.value),
 			credentials: listOf(bound.value),
 			webSearch: searches.checked,
@@ -321,15 +321,19 @@ function such(credentials) {
 	return `, ${credentials.length > 6 ? "such as" : "of"} ${credentials.slice(0, 6).join(", ")}`;
 }
 
-/** Names of people as names of keys: [name, who it is for], each once. "Zoë Müller" becomes Zoe-Muller. */
+/** Names of people as names of keys: [name, who it is for], each once. */
 function keysOf(text) {
 	const found = new Map();
 	for (const line of text.split(/[\n\t,;]+/).map((each) => each.trim())) {
-		const plain = line.normalize("NFKD").replace(/\p{M}/gu, "").replaceAll("ß", "ss");
-		const name = plain.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 50);
-		if (line && name && !found.has(name)) found.set(name, line);
+		const name = nameIn(line);
+		if (name && !found.has(name)) found.set(name, line);
 	}
 	return [...found];
+}
+
+/** The name of a person, where it says more than that of the key. */
+export function noteOf(text) {
+	return text.trim() === nameIn(text) ? "" : text.trim();
 }
 
 /** Make a key for each name. Those that cannot be made do not stop the others. Throws ApiError where none can. */
@@ -338,8 +342,7 @@ async function makeAll(names, body) {
 	const failed = [];
 	for (const [name, line] of names) {
 		try {
-			const note = body.note || (line === name ? "" : line);
-			several.push(await call("POST", "/admin/keys", { body: { ...body, name, note } }));
+			several.push(await call("POST", "/admin/keys", { body: { ...body, name, note: body.note || noteOf(line) } }));
 		} catch (error) {
 			failed.push([name, error.message]);
 			if (error.status === 401) break;

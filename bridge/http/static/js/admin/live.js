@@ -76,12 +76,12 @@ export function show({ head, body }) {
 		arrange();
 	}
 
-	/** Those that run first, then those that wait, then those that have ended. */
+	/** Those that run first, then those that wait, by their places, then those that have ended. */
 	function arrange() {
 		const before = order;
-		const rank = ({ run, endedAt }) => (endedAt ? 2 : run.state === "queued" ? 1 : 0);
+		const rank = ({ run, endedAt }) => (endedAt ? Infinity : run.state === "queued" ? run.queuePosition : 0);
 		const wanted = [...entries]
-			.sort(([one, first], [other, second]) => rank(first) - rank(second) || (one < other ? -1 : 1))
+			.sort(([one, first], [other, second]) => Math.sign(rank(first) - rank(second)) || (one < other ? -1 : 1))
 			.map(([id]) => id);
 		const stay = held() ? before.filter((id) => entries.has(id)) : [];
 		order = [...stay, ...wanted.filter((id) => !stay.includes(id))];

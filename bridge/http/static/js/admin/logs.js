@@ -30,7 +30,7 @@ export function show({ head, body, query: given, session }) {
 	const names = h("datalist", { id: "key-names" });
 	const asked = given.get("status") ?? "";
 	const inputs = {
-		text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt, error, model, id" }),
+		text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt or id" }),
 		key: textInput({ list: "key-names", value: given.get("key") ?? "", placeholder: "Any" }),
 		provider: select(
 			[["", "Any"], ...Object.entries(PROVIDERS).map(([name, { title }]) => [name, title])],
@@ -59,7 +59,7 @@ export function show({ head, body, query: given, session }) {
 				h("button.button", { type: "button", onclick: clear }, "Clear"),
 			),
 		),
-		h("p.hint.filter-foot", {}, "Days are those of your own time zone. Exports take what stands here."),
+		h("p.hint.filter-foot", {}, "Text is looked for in prompts, errors, models and ids. Days are those of your time zone. Exports take what stands here."),
 		names,
 	);
 	const wide = window.matchMedia("(min-width: 641px)").matches;

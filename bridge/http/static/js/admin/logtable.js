@@ -106,7 +106,7 @@ function openLine({ id }) {
 			title: "Request",
 			body,
 			actions: [
-				h("a.button", { href: addressOf(id), onclick: () => close() }, icon("link"), "Its own page"),
+				copyButton(() => linkTo(id), "Copy link"),
 				copy,
 				h("button.button", { type: "button", onclick: () => close() }, "Close"),
 			],
@@ -118,6 +118,11 @@ function openLine({ id }) {
 /** Where a request has a page of its own, by its id or its request id. */
 function addressOf(id) {
 	return `#/logs/${encodeURIComponent(id)}`;
+}
+
+/** The same to send to a colleague. */
+function linkTo(id) {
+	return `${location.origin}/admin/${addressOf(id)}`;
 }
 
 /** Put a line into `body`, and a button that copies it into `actions`. Gives the line; null where there is none. */
@@ -142,17 +147,17 @@ const IN_THE_NOTICE = ["Error", "The client was told"];
 function known(line) {
 	const times = [
 		["Waited for a slot", line.queuedMs],
-		["To the first text", line.firstTokenMs],
-		["The model", line.modelMs],
-		["Added by CLI and bridge", line.overheadMs],
-		["Altogether", line.durationMs],
+		["to the first text", line.firstTokenMs],
+		["the model", line.modelMs],
+		["added by CLI and bridge", line.overheadMs],
+		["altogether", line.durationMs],
 	].filter(([, value]) => value !== null && value !== undefined);
 	const usage = [
 		["Input", line.inputTokens],
-		["Read from cache", line.cacheReadTokens],
-		["Written to cache", line.cacheWriteTokens],
-		["Output", line.outputTokens],
-		["Of it reasoning", line.reasoningTokens],
+		["read from cache", line.cacheReadTokens],
+		["written to cache", line.cacheWriteTokens],
+		["output", line.outputTokens],
+		["of it reasoning", line.reasoningTokens],
 		["Searches of the web", line.searches],
 	].filter(([, value]) => value);
 	const status = `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`;
@@ -239,7 +244,7 @@ function asText(line) {
 	].filter(([, text]) => text);
 	return [
 		...known(line).map(([term, text]) => `${term}: ${text}`),
-		`Page: ${location.origin}/admin/${addressOf(line.id)}`,
+		`Page: ${linkTo(line.id)}`,
 		...prompts.map(([term, text]) => `\n${term}:\n${visible(text)}`),
 	].join("\n");
 }

@@ -31,7 +31,9 @@ export function renderProviders(list, { providers, activity }) {
 						state,
 						[each.available, paid].join(),
 						!paid
-							? badge("no usable credential", "bad")
+							? each.credentials_known
+								? badge("no usable credential", "bad")
+								: badge("not set up")
 							: each.available
 								? badge("available", "good")
 								: badge("not available", "bad"),
@@ -55,8 +57,9 @@ export function renderProviders(list, { providers, activity }) {
 					refill(
 						trouble,
 						`${each.problem} ${each.hint} ${each.said}`,
-						each.problem && [
-							errorBox({ message: visible(each.problem), hint: each.hint && visible(each.hint) }),
+						// What nobody has set up is no trouble; and without a credential, the button says what to do.
+						(paid || each.credentials_known > 0) && each.problem && [
+							errorBox({ message: visible(each.problem), hint: paid && each.hint && visible(each.hint) }),
 							each.said && h("p.hint", {}, "It printed: ", h("code", {}, visible(each.said))),
 						],
 					);

@@ -16,7 +16,7 @@ const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 20, 24, 30, 60, 90];
 
 /**
  * A chart of `data` = {labels: [texts], series: [{label, token, values}], show(value)}; `axisLabels` and `axis(value)`
- * are for the axes, where they differ. `kind` is "bars" (stacked) or "lines". Gives {element, update(data), destroy()};
+ * are for the axes, where they differ, and `least` is the smallest step that they can tell, 1 unless said. `kind` is "bars" (stacked) or "lines". Gives {element, update(data), destroy()};
  * `describe(data)` is the text for those who do not see it.
  */
 export function chart(kind, { describe, unit = "Day" }) {
@@ -166,10 +166,10 @@ function seriesOf(data) {
 /** {picture, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
 function plotted(kind, data, width) {
 	const { labels, series } = data;
-	const high = highest(kind, data) * 1.05 || 1;
+	const high = Math.max(highest(kind, data) * 1.05, data.least ?? 1);
 	const floor = HEIGHT - BOTTOM;
-	const marks = ticks(high, Math.floor((floor - TOP) / GRID_SPACE));
-	const words = told(marks.map(data.axis ?? data.show));
+	const marks = ticks(high, Math.floor((floor - TOP) / GRID_SPACE), data.least);
+	const words = marks.map(data.axis ?? data.show);
 	const left = 16 + LETTER * Math.max(4, ...words.map((each) => each.length));
 	const step = (width - left - RIGHT) / Math.max(1, labels.length);
 	const middleOf = (place) => left + step * (place + 0.5);
@@ -232,11 +232,12 @@ function highest(kind, { labels, series }) {
 	return Math.max(0, ...sums.map((values) => (kind === "bars" ? values.reduce((a, b) => a + b, 0) : Math.max(0, ...values))));
 }
 
-/** Round values from 0 up to at most `high`, no more than so many steps. */
-function ticks(high, most) {
-	const power = 10 ** Math.floor(Math.log10(high / most));
-	const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => high / each <= most);
-	return Array.from({ length: Math.floor(high / step) + 1 }, (_, place) => place * step);
+/** Round values from 0 up to at most `high`, no more than so many steps, none smaller than `least`. */
+function ticks(high, most, least = 1) {
+	const wanted = Math.max(high / most, least);
+	const power = 10 ** Math.floor(Math.log10(wanted));
+	const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= wanted * 0.999);
+	return Array.from({ length: Math.floor(high / step + 0.001) + 1 }, (_, place) => place * step);
 }
 
 function known(value) {
@@ -245,11 +246,6 @@ function known(value) {
 
 function painted(element, property, token) {
 	element.style[property] = `var(${token})`;
-}
-
-/** Labels of an axis: one that says the same as the one below it says nothing. */
-function told(labels) {
-	return labels.map((label, place) => (place > 0 && label === labels[place - 1] ? "" : label));
 }
 
 /** The tokens of app.css for up to eight series; what is left over is grey. */

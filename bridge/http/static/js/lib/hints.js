@@ -13,8 +13,9 @@ const HINTS = {
 /** Where a hint names what only a program can see or send. */
 const FOR_PROGRAMS = /\bGET \/|Retry-After|Authorization|'cli-bridge /;
 
-/** The hint of an ApiError, as a person can follow it. A more exact hint of the API stays. */
+/** The hint of an ApiError, as a person can follow it. A more exact hint of the API stays, and an admin has commands. */
 export function hintOf({ code, hint, retryAfter }) {
-	if (!hint || !FOR_PROGRAMS.test(hint)) return hint;
+	const commands = document.body.matches(".admin") && hint?.includes("'cli-bridge ");
+	if (!hint || commands || !FOR_PROGRAMS.test(hint)) return hint;
 	return HINTS[code] ?? (retryAfter ? `Try again in ${duration(1000 * retryAfter)}.` : "Try again in a moment.");
 }

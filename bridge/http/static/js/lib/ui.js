@@ -259,7 +259,13 @@ export function textInput(attributes = {}) {
 
 /** A field for the name of a new key or credential. */
 export function nameInput(attributes = {}) {
-	return textInput({ required: true, maxlength: "50", pattern: "[A-Za-z0-9_\\-]{1,50}", ...attributes });
+	return textInput({ required: true, maxlength: "50", ...attributes });
+}
+
+/** What was typed there as the API takes it: "Zoë Müller" is Zoe-Muller. What nothing would be left of stays. */
+export function nameIn(text) {
+	const plain = text.normalize("NFKD").replace(/\p{M}/gu, "").replaceAll("ß", "ss");
+	return plain.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 50) || text.trim();
 }
 
 /** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */
