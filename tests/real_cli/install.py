@@ -52,14 +52,15 @@ class Binaries:
     codex: Path
 
 
-def binaries() -> Binaries:
-    """The pinned CLIs, installed if they are not yet. Safe to call from parallel processes.
+def binaries(wanted: dict[str, str] | None = None) -> Binaries:
+    """The CLIs in these versions, by package, or else in those of `versions`; installed if they are not yet. Safe to
+    call from parallel processes.
 
     Raises InstallError.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cli-bridge"
-    wanted = versions()
-    name = "-".join(wanted.values()) if _newest_wanted() else _lock_hash()
+    wanted = wanted or versions()
+    name = _lock_hash() if wanted == _pinned() else "-".join(wanted.values())
     target = cache / f"clis-{name}"
     found = _locate(target)
     if target.is_dir():
@@ -79,8 +80,13 @@ def _newest_wanted() -> bool:
 @functools.cache
 def versions() -> dict[str, str]:
     """The version of each package: as pinned, or the newest. Raises InstallError."""
-    pinned: dict[str, str] = json.loads((CLIS / "package.json").read_text())["dependencies"]
+    pinned = _pinned()
     return {name: _npm(["view", name, "version"], CLIS).strip() for name in pinned} if _newest_wanted() else pinned
+
+
+def _pinned() -> dict[str, str]:
+    found: dict[str, str] = json.loads((CLIS / "package.json").read_text())["dependencies"]
+    return found
 
 
 def _lock_hash() -> str:
@@ -114,7 +120,7 @@ def _install(target: Path, wanted: dict[str, str]) -> None:
         for name in _FILES:
             shutil.copyfile(CLIS / name, work / name)
         options = ["--ignore-scripts", "--no-audit", "--no-fund"]
-        if _newest_wanted():
+        if wanted != _pinned():
             (work / "package-lock.json").unlink()
             (work / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}))
             _npm(["install", "--package-lock-only", *options], work)

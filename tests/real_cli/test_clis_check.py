@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,20 @@ def test_the_installed_ones_do_what_the_bridge_relies_on(tmp_path: Path) -> None
     assert (status, len(findings)) == (0, 36)
     for name, version in installed.items():
         assert any(each["found"].startswith(f"version {version}") for each in findings if each["what"] == name)
+
+
+@pytest.mark.timeout(600)
+def test_the_oldest_that_are_accepted_do_it_as_well(tmp_path: Path) -> None:
+    oldest = {
+        row.package: ".".join(map(str, pkgutil.resolve_name(row.run_by).oldest_version)) for row in PROVIDERS.values()
+    }
+    programs = binaries(oldest)
+    status, findings = check(tmp_path, claude=programs.claude, codex=programs.codex)
+    assert [each for each in findings if each["level"] == "fail"] == []
+    assert (status, len(findings)) == (0, 36)
+    for name, row in PROVIDERS.items():
+        said = [each["found"] for each in findings if each["what"] == name]
+        assert any(text.startswith(f"version {oldest[row.package]}") for text in said)
 
 
 BAD = {
