@@ -52,7 +52,7 @@ from bridge.ledger.tallies import (
 from bridge.limits import MICRO
 from bridge.settings import Settings
 from bridge.store.folder import CLUSTER_FILE, Store
-from bridge.store.redis import RETRY_S, Cluster, cluster_id, name, persistence_of, unreachable
+from bridge.store.redis import RETRY_S, Cluster, name, persistence_of, unreachable
 from bridge.types import RunRecord
 
 #: Seconds between two looks at the journal, and how long one waits for something that is new there.
@@ -105,13 +105,8 @@ def open_cluster(settings: Settings, store: Store, clock: Clock, prices: PriceTa
                 "This data folder has keys or usage of its own, which are not those of the cluster.",
                 "Start with an empty folder; or make a new cluster of this one: 'cli-bridge cluster init --from-data'.",
             )
-        found = cluster_id(cluster)
-        if known is not None and found is not None and known.id != found:
-            raise StoreError(
-                "The Redis of BRIDGE_STORE_URL belongs to another cluster than this data folder.",
-                "Correct BRIDGE_STORE_URL or BRIDGE_DATA_DIR. After a loss: 'Lost data' in docs/cluster.md.",
-            )
-        place = known.place if known is not None else secrets.token_hex(8)
+        cluster.id = "" if known is None else known.id
+        place = secrets.token_hex(8) if known is None else known.place
         cluster.join(place, digest_of(prices, settings))
         if known is None:
             document.save(msgspec.to_builtins(Membership(cluster.id, place)))

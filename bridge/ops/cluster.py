@@ -57,6 +57,8 @@ def init(settings: Settings, folder: Path | None) -> dict[str, Any]:
         taken = 0 if folder is None else _put_in(settings, cluster, folder, id)
         if folder is None:
             _publish(cluster, Figures())
+        # So that no life of another cluster has the name of one of this.
+        cluster.command("SET", name("epoch"), 1000 * secrets.randbelow(10**6))
         # Last: without it there is no cluster, and this can be done again.
         cluster.command("HSET", name("meta"), "id", id, "schema", SCHEMA)
         return {"id": id, "new": True, "keys": taken}

@@ -14,14 +14,15 @@ local function node_of(owner)
   return string.match(owner, '^(.*)%.%d+$')
 end
 
--- node, place (the id of its data folder), digest of the settings that change caps, lease in ms, schema.
--- Gives 'empty' | 'schema' | 'settings' | 'taken' | 'ok', owner, id of the cluster.
+-- node, place (the id of its data folder), digest of the settings that change caps, lease in ms, schema, the id of the
+-- cluster that it knows or ''. Gives 'empty' | 'schema' | 'other' | 'settings' | 'taken' | 'ok', owner, id of the cluster.
 -- The process that had this folder is gone: only one can have it. So its life is over.
 local function join(keys, args)
   local node, place, digest, lease_ms = args[1], args[2], args[3], tonumber(args[4])
   local id = redis.call('HGET', '{cb}:meta', 'id')
   if not id then return {'empty'} end
   if redis.call('HGET', '{cb}:meta', 'schema') ~= args[5] then return {'schema'} end
+  if (args[6] or '') ~= '' and args[6] ~= id then return {'other'} end
   local now = time()
   local others = 0
   for _, owner in ipairs(redis.call('HKEYS', '{cb}:alive')) do

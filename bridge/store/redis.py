@@ -87,7 +87,7 @@ class Cluster:
         self.owner = ""
         #: all lives of this process: it begins a new one where it was taken for dead
         self.lives: set[str] = set()
-        #: the id of the cluster
+        #: the id of the cluster, as soon as it is known: it takes part in no other
         self.id = ""
         #: the number of the last record of the journal that this node has; set by who follows it
         self.seq = 0
@@ -194,7 +194,8 @@ class Cluster:
 
         Raises StoreError where this node must not take part, and BridgeError storage_failed.
         """
-        state, *rest = map(_text, self.call("cb_join", self.node, place, digest, int(LEASE_S * 1000), SCHEMA))
+        how = (self.node, place, digest, int(LEASE_S * 1000), SCHEMA, self.id)
+        state, *rest = map(_text, self.call("cb_join", *how))
         if state != "ok":
             raise StoreError(*NOT_JOINED[state])
         self._joined = place, digest
@@ -306,6 +307,10 @@ NOT_JOINED = {
     "empty": (
         "The Redis of BRIDGE_STORE_URL holds no cluster: it is empty, or lost its data.",
         "For a new cluster: 'cli-bridge cluster init'. If there was one, see 'Lost data' in docs/cluster.md first.",
+    ),
+    "other": (
+        "The Redis of BRIDGE_STORE_URL belongs to another cluster than this data folder.",
+        "Correct BRIDGE_STORE_URL or BRIDGE_DATA_DIR. After a loss: 'Lost data' in docs/cluster.md.",
     ),
     "settings": (
         "This node's prices, time zone or default limits differ from those of the other nodes.",

@@ -145,6 +145,23 @@ def test_a_running_node_closes_when_the_server_loses_its_data(server: RedisServe
     assert not node.tallies.writable
 
 
+def test_a_running_node_writes_nothing_into_another_cluster_that_is_in_the_place_of_its_own(
+    server: RedisServer, node: Node, tmp_path: Path
+) -> None:
+    node.tallies._keeper.kill()  # it would find out by itself, soon
+    server.command("FLUSHALL")
+    elsewhere = settings_of(server, tmp_path / "elsewhere" / node.cluster.node)
+    cluster.init(elsewhere, None)
+    other = Node(elsewhere)
+    for number in range(3):
+        spend(other, f"run_{number}")
+    with pytest.raises(BridgeError, match="belongs to another cluster"):
+        node.tallies.reset("alice", "2026-11-20")
+    assert not node.tallies.writable
+    assert server.command("XLEN", "{cb}:journal") == 6
+    other.close()
+
+
 def test_a_running_node_closes_when_the_server_goes_back_in_time(server: RedisServer, node: Node) -> None:
     server.command("SET", "{cb}:seq", 1)
     with pytest.raises(BridgeError, match="lacks what it had confirmed"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -207,6 +209,13 @@ def take_part(cluster: Cluster) -> str:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(StoreError, match="is no address of a Redis"):
         Cluster(url, "a", Clock())
+
+
+def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_documentation_says() -> None:
+    # In a process of its own: the other tests have more patience.
+    code = "from bridge.store.redis import *; print(TURN_S + CONNECT_S + ANSWER_S)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert f"within {float(done.stdout):g} seconds" in (ROOT / "docs/cluster.md").read_text()
 
 
 def test_a_server_that_is_not_there_is_asked_once_a_second(tmp_path: Path) -> None:
