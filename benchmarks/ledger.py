@@ -35,7 +35,7 @@ from benchmarks import lab
 from bridge.clock import Clock, day_of
 from bridge.http.context import require_key
 from bridge.keys.keys import Key, KeyBook, KeyHash, hash_of, to_disk
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ceiling, Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Counts, Figures, FileTallies, Import, Reservation, Reserve, Settle, apply
 from bridge.limits import Limits
@@ -152,7 +152,7 @@ def _work(books: Books, keys: list[Key], seconds: float, samples: dict[str, list
         while time.perf_counter() < until:
             marks = [time.perf_counter()]
             run_id = f"run_{secrets.token_hex(13)}"
-            reservation = books.ledger.reserve(key.name, key.limits, run_id, PROVIDER, MODEL, 500, 8192)
+            reservation = books.ledger.reserve(key.name, key.limits, run_id, Ceiling(PROVIDER, MODEL, 500, 8192))
             marks.append(time.perf_counter())
             books.ledger.settle(line_of(reservation, 2_000, input_tokens=120, output_tokens=180))
             marks.append(time.perf_counter())

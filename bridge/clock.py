@@ -50,7 +50,7 @@ class JumpGuard:
 
 def day_of(at: float, zone: tzinfo) -> str:
     """The calendar day of `at` (UTC seconds) in `zone`, as `YYYY-MM-DD`."""
-    return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(at, zone).date().isoformat()
 
 
 @functools.lru_cache(maxsize=256)
@@ -62,8 +62,7 @@ def first_moment(day: date, zone: tzinfo) -> float:
 
 def iso(at: float) -> str:
     """`at` (UTC seconds) as ISO 8601 with milliseconds and a `Z`, as every answer shows times."""
-    moment = datetime.fromtimestamp(at, tz=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_iso(text: str) -> float:

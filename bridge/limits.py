@@ -274,18 +274,14 @@ class Caps(Limits):
     """What holds for a key: all limits, each resolved; 0 means none."""
 
 
-def _default(limit: Limit, defaults: Mapping[str, float]) -> int:
-    value = defaults.get(limit.name)
-    return limit.amount(value) if value else 0
+@functools.lru_cache(maxsize=256)
+def _default(name: str, value: float) -> int:
+    return BY_NAME[name].amount(value)
 
 
 def effective(limits: Limits, defaults: Mapping[str, float]) -> Caps:
     """What holds for a key with `limits` on a server with `defaults` (dollars)."""
-    if not defaults:
-        return Caps({name: limits.get(name, 0) for name in BY_NAME})
-    return Caps(
-        {limit.name: limits[limit.name] if limit.name in limits else _default(limit, defaults) for limit in LIMITS}
-    )
+    return Caps({name: limits[name] if name in limits else _default(name, defaults.get(name) or 0) for name in BY_NAME})
 
 
 def rows() -> list[dict[str, str]]:

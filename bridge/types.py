@@ -5,7 +5,9 @@ Units: money is integer micro-dollars (`_micro`), durations carry `_s`, times ar
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -161,18 +163,13 @@ def words(part: Part) -> str:
     """All that a part says in words: the text of a text or a thought, name and arguments of a tool call; nothing for
     an image."""
     match part:
-        case Text(text) | Thought(text):
-            return text
+        case Text() | Thought():
+            return part.text
         case ToolCall(_, name, arguments):
             return f"{name} {arguments}"
         case ToolResult(_, content):
             return "\n\n".join(filter(None, map(words, content)))
     return ""
-
-
-def piece(part: Part) -> str:
-    """What a piece of an answer adds to it: of a tool call its arguments, since every piece has the name."""
-    return part.arguments if isinstance(part, ToolCall) else words(part)
 
 
 def content_of(text: str) -> tuple[Part, ...]:
@@ -234,11 +231,16 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def images(self) -> list[Image]:
         """Its images, also those that a tool gave."""
-        inner = (part.content if isinstance(part, ToolResult) else (part,) for part in self.content)
-        return [part for parts in inner for part in parts if isinstance(part, Image)]
+        found: list[Image] = []
+        for part in self.content:
+            if isinstance(part, Image):
+                found.append(part)
+            elif isinstance(part, ToolResult):
+                found += [each for each in part.content if isinstance(each, Image)]
+        return found
 
 
-class GenerationRequest(msgspec.Struct, frozen=True):
+class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
     """What is to be generated, whatever API it came by. The last message is from the user."""
 
     provider: str
@@ -271,19 +273,24 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     #: X-Request-Id of the HTTP answer, by which the admin finds it
     request_id: str | None = None
 
+    @functools.cached_property
+    def images(self) -> list[Image]:
+        """The images of all its messages."""
+        return [image for message in self.messages for image in message.images]
+
     @property
     def pixels(self) -> int:
         """The pixels of all its images."""
-        return sum(image.pixels for message in self.messages for image in message.images)
+        return sum([image.pixels for image in self.images])
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """About how many bytes its prompts take. A picture is more than its file once it is decoded: a quarter of a
         byte for each pixel counts at least."""
-        images = sum(max(len(image.data), image.pixels // 4) for each in self.messages for image in each.images)
-        return len(self.system) + self.tools_size + images + sum(len(each.text) for each in self.messages)
+        images = sum([max(len(image.data), image.pixels // 4) for image in self.images])
+        return len(self.system) + self.tools_size + images + sum([len(message.text) for message in self.messages])
 
-    @property
+    @functools.cached_property
     def tools_size(self) -> int:
         """How many bytes its tools take as JSON; 0 for none."""
         return len(msgspec.json.encode(self.tools)) if self.tools else 0
@@ -486,4 +493,7 @@ class RunRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False
     @property
     def usage(self) -> Usage:
         """Its tokens by kind."""
-        return Usage(*(getattr(self, name) for name in Usage.__struct_fields__))
+        return Usage(*_counted(self))
+
+
+_counted = operator.attrgetter(*Usage.__struct_fields__)

@@ -22,7 +22,7 @@ from bridge.engine.schema import SchemaChecker
 from bridge.errors import BridgeError, Problem
 from bridge.keys.keys import Key, KeyBook, may_use
 from bridge.keys.loops import LoopGuard
-from bridge.ledger.ledger import Ledger, PurseOf
+from bridge.ledger.ledger import Ceiling, Ledger, no_credential
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation
 from bridge.limits import effective
@@ -185,10 +185,10 @@ class Engine:
                 if kept:
                     begun = without_prompts(request)
                     self._jobs.add(Job(reservation.id, key.owner, reservation.at, begun, repeat))
+                    self._keys.current(key)
                 # All of it may have changed while the disk was waited for.
                 self._check_draining()
                 self.admission.check_room()
-                self._keys.current(key)
                 if reservation.credential is None:
                     self._check_credentials(provider, key, request, reservation)
             except BaseException:
@@ -239,24 +239,22 @@ class Engine:
         """What would be reserved for a request at this moment; nothing is. Raises BridgeError like `submit`, but for
         what only a request that is sent can come to: a loop, a full queue."""
         provider = self._check(key, request)
-        wanted = max(request.max_output_tokens, provider.least_output_tokens)
-        ceiling = with_searches(provider.input_ceiling(request), request)
-        about = (request.provider, request.model, ceiling, wanted, _searches(request))
-        return self._ledger.quote(key.name, key.limits, *about)
+        return self._ledger.quote(key.name, key.limits, _ceiling(provider, request))
 
     def _check_all(self, key: Key, request: GenerationRequest) -> tuple[Provider, Key]:
         """The provider of a request that may run now, and its key as it is by now. Raises BridgeError."""
-        self._check(key, request)
+        provider = self._check(key, request)
         self._guard_against_loops(key, request)
         if request.schema is not None:
             self._schemas.check(request.schema, key.name)
         # What is above may have waited, and so may the body have: the key may be another by now.
-        key = self._keys.current(key)
-        provider = self._check(key, request)
-        live = ((run.key.name, run.request) for run in self.runs.values())
-        check_load(live, key.name, request, max(self._settings.max_body_bytes, request.size))
+        now = self._keys.current(key)
+        if now != key:
+            self._check(now, request)
+        live = [(run.key.name, run.request) for run in self.runs.values()]
+        check_load(live, now.name, request, max(self._settings.max_body_bytes, request.size))
         self.admission.check_room()
-        return provider, key
+        return provider, now
 
     def _check(self, key: Key, request: GenerationRequest) -> Provider:
         self._check_draining()
@@ -321,12 +319,12 @@ class Engine:
             reservation = self._reserve(provider, key, request)
             try:
                 now = self._keys.current(key)
+                if now == key:
+                    return now, reservation
                 self._check(now, request)
             except BaseException:
                 self._ledger.release(reservation)
                 raise
-            if now == key:
-                return now, reservation
             self._ledger.release(reservation)
             key = now
 
@@ -335,12 +333,8 @@ class Engine:
             key.name,
             key.limits,
             new_run_id(self._clock),
-            request.provider,
-            request.model,
-            with_searches(provider.input_ceiling(request), request),
-            max(request.max_output_tokens, provider.least_output_tokens),
-            self.roster.pick(key, request) if provider.needs_credential else _none,
-            _searches(request),
+            _ceiling(provider, request),
+            self.roster.pick(key, request) if provider.needs_credential else no_credential,
         )
 
     # --- the life of a run -------------------------------------------------------------------------
@@ -549,14 +543,15 @@ class Engine:
             log.warning("the answer of %s could not be kept: %s", run.id, error.message)
 
 
-def _searches(request: GenerationRequest) -> int:
-    """The most searches of the web that a request may come to."""
-    return 0 if request.web_search is None else request.web_search.most
-
-
-def _none(purse_of: PurseOf, output: int) -> str | None:
-    """The choice of a provider that needs no credential."""
-    return None
+def _ceiling(provider: Provider, request: GenerationRequest) -> Ceiling:
+    """The most that a request may come to."""
+    return Ceiling(
+        request.provider,
+        request.model,
+        with_searches(provider.input_ceiling(request), request),
+        max(request.max_output_tokens, provider.least_output_tokens),
+        0 if request.web_search is None else request.web_search.most,
+    )
 
 
 def _was_turned_away(run: Run, end: Completed | Failed, way: CredentialWay) -> bool:

@@ -28,14 +28,16 @@ from bridge.types import (
     Failed,
     Finished,
     GenerationRequest,
+    Part,
     PartDelta,
     Receipt,
     Search,
     Submitted,
     Text,
+    Thought,
+    ToolCall,
     Usage,
     joined,
-    piece,
     whole,
     without_prompts,
 )
@@ -360,7 +362,7 @@ class Run:
             self.first_token_ms = round(1000 * self.age_s)
         self._pieces += 1
         self.searches += isinstance(delta.part, Search)
-        said = piece(delta.part)
+        said = _said(delta.part)
         self._bytes += len(said.encode("utf-8", "replace"))
         if self._bytes > MAX_ANSWER_BYTES:
             raise BridgeError("cli_bad_output", "The answer grew beyond all bounds and was stopped.")
@@ -379,3 +381,10 @@ class Run:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = gevent.event.Event()
+
+
+def _said(part: Part) -> str:
+    """What a piece of an answer adds to it: of a tool call its arguments, since every piece has the name."""
+    if isinstance(part, Text | Thought):
+        return part.text
+    return part.arguments if isinstance(part, ToolCall) else ""

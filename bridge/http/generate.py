@@ -42,8 +42,8 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         g.before_large_body = partial(_check_before_body, api, provider, key)
         body = request.get_data(cache=False)
         resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
-        session = request.headers.get("X-Session-Id")
-        parse = partial(_parse, api, body, session, settings=service.settings, resolve=resolve)
+        about = (request.headers.get("X-Session-Id"), g.request_id)
+        parse = partial(_parse, api, body, *about, settings=service.settings, resolve=resolve)
         wanted, answer, events = beside(body, parse)
         may_search = key.web_search and engine_of().providers[wanted.provider].searches
         wanted = heeded(wanted, may_search=may_search)
@@ -56,10 +56,13 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         return respond(key, wanted, api, repeat, answer, events)
 
 
-def _parse(api: Api, body: bytes, session: str | None, **more: Any) -> tuple[GenerationRequest, Render, Events | None]:
-    """A body as `Api.parse` reads it, and what its client calls the conversation."""
+def _parse(
+    api: Api, body: bytes, session: str | None, request_id: str, **more: Any
+) -> tuple[GenerationRequest, Render, Events | None]:
+    """A body as `Api.parse` reads it, with what its client calls the conversation, and its request id."""
     wanted, answer, events = api.parse(body, **more)
-    return msgspec.structs.replace(wanted, session=session_of(session, body)), answer, events
+    wanted = msgspec.structs.replace(wanted, session=session_of(session, body), request_id=request_id)
+    return wanted, answer, events
 
 
 def _check_before_body(api: Api, provider: str | None, key: Key) -> None:

@@ -60,7 +60,6 @@ def respond(
             response.headers["Idempotent-Replayed"] = "true"
             return response
     prefer = _Preference() if events else _preference()
-    wanted = msgspec.structs.replace(wanted, request_id=g.request_id)
     run = engine_of().submit(key, wanted, stream=events is not None, keep=prefer.job_after_s == 0, repeat=repeat)
     if events:
         return _streamed(run, events)

@@ -29,8 +29,18 @@ Pick = Callable[[PurseOf, int], str | None]
 TALLIES_A_TURN = 10
 
 
-def _no_credential(purse_of: PurseOf, output_tokens: int) -> None:
+def no_credential(purse_of: PurseOf, output_tokens: int) -> None:
     """The choice where there are no credentials to choose from."""
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """The most that a request may come to: tokens, and searches of the web. `output_tokens` is what it wants."""
+
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    searches: int = 0
 
 
 class Ledger:
@@ -55,16 +65,7 @@ class Ledger:
             self._tallies.recover(owner)
 
     def reserve(
-        self,
-        key_name: str,
-        limits: Limits,
-        run_id: str,
-        provider: str,
-        request_model: str,
-        input_ceiling: int,
-        output_wanted: int,
-        pick: Pick = _no_credential,
-        searches: int = 0,
+        self, key_name: str, limits: Limits, run_id: str, ceiling: Ceiling, pick: Pick = no_credential
     ) -> Reservation:
         """Hold what a run can use at most, of its key's caps and of those of the credential that `pick` finds; on the
         disk when this returns.
@@ -73,42 +74,21 @@ class Ledger:
         run short. It has no credential where `pick` finds none. Raises BridgeError with the code of the cap that does
         not allow it, or storage_failed; then nothing is held and nothing counted.
         """
-        asked = (provider, request_model, input_ceiling, output_wanted)
-        return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, *asked, searches, pick))
+        return self._tallies.admit(key_name, self._decision(key_name, limits, run_id, ceiling, pick))
 
     def check(self, key_name: str, limits: Limits) -> None:
         """Raise BridgeError with the code of a cap that leaves no room for any request, however small, like `reserve`;
         nothing is held."""
         fit(self._caps(limits), self._tallies.tally(key_name), self._now(), _ONE_MICRO)
 
-    def quote(
-        self,
-        key_name: str,
-        limits: Limits,
-        provider: str,
-        request_model: str,
-        input_ceiling: int,
-        output_wanted: int,
-        searches: int = 0,
-    ) -> Reservation:
+    def quote(self, key_name: str, limits: Limits, ceiling: Ceiling) -> Reservation:
         """What `reserve` would hold at this moment; nothing is held. Raises BridgeError with the code of a cap."""
-        asked = (provider, request_model, input_ceiling, output_wanted)
-        decide = self._decision(key_name, limits, "", *asked, searches, _no_credential)
-        return decide(self._tallies.tally(key_name), {})
+        return self._decision(key_name, limits, "", ceiling, no_credential)(self._tallies.tally(key_name), {})
 
     def _decision(
-        self,
-        key_name: str,
-        limits: Limits,
-        run_id: str,
-        provider: str,
-        request_model: str,
-        input_ceiling: int,
-        output_wanted: int,
-        searches: int,
-        pick: Pick,
+        self, key_name: str, limits: Limits, run_id: str, ceiling: Ceiling, pick: Pick
     ) -> Callable[[Tally, Mapping[str, Tally]], Reservation]:
-        ask = Ask(self._prices.price_of(provider, request_model), input_ceiling, output_wanted, searches)
+        ask = self._ask(ceiling)
         caps = self._caps(limits)
 
         def decide(tally: Tally, credentials: Mapping[str, Tally]) -> Reservation:
@@ -130,16 +110,16 @@ class Ledger:
             return Reservation(
                 id=run_id,
                 key_name=key_name,
-                provider=provider,
-                model=request_model,
+                provider=ceiling.provider,
+                model=ceiling.model,
                 at=now.at,
                 day=now.day,
-                input_tokens=input_ceiling,
+                input_tokens=ceiling.input_tokens,
                 output_tokens=output_tokens,
                 cost_micro=cost_micro,
                 owner=self._tallies.owner,
                 credential=credential,
-                searches=searches,
+                searches=ceiling.searches,
             )
 
         return decide
@@ -166,8 +146,7 @@ class Ledger:
     def _purses(self, credentials: Mapping[str, Tally], held: Reservation | None) -> PurseOf:
         now, ask, run_id = self._now(), _ONE_MICRO, ""
         if held is not None:
-            price = self._prices.price_of(held.provider, held.model)
-            ask, run_id = Ask(price, held.input_tokens, held.output_tokens, held.searches), held.id
+            ask, run_id = self._ask(held), held.id
             # What it uses counts for the day of its reservation, whatever day it is by now.
             now = Moment.of(held.at, self._zone)
         return lambda id, own: purse_of(effective(own, {}), credentials.get(id) or Tally(), now, ask, run_id)
@@ -282,6 +261,10 @@ class Ledger:
     def close(self) -> None:
         """Save everything and close the files. Never raises for the disk: what was confirmed is on it."""
         self._tallies.close()
+
+    def _ask(self, most: Ceiling | Reservation) -> Ask:
+        price = self._prices.price_of(most.provider, most.model)
+        return Ask(price, most.input_tokens, most.output_tokens, most.searches)
 
     def _caps(self, limits: Limits) -> Caps:
         return effective(limits, self._defaults)

@@ -326,6 +326,8 @@ class Webhook:
 
 #: Seconds between checks of disk, providers and backups.
 CHECK_S = 60.0
+#: Shortest time between two looks at what has happened, in seconds: each of them adds up what all keys have used.
+PAUSE_S = 1.0
 #: Alerts that the overview shows.
 SHOWN = 50
 #: Log lines that wait to be examined; past that the oldest are dropped.
@@ -414,6 +416,7 @@ class Alerts:
                     self._look_around()
             except Exception:
                 log.exception("an alert could not be worked out")
+            gevent.sleep(PAUSE_S)
             self._news.wait(CHECK_S)
             self._news.clear()
 

@@ -271,7 +271,7 @@ class _Conversation:
         provider = self._provider
         told, parts = with_texts_for_parts(asked.request)
         pictures: dict[str, Image] = {}
-        images = [image for message in told.messages for image in message.images]
+        images = told.images
         if len(images) <= MANY_IMAGES:
             told, pictures = with_stand_ins(told, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
         put_in = asked.body

@@ -213,7 +213,7 @@ class CodexProvider(CliProvider):
     def _connect_alone(self, request: GenerationRequest) -> AppServer:
         """A server for this run alone, with its pictures or texts: it ends with it. Raises like `_connect`, and
         BridgeError overloaded where there is no memory for it."""
-        largest = max((image.pixels for message in request.messages for image in message.images), default=0)
+        largest = max((image.pixels for image in request.images), default=0)
         needed = OWN_BYTES + BYTES_PER_PIXEL * largest + BYTES_PER_BYTE * request.size
         for _ in range(round(ROOM_WAIT_S / ROOM_LOOK_S)):
             if self._has_room(needed):

@@ -117,7 +117,7 @@ def question_of(request: GenerationRequest, pace_s: float) -> dict[str, Any]:
     return {
         "prompt": "\n\n".join(part.text for part in request.messages[-1].content if isinstance(part, Text)),
         "turns": len(request.messages),
-        "images": sum(len(message.images) for message in request.messages),
+        "images": len(request.images),
         "inputTokens": text_ceiling(request, IMAGE_TOKENS) // 4 + 1,
         "maxOutputTokens": request.max_output_tokens,
         "schema": request.schema,
@@ -179,19 +179,21 @@ class _Conversation:
 
     def _emit_until_end(self, child: Child) -> None:
         request = self._request
-        self._say(Submitted(self._warm))
+        self._emit(Submitted(self._warm))
         child.write(msgspec.json.encode(question_of(request, self._pace_s)) + b"\n")
         pieces: list[PartDelta] = []
         for line in child.lines():
+            if self._cancelled:
+                return
             message = msgspec.json.decode(line)
             if message["type"] == "done":
-                self._say(self._end(pieces, message))
+                self._emit(self._end(pieces, message))
                 return
             part: Part = Text(message["text"])
             if message["type"] == "call":
                 part = ToolCall(message["id"], message["name"], message["text"])
             pieces.append(PartDelta(message["index"], part))
-            self._say(pieces[-1])
+            self._emit(pieces[-1])
         self._say(Failed(Problem("cli_failed", "The demo CLI ended before the answer was complete.")))
 
     def _end(self, pieces: list[PartDelta], message: dict[str, Any]) -> Event:

@@ -171,8 +171,10 @@ class ModelBook:
         choice = self.aliases.get(name)
         if choice is not None:
             return choice
-        names, bare = self.names(provider), name.rpartition("/")[2]
-        name = bare if bare in names and name not in names else name
+        bare = name.rpartition("/")[2]
+        if bare != name:
+            names = self.names(provider)
+            name = bare if bare in names and name not in names else name
         real = self._stands_for(provider, name)
         return ModelChoice(provider, real, None if real == name else name)
 
@@ -344,6 +346,8 @@ def with_thoughts(request: GenerationRequest) -> GenerationRequest:
     Source: Anthropic's page on thinking: they matter to a model that goes on with what its tools gave; and newer models
     take none where anything before them is another, such as a search that is left out.
     """
+    if not any([isinstance(part, Search | Thought) for message in request.messages for part in message.content]):
+        return request
     asked: Thinking | None = request.thinking
     kept = len(request.messages)
     if asked is not None and asked.mode != "disabled" and request.provider == "claude":

@@ -35,7 +35,7 @@ REFILL_PAUSE_S = 0.3
 LONGEST_DELAY_S = 1.0
 #: How long a process must have stood before it counts as one that starts, in seconds, once one has not.
 PROOF_S = 2.0
-#: Seconds between two rounds of the keeper.
+#: Seconds between two looks at what stands ready.
 LOOK_S = 2.0
 #: Longest wait of a run for the memory that its process needs, and the pause between two looks, in seconds.
 ROOM_WAIT_S, ROOM_LOOK_S = 10.0, 0.2
@@ -153,17 +153,17 @@ class Pool:
         self._returned = gevent.event.Event()
         self._closed = False
         self._wanted = gevent.event.Event()
-        self._keeper: gevent.Greenlet[[], None] | None = None
+        self._keepers: list[gevent.Greenlet[[], None]] = []
 
     @property
     def warm(self) -> int:
         """How many processes stand ready."""
-        return sum(each.child.fit for each in (*self._warm, *self._kept))
+        return sum([each.child.fit for each in (*self._warm, *self._kept)])
 
     def open(self) -> None:
         """Begin to keep processes warm."""
-        if self.size and self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
+        if self.size and not self._keepers:
+            self._keepers = [gevent.spawn(self._keep), gevent.spawn(self._look)]
             self._wanted.set()
 
     def take(self, wanted: Callable[[], bool] = lambda: True, owner: str | None = None) -> tuple[Child, bool]:
@@ -273,7 +273,7 @@ class Pool:
             gevent.spawn(self._end_turn_later, booting)
 
     def _end_turn_later(self, booting: Child) -> None:
-        booting.spoke.wait(BOOT_S)
+        booting.await_word(BOOT_S)
         self._end_turn(None)
 
     def shed(self) -> bool:
@@ -296,8 +296,7 @@ class Pool:
     def close(self) -> None:
         """Stop what stands ready; nothing is started or kept any more."""
         self._closed = True
-        if self._keeper is not None:
-            self._keeper.kill()
+        gevent.killall(self._keepers)
         standing = [each.child for each in (*self._warm, *self._kept)]
         self._warm.clear()
         self._kept.clear()
@@ -309,9 +308,8 @@ class Pool:
     def _keep(self) -> None:
         """The refill: one start at a time, with a pause between them, and longer ones after failures."""
         while True:
-            self._wanted.wait(timeout=LOOK_S)
+            self._wanted.wait()
             self._wanted.clear()
-            self._discard()
             # A run should find room for a process of its own before one is kept that may not be needed.
             while len(self._warm) < self.size and self._room(2):
                 gevent.sleep(self._breaker.pause_s)
@@ -321,6 +319,13 @@ class Pool:
                     gevent.sleep(REFILL_PAUSE_S)
                     self._await_quiet()
                 self._start_one()
+
+    def _look(self) -> None:
+        """Every now and then, let go of what should stand there no longer, and see whether there is room for more."""
+        while True:
+            gevent.sleep(LOOK_S)
+            self._discard()
+            self._wanted.set()
 
     def _start_one(self) -> None:
         if self._turns is not None:

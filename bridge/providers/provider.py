@@ -134,11 +134,10 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
     An image counts `image_tokens`, whatever it shows.
     """
     total = len(request.system.encode()) + MESSAGE_OVERHEAD_TOKENS
+    total += MESSAGE_OVERHEAD_TOKENS * len(request.messages) + image_tokens * len(request.images)
     for message in request.messages:
-        total += MESSAGE_OVERHEAD_TOKENS
-        total += image_tokens * len(message.images)
         total += sum(
-            len(words(part).encode()) + _frame(part) for part in message.content if not isinstance(part, Image)
+            [len(words(part).encode()) + _frame(part) for part in message.content if not isinstance(part, Image)]
         )
     if request.schema is not None:
         total += len(json.dumps(request.schema))
@@ -178,9 +177,8 @@ def estimate(text_bytes: int, deltas: int) -> int:
 
 def prompt_estimate(request: GenerationRequest) -> int:
     """About how many tokens a prompt is, without what a CLI adds: a quarter of its bytes, and a usual image."""
-    images = sum(len(message.images) for message in request.messages)
     size = len(request.system.encode()) + sum(len(message.text.encode()) for message in request.messages)
     size += request.tools_size
     if request.schema is not None:
         size += len(json.dumps(request.schema))
-    return math.ceil(size / 4) + len(request.messages) * FRAME_TOKENS + images * USUAL_IMAGE_TOKENS
+    return math.ceil(size / 4) + len(request.messages) * FRAME_TOKENS + len(request.images) * USUAL_IMAGE_TOKENS

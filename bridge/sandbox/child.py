@@ -25,7 +25,7 @@ from typing import NamedTuple
 import gevent
 import gevent.event
 import gevent.os
-import gevent.queue
+import gevent.socket
 from gevent.fileobject import FileObjectPosix
 from gevent.lock import BoundedSemaphore
 
@@ -56,7 +56,6 @@ LAST_WORDS_S = 1.0
 #: The descriptor by which a child finds a program that has no path any more.
 _PROGRAM = 3
 _CHUNK = 65536
-_CHUNKS_AHEAD = 16
 _YIELD_BYTES = 4 * _CHUNK
 _LOWEST = 19
 _CAP_SYS_NICE = 1 << 23
@@ -129,10 +128,11 @@ class Child:
         finally:
             for fd in inside:
                 os.close(fd)
-        stdin, self._stdout, self._stderr_fd = outside
-        # An object, not a number: closing it wakes what waits for room. A writer that slept on through
-        # the close would wake when the number is another process's stdin, and write there.
+        stdin, stdout, self._stderr_fd = outside
+        # Objects, not numbers: closing them wakes who waits for room or for bytes. Who slept on through the close would
+        # wake when the number is another process's, and write or read there.
         self._stdin = FileObjectPosix(stdin, "wb", bufsize=0)
+        self._stdout = FileObjectPosix(stdout, "rb", bufsize=0)
         _started[self.pid] = self
         self.program = os.path.basename(argv[0])
         #: the folder that it cannot do without, if there is one
@@ -147,9 +147,7 @@ class Child:
         self._watcher.start(self._note_exit)
         #: its exit status, once it has ended by itself; negative for a signal that was not ours
         self.left: int | None = None
-        #: set once it has printed something, or ended
-        self.spoke = gevent.event.Event()
-        #: whether it has printed something
+        #: whether it has printed something that was read
         self.printed = False
         self._hear = hear
         #: hears all that it is told and says, while somebody wants that
@@ -157,9 +155,11 @@ class Child:
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._stopped = False
         self._write_turn = BoundedSemaphore(1)
-        self._chunks: gevent.queue.Queue[bytes] = gevent.queue.Queue(_CHUNKS_AHEAD)
+        #: whether somebody has begun to read its lines, and is at their end
+        self._is_read = False
+        self._read_out = gevent.event.Event()
         self._lines = self._split_lines()
-        self._readers = [gevent.spawn(self._keep_stdout), gevent.spawn(self._keep_stderr)]
+        self._stderr_reader = gevent.spawn(self._keep_stderr)
 
     def _note_exit(self) -> None:
         # The loop has reaped it; its process id may be anybody's from now on.
@@ -180,12 +180,12 @@ class Child:
     @property
     def fit(self) -> bool:
         """Whether it is alive, and has its home still: the host may clear that away."""
-        return self.alive and (self.home is None or self.home.is_dir())
+        return self.alive and (self.home is None or os.path.isdir(self.home))
 
     def last_words(self) -> list[str]:
         """The last lines that it printed on stderr; for one that has ended, all that is still in the pipe is read."""
         if self._exit.ready():
-            self._readers[1].join(LAST_WORDS_S)
+            self._stderr_reader.join(LAST_WORDS_S)
         return list(self._stderr)
 
     def write(self, data: bytes) -> None:
@@ -210,15 +210,29 @@ class Child:
         """
         return self._lines
 
+    def await_word(self, timeout_s: float) -> None:
+        """Wait until it has printed something, or ended, at most `timeout_s`."""
+        if not self.printed and not self._stdout.closed:
+            try:
+                gevent.socket.wait_read(self._stdout.fileno(), timeout_s)
+            except OSError:
+                pass  # the time is up, or it was stopped
+
     def _split_lines(self) -> Iterator[bytes]:
+        self._is_read = True
         buffer = bytearray()
         searched = since_yield = 0
         #: beginning and end of the line that is passed over
         head = tail = b""
         while True:
-            chunk = self._chunks.get()
+            try:
+                chunk = self._stdout.read(_CHUNK)
+            except (OSError, ValueError):
+                chunk = b""  # it was closed
             if not chunk:
+                self._read_out.set()
                 return
+            self.printed = True
             buffer += chunk
             start = 0
             while (end := buffer.find(b"\n", max(start, searched))) >= 0:
@@ -293,34 +307,25 @@ class Child:
         self._signal(signal.SIGKILL)
         self.wait()
         keeper.end_orphans(_started)
-        # What it printed last is still read; but a daemon that it left may hold the pipes open for ever.
-        gevent.joinall(self._readers, timeout=LAST_WORDS_S)
-        gevent.killall(self._readers)
-        while self._chunks.full():
-            self._chunks.get_nowait()
-        self._chunks.put_nowait(b"")
-        pipes = (self._stdout, self._stderr_fd)
-        self._stdout = self._stderr_fd = -1
-        for fd in pipes:
-            os.close(fd)
-        try:
-            self._stdin.close()
-        except OSError:
-            pass
+        # What it printed last is still read, but a daemon that it left may hold the pipes open for ever. Where it was
+        # stopped, nobody wants more of its lines.
+        self._stderr_reader.join(LAST_WORDS_S)
+        if self._is_read and self.left is not None:
+            self._read_out.wait(LAST_WORDS_S)
+        self._stderr_reader.kill()
+        stderr, self._stderr_fd = self._stderr_fd, -1
+        os.close(stderr)
+        for pipe in (self._stdin, self._stdout):
+            try:
+                pipe.close()
+            except OSError:
+                pass
 
     def _signal(self, number: int) -> None:
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
-
-    def _keep_stdout(self) -> None:
-        while chunk := _read(self._stdout):
-            self.printed = True
-            self.spoke.set()
-            self._chunks.put(chunk)
-        self.spoke.set()
-        self._chunks.put(b"")
 
     def _keep_stderr(self) -> None:
         rest = b""

@@ -130,7 +130,8 @@ def _group(folder: Path, limit_name: str, used_name: str, prefix: str) -> _Group
 def resident_bytes(pid: int | str = "self") -> int:
     """Resident memory of one process; 0 where it has gone. What processes share counts for each of them."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -155,8 +156,9 @@ def children(pid: int | str = "self") -> list[int]:
     """The process ids of a process's children."""
     found: list[int] = []
     try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:
+                found += map(int, file.readall().split())
     except OSError:
         pass  # it ends just now
     return found

@@ -91,16 +91,17 @@ class Turns:
         conversation they stand."""
         parts = [part for part in parts_of(given, where, role) if not isinstance(part, Text) or part.text.strip()]
         parts += calls
-        if role != "user" and any(isinstance(part, Image) for part in parts):
+        kinds = set(map(type, parts))
+        if role != "user" and Image in kinds:
             raise invalid(f"{where}: only a user's message may have images.", self._field)
-        if role != "user" and any(isinstance(part, ToolResult) for part in parts):
+        if role != "user" and ToolResult in kinds:
             raise invalid(f"{where}: only a user's message may have results of tools.", self._field)
-        if role != "assistant" and any(isinstance(part, ToolCall) for part in parts):
+        if role != "assistant" and ToolCall in kinds:
             raise invalid(f"{where}: only an assistant's message may call tools.", self._field)
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
             return
-        if role == "assistant" and all(isinstance(part, Thought | Search) for part in parts):
+        if role == "assistant" and kinds <= {Thought, Search}:
             # An answer that was stopped, or that was empty.
             return
         if not parts:
@@ -153,13 +154,14 @@ class Turns:
         if self._parts > MAX_PARTS:
             raise invalid(f"The messages have more than {MAX_PARTS} parts together.", field)
         messages = tuple(Message(role, tuple(parts)) for role, parts in turns)
-        if sum(len(each.images) for each in messages) > MAX_IMAGES:
+        images = [image for each in messages for image in each.images]
+        if len(images) > MAX_IMAGES:
             raise too_many_images()
-        pixels = sum(image.pixels for each in messages for image in each.images)
+        pixels = sum([image.pixels for image in images])
         if pixels > content.MAX_PIXELS_TOGETHER:
             most = content.MAX_PIXELS_TOGETHER // 10**6
             raise invalid(f"The images have {pixels / 1e6:.1f} million pixels together; they may have {most}.", field)
-        if sum(len(each.text) for each in messages) > content.MAX_CONVERSATION_CHARACTERS:
+        if sum([len(each.text) for each in messages]) > content.MAX_CONVERSATION_CHARACTERS:
             most = content.MAX_CONVERSATION_CHARACTERS
             raise invalid(f"The messages are longer than {most} characters together.", field)
         return messages

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bridge.ledger.ledger import Ceiling
 from bridge.ledger.tallies import FileTallies
 from bridge.limits import Limits
 from bridge.service import Service
@@ -113,7 +114,7 @@ def test_a_kill_during_the_recovery_changes_nothing_of_its_outcome(
     first = Service(settings)
     key, _ = first.keys.create("tester", Limits())
     model = settings.providers["claude"].default_model
-    first.ledger.reserve(key.name, key.limits, "run_open", "claude", model, 100, 300)
+    first.ledger.reserve(key.name, key.limits, "run_open", Ceiling("claude", model, 100, 300))
     first.store.close()  # and that is all: the rest of the process is gone
 
     def killed(*_: object) -> None:

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 
 from bridge.clock import day_of
 from bridge.errors import BridgeError
-from bridge.ledger.ledger import Ledger, Pick
+from bridge.ledger.ledger import Ceiling, Ledger, Pick
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import Reservation, sum_of
 from bridge.limits import LIMITS, Limits, Moment, Span, effective, per_request, spans_of, summed
@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             order = [tuple(CREDENTIALS)[self.number % 3 :], ("wide", "tight"), ()][self.number % 5 % 3]
             run_id, limits = f"run_{self.number}", self.keys[name].limits
-            reservation = self.ledger.reserve(name, limits, run_id, "demo", "demo", *ask, self.pick(order))
+            reservation = self.ledger.reserve(name, limits, run_id, Ceiling("demo", "demo", *ask), self.pick(order))
         except BridgeError as error:
             self.refusals.add(error.problem.status)
             return None
@@ -300,7 +300,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def fail_and_heal(self, run: str, cost: int, name: str) -> None:
         """The storage fails under a reservation and a settlement, and works again later."""
         with self.backend.failing():
-            never = refused(lambda: self.ledger.reserve(name, key_with(name).limits, "never", "demo", "demo", 10, 10))
+            never = refused(
+                lambda: self.ledger.reserve(name, key_with(name).limits, "never", Ceiling("demo", "demo", 10, 10))
+            )
             assert never == "storage_failed"
             reservation = self.open.pop(run, None)
             if reservation is not None:

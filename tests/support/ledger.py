@@ -14,7 +14,7 @@ from msgspec import structs
 from bridge.clock import Clock, day_of, parse_iso
 from bridge.errors import BridgeError
 from bridge.keys.keys import Key
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ceiling, Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.tallies import FileTallies, Reservation, assumed, void
 from bridge.limits import Limits
@@ -76,7 +76,9 @@ class Desk:
     def reserve(self, input_tokens: int = 100, output: int = 1000, key: Key | None = None) -> Reservation:
         self.runs += 1
         key = key or self.key
-        return self.ledger.reserve(key.name, key.limits, f"run_{self.runs}", "demo", "demo", input_tokens, output)
+        return self.ledger.reserve(
+            key.name, key.limits, f"run_{self.runs}", Ceiling("demo", "demo", input_tokens, output)
+        )
 
     def settle(self, reservation: Reservation, cost_micro: int = 500, tokens: int = 40, **fields: Any) -> None:
         self.ledger.settle(line_of(reservation, cost_micro, output_tokens=tokens, **fields))

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from bridge.errors import BridgeError
+from bridge.ledger.ledger import Ceiling
 from bridge.ledger.tallies import KEPT_DAYS, Counts, Snapshot
 from bridge.limits import Limits
 from tests.support.ledger import Desk, FrozenClock, key_with, line_of
@@ -235,7 +236,7 @@ def test_fifty_at_once_at_the_edge_of_a_cap_admit_exactly_what_fits(tmp_path):
 
     def one(number):
         try:
-            return desk.ledger.reserve(desk.key.name, desk.key.limits, f"r{number}", "demo", "demo", 10, 10)
+            return desk.ledger.reserve(desk.key.name, desk.key.limits, f"r{number}", Ceiling("demo", "demo", 10, 10))
         except BridgeError as error:
             return error.code
 
@@ -429,7 +430,9 @@ def test_a_long_journal_goes_into_a_snapshot_while_requests_go_on(desk, monkeypa
 
     def client(number):
         for n in range(20):
-            reservation = desk.ledger.reserve(desk.key.name, desk.key.limits, f"c{number}-{n}", "demo", "demo", 1, 1)
+            reservation = desk.ledger.reserve(
+                desk.key.name, desk.key.limits, f"c{number}-{n}", Ceiling("demo", "demo", 1, 1)
+            )
             desk.settle(reservation)
 
     gevent.joinall([gevent.spawn(client, n) for n in range(8)], raise_error=True)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.ledger.ledger import Ledger
+from bridge.ledger.ledger import Ceiling, Ledger
 from bridge.ledger.pricing import PriceTable
 from bridge.ledger.replica import SharedTallies
 from bridge.ledger.tallies import Reservation, Tally
@@ -352,7 +352,7 @@ def test_a_day_that_ends_meanwhile_has_its_own_cap_on_each_node(pair: list[Node]
     names = itertools.count()
 
     def reserve(ledger: Ledger) -> str | None:
-        return refused(lambda: ledger.reserve("ada", limits, f"run_{next(names)}", "demo", "demo", 10, 10))
+        return refused(lambda: ledger.reserve("ada", limits, f"run_{next(names)}", Ceiling("demo", "demo", 10, 10)))
 
     for clock, at in ((pair[0].clock, "2026-11-20T23:59:59Z"), (pair[1].clock, "2026-11-21T00:00:01Z")):
         clock.set(at)
