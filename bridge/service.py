@@ -33,9 +33,8 @@ from bridge.providers.models import ModelBook, Offers
 from bridge.providers.pool import slots
 from bridge.providers.provider import Provider
 from bridge.records.audit import Audit
-from bridge.records.closest import Closest
 from bridge.records.jobs import JobBook, KeptJobs
-from bridge.records.lately import Lately
+from bridge.records.lately import Closest, Lately
 from bridge.records.runlog import RunLog
 from bridge.records.statistics import Statistics
 from bridge.registry import PROVIDERS

@@ -7,7 +7,7 @@ import os
 import click
 
 from bridge import __version__
-from bridge.cli import backup, clis, cluster, credentials, export_import, keys, link, serve, usage_logs
+from bridge.cli import backup, clis, cluster, credentials, export_import, keys, serve, usage_logs
 from bridge.cli.common import completion, examples
 from bridge.cli.doctor import doctor
 from bridge.cli.top import top
@@ -46,7 +46,6 @@ for command in (
     top,
     doctor,
     clis.clis,
-    link.link,
     cluster.cluster,
     *backup.COMMANDS,
     *export_import.COMMANDS,

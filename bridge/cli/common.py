@@ -72,7 +72,7 @@ def plain_errors() -> Iterator[None]:
 
 def ask(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """One call of the admin API: of the running server, or of the data folder."""
-    from bridge.ops.local import admin_client
+    from bridge.ops.admin_client import admin_client
 
     with plain_errors(), admin_client(load_settings()) as client:
         return client.call(method, path, body)

@@ -17,7 +17,7 @@ import click
 from bridge.cli.common import as_json, examples, load_settings, plain_errors, progress, say, show_json
 from bridge.errors import StoreError
 from bridge.ledger.tallies import KEPT_DAYS
-from bridge.ops.local import admin_client
+from bridge.ops.admin_client import admin_client
 from bridge.settings import Settings
 from bridge.store.files import open_private
 

@@ -28,7 +28,7 @@ from bridge.cli.common import FAILED, path_of, plain
 from bridge.cli.feed import Feed
 from bridge.cli.picture import Box, Cell, Row
 from bridge.errors import BridgeError
-from bridge.ops.remote import RemoteAdmin
+from bridge.ops.admin_client import RemoteAdmin
 
 #: Seconds between two looks, at least and at most.
 LEAST_S, MOST_S = 0.5, 60.0

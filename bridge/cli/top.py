@@ -26,7 +26,7 @@ from bridge.cli.common import (
 )
 from bridge.cli.picture import Answer
 from bridge.cli.usage_logs import VERDICTS
-from bridge.ops.remote import RemoteAdmin, elsewhere, here
+from bridge.ops.admin_client import RemoteAdmin, elsewhere, here
 
 #: Seconds between two looks: by default, at least and at most.
 EVERY_S, LEAST_S, MOST_S = 2.0, 0.5, 60.0

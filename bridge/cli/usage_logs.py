@@ -12,7 +12,7 @@ import click
 from bridge.cli.common import FAILED, as_json, ask, examples, load_settings, plain_errors, print_table, say, show_json
 from bridge.errors import BridgeError
 from bridge.limits import money
-from bridge.ops.local import admin_client
+from bridge.ops.admin_client import admin_client
 from bridge.store.folder import Store
 
 #: Exit status of `capacity` by its verdict.

@@ -25,7 +25,6 @@ from bridge.http import (
     admin_runs,
     admin_top,
     describe,
-    estimate,
     generate,
     host_only,
     jobs,
@@ -81,7 +80,6 @@ _GENERATING = tuple(rf"{path}(/.*)?" for api in APIS.values() for path in api.pa
 
 PARTS = (
     generate,
-    estimate,
     jobs,
     v1,
     me,

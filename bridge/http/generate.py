@@ -1,4 +1,5 @@
-"""The endpoints that generate, made from the registry of APIs: `POST /generate`, `/v1/messages` and the others."""
+"""The endpoints that generate, made from the registry of APIs: `POST /generate`, `/v1/messages` and the others; and
+those that say what a request may cost at most, without sending it: `POST /generate/estimate` and its siblings."""
 
 from __future__ import annotations
 
@@ -12,15 +13,19 @@ from bridge.errors import CODES, BridgeError
 from bridge.http.body import beside
 from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Query, Routes
+from bridge.http.me import remaining
 from bridge.http.respond import digest_of_repeat, repeat_of, respond
-from bridge.http.views import Accepted
+from bridge.http.views import Accepted, Estimate
 from bridge.keys.keys import Key
+from bridge.limits import LIMITS, dollars
 from bridge.providers.models import heeded
+from bridge.registry import PROVIDERS
 from bridge.service import Service
 from bridge.types import GenerationRequest, ModelChoice
+from bridge.wire import native
 from bridge.wire.api import Api, Events, Render
 from bridge.wire.apis import APIS
-from bridge.wire.session import session_of
+from bridge.wire.conversation import session_of
 
 routes = Routes("Generate", who="key")
 
@@ -82,6 +87,23 @@ def model_of(service: Service, provider: str, name: str) -> ModelChoice:
     return choice
 
 
+def _estimate(provider: str, key: Key) -> Estimate:
+    service = service_of()
+    with edge().limiter.work(key.name):
+        body = request.get_data(cache=False)
+        resolve = partial(model_of, service, provider)
+        wanted, *_ = beside(body, partial(native.API.parse, body, settings=service.settings, resolve=resolve))
+        held = engine_of().quote(key, wanted)
+    return Estimate(
+        provider=held.provider,
+        model=held.model,
+        cost_usd=dollars(held.cost_micro),
+        input_tokens=held.input_tokens,
+        max_output_tokens=held.output_tokens,
+        remaining=remaining(key),
+    )
+
+
 for _api in APIS.values():
     for _path, _provider in _api.paths.items():
         routes.add(
@@ -100,3 +122,19 @@ for _api in APIS.values():
             errors=[code for code in CODES if code != "method_not_allowed" and (code != "not_found" or not _provider)],
             error_type=_api.error_type,
         )(partial(_generate, _api, _provider))
+
+for _name, _row in PROVIDERS.items():
+    routes.add(
+        "POST",
+        f"{_row.path}/estimate",
+        text=f"What a request to {_row.path} may cost at most. Asks no model, reserves nothing, and costs nothing.",
+        answer=Estimate,
+        body=native.API.body_type,
+        example=native.API.example,
+        table=tuple(native.API.parameters.values()),
+        errors=(
+            *("invalid_request", "payload_too_large", "model_not_allowed", "provider_not_allowed", "cli_unavailable"),
+            *("draining", "provider_rate_limited", "provider_overloaded"),
+            *(limit.code for limit in LIMITS if limit.code),
+        ),
+    )(partial(_estimate, _name))

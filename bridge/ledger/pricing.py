@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from bridge.clock import Clock
-from bridge.store.operatorfile import OperatorFile
+from bridge.store.document import OperatorFile
 from bridge.types import LONG_CONTEXT, Usage
 
 PICO = 1_000_000

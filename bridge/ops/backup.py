@@ -21,7 +21,7 @@ from typing import IO, Any
 from bridge.clock import Clock, iso
 from bridge.errors import BridgeError, StoreError
 from bridge.ops import repair
-from bridge.ops.local import AdminClient, admin_client
+from bridge.ops.admin_client import AdminClient, admin_client
 from bridge.settings import Settings
 from bridge.store import archive
 from bridge.store.archive import Manifest

@@ -21,7 +21,7 @@ from typing import Any, TypeGuard
 from dotenv import dotenv_values
 
 from bridge.errors import StoreError
-from bridge.ops.local import admin_client
+from bridge.ops.admin_client import admin_client
 from bridge.settings import TABLE, Settings
 
 #: Rows that go to the server at once.

@@ -29,8 +29,8 @@ from bridge.clock import Clock, iso, parse_iso
 from bridge.engine.run import SILENT
 from bridge.errors import BridgeError, StoreError
 from bridge.ops import conformance, origin
+from bridge.ops.admin_client import admin_client
 from bridge.ops.doctor import FAIL, Finding, fail, ok, warn
-from bridge.ops.local import admin_client
 from bridge.providers.programs import ChosenProgram, Newest, Outcome, ProgramBook, ProgramCheck, digest_of, stamp_of
 from bridge.registry import PROVIDERS, ProviderRow
 from bridge.sandbox.child import ChildError, capture, program

@@ -15,8 +15,7 @@ import msgspec
 from bridge.clock import Clock
 from bridge.errors import BridgeError, StoreError
 from bridge.registry import PROVIDERS
-from bridge.store.document import Document
-from bridge.store.operatorfile import OperatorFile
+from bridge.store.document import Document, OperatorFile
 from bridge.types import (
     LONG_CONTEXT,
     MODEL_PATTERN,

@@ -43,6 +43,8 @@ MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
 MAX_STOPS, MAX_STOP_CHARACTERS = 16, 1000
 
 
+#: The longest name of a conversation that counts, in characters.
+MOST_SESSION_CHARACTERS = 500
 #: Ids of tool calls that every API takes; others, which some programs make up, get new ones.
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -305,3 +307,31 @@ def sampling(temperature: float | None, top_p: float | None, top_k: int | None =
 def run_number(run_id: str) -> str:
     """What is left of a run's id without its prefix: the ids of the answers have prefixes of their own."""
     return run_id.removeprefix("run_")
+
+
+# --- what a client calls it, in each API's own word --------------------------------------------------
+
+
+class _Words(msgspec.Struct):
+    """Where APIs have it; all else is passed over unread."""
+
+    metadata: Any = None
+    prompt_cache_key: Any = None
+    user: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Words)
+
+
+def session_of(header: str | None, body: bytes) -> str | None:
+    """The name of a conversation: X-Session-Id, Anthropic's `metadata.user_id`, OpenAI's `prompt_cache_key` or
+    `user`; None where there is none."""
+    found: list[Any] = [header]
+    if not header:
+        try:
+            words = content.decode(body, _decoder)
+        except BridgeError:
+            return None
+        metadata = words.metadata if isinstance(words.metadata, dict) else {}
+        found += [metadata.get("user_id"), words.prompt_cache_key, words.user]
+    return next((each[:MOST_SESSION_CHARACTERS] for each in found if isinstance(each, str) and each), None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.http.coding import MOST_BESIDES, as_utf8, inflated
+from bridge.http.body import MOST_BESIDES, as_utf8, inflated
 
 BODY = '{"userPrompt": "Grüße 🎉"}'.encode()
 PACKED = gzip.compress(BODY, mtime=0)

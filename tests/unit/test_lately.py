@@ -10,9 +10,8 @@ import pytest
 
 from bridge.ledger.tallies import Counts
 from bridge.limits import Limits
-from bridge.records import closest
-from bridge.records.closest import Closest
-from bridge.records.lately import LINES, MINUTES, MOST_KEYS, Lately
+from bridge.records import lately as module
+from bridge.records.lately import LINES, MINUTES, MOST_KEYS, Closest, Lately
 from tests.support.ledger import Desk, FrozenClock, open_log, record, write
 
 
@@ -119,7 +118,7 @@ def test_the_closest_keys_are_looked_for_in_turns_and_not_by_everybody(tmp_path:
     desk = Desk(tmp_path)
     for number in range(5):
         desk.ledger.import_usage(f"key-{number}", "2026-11-20", Counts(requests=10 * number))
-    keys = _Keys(3 * closest.TURN)
+    keys = _Keys(3 * module.TURN)
     found = Closest(keys, desk.ledger, desk.clock)  # type: ignore[arg-type]
     looks = [gevent.spawn(found.names, 3) for _ in range(4)]
     gevent.joinall(looks)
@@ -127,6 +126,6 @@ def test_the_closest_keys_are_looked_for_in_turns_and_not_by_everybody(tmp_path:
     assert [look.value for look in looks[1:]] == [[]] * 3, "the others did not wait for it"
     assert keys.looks == 1
     assert found.names(3) == ["key-4", "key-3", "key-2"]
-    desk.clock.pass_s(closest.FRESH_S)
+    desk.clock.pass_s(module.FRESH_S)
     found.names(3)
     assert keys.looks == 2

@@ -19,8 +19,8 @@ from bridge.gate.upstream import Connections
 from bridge.ledger.pricing import PriceTable, cost
 from bridge.limits import dollars, money
 from bridge.ops import origin
+from bridge.ops.admin_client import admin_client
 from bridge.ops.doctor import Finding, fail, ok, warn
-from bridge.ops.local import admin_client
 from bridge.providers.machine_files import machine_files
 from bridge.providers.programs import BridgeNews, ProgramBook
 from bridge.providers.provider import Provider, ProviderStatus
