@@ -32,7 +32,6 @@ from bridge.http import (
     me,
     metrics,
     pages,
-    respond,
     v1,
 )
 from bridge.http.address import AddressLimiter, client_address
@@ -144,7 +143,7 @@ def create_app(service: Service, *, waiting: Waiting = nullcontext) -> Flask:
             response.headers["X-Bridge-Ignored"] = ", ".join(g.ignored)
         key = g.get("key")
         if key is not None:
-            response.headers.update(respond.remaining_headers(service.ledger, key))
+            response.headers.update(me.remaining_headers(key))
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         if request.environ.get("wsgi.input") is not None:

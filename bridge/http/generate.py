@@ -1,31 +1,50 @@
 """The endpoints that generate, made from the registry of APIs: `POST /generate`, `/v1/messages` and the others; and
-those that say what a request may cost at most, without sending it: `POST /generate/estimate` and its siblings."""
+those that say what a request may cost at most, without sending it: `POST /generate/estimate` and its siblings.
+
+`Prefer` is RFC 7240: `respond-async` answers with a job at once, `wait=N` after N seconds.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import gevent
+import gevent.socket
 import msgspec
-from flask import Response, g, request
+from flask import Response, g, jsonify, request
+from gevent.monkey import get_original
 
-from bridge.errors import CODES, BridgeError
+from bridge.engine.run import Run
+from bridge.errors import CODES, BridgeError, Problem
 from bridge.http.body import beside
 from bridge.http.context import edge, engine_of, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import remaining
-from bridge.http.respond import digest_of_repeat, repeat_of, respond
 from bridge.http.views import Accepted, Estimate
 from bridge.keys.keys import Key
 from bridge.limits import LIMITS, dollars
 from bridge.providers.models import heeded
+from bridge.records.jobs import Repeat
 from bridge.registry import PROVIDERS
 from bridge.service import Service
-from bridge.types import GenerationRequest, ModelChoice
+from bridge.types import Finished, GenerationRequest, ModelChoice
 from bridge.wire import native
-from bridge.wire.api import Api, Events, Render
+from bridge.wire.api import Api, Events, Generation, Render
 from bridge.wire.apis import APIS
 from bridge.wire.conversation import session_of
+
+#: Cloudflare gives an origin 100 seconds to begin its answer; after this many the answer is a job.
+CLOUDFLARE_PATIENCE_S = 90.0
+_LONGEST_IDEMPOTENCY_KEY = 255
+#: Seconds between looks at a connection that has unread data on it.
+RECHECK_S = 0.5
 
 routes = Routes("Generate", who="key")
 
@@ -55,10 +74,10 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
             events = api.events
         g.ignored = wanted.ignored
-        repeat = repeat_of(body)
+        repeat = _repeat_of(body)
         # With images it is large, and nothing needs it while the run goes on.
         del body
-        return respond(key, wanted, api, repeat, answer, events)
+        return _respond(key, wanted, api, repeat, answer, events)
 
 
 def _parse(
@@ -74,7 +93,7 @@ def _check_before_body(api: Api, provider: str | None, key: Key) -> None:
     """Refuse a large body that is not read yet, where it would be refused whatever it says. Raises BridgeError."""
     given = request.headers.get("Idempotency-Key")
     # Where there is an answer already, it is given whatever the caps say.
-    if given is None or not engine_of().has_earlier(key, digest_of_repeat(given)):
+    if given is None or not engine_of().has_earlier(key, _digest_of_repeat(given)):
         engine_of().check_before_body(key, api.name, provider, g.request_id)
 
 
@@ -85,6 +104,159 @@ def model_of(service: Service, provider: str, name: str) -> ModelChoice:
     if choice.provider != provider:
         raise BridgeError("invalid_request", f"The model {name} is one of {choice.provider}; use its endpoint.")
     return choice
+
+
+# --- from a request to its answer, the same way for every API ------------------------------------------
+
+
+class _Preference(msgspec.Struct, frozen=True):
+    """`Prefer`: after how many seconds the answer is to be a job; None for never."""
+
+    job_after_s: float | None = None
+    applied: str | None = None
+
+
+def _respond(
+    key: Key,
+    wanted: GenerationRequest,
+    api: Api,
+    repeat: Repeat | None,
+    answer: Render,
+    events: Events | None,
+) -> Response:
+    """Generate `wanted` for `key`, as a client of `api` expects it; `repeat` is `_repeat_of` the body that it came as,
+    `answer` renders the answer, or `events` the stream where one is asked for. Raises BridgeError."""
+    if repeat is not None:
+        earlier = engine_of().earlier(key, repeat)
+        if earlier is not None and earlier.finished is not None:
+            response = _streamed(earlier, events) if events else _answered(earlier, earlier.finished, answer)
+            response.headers["Idempotent-Replayed"] = "true"
+            return response
+    prefer = _Preference() if events else _preference()
+    run = engine_of().submit(key, wanted, stream=events is not None, keep=prefer.job_after_s == 0, repeat=repeat)
+    if events:
+        return _streamed(run, events)
+    with _watch(request.environ, run.leave):
+        finished = run.wait(prefer.job_after_s)
+        if finished is None:
+            engine_of().keep(run)
+            finished = run.finished
+    response = _accepted(run, api, prefer) if finished is None else _answered(run, finished, answer)
+    if prefer.applied:
+        response.headers["Preference-Applied"] = prefer.applied
+    return response
+
+
+def _answered(generation: Generation, finished: Finished, answer: Render) -> Response:
+    """A finished generation as a JSON answer. Raises BridgeError where it failed."""
+    if isinstance(finished.result, Problem):
+        raise BridgeError.of(finished.result)
+    response = jsonify(answer(generation, finished))
+    response.headers["X-Bridge-Cost-Usd"] = f"{finished.charge.cost_micro / 1e6:.6f}"
+    return response
+
+
+def _accepted(run: Run, api: Api, prefer: _Preference) -> Response:
+    """202: the run goes on as a job. Raises BridgeError where an SDK has not asked for that: it would take it for
+    an answer without a text."""
+    if prefer.applied is None and api.sdk:
+        raise BridgeError(
+            "timeout",
+            f"The answer takes longer than the tunnel waits. It goes on, as the job {run.id}.",
+            f"Use streaming for long answers. GET /jobs/{run.id} has this one when it is done.",
+        )
+    response = jsonify({"id": run.id, "status": "queued" if run.queue_position else "running"})
+    response.status_code = 202
+    response.headers["Location"] = f"/jobs/{run.id}"
+    return response
+
+
+def _streamed(generation: Generation, events: Events) -> Response:
+    stream = events(generation, g.request_id)
+    if isinstance(generation, Run):
+        stream = _watched(generation, stream, request.environ)
+    response = Response(stream, mimetype="text/event-stream")
+    if isinstance(generation, Run):
+        # Also where the client leaves before the first byte, or the server drops the response half-way.
+        response.call_on_close(generation.leave)
+    # Proxies must not collect the events.
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _watched(run: Run, events: Iterator[bytes], environ: dict[str, object]) -> Iterator[bytes]:
+    with _watch(environ, run.leave):
+        yield from events
+
+
+def _repeat_of(body: bytes) -> Repeat | None:
+    """The Idempotency-Key of the request, if it has one. Raises BridgeError invalid_request."""
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    if not given or len(given) > _LONGEST_IDEMPOTENCY_KEY:
+        raise BridgeError("invalid_request", f"Idempotency-Key must have 1 to {_LONGEST_IDEMPOTENCY_KEY} characters.")
+    path = request.path.encode("utf-8", "replace")
+    return Repeat(_digest_of_repeat(given), _digest(path + b"\n" + body))
+
+
+def _digest_of_repeat(given: str) -> str:
+    """What is kept of an Idempotency-Key; see `Repeat.key`."""
+    return _digest(given.encode("utf-8", "replace"))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _preference() -> _Preference:
+    """What the client, or the proxy that it came through, can wait for."""
+    given = ",".join(request.headers.getlist("Prefer")).lower()
+    names = [part.split(";")[0].strip() for part in given.split(",")]
+    waits = [int(found[1]) for name in names if (found := re.fullmatch(r"wait\s*=\s*\"?(\d{1,6})\"?", name))]
+    most = CLOUDFLARE_PATIENCE_S if "CF-Ray" in request.headers else None
+    if waits:
+        return _Preference(waits[0] if most is None else min(waits[0], most), f"wait={waits[0]}")
+    if "respond-async" in names:
+        return _Preference(0.0, "respond-async")
+    return _Preference(most)
+
+
+@contextmanager
+def _watch(environ: dict[str, Any], gone: Callable[[], None]) -> Iterator[None]:
+    """Call `gone()` once if the client closes its connection within the block.
+
+    A WSGI server sees that only when it writes, and a silent answer never writes; so a greenlet waits
+    for the socket to become readable, which it does at once when the other side hangs up.
+    """
+    connection = environ.get("gunicorn.socket")
+    if connection is None:
+        yield
+        return
+    watcher = gevent.spawn(_wait_until_gone, connection, gone)
+    try:
+        yield
+    finally:
+        watcher.kill(block=False)
+
+
+def _wait_until_gone(connection: socket.socket, gone: Callable[[], None]) -> None:
+    try:
+        fd = connection.fileno()
+        poller = get_original("select", "poll")()
+        poller.register(fd, select.POLLRDHUP)
+        while True:
+            gevent.socket.wait_read(fd)
+            if poller.poll(0) or not connection.recv(1, socket.MSG_PEEK):
+                break
+            # The next request of an impatient client lies there: the end may come behind it.
+            gevent.sleep(RECHECK_S)
+    except OSError:
+        pass
+    gone()
+
+
+# --- what a request may cost -----------------------------------------------------------------------
 
 
 def _estimate(provider: str, key: Key) -> Estimate:
@@ -102,6 +274,9 @@ def _estimate(provider: str, key: Key) -> Estimate:
         max_output_tokens=held.output_tokens,
         remaining=remaining(key),
     )
+
+
+# --- the routes ------------------------------------------------------------------------------------
 
 
 for _api in APIS.values():

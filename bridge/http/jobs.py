@@ -12,7 +12,7 @@ from bridge.engine.run import Run
 from bridge.errors import BridgeError, Problem
 from bridge.http.context import edge, engine_of
 from bridge.http.describe import Query, Routes
-from bridge.http.respond import CLOUDFLARE_PATIENCE_S
+from bridge.http.generate import CLOUDFLARE_PATIENCE_S
 from bridge.http.views import JobView
 from bridge.keys.keys import Key
 from bridge.records.jobs import Job

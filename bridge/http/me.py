@@ -33,7 +33,7 @@ from bridge.http.views import (
     show_time,
 )
 from bridge.keys.keys import Key, may_use
-from bridge.limits import WINDOWS, effective
+from bridge.limits import WINDOWS, dollars, effective
 from bridge.registry import PROVIDERS
 from bridge.sandbox import host
 from bridge.types import ModelChoice
@@ -240,3 +240,11 @@ def _resolved(name: str) -> ModelChoice | None:
         return service_of().models.resolve(name)
     except BridgeError:
         return None
+
+
+def remaining_headers(key: Key) -> dict[str, str]:
+    """`X-Bridge-Remaining-…` for the limits that the key has."""
+    headers = {}
+    for limit, _, left in service_of().ledger.remaining(key.name, key.limits):
+        headers[limit.header] = f"{dollars(left):.6f}" if limit.is_cost else str(left)
+    return headers

@@ -20,16 +20,16 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Problem
-from bridge.gate.stand_ins import with_stand_ins, with_texts_for_parts
+from bridge.gate.body import with_stand_ins, with_texts_for_parts
 from bridge.gate.ticket import Ticket, Way
 from bridge.providers import claude_body
 from bridge.providers import claude_wire as protocol
 from bridge.providers.claude_body import ClaudeAsked
 from bridge.providers.cli import CliProvider, problem_of_start
-from bridge.providers.forced import ForcedCall, forced_tools
 from bridge.providers.gated import Passage
 from bridge.providers.pool import Pool, slots, warm_processes
 from bridge.providers.provider import Emit, text_ceiling
+from bridge.providers.structured import ForcedCall, forced_tools
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError

@@ -13,15 +13,18 @@ from typing import Any
 
 import msgspec
 
-from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
 from bridge.providers.models import may_think, takes, with_thoughts
 from bridge.providers.structured import (
     MANY,
     PLAIN_PATTERN,
     SHARED_KEYWORDS,
     fitting,
+    forced_tools,
     in_words,
     parts_of,
+    schema_of_call,
+    told_of_call,
+    told_to_call,
     without_dialect,
 )
 from bridge.providers.websearch import claude_tool

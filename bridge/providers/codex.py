@@ -21,7 +21,7 @@ import msgspec
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError
-from bridge.gate.stand_ins import with_stand_ins, without_tool_words
+from bridge.gate.body import with_stand_ins, without_tool_words
 from bridge.gate.ticket import Way
 from bridge.providers import codex_body
 from bridge.providers import codex_wire as protocol

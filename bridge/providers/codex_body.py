@@ -13,8 +13,18 @@ from typing import Any
 
 import msgspec
 
-from bridge.providers.forced import forced_tools, schema_of_call, told_of_call, told_to_call
-from bridge.providers.structured import PLAIN_PATTERN, SHARED_KEYWORDS, adapt, fitting, parts_of, without_dialect
+from bridge.providers.structured import (
+    PLAIN_PATTERN,
+    SHARED_KEYWORDS,
+    adapt,
+    fitting,
+    forced_tools,
+    parts_of,
+    schema_of_call,
+    told_of_call,
+    told_to_call,
+    without_dialect,
+)
 from bridge.providers.websearch import openai_tool
 from bridge.types import GenerationRequest, Image, Message, Part, Text, Tool, ToolCall, ToolResult
 

@@ -17,9 +17,9 @@ from bridge.gate.answer import asks_for_tool
 from bridge.providers import codex_wire as protocol
 from bridge.providers.assembly import Assembly
 from bridge.providers.codex_body import CodexAsked
-from bridge.providers.forced import ForcedCall
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, estimate
+from bridge.providers.structured import ForcedCall
 from bridge.providers.websearch import citation, openai_search
 from bridge.sandbox.child import LAST_WORDS_S, Child, ChildError
 from bridge.types import (

@@ -72,12 +72,11 @@ class Minute:
         #: by the name of the key
         self.refused: Counter[str] = Counter()
 
-    def add(self, line: RunRecord) -> None:
-        """Count one line."""
-        kind = kind_of(line)
+    def add(self, line: LatelyLine, kind: str) -> None:
+        """Count one line of a kind."""
         self.answered += kind == "ok"
         self.failed += kind == "failed"
-        self.tokens += line.usage.total
+        self.tokens += line.tokens
         if kind == "refused":
             if line.status == 429 and (line.key_name in self.refused or len(self.refused) < MOST_KEYS):
                 self.refused[line.key_name] += line.times
@@ -100,10 +99,10 @@ class Lately:
 
     def observe(self, record: RunRecord) -> None:
         """Take note of a line that was just written."""
-        self._count(record)
-        line = _in_few_words(record)
+        line, kind = _in_few_words(record), kind_of(record)
+        self._count(line, kind)
         self._lines.append(line)
-        if kind_of(record) != "refused":
+        if kind != "refused":
             self._last[record.provider, record.credential] = line
 
     def fill(self, log_: RunLog) -> None:
@@ -113,11 +112,11 @@ class Lately:
                 at = parse_iso(record.timestamp)
                 if at >= self._since:
                     continue  # this process has written it
-                self._count(record)
-                line = _in_few_words(record)
+                line, kind = _in_few_words(record), kind_of(record)
+                self._count(line, kind)
                 if len(self._lines) < LINES:
                     self._lines.appendleft(line)
-                if kind_of(record) != "refused":
+                if kind != "refused":
                     self._last.setdefault((record.provider, record.credential), line)
                 if len(self._lines) == LINES and at < self._since - 60 * MINUTES:
                     return
@@ -160,16 +159,16 @@ class Lately:
         now = int(self._clock.now() // 60)
         return [self._minutes.get(number, _NOTHING) for number in range(now - minutes + 1, now + 1)]
 
-    def _count(self, record: RunRecord) -> None:
+    def _count(self, line: LatelyLine, kind: str) -> None:
         now = int(self._clock.now() // 60)
-        ended = parse_iso(record.timestamp) + record.duration_ms / 1000
+        ended = parse_iso(line.timestamp) + line.duration_ms / 1000
         number = min(now, int(ended // 60))
         if number <= now - MINUTES:
             return
         if number not in self._minutes:
             for old in [each for each in self._minutes if each <= now - MINUTES]:
                 del self._minutes[old]
-        self._minutes.setdefault(number, Minute()).add(record)
+        self._minutes.setdefault(number, Minute()).add(line, kind)
 
 
 _NOTHING = Minute()

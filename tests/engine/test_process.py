@@ -50,6 +50,22 @@ def test_lines_come_without_their_newline_and_the_unfinished_last_is_no_line() -
     child.stop()
 
 
+def test_what_one_that_has_ended_by_itself_had_printed_is_read_to_its_end_though_it_is_stopped_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "LAST_WORDS_S", 30)
+    child = python("print('begun', flush=True); input(); print('the end')")
+    lines = child.lines()
+    assert next(lines) == b"begun"
+    child.write(b"\n")
+    assert child.wait(10) == 0
+    with_pipes = descriptors()
+    child.stop()
+    assert not until(lambda: descriptors() < with_pipes, 0.5)  # they are left open for who reads
+    assert list(lines) == [b"the end"]
+    assert until(lambda: descriptors() < with_pipes)
+
+
 def test_a_line_longer_than_the_pipe_comes_whole() -> None:
     child = python("print('x' * 5_000_000); print('y')")
     assert [len(line) for line in child.lines()] == [5_000_000, 1]

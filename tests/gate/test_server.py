@@ -13,7 +13,7 @@ import pytest
 
 from bridge.gate.answer import ANSWER_BYTES, LINE_BYTES, Bounds, Reader
 from bridge.gate.server import MOST_BODY_BYTES, Gate
-from bridge.gate.ticket import Call, Ticket, Upstream
+from bridge.gate.ticket import Call, Ticket, Upstream, Wire
 from bridge.providers.gated import problem_of
 from bridge.types import Usage
 from tests.gate.conftest import SECRET, ask, messages_body, responses_body, vouched
@@ -459,14 +459,17 @@ def test_a_tap_hears_why_nothing_left(gate: Gate, standin: StandIn) -> None:
         ("responses", [{"type": "response.output_item.added", "item": {"type": "reasoning"}}], True),
     ],
 )
-def test_it_is_known_whether_the_model_had_begun(wire: str, events: list[dict[str, Any]], begun: bool) -> None:
-    seen = Call()
-    headers = {"content-type": "text/event-stream"}
-    reader = Reader(seen, "messages" if wire == "messages" else "responses", headers, Bounds.of(256, 0))
-    seen.status = 200
+def test_it_is_known_whether_the_model_had_begun(wire: Wire, events: list[dict[str, Any]], begun: bool) -> None:
+    assert streamed(wire, events).begun is begun
+
+
+def streamed(wire: Wire, events: list[dict[str, Any]]) -> Call:
+    """What is noted of a call whose answer is these events."""
+    seen = Call(status=200)
+    reader = Reader(seen, wire, {"content-type": "text/event-stream"}, Bounds.of(256, 0))
     for event in events:
         reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
-    assert seen.begun is begun
+    return seen
 
 
 def _call(kind: str, **action: Any) -> dict[str, Any]:
@@ -506,27 +509,19 @@ ITEMS = [
         ),
     ],
 )
-def test_searches_are_counted_on_the_wire(wire: str, events: list[dict[str, Any]], searches: int) -> None:
-    seen = Call()
-    headers = {"content-type": "text/event-stream"}
-    reader = Reader(seen, "messages" if wire == "messages" else "responses", headers, Bounds.of(256, 0))
-    seen.status = 200
-    for event in events:
-        reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
-    assert seen.usage is not None
-    assert (seen.usage.output_tokens, seen.usage.searches) == (7, searches)
+def test_searches_are_counted_on_the_wire(wire: Wire, events: list[dict[str, Any]], searches: int) -> None:
+    usage = streamed(wire, events).usage
+    assert usage is not None
+    assert (usage.output_tokens, usage.searches) == (7, searches)
 
 
 @pytest.mark.parametrize(("kind", "called"), [("function_call", True), ("custom_tool_call", True), ("message", False)])
 @pytest.mark.parametrize("told", ["as it comes", "at the end"])
 def test_a_call_of_a_tool_is_seen_on_the_wire(kind: str, called: bool, told: str) -> None:
-    item, seen = {"type": kind, "content": []}, Call()
-    seen.status = 200
-    reader = Reader(seen, "responses", {"content-type": "text/event-stream"}, Bounds.of(256, 0))
+    item = {"type": kind, "content": []}
     at_once, at_end = ([item], []) if told == "as it comes" else ([], [item])
-    for each in at_once:
-        reader.feed(b"data: " + json.dumps({"type": "response.output_item.done", "item": each}).encode() + b"\n\n")
     done = {"status": "completed", "usage": USAGE, "output": at_end}
-    reader.feed(b"data: " + json.dumps({"type": "response.completed", "response": done}).encode() + b"\n\n")
+    items = [{"type": "response.output_item.done", "item": each} for each in at_once]
+    seen = streamed("responses", [*items, {"type": "response.completed", "response": done}])
     assert seen.complete
     assert seen.called is called

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.gate.body import marks
+from bridge.gate.body import marks, with_texts_for_parts, without_tool_words
 from bridge.gate.server import Gate
-from bridge.gate.stand_ins import with_texts_for_parts, without_tool_words
 from bridge.gate.ticket import Ticket, Upstream
 from bridge.providers import claude_body, codex_body
 from bridge.types import GenerationRequest, Image, Message, Text, Tool, ToolCall, ToolResult

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from bridge.clock import Clock
 from bridge.gate.server import Gate
-from bridge.http import body, respond
+from bridge.http import body, generate
 from bridge.ops import connections, serve
 from bridge.providers.demo import DemoProvider
 from bridge.providers.provider import Provider
@@ -34,7 +34,7 @@ def providers(settings: Settings, scratch: Scratch, clock: Clock, gate: Gate) ->
 
 #: Times that no test can wait for, and numbers that none can reach, by the variable that sets them.
 BOUNDS = {
-    "DEMO_PATIENCE_SECONDS": (respond, "CLOUDFLARE_PATIENCE_S"),
+    "DEMO_PATIENCE_SECONDS": (generate, "CLOUDFLARE_PATIENCE_S"),
     "DEMO_DRAIN_SECONDS": (serve, "DRAIN_S"),
     "DEMO_BODY_SECONDS": (body, "BODY_S"),
     "DEMO_DISCARD_SECONDS": (body, "MOST_SECONDS"),
