@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from bridge.cli import main
 from bridge.errors import CODES
 from bridge.http.app import create_app
+from bridge.http.pages import files
 from bridge.limits import DEFAULTS
 from bridge.registry import PROVIDERS
 from bridge.service import Service
@@ -38,6 +40,18 @@ LONGEST_LINE = 120
 FOREIGN = re.compile(
     r"/(?:home|root|work|srv|mnt|Users|tmp)/|/opt/(?!cli-bridge\b)|file://|registry\.npmjs|pypi\.org|pythonhosted|/simple/|crates\.io"
 )
+
+
+#: The most that the files of the pages may have together, in KiB: as they are written, and as they are sent.
+MOST_WRITTEN, MOST_SENT = 288, 112
+
+
+def test_the_files_of_the_pages_are_as_small_as_the_docs_say() -> None:
+    content = files().content
+    assert sum(map(len, content.values())) <= MOST_WRITTEN * 1024
+    assert sum(len(gzip.compress(data)) for data in content.values()) <= MOST_SENT * 1024
+    sizes = f"at most {MOST_WRITTEN} KiB as they are written, without a library, and {MOST_SENT} KiB as they are sent"
+    assert sizes in " ".join(TEXTS["docs/dashboard.md"].split())
 
 
 def test_configuration_is_up_to_date() -> None:

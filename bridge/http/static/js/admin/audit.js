@@ -4,7 +4,8 @@ import { query } from "../lib/api.js";
 import { fill, h, icon } from "../lib/dom.js";
 import { visible, whenExact, whenFull } from "../lib/format.js";
 import { cell, row, table } from "../lib/table.js";
-import { busy, download, emptyState, errorBox, focusOn, skeleton, toast } from "../lib/ui.js";
+import { busy, button, download, emptyState, errorBox, focusOn, named, skeleton, toast } from "../lib/ui.js";
+import { keyLink, requestPage } from "./links.js";
 import { call } from "./session.js";
 
 const PAGE = 50;
@@ -35,22 +36,27 @@ const ALONE = new Set(["link_made", "logged_in", "logged_out", "sessions_ended"]
 export const title = () => "Audit";
 
 export function show({ head, body, query: given }) {
-	const refresh = h("button.button", { type: "button", onclick: () => load(null) }, "Refresh");
+	const refresh = button("Refresh", () => load(null));
 	const text = h("input", {
 		type: "search",
 		"aria-label": "Search the audit",
 		placeholder: "Who, what, from where",
 		value: given.get("text") ?? "",
 	});
-	const saving = h("button.button", { type: "button", onclick: () => busy(saving, save) }, "Save as JSONL");
-	head.append(h("div.row", {}, refresh, saving));
+	const saving = button("Save as JSONL", () => busy(saving, save));
+	head.append(h("div.row", refresh, saving));
 	const { element, body: rows } = table("Changes by admins", [["When"], ["Who"], ["What"], ["From"]]);
-	const box = h("section.card.flush", {}, skeleton(6));
-	const older = h("button.button", { type: "button", onclick: () => busy(older, () => load(next)) }, "Show older");
+	const box = h("section.card.flush", skeleton(6));
+	const older = button("Show older", () => busy(older, () => load(next)));
 	const more = h("div.pager", { hidden: true }, older);
 	const error = h("div");
-	const form = h("form.toolbar", { role: "search", onsubmit: search }, h("div.searchbox", {}, icon("search"), text), h("button.button", {}, "Search"));
-	fill(body, h("div.stack", {}, form, error, box));
+	const form = h(
+		"form.toolbar",
+		{ role: "search", onsubmit: search },
+		h("div.searchbox", icon("search"), text),
+		button("Search"),
+	);
+	fill(body, h("div.stack", form, error, box));
 	// Each look has a number: what an older one brings later is not shown.
 	let turn = 0;
 	let next = null;
@@ -72,10 +78,7 @@ export function show({ head, body, query: given }) {
 			answer = await ask(before, PAGE);
 		} catch (failure) {
 			if (mine === turn)
-				fill(
-					error,
-					errorBox(failure, () => load(before)),
-				);
+				fill(error, errorBox(failure, () => load(before)));
 			return;
 		}
 		if (mine !== turn) return;
@@ -127,31 +130,26 @@ function entryRow(entry) {
 	return row(
 		{ tabindex: "-1" },
 		cell("When", h("time.nowrap", { datetime: entry.at, title: whenFull(entry.at) }, whenExact(entry.at))),
-		cell("Who", h("bdi", {}, visible(entry.actor))),
+		cell("Who", named(entry.actor)),
 		cell("", [
 			h(
 				"div",
-				{},
 				ACTIONS[entry.action] ?? visible(entry.action),
 				" ",
 				ALONE.has(entry.action) ? null : subject(entry),
 				keyName && [" of the key ", keyLink(keyName)],
 			),
-			changes.map((change) => h("div.small.muted", {}, h("bdi", {}, change))),
+			changes.map((change) => h("div.small.muted", h("bdi", change))),
 		]),
-		cell("From", h("span.mono", {}, visible(entry.address || "this host"))),
+		cell("From", h("span.mono", visible(entry.address || "this host"))),
 	);
 }
 
 /** What was changed, with a link to it where it has a page. */
 function subject({ action, subject: name }) {
 	if (action.startsWith("key_") || action === "usage_reset" || action === "loop_suspected") return keyLink(name);
-	if (action === "run_stopped") return h("a.mono", { href: `#/logs/${encodeURIComponent(name)}` }, visible(name));
-	return h("strong", {}, h("bdi", {}, visible(name)));
-}
-
-function keyLink(name) {
-	return h("a.key-name", { href: `#/keys/${encodeURIComponent(name)}` }, h("bdi", {}, visible(name)));
+	if (action === "run_stopped") return h("a.mono", { href: requestPage(name) }, visible(name));
+	return h("strong", named(name));
 }
 
 /** What is not the same before and after, one line each. */

@@ -5,6 +5,7 @@ import { fill, h, say } from "../lib/dom.js";
 import { cost, day, hour, money, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { card, segmented } from "../lib/ui.js";
+import { keyPage } from "./links.js";
 import { look } from "./session.js";
 
 const EVERY_MS = 60000;
@@ -24,7 +25,9 @@ export function costChart() {
 			const usage = await look(`/admin/usage/daily?days=${days}`, signal);
 			const sums = usage.series.map((each) => each.costUsd.reduce((a, b) => a + b, 0));
 			const sum = sums.reduce((a, b) => a + b, 0);
-			const tallest = Math.max(...usage.days.map((_, at) => usage.series.reduce((all, each) => all + each.costUsd[at], 0)));
+			const tallest = Math.max(
+				...usage.days.map((_, at) => usage.series.reduce((all, each) => all + each.costUsd[at], 0)),
+			);
 			fill(error);
 			say(total, `${money(sum)} in ${usage.days.length} days`);
 			plot.update({
@@ -36,7 +39,7 @@ export function costChart() {
 				least: tallest < FINE_USD ? 0.0001 : 0.01,
 				series: usage.series.map((each, place) => ({
 					label: each.key ?? "all other keys",
-					href: each.key === null ? "#/usage" : `#/keys/${encodeURIComponent(each.key)}`,
+					href: each.key === null ? "#/usage" : keyPage(each.key),
 					token: each.key === null ? REST_TOKEN : seriesToken(place),
 					values: each.costUsd,
 				})),
@@ -47,11 +50,7 @@ export function costChart() {
 	);
 	const choice = segmented(
 		"Days",
-		[
-			[7, "7 days"],
-			[30, "30 days"],
-			[90, "90 days"],
-		],
+		[[7, "7 days"], [30, "30 days"], [90, "90 days"]],
 		days,
 		(chosen) => {
 			days = chosen;
@@ -59,7 +58,12 @@ export function costChart() {
 		},
 	);
 	return {
-		element: card("Cost per day", [total, choice, h("a.quiet", { href: "#/usage" }, "Usage in detail")], error, plot.element),
+		element: card(
+			"Cost per day",
+			[total, choice, h("a.quiet", { href: "#/usage" }, "Usage in detail")],
+			error,
+			plot.element,
+		),
 		stop() {
 			asking.stop();
 			plot.destroy();
@@ -69,7 +73,7 @@ export function costChart() {
 
 /** Bars or lines by the hour: {element, note, update(hours), destroy()}. `series`: [name, colour token, value(hour)]. */
 export function hourChart(label, kind, series, showValue) {
-	const note = h("span.muted.small", {}, "last 48 hours");
+	const note = h("span.muted.small", "last 48 hours");
 	const plot = chart(kind, { describe: () => `${label} over the last 48 hours`, unit: "Hour" });
 	return {
 		element: card(label, note, plot.element),

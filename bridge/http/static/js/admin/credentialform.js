@@ -3,7 +3,7 @@
 import { fill, h } from "../lib/dom.js";
 import { listOf } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
-import { busy, dialog, errorBox, field, nameIn, nameInput, select, textInput, toast } from "../lib/ui.js";
+import { button, dialog, field, nameIn, nameInput, select, submits, textInput, toast } from "../lib/ui.js";
 import { call } from "./session.js";
 
 const ID = "credential-form";
@@ -103,15 +103,9 @@ function form(credential, provider, all, close) {
 			: secretHint(kind.value);
 	}
 
-	const save = h("button.button.primary", { type: "submit", form: ID }, credential ? "Save" : "Add and test");
-
-	function submit(event) {
-		event.preventDefault();
-		busy(save, send);
-	}
+	const save = button(credential ? "Save" : "Add and test", null, ".primary", { form: ID });
 
 	async function send() {
-		fill(problem);
 		const body = {
 			name: nameIn(name.value),
 			...(credential ? {} : { provider: kind.value }),
@@ -126,54 +120,46 @@ function form(credential, provider, all, close) {
 			models: listOf(models.value),
 			keys: listOf(keys.value),
 		};
-		try {
-			const answer = credential
-				? await call("PATCH", credentialPath(credential), { body })
-				: await call("POST", "/admin/credentials", { body });
-			secret.value = "";
-			close(answer.credential);
-		} catch (error) {
-			fill(problem, errorBox(error));
-			problem.scrollIntoView({ block: "nearest" });
-		}
+		const answer = credential
+			? await call("PATCH", credentialPath(credential), { body })
+			: await call("POST", "/admin/credentials", { body });
+		secret.value = "";
+		close(answer.credential);
 	}
 
 	return {
 		title: credential ? `Change ${credential.name}` : "Add an API key",
 		body: h(
 			"form.stack",
-			{ id: ID, onsubmit: submit },
+			{ id: ID, onsubmit: submits(problem, send) },
 			h(
 				"div.fields",
-				{},
 				!credential && field("Provider", kind),
-				h("div.field.full", {}, secretField),
+				h("div.field.full", secretField),
 				field("Name", name, "Only admins see it."),
 				field("Note", note, "For yourself: whose it is, who pays."),
 			),
 			h(
 				"fieldset",
-				{},
-				h("legend", {}, "What it may spend"),
+				h("legend", "What it may spend"),
 				h(
 					"div.fields.three",
-					{},
 					field("Dollars per day", day),
 					field("Dollars per month", month),
 					field("Requests at once", atOnce),
 				),
-				h("p.hint.spaced", {}, "They work like the caps of a key. Empty: no limit here."),
+				h("p.hint.spaced", "They work like the caps of a key. Empty: no limit here."),
 			),
 			h(
 				"details.more",
-				{ open: Boolean(credential && (credential.baseUrl || credential.group || credential.models || credential.keys)) },
-				h("summary", {}, "Organization, order, endpoint"),
+				{
+					open: Boolean(credential && (credential.baseUrl || credential.group || credential.models || credential.keys)),
+				},
+				h("summary", "Organization, order, endpoint"),
 				h(
 					"div.stack",
-					{},
 					h(
 						"div.fields",
-						{},
 						field("Organization", group, "Keys of one organization share its rate limits; give them the same word."),
 						field("Endpoint", baseUrl, "Only if it is not the provider's own. https, or this host."),
 						field("Only these models", models, "With commas between them; * stands for anything. Empty: any."),
@@ -185,9 +171,6 @@ function form(credential, provider, all, close) {
 			),
 			problem,
 		),
-		actions: [
-			h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
-			save,
-		],
+		actions: [button("Cancel", () => close()), save],
 	};
 }

@@ -1,11 +1,11 @@
 /** Credentials: the API keys of the providers, how each is doing and why, what it may spend, and what can be done. */
 
-import { bar } from "../lib/bars.js";
+import { showBars } from "../lib/bars.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { badge, busy, dialog, emptyState, errorBox, listFacts, select, skeleton, toast } from "../lib/ui.js";
+import { attempt, badge, busy, button, dialog, emptyState, errorBox, listFacts, searchBox, select, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential } from "./credentialform.js";
 import { call, look } from "./session.js";
 
@@ -14,8 +14,6 @@ const EVERY_MS = 5000;
 const PAGE = 50;
 /** So few are found without a search. */
 const FEW = 5;
-/** Typing changes the list only when it pauses, in milliseconds. */
-const PAUSE_MS = 120;
 const KINDS = { usable: "good", probing: "accent", benched: "warn", blocked: "bad", disabled: "" };
 const STATES = {
 	usable: "usable",
@@ -38,41 +36,25 @@ export const title = () => "Credentials";
 
 export function show({ head, body, session }) {
 	const summary = h("span.muted.small", { role: "status" });
-	head.append(
-		summary,
-		h("button.button.primary", { type: "button", onclick: () => add() }, icon("plus"), "Add an API key"),
-	);
-	const search = h("input", {
-		type: "search",
-		"aria-label": "Search credentials",
-		placeholder: "Name, note, organization or ending",
-		oninput: () => {
-			clearTimeout(timer);
-			timer = setTimeout(arrange, PAUSE_MS);
-		},
-	});
+	head.append(summary, button([icon("plus"), "Add an API key"], () => add(), ".primary"));
+	const search = searchBox("Search credentials", "Name, note, organization or ending", arrange);
 	const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
 		"aria-label": "Only those in this state",
 		onchange: arrange,
 	});
-	const toolbar = h("div.toolbar", { hidden: true }, h("div.searchbox", {}, icon("search"), search), only);
+	const toolbar = h("div.toolbar", { hidden: true }, search.element, only);
 	const notices = h("div.stack", { hidden: true });
 	const groups = h("div.stack");
 	fill(body, skeleton(8));
-	let ready = false;
 	let all = [];
 	let resetsAt = {};
 	/** Provider -> how many of its are shown, where that is more than a page. */
 	let most = {};
-	let timer = 0;
 
 	const watch = poll(
 		async (signal) => {
 			const answer = await look("/admin/credentials", signal);
-			if (!ready) {
-				ready = true;
-				fill(body, notices, toolbar, groups);
-			}
+			if (!groups.isConnected) fill(body, notices, toolbar, groups);
 			take(answer);
 		},
 		EVERY_MS,
@@ -85,8 +67,8 @@ export function show({ head, body, session }) {
 		const usable = all.filter((each) => isOpen(each)).length;
 		say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
 		notices.hidden = !answer.problem;
-		refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", {}, icon("warning"), answer.problem));
-		toolbar.hidden = all.length <= FEW && !search.value && !only.value;
+		refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", icon("warning"), answer.problem));
+		toolbar.hidden = all.length <= FEW && !search.text() && !only.value;
 		render();
 	}
 
@@ -98,16 +80,11 @@ export function show({ head, body, session }) {
 	/** Whether it is what is looked for. */
 	function matches(each) {
 		const said = `${each.name}\n${each.note}\n${each.group}\n${each.last4}`.toLowerCase();
-		return (!only.value || each.state === only.value) && said.includes(search.value.trim().toLowerCase());
+		return (!only.value || each.state === only.value) && said.includes(search.text().toLowerCase());
 	}
 
 	function render() {
-		keyed(
-			groups,
-			Object.keys(PROVIDERS),
-			(name) => name,
-			(name) => group(name),
-		);
+		keyed(groups, Object.keys(PROVIDERS), (name) => name, (name) => group(name));
 	}
 
 	function group(name) {
@@ -115,7 +92,7 @@ export function show({ head, body, session }) {
 		const state = h("span");
 		const list = h("ul.credentials");
 		const none = h("div");
-		const more = h("button.button", { type: "button", onclick: showMore });
+		const more = button("", showMore);
 		const pager = h("div.pager", { hidden: true }, more);
 
 		function showMore() {
@@ -129,7 +106,7 @@ export function show({ head, body, session }) {
 			element: h(
 				"section.card",
 				{ "aria-label": `${title} (${vendor})` },
-				h("div.card-head", {}, h("h2", {}, title, " ", h("span.muted", {}, `(${vendor})`)), state),
+				h("div.card-head", h("h2", title, " ", h("span.muted", `(${vendor})`)), state),
 				none,
 				list,
 				pager,
@@ -150,17 +127,12 @@ export function show({ head, body, session }) {
 						emptyState(
 							`There is no API key of ${vendor} yet`,
 							`Requests for ${title} are refused until you add one. The other provider works without it.`,
-							h("button.button", { type: "button", onclick: () => add(name) }, icon("plus"), `Add one of ${vendor}`),
+							button([icon("plus"), `Add one of ${vendor}`], () => add(name)),
 						),
 					own.length > found.length &&
-						h("p.small.muted.matches", {}, `${count(found.length)} of ${plural(own.length, "credential")} match.`),
+						h("p.small.muted.matches", `${count(found.length)} of ${plural(own.length, "credential")} match.`),
 				);
-				keyed(
-					list,
-					shown,
-					(each) => each.name,
-					() => item(),
-				);
+				keyed(list, shown, "name", item);
 			},
 		};
 	}
@@ -183,8 +155,7 @@ export function show({ head, body, session }) {
 		let now = null;
 		const element = h(
 			"li.credential",
-			{},
-			h("div.row", {}, parts.name, parts.ending, parts.state, parts.preferred),
+			h("div.row", parts.name, parts.ending, parts.state, parts.preferred),
 			parts.sentence,
 			parts.models,
 			parts.note,
@@ -197,7 +168,7 @@ export function show({ head, body, session }) {
 
 		function test(event) {
 			busy(event.currentTarget, async () => {
-				fill(tested, h("p.small.muted", {}, "Asking the provider for its list of models. This costs nothing."));
+				fill(tested, h("p.small.muted", "Asking the provider for its list of models. This costs nothing."));
 				try {
 					fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
 				} catch (failure) {
@@ -221,31 +192,27 @@ export function show({ head, body, session }) {
 		}
 
 		function actions() {
-			const button = (label, onclick, kind = "") =>
-				h(
-					`button.button.small${kind}`,
-					{ type: "button", onclick, "aria-label": `${label} ${now.name}` },
-					label,
-				);
+			const press = (label, onclick, kind = "") =>
+				button(label, onclick, `.small${kind}`, { "aria-label": `${label} ${now.name}` });
 			const own = now.source === "file";
 			const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
 			const others = all.filter((each) => each.provider === now.provider && each.name !== now.name);
 			const first = Math.max(...others.map((each) => each.priority), now.priority - 1) + 1;
 			return [
-				now.kind === "api-key" && button("Test", test),
-				out && button("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
+				now.kind === "api-key" && press("Test", test),
+				out && press("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
 				now.enabled
-					? button("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
-					: button("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
+					? press("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
+					: press("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
 				own &&
 					others.length > 0 &&
 					now.priority < first &&
-					button(
+					press(
 						"Prefer",
 						act("PATCH", "", `${now.name} comes first where the routing goes by priority.`, { priority: first }),
 					),
-				own && button("Edit", async () => (await editCredential(now)) && watch.now()),
-				own && button("Remove", async () => (await remove(now)) && watch.now(), ".danger"),
+				own && press("Edit", async () => (await editCredential(now)) && watch.now()),
+				own && press("Remove", async () => (await remove(now)) && watch.now(), ".danger"),
 			];
 		}
 
@@ -262,15 +229,10 @@ export function show({ head, body, session }) {
 				refill(
 					parts.models,
 					JSON.stringify(now.limitedModels.map((each) => [each, ago(each.until)])),
-					now.limitedModels.map((each) => h("p", {}, `Limited for ${visible(each.model)}: `, again(each))),
+					now.limitedModels.map((each) => h("p", `Limited for ${visible(each.model)}: `, again(each))),
 				);
 				say(parts.note, visible(now.note));
-				keyed(
-					parts.bars,
-					budgets(now, resetsAt, session.timezone),
-					(level) => level.limit,
-					() => bar({ full: true, note: (level) => level.below }),
-				);
+				showBars(parts.bars, budgets(now, resetsAt, session.timezone), { full: true, note: (level) => level.below });
 				listFacts(parts.facts, facts(now));
 				refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
 				const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
@@ -283,10 +245,7 @@ export function show({ head, body, session }) {
 		if (await addCredential(provider, all)) watch.now();
 	}
 
-	return () => {
-		clearTimeout(timer);
-		watch.stop();
-	};
+	return watch.stop;
 }
 
 /** Whether a run may get it now. */
@@ -406,20 +365,21 @@ function amount(used) {
 function rateLimits({ limits, at }) {
 	return h(
 		"details.figures",
-		{},
-		h("summary", {}, "Limits that the provider named ", timeElement(at)),
+		h("summary", "Limits that the provider named ", timeElement(at)),
 		h(
 			"dl.facts.spaced",
-			{},
-			Object.entries(limits).map(([name, value]) => [h("dt.mono", {}, visible(name)), h("dd.mono", {}, visible(value))]),
+			Object.entries(limits).map(([name, value]) => [h("dt.mono", visible(name)), h("dd.mono", visible(value))]),
 		),
 	);
 }
 
 /** What a test found, in a box. */
 export function testResult(result) {
-	if (result.ok) return h("p.notice.good", {}, icon("check"), visible(result.message));
-	return errorBox({ message: visible(result.message), hint: "Is the whole API key there, and is its account in order?" });
+	if (result.ok) return h("p.notice.good", icon("check"), visible(result.message));
+	return errorBox({
+		message: visible(result.message),
+		hint: "Is the whole API key there, and is its account in order?",
+	});
 }
 
 /** Ask, with a look at what it does now, and remove it. Gives whether it was. */
@@ -428,27 +388,26 @@ function remove(credential) {
 	const path = credentialPath(credential);
 	let force = "";
 	return dialog((close) => {
-		const button = h("button.button.danger", { type: "button", onclick: () => busy(button, submit) }, "Remove it");
+		const sure = button("Remove it", () => busy(sure, () => attempt(problem, submit)), ".danger");
 		async function submit() {
 			try {
 				await call("DELETE", path + force);
-				toast(`${credential.name} is removed.`);
-				close(true);
 			} catch (failure) {
-				fill(problem, errorBox(failure));
 				if (failure.status === 409) {
 					force = "&force=1";
-					say(button, "Remove it all the same");
+					say(sure, "Remove it all the same");
 				}
+				throw failure;
 			}
+			toast(`${credential.name} is removed.`);
+			close(true);
 		}
 		return {
 			title: `Remove ${credential.name}?`,
 			body: [
-				h("p", {}, "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
+				h("p", "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
 				h(
 					"p",
-					{},
 					credential.running
 						? `${plural(credential.running, "request")} of it ${credential.running === 1 ? "is" : "are"} running now.`
 						: "Nothing of it is running now.",
@@ -456,7 +415,7 @@ function remove(credential) {
 				),
 				problem,
 			],
-			actions: [h("button.button", { type: "button", onclick: () => close() }, "Cancel"), button],
+			actions: [button("Cancel", () => close()), sure],
 		};
 	});
 }

@@ -2,12 +2,12 @@
 
 import { fill, h, icon } from "../lib/dom.js";
 import { visible } from "../lib/format.js";
-import { linkWith } from "../lib/pasted.js";
+import { TAB_KEY, linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { TAB_KEY } from "../lib/tabkey.js";
-import { busy, copyButton, errorBox, field, nameIn, nameInput, segmented, skeleton } from "../lib/ui.js";
+import { button, copyButton, errorBox, field, nameIn, nameInput, segmented, skeleton, submits } from "../lib/ui.js";
 import { credentialPath, freeName, secretHint, secretInput } from "./credentialform.js";
 import { isOpen, testResult } from "./credentials.js";
+import { secretBox } from "./handover.js";
 import { noteOf } from "./keyform.js";
 import { call, look } from "./session.js";
 
@@ -53,7 +53,6 @@ export function show({ body }) {
 			body,
 			h(
 				"ol.steps",
-				{},
 				steps.map(([heading, open, done], number) =>
 					h(
 						"li.card.step",
@@ -63,11 +62,10 @@ export function show({ body }) {
 						},
 						h(
 							"div.row",
-							{},
 							h("span.step-number", { "aria-hidden": "true" }, number < place ? icon("check") : String(number + 1)),
-							h("h2", {}, heading),
+							h("h2", heading),
 						),
-						number < place && h("p.muted", {}, done()),
+						number < place && h("p.muted", done()),
 						number === place && open(),
 					),
 				),
@@ -84,18 +82,14 @@ export function show({ body }) {
 		const secretField = field("API key", secret, " ");
 		const trouble = h("div");
 		const result = h("div", { role: "status" });
-		const button = h("button.button.primary", { type: "submit" }, "Save and test");
-		const goOn = h(
-			"button.button",
-			{
-				type: "button",
-				hidden: true,
-				onclick: () => {
-					found.credential = made;
-					render();
-				},
-			},
+		const goOn = button(
 			"Go on all the same",
+			() => {
+				found.credential = made;
+				render();
+			},
+			"",
+			{ hidden: true },
 		);
 		choose(provider);
 
@@ -107,25 +101,19 @@ export function show({ body }) {
 			fill(trouble, status && !status.version && problemOf(status));
 		}
 
-		function submit(event) {
-			event.preventDefault();
-			busy(button, save);
-		}
-
 		async function save() {
 			goOn.hidden = true;
-			fill(result, h("p.muted", {}, `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
+			fill(result, h("p.muted", `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
 			const apiKey = secret.value.trim();
 			try {
 				if (made && made.provider !== provider) {
 					await call("DELETE", credentialPath(made));
 					made = null;
 				}
+				const name = freeName(provider, found.credentials);
 				const answer = made
 					? await call("PATCH", credentialPath(made), { body: { apiKey } })
-					: await call("POST", "/admin/credentials", {
-							body: { name: freeName(provider, found.credentials), provider, apiKey },
-						});
+					: await call("POST", "/admin/credentials", { body: { name, provider, apiKey } });
 				made = answer.credential;
 				const tested = await call("POST", credentialPath(made, "/test"));
 				if (tested.ok) {
@@ -135,21 +123,19 @@ export function show({ body }) {
 					return;
 				}
 				fill(result, testResult(tested));
-				goOn.hidden = false;
 			} catch (error) {
 				fill(result, errorBox(error));
-				goOn.hidden = made === null;
 			}
+			goOn.hidden = made === null;
 			secret.focus();
 			secret.select();
 		}
 
 		return h(
 			"form.stack.step-body",
-			{ onsubmit: submit },
+			{ onsubmit: submits(h("div"), save) },
 			h(
 				"p.muted",
-				{},
 				"The bridge pays for its requests with it. Set a spending limit in the provider's console as well. ",
 				"One provider is enough; more of them, and of each, can be added on the page Credentials.",
 			),
@@ -162,7 +148,7 @@ export function show({ body }) {
 			trouble,
 			secretField,
 			result,
-			h("div.row", {}, button, goOn),
+			h("div.row", button("Save and test", null, ".primary"), goOn),
 		);
 	}
 
@@ -171,79 +157,58 @@ export function show({ body }) {
 		const cap = h("input", { type: "number", min: "0.01", step: "any", inputmode: "decimal", required: true });
 		cap.value = USUAL_CAP;
 		const problem = h("div");
-		const button = h("button.button.primary", { type: "submit" }, "Make the key");
-
-		function submit(event) {
-			event.preventDefault();
-			busy(button, make);
-		}
-
 		async function make() {
-			fill(problem);
-			try {
-				found.key = await call("POST", "/admin/keys", {
-					body: { name: nameIn(name.value), note: noteOf(name.value), maxCostPerDay: cap.valueAsNumber },
-				});
-				render();
-			} catch (error) {
-				fill(problem, errorBox(error));
-			}
+			const body = { name: nameIn(name.value), note: noteOf(name.value), maxCostPerDay: cap.valueAsNumber };
+			found.key = await call("POST", "/admin/keys", { body });
+			render();
 		}
 
 		return h(
 			"form.stack.step-body",
-			{ onsubmit: submit },
-			h("p.muted", {}, "Everybody who uses the bridge gets a key of their own. More caps: on the page Keys."),
+			{ onsubmit: submits(problem, make) },
+			h("p.muted", "Everybody who uses the bridge gets a key of their own. More caps: on the page Keys."),
 			h(
 				"div.fields",
-				{},
 				field("Who is it for?", name, "A person or a script."),
 				field("Dollars a day, at most", cap, "What could cost more is refused before it runs."),
 			),
 			problem,
 			h(
 				"div.row",
-				{},
-				button,
-				found.keys.length > 0 &&
-					h("a.button", { href: "#/" }, "There are keys: to the overview"),
+				button("Make the key", null, ".primary"),
+				found.keys.length > 0 && h("a.button", { href: "#/" }, "There are keys: to the overview"),
 			),
 		);
 	}
 
 	function ask() {
 		const trouble = h("div");
-		look("/admin/overview", controller.signal)
-			.then(({ providers }) => fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))))
+		look("/admin/overview", controller.signal).then(({ providers }) =>
+				fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))),
+			)
 			.catch(() => {});
 		return h(
 			"div.stack.step-body",
-			{},
 			h(
 				"p",
-				{},
 				`This is the key of ${found.key.name}. Copy it now and hand it over: it is stored as a hash and `,
-				h("strong", {}, "cannot be shown again"),
+				h("strong", "cannot be shown again"),
 				".",
 			),
-			h("div.secret", {}, h("code", { id: "new-key" }, found.key.key), copyButton(() => found.key.key, "Copy key")),
+			secretBox(found.key.key),
 			h(
-				"div.row",
-				{},
-				"Or send a link that opens the playground with it:",
-				copyButton(() => linkWith(found.key.key, location.origin), "Copy link"),
+				"div.row", "Or send a link that opens the playground with it:",
+				copyButton(() => linkWith(found.key.key), "Copy link"),
 			),
 			h(
 				"p.muted",
-				{},
 				"The playground is the page that everybody with a key has. It opens in this tab, with this key, ",
 				"and a first prompt that you only have to send.",
 			),
 			trouble,
 			h(
 				"div.row",
-				{},
-				h("button.button.primary", { type: "button", onclick: toPlayground }, "Open the playground"),
+				button("Open the playground", toPlayground, ".primary"),
 				h("a.button", { href: "#/" }, "To the overview"),
 			),
 		);

@@ -4,10 +4,12 @@ import { otherLimits } from "../lib/bars.js";
 import { copyAs } from "../lib/copyas.js";
 import { h } from "../lib/dom.js";
 import { when } from "../lib/format.js";
+import { textBlock } from "../lib/longtext.js";
 import { linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { copyButton, dialog } from "../lib/ui.js";
+import { button, copyButton, dialog } from "../lib/ui.js";
 import { cell, row, table } from "../lib/table.js";
+import { keyPath } from "./links.js";
 import { call } from "./session.js";
 
 const [FIRST] = Object.keys(PROVIDERS);
@@ -22,47 +24,35 @@ export async function showSecret(made, session, what) {
 		provider,
 		body: { userPrompt: "Three names for a tea shop", model },
 	});
-	const text = message(about, location.origin);
+	const text = message(about);
 	return dialog(
 		(close) => ({
 			title: `Key ${made.name} ${what}`,
 			body: [
-				h("p", {}, "Copy the key now. It is stored as a hash and ", h("strong", {}, "cannot be shown again"), "."),
-				h(
-					"div.secret",
-					{},
-					h("code", { id: "new-key" }, made.key),
-					copyButton(() => made.key, "Copy key"),
-				),
+				h("p", "Copy the key now. It is stored as a hash and ", h("strong", "cannot be shown again"), "."),
+				secretBox(made.key),
 				onlyHere(),
 				h(
 					"div",
-					{},
 					h(
 						"div.card-head",
-						{},
-						h("h3", {}, "To send to whoever gets it"),
-						h(
-							"div.row.end",
-							{},
-							copyButton(() => linkWith(made.key, location.origin), "Copy link"),
-							copyButton(() => text, "Copy message"),
-						),
+						h("h3", "To send to whoever gets it"),
+						h("div.row.end", copyButton(() => linkWith(made.key), "Copy link"), copyButton(() => text, "Copy message")),
 					),
-					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": "Message" }, text),
-					h("p.hint.spaced", {}, "The link opens the playground with the key. Send it where only they can read it."),
+					textBlock("Message", text),
+					h("p.hint.spaced", "The link opens the playground with the key. Send it where only they can read it."),
 				),
-				h(
-					"div",
-					{},
-					h("h3", {}, "Ready to use, with this key in it"),
-					h("div.spaced", {}, copyAs(request, made.key).element),
-				),
+				h("div", h("h3", "Ready to use, with this key in it"), h("div.spaced", copyAs(request, made.key).element)),
 			],
-			actions: [h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the key")],
+			actions: [button("I have copied the key", () => close(), ".primary")],
 		}),
 		{ wide: true, closable: false },
 	);
+}
+
+/** A new secret, with a button that copies it. */
+export function secretBox(key) {
+	return h("div.secret", h("code", { id: "new-key" }, key), copyButton(() => key, "Copy key"));
 }
 
 /** Several new keys, this once. `failed` has the names that got none, and why. */
@@ -73,35 +63,31 @@ export async function showSecrets(several, failed) {
 		...all.map((about) =>
 			row(
 				{},
-				cell("", h("strong", {}, h("bdi", {}, about.name))),
-				cell("", h("code.mono", {}, about.key)),
-				cell("", copyButton(() => message(about, location.origin), "Copy message"), "num"),
+				cell("", h("strong", h("bdi", about.name))),
+				cell("", h("code.mono", about.key)),
+				cell("", copyButton(() => message(about), "Copy message"), "num"),
 			),
 		),
 	);
-	const cells = () => all.map(({ name, key }) => `${name}\t${key}\t${linkWith(key, location.origin)}`);
+	const cells = () => all.map(({ name, key }) => `${name}\t${key}\t${linkWith(key)}`);
 	return dialog(
 		(close) => ({
 			title: `${all.length} keys made`,
 			body: [
-				h("p", {}, "Copy them now. They are stored as hashes and ", h("strong", {}, "cannot be shown again"), "."),
+				h("p", "Copy them now. They are stored as hashes and ", h("strong", "cannot be shown again"), "."),
 				failed.length > 0 &&
 					h(
 						"div.notice.bad",
 						{ role: "alert" },
-						h(
-							"ul",
-							{},
-							failed.map(([name, error]) => h("li", {}, h("strong", {}, h("bdi", {}, name)), ": ", error)),
-						),
+						h("ul", failed.map(([name, error]) => h("li", h("strong", h("bdi", name)), ": ", error))),
 					),
 				onlyHere(),
 				element,
 			],
 			actions: [
 				copyButton(() => cells().join("\n"), "Copy as table"),
-				copyButton(() => all.map((about) => message(about, location.origin)).join("\n\n---\n\n"), "Copy all messages"),
-				h("button.button.primary", { type: "button", onclick: () => close() }, "I have copied the keys"),
+				copyButton(() => all.map((about) => message(about)).join("\n\n---\n\n"), "Copy all messages"),
+				button("I have copied the keys", () => close(), ".primary"),
 			],
 		}),
 		{ wide: true, closable: false },
@@ -111,10 +97,15 @@ export async function showSecrets(several, failed) {
 /** What is known of a new key, and its secret: its expiry and models are not in the answer that has the secret. */
 async function factsOf(made) {
 	try {
-		return { ...(await call("GET", `/admin/keys/${encodeURIComponent(made.name)}`)), key: made.key };
+		return { ...(await call("GET", keyPath(made.name))), key: made.key };
 	} catch {
 		return made;
 	}
+}
+
+/** The providers that a key may use, in words; null stands for all. */
+export function titlesOf(providers) {
+	return (providers ?? Object.keys(PROVIDERS)).map((name) => PROVIDERS[name]?.title ?? name).join(" and ");
 }
 
 /** Where the dashboard was opened on its own host, its address leads nobody else there. */
@@ -124,22 +115,20 @@ function onlyHere() {
 		local &&
 		h(
 			"p.notice.warn",
-			{},
 			`${location.origin} works on this computer only. Open the dashboard by the address that others use, or change it in the message.`,
 		)
 	);
 }
 
 /** The message for whoever gets a key: where, with what, how much. */
-function message({ key, limits, providers, models, expiresAt, rotatingUntil }, base) {
-	const titles = (providers ?? Object.keys(PROVIDERS)).map((name) => PROVIDERS[name]?.title ?? name);
+function message({ key, limits, providers, models, expiresAt, rotatingUntil }) {
 	const most = otherLimits(limits, []);
 	return [
-		`Your key for ${titles.join(" and ")}:`,
+		`Your key for ${titlesOf(providers)}:`,
 		key,
 		"",
-		`Try it in the playground: ${linkWith(key, base)}`,
-		`For your own code: ${base}/docs`,
+		`Try it in the playground: ${linkWith(key)}`,
+		`For your own code: ${location.origin}/docs`,
 		"",
 		most.length ? `It may use at most ${most.join(", ")}.` : "It has no limits.",
 		models && `Models: ${models.join(", ") || "none"}.`,
@@ -147,7 +136,5 @@ function message({ key, limits, providers, models, expiresAt, rotatingUntil }, b
 		rotatingUntil && `Your old key works until ${when(rotatingUntil)}.`,
 		"What you have used and what is left: My usage, on the same page.",
 		"Keep it to yourself: whoever has it spends in your name.",
-	]
-		.filter((line) => line !== null && line !== undefined && line !== false)
-		.join("\n");
+	].filter((line) => line !== null && line !== undefined && line !== false).join("\n");
 }

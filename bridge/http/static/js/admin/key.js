@@ -1,14 +1,16 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
-import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
+import { query } from "../lib/api.js";
+import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
-import { fill, h, keyed, say } from "../lib/dom.js";
+import { fill, h, say } from "../lib/dom.js";
 import { day, inWords, money, plural, resets, spent, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
-import { PROVIDERS } from "../lib/registry.js";
-import { badge, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
+import { badge, button, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
+import { titlesOf } from "./handover.js";
 import { editKey, rotateKey } from "./keyform.js";
 import { change } from "./keys.js";
+import { keyPath } from "./links.js";
 import { logTable } from "./logtable.js";
 import { call, look } from "./session.js";
 
@@ -22,7 +24,8 @@ const LINES = 15;
 export const title = (name) => name;
 
 export function show({ head, body, detail: name, session }) {
-	const path = `/admin/keys/${encodeURIComponent(name)}`;
+	const itsLog = `#/logs${query({ key: name })}`;
+	const path = keyPath(name);
 	const state = h("span");
 	const buttons = h("div.row");
 	head.querySelector("h1").before(h("a.quiet.crumb", { href: "#/keys" }, "Keys /"));
@@ -48,7 +51,7 @@ export function show({ head, body, detail: name, session }) {
 				key = await look(path, signal);
 			} catch (failure) {
 				if (failure.status !== 404) throw failure;
-				fill(body, gone(name));
+				fill(body, gone(itsLog));
 				fill(buttons);
 				return;
 			}
@@ -56,17 +59,11 @@ export function show({ head, body, detail: name, session }) {
 				ready = true;
 				fill(
 					body,
-					h("div.three-two", {}, card("Limits", null, bars, noBars, pace), card("About", null, facts)),
+					h("div.three-two", card("Limits", null, bars, noBars, pace), card("About", null, facts)),
 					card("Cost per day", total, failed, history.element),
 					h(
 						"section.card.flush",
-						{},
-						h(
-							"div.card-head",
-							{},
-							h("h2", {}, "Last requests"),
-							h("a.quiet", { href: `#/logs?key=${encodeURIComponent(name)}` }, "All of them"),
-						),
+						h("div.card-head", h("h2", "Last requests"), h("a.quiet", { href: itsLog }, "All of them")),
 						log.element,
 					),
 				);
@@ -85,8 +82,8 @@ export function show({ head, body, detail: name, session }) {
 		async (signal) => {
 			if (!ready) return;
 			const [usage, lines] = await Promise.all([
-				look(`/admin/usage/daily?days=${DAYS}&key=${encodeURIComponent(name)}`, signal),
-				look(`/admin/logs?key=${encodeURIComponent(name)}&limit=${LINES}&prompts=preview`, signal),
+				look(`/admin/usage/daily${query({ days: DAYS, key: name })}`, signal),
+				look(`/admin/logs${query({ key: name, limit: LINES, prompts: "preview" })}`, signal),
 			]);
 			fill(failed);
 			const costs = usage.series[0]?.costUsd ?? usage.days.map(() => 0);
@@ -99,10 +96,7 @@ export function show({ head, body, detail: name, session }) {
 				least: 0.01,
 				series: [{ label: name, token: "--series-1", values: costs }],
 			});
-			log.update(
-				lines.logs,
-				emptyState("No requests yet", "What this key asks for is listed here as it happens."),
-			);
+			log.update(lines.logs, emptyState("No requests yet", "What this key asks for is listed here as it happens."));
 		},
 		SIDE_EVERY_MS,
 		failed,
@@ -116,12 +110,7 @@ export function show({ head, body, detail: name, session }) {
 		}
 		const shown = levels(key.limits, key.usage, { running: true });
 		noBars.hidden = shown.some((level) => level.window);
-		keyed(
-			bars,
-			shown,
-			(level) => level.limit,
-			() => bar({ full: true, note }),
-		);
+		showBars(bars, shown, { full: true, note });
 		const others = otherLimits(key.limits, shown);
 		say(pace, others.length ? `Besides: ${others.join(", ")}.` : "");
 		listFacts(facts, about(key));
@@ -137,7 +126,6 @@ export function show({ head, body, detail: name, session }) {
 	function actions() {
 		if (key.status === "revoked") return [];
 		const toggle = key.status === "disabled" ? "enable" : "disable";
-		const button = (label, onclick, kind = "") => h(`button.button${kind}`, { type: "button", onclick }, label);
 		return [
 			button("Edit", async () => (await editKey(session, key)) && watch.now()),
 			button("Rotate", async () => (await rotateKey(session, key)) && watch.now()),
@@ -155,7 +143,7 @@ export function show({ head, body, detail: name, session }) {
 			"Today and this month count from zero again, so the caps have all their room back. History, charts and the log stay.",
 			"Reset usage",
 		);
-		if (sure) await act("POST", `${path}/reset-usage`, `The usage of ${name} is reset.`);
+		if (sure) await act("POST", keyPath(name, "/reset-usage"), `The usage of ${name} is reset.`);
 	}
 
 	async function revoke() {
@@ -186,16 +174,11 @@ export function show({ head, body, detail: name, session }) {
 	};
 }
 
-function gone(name) {
+function gone(itsLog) {
 	return emptyState(
 		"There is no such key",
 		"No key of this name is known, not even a revoked one.",
-		h(
-			"div.row",
-			{},
-			h("a.button", { href: `#/logs?key=${encodeURIComponent(name)}` }, "Show its log"),
-			h("a.button", { href: "#/keys" }, "All keys"),
-		),
+		h("div.row", h("a.button", { href: itsLog }, "Show its log"), h("a.button", { href: "#/keys" }, "All keys")),
 	);
 }
 
@@ -210,19 +193,13 @@ function searchText(key) {
 	return `${key.webSearch ? "allowed" : "not allowed"}${counted}`;
 }
 
-function everyProvider() {
-	return Object.values(PROVIDERS)
-		.map((each) => each.title)
-		.join(" and ");
-}
-
 function about(key) {
 	return [
 		["Secret", secretText(key)],
 		["Created", when(key.createdAt)],
 		["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
 		["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
-		["May use", key.providers ? key.providers.map((each) => PROVIDERS[each].title).join(", ") || "nothing" : everyProvider()],
+		["May use", titlesOf(key.providers) || "nothing"],
 		...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
 		["Web search", searchText(key)],
 		["Models", key.models ? key.models.join(", ") || "none" : "any"],

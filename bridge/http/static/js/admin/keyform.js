@@ -1,11 +1,12 @@
 /** The dialogs of a key: make one or several, change, rotate. */
 
 import { ApiError } from "../lib/api.js";
-import { fill, h, refill, say } from "../lib/dom.js";
+import { h, refill, say } from "../lib/dom.js";
 import { inWords, listOf, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { dialog, errorBox, field, nameIn, nameInput, select, textInput } from "../lib/ui.js";
+import { attempt, button, dialog, field, nameIn, nameInput, select, submits, textInput } from "../lib/ui.js";
 import { showSecret, showSecrets } from "./handover.js";
+import { keyPath } from "./links.js";
 import { call } from "./session.js";
 
 const PRESETS = [
@@ -29,12 +30,7 @@ const EXPIRIES = [
 	["90", "In 90 days"],
 	["date", "On a date"],
 ];
-const GRACES = [
-	["0", "At once"],
-	["3600", "In an hour"],
-	["86400", "In a day"],
-	["604800", "In a week"],
-];
+const GRACES = [["0", "At once"], ["3600", "In an hour"], ["86400", "In a day"], ["604800", "In a week"]];
 
 /** Ask for a new key, or several, and make them. Gives the name of the key where it is one, or undefined. */
 export async function createKey(session) {
@@ -62,29 +58,23 @@ async function knownNames() {
 export async function rotateKey(session, key) {
 	const grace = select(GRACES, "0");
 	const problem = h("div");
+	const path = keyPath(key.name, "/rotate");
 	const rotated = await dialog((close) => ({
 		title: `Rotate ${key.name}`,
 		body: [
-			h("p", {}, "The key gets a new secret, which is shown once. Limits and usage stay."),
+			h("p", "The key gets a new secret, which is shown once. Limits and usage stay."),
 			field("The old secret stops working", grace),
 			problem,
 		],
 		actions: [
-			h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
-			h(
-				"button.button.primary",
-				{
-					type: "button",
-					onclick: async () => {
-						try {
-							const path = `/admin/keys/${encodeURIComponent(key.name)}/rotate`;
-							close(await call("POST", path, { body: { graceSeconds: Number(grace.value) } }));
-						} catch (error) {
-							fill(problem, errorBox(error));
-						}
-					},
-				},
+			button("Cancel", () => close()),
+			button(
 				"Rotate",
+				() =>
+					attempt(problem, async () =>
+						close(await call("POST", path, { body: { graceSeconds: Number(grace.value) } })),
+					),
+				".primary",
 			),
 		],
 	}));
@@ -152,9 +142,7 @@ function form(session, key, known, close) {
 		showDate();
 	}
 
-	async function submit(event) {
-		event.preventDefault();
-		fill(problem);
+	async function submit() {
 		const chosen = Object.keys(providers).filter((each) => providers[each].checked);
 		const body = {
 			...(key || several.checked ? {} : { name: nameIn(name.value) }),
@@ -166,14 +154,9 @@ function form(session, key, known, close) {
 			providers: chosen.length === Object.keys(providers).length ? null : chosen,
 			...(key && expiryIs(key) ? {} : { expiresAt: expiresAt() }),
 		};
-		try {
-			const path = key ? `/admin/keys/${encodeURIComponent(key.name)}` : "/admin/keys";
-			if (several.checked) close(await makeAll(keysOf(list.value), body));
-			else close(await call(key ? "PATCH" : "POST", path, { body }));
-		} catch (error) {
-			fill(problem, errorBox(error));
-			problem.scrollIntoView({ block: "nearest" });
-		}
+		const path = key ? keyPath(key.name) : "/admin/keys";
+		if (several.checked) close(await makeAll(keysOf(list.value), body));
+		else close(await call(key ? "PATCH" : "POST", path, { body }));
 	}
 
 	function expiresAt() {
@@ -193,17 +176,15 @@ function form(session, key, known, close) {
 		title: key ? `Change ${key.name}` : "New key",
 		body: h(
 			"form.stack",
-			{ id, onsubmit: submit },
+			{ id, onsubmit: submits(problem, submit) },
 			!key &&
 				h(
 					"div.fields",
-					{},
-					h("div.stack.tight", {}, one, many, h("label.check.small", {}, several, "Several keys at once")),
+					h("div.stack.tight", one, many, h("label.check.small", several, "Several keys at once")),
 					field("Start from", preset, "Fills in the limits below; change what you like."),
 				),
 			h(
 				"div.fields",
-				{},
 				field("Note", note, "For yourself: who it is for, what for."),
 				field("Expires", expiry),
 				dateField,
@@ -212,33 +193,27 @@ function form(session, key, known, close) {
 				const rows = LIMITS.filter((limit) => limit.group === group);
 				return h(
 					"fieldset",
-					{},
-					h("legend", {}, group),
+					h("legend", group),
 					h(
 						rows.length > 3 ? "div.fields.four" : "div.fields.three",
-						{},
 						rows.map((limit) => field(inWords(limit.label), inputs[limit.name])),
 					),
 				);
 			}),
-			h("p.hint", {}, "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
+			h("p.hint", "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
 			h(
 				"div.fields",
-				{},
 				h(
 					"fieldset",
-					{},
-					h("legend", {}, "May use"),
+					h("legend", "May use"),
 					h(
 						"div.row",
-						{},
-						Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", {}, providers[each], title)),
-						h("label.check", {}, searches, "Web search"),
+						Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", providers[each], title)),
+						h("label.check", searches, "Web search"),
 					),
 				),
 				h(
 					"div",
-					{},
 					field("Only these models", models, "Names with commas between them. Empty: any."),
 					modelHint(models, known.models),
 				),
@@ -246,10 +221,7 @@ function form(session, key, known, close) {
 			),
 			problem,
 		),
-		actions: [
-			h("button.button", { type: "button", onclick: () => close() }, "Cancel"),
-			save,
-		],
+		actions: [button("Cancel", () => close()), save],
 	};
 }
 
@@ -280,19 +252,21 @@ function modelHint(input, list) {
 			hint,
 			meant.map(([name, other]) => `No known model is called ${name}${other ? `: ${other}, perhaps?` : "."}`).join(" "),
 		);
-		const offered = list.filter((each) => last && each.id.toLowerCase().includes(last) && !all.includes(each.id)).slice(0, 5);
+		const offered = list
+			.filter((each) => last && each.id.toLowerCase().includes(last) && !all.includes(each.id))
+			.slice(0, 5);
 		// A button that is being pressed stays where it is.
 		refill(
 			offers,
 			offered.map((each) => each.id),
-			offered.map((each) => h("button.button.small", { type: "button", onclick: () => put(each.id) }, each.id)),
+			offered.map((each) => button(each.id, () => put(each.id), ".small")),
 		);
 	}
 
 	input.addEventListener("input", update);
 	input.addEventListener("blur", update);
 	update();
-	return h("div.stack.tight", {}, offers, hint);
+	return h("div.stack.tight", offers, hint);
 }
 
 /** The name of the list that is like another: at most a third of it has to be changed. */

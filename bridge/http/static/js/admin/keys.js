@@ -1,19 +1,18 @@
 /** Keys: everybody's limits and usage at one glance; making, disabling, finding. */
 
-import { bar, levels, nearest } from "../lib/bars.js";
+import { levels, nearest, showBars } from "../lib/bars.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { compact, count, money, plural, timeElement, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, busy, emptyState, select, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, button, emptyState, searchBox, select, skeleton, toast } from "../lib/ui.js";
 import { createKey } from "./keyform.js";
+import { keyLink, keyPage, keyPath } from "./links.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 5000;
 /** Rows at once: more of them would hold the page up. */
 const PAGE = 50;
-/** Typing changes the list only when it pauses, in milliseconds. */
-const PAUSE_MS = 120;
 const KINDS = { disabled: "warn", expired: "warn", revoked: "" };
 const ORDERS = {
 	closest: ["Closest to a cap", (key) => -nearest(key.limits, key.usage)],
@@ -26,26 +25,15 @@ const ORDERS = {
 export const title = () => "Keys";
 
 export function show({ head, body, session }) {
-	const search = h("input", {
-		type: "search",
-		"aria-label": "Search keys",
-		placeholder: "Search by name or note",
-		oninput: () => {
-			clearTimeout(timer);
-			timer = setTimeout(arrange, PAUSE_MS);
-		},
-	});
+	const search = searchBox("Search keys", "Search by name or note", arrange);
 	const sort = select(
 		Object.entries(ORDERS).map(([id, [label]]) => [id, `Sort: ${label}`]),
 		"closest",
-		{
-			"aria-label": "Sort keys",
-			onchange: arrange,
-		},
+		{ "aria-label": "Sort keys", onchange: arrange },
 	);
 	const revoked = h("input", { type: "checkbox", onchange: () => watch.now() });
 	const summary = h("span.muted.small", { role: "status" });
-	head.append(h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "New key"));
+	head.append(button([icon("plus"), "New key"], make, ".primary"));
 	const { element, body: rows } = table("Keys", [
 		["Key"],
 		["Limits"],
@@ -54,44 +42,31 @@ export function show({ head, body, session }) {
 		["Last used"],
 		[""],
 	]);
-	const box = h("section.card.flush", {}, skeleton(6));
+	const box = h("section.card.flush", skeleton(6));
 	fill(
 		body,
 		h(
 			"div",
-			{},
 			h(
 				"div.toolbar",
-				{},
-				h("div.searchbox", {}, icon("search"), search),
+				search.element,
 				sort,
-				h("label.check.small", {}, revoked, "Show revoked keys"),
-				h("span.row.end", {}, summary),
+				h("label.check.small", revoked, "Show revoked keys"),
+				h("span.row.end", summary),
 			),
 			box,
 		),
 	);
-	const more = h("button.button", { type: "button", onclick: showMore }, "Show more");
+	const more = button("Show more", showMore);
 	const pager = h("div.pager", { hidden: true }, more);
 	let keys = null;
 	let order = [];
 	let most = PAGE;
-	let timer = 0;
 
 	const watch = poll(
 		async (signal) => {
 			const answer = await look(`/admin/keys${revoked.checked ? "?revoked=1" : ""}`, signal);
-			const names = answer.keys
-				.map((key) => key.name)
-				.sort()
-				.join();
-			const others =
-				keys === null ||
-				names !==
-					keys
-						.map((key) => key.name)
-						.sort()
-						.join();
+			const others = keys === null || namesOf(answer.keys) !== namesOf(keys);
 			keys = answer.keys;
 			// Rows keep their places while figures change; only a new choice or another set of keys sorts anew.
 			if (others) arrange();
@@ -104,7 +79,7 @@ export function show({ head, body, session }) {
 	function arrange() {
 		if (keys === null) return;
 		most = PAGE;
-		const wanted = search.value.trim().toLowerCase();
+		const wanted = search.text().toLowerCase();
 		const worth = ORDERS[sort.value][1];
 		order = keys
 			.filter((key) => `${key.name}\n${key.note}`.toLowerCase().includes(wanted))
@@ -134,16 +109,11 @@ export function show({ head, body, session }) {
 				emptyState(
 					"There are no keys yet",
 					"So nobody can use the bridge. Make a key for each person or script; each has limits of its own.",
-					h("button.button.primary", { type: "button", onclick: make }, icon("plus"), "Make the first key"),
+					button([icon("plus"), "Make the first key"], make, ".primary"),
 				),
 			);
 		}
-		keyed(
-			rows,
-			shown.slice(0, most),
-			(key) => key.name,
-			(key) => keyRow(key, watch),
-		);
+		keyed(rows, shown.slice(0, most), "name", (key) => keyRow(key, watch));
 	}
 
 	function showMore() {
@@ -155,14 +125,15 @@ export function show({ head, body, session }) {
 
 	async function make() {
 		const name = await createKey(session);
-		if (name) location.hash = `#/keys/${encodeURIComponent(name)}`;
+		if (name) location.hash = keyPage(name);
 		else watch.now();
 	}
 
-	return () => {
-		clearTimeout(timer);
-		watch.stop();
-	};
+	return watch.stop;
+}
+
+function namesOf(keys) {
+	return keys.map((key) => key.name).sort().join();
 }
 
 function keyRow(first, watch) {
@@ -171,7 +142,7 @@ function keyRow(first, watch) {
 	const bars = h("div.bars");
 	const unlimited = h("span.small.muted");
 	const [today, requests, month, used] = [h("div"), h("div.small.muted"), h("span"), h("span.nowrap")];
-	const toggle = h("button.button.small", { type: "button", onclick: () => busy(toggle, act) });
+	const toggle = h("button.button.small", { onclick: () => busy(toggle, act) });
 	let key = first;
 
 	async function act() {
@@ -186,17 +157,9 @@ function keyRow(first, watch) {
 	return {
 		element: row(
 			{},
-			cell("", [
-				h(
-					"div.row",
-					{},
-					h("a.key-name", { href: `#/keys/${encodeURIComponent(first.name)}` }, h("bdi", {}, first.name)),
-					state,
-				),
-				note,
-			]),
+			cell("", [h("div.row", keyLink(first.name), state), note]),
 			cell("", [bars, unlimited]),
-			cell("Today", h("div", {}, today, requests), "num"),
+			cell("Today", h("div", today, requests), "num"),
 			cell("This month", month, "num"),
 			cell("Last used", used),
 			cell("", toggle, "num"),
@@ -206,12 +169,7 @@ function keyRow(first, watch) {
 			refill(state, key.status, key.status !== "active" && badge(key.status, KINDS[key.status]));
 			say(note, visible(key.note));
 			const shown = levels(key.limits, key.usage);
-			keyed(
-				bars,
-				shown,
-				(level) => level.limit,
-				() => bar(),
-			);
+			showBars(bars, shown);
 			say(unlimited, shown.length ? "" : "No cap per day or month");
 			say(today, money(key.usage.today.costUsd));
 			say(
@@ -229,7 +187,7 @@ function keyRow(first, watch) {
 
 /** Disable or enable a key, and offer to take it back. Throws ApiError. */
 export async function change(name, action, watch) {
-	await call("POST", `/admin/keys/${encodeURIComponent(name)}/${action}`);
+	await call("POST", keyPath(name, `/${action}`));
 	watch.now();
 	const other = action === "disable" ? "enable" : "disable";
 	const undo = { label: "Undo", run: () => change(name, other, watch).catch((error) => toast(error.message)) };

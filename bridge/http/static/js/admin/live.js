@@ -1,10 +1,11 @@
 /** Live: what waits and runs now, what was asked, and the button that stops it. */
 
-import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
+import { fill, h, keyed, refill, say } from "../lib/dom.js";
 import { cost, count, duration, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { cell, row, table } from "../lib/table.js";
-import { badge, busy, emptyState, skeleton, toast } from "../lib/ui.js";
+import { badge, busy, button, emptyState, searchBox, skeleton, toast } from "../lib/ui.js";
+import { keyPage } from "./links.js";
 import { call, look } from "./session.js";
 
 const EVERY_MS = 1500;
@@ -20,12 +21,7 @@ export const title = () => "Live";
 export function show({ head, body }) {
 	const summary = h("span.muted", { role: "status" });
 	head.append(summary);
-	const search = h("input", {
-		type: "search",
-		"aria-label": "Search what runs",
-		placeholder: "Key, model, credential, prompt or id",
-		oninput: () => arrange(),
-	});
+	const search = searchBox("Search what runs", "Key, model, credential, prompt or id", () => arrange());
 	const { element, body: rows } = table("Requests that wait or run", [
 		["Key"],
 		["Model"],
@@ -36,9 +32,12 @@ export function show({ head, body }) {
 		[""],
 	]);
 	const empty = emptyState("Nothing is running", "Requests appear here by themselves while they wait or run.");
-	const none = emptyState("Nothing that runs matches", "Try a part of a key, a model, a credential, a prompt or an id.");
-	const box = h("section.card.flush", {}, skeleton(4));
-	fill(body, h("div", {}, h("div.toolbar", {}, h("div.searchbox", {}, icon("search"), search)), box));
+	const none = emptyState(
+		"Nothing that runs matches",
+		"Try a part of a key, a model, a credential, a prompt or an id.",
+	);
+	const box = h("section.card.flush", skeleton(4));
+	fill(body, h("div", h("div.toolbar", search.element), box));
 	let entries = new Map();
 	let order = [];
 	let hovered = false;
@@ -86,7 +85,7 @@ export function show({ head, body }) {
 		const stay = held() ? before.filter((id) => entries.has(id)) : [];
 		order = [...stay, ...wanted.filter((id) => !stay.includes(id))];
 		if (before.some((id, place) => order[place] !== id)) movedAt = Date.now();
-		const text = search.value.trim().toLowerCase();
+		const text = search.text().toLowerCase();
 		const shown = order.map((id) => entries.get(id)).filter(({ run }) => !text || saysOf(run).includes(text));
 		const content = shown.length ? element : entries.size ? none : empty;
 		if (!content.isConnected) fill(box, content);
@@ -98,7 +97,7 @@ export function show({ head, body }) {
 		);
 	}
 
-	return () => watch.stop();
+	return watch.stop;
 }
 
 function saysOf(run) {
@@ -110,15 +109,15 @@ function runRow(id, watch, settled) {
 	const name = h("a.key-name");
 	const model = h("span");
 	const credential = h("div.small.muted");
-	const state = h("span", {});
+	const state = h("span");
 	const asked = h("div.small.muted.truncate");
 	const [age, tokens, spent] = [h("span"), h("span"), h("span")];
 	const where = h("span");
-	const stop = h("button.button.small.danger", { type: "button", "data-run": id, onclick: press }, "Stop");
+	const stop = button("Stop", press, ".small.danger", { "data-run": id });
 	let over = false;
 	const element = row(
 		{ class: "run" },
-		cell("", [name, asked, h("div.small.muted.mono", {}, id, where)]),
+		cell("", [name, asked, h("div.small.muted.mono", id, where)]),
 		cell("Model", [model, credential]),
 		cell("State", state),
 		cell("Age", age, "num"),
@@ -149,8 +148,8 @@ function runRow(id, watch, settled) {
 		update({ run, endedAt }) {
 			const text = endedAt ? "ended" : run.state === "queued" ? `waiting, place ${run.queuePosition}` : "running";
 			if (name.textContent !== run.keyName) {
-				name.href = `#/keys/${encodeURIComponent(run.keyName)}`;
-				fill(name, h("bdi", {}, run.keyName));
+				name.href = keyPage(run.keyName);
+				fill(name, h("bdi", run.keyName));
 				stop.setAttribute("aria-label", `Stop the request of ${run.keyName}`);
 			}
 			say(model, `${visible(run.model)} (${run.provider})`);

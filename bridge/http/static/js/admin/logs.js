@@ -5,18 +5,14 @@ import { fill, h, say } from "../lib/dom.js";
 import { compact, count, money, plural, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { busy, emptyState, errorBox, field, select, textInput } from "../lib/ui.js";
+import { busy, button, emptyState, errorBox, field, select, textInput } from "../lib/ui.js";
 import { logTable } from "./logtable.js";
 import { call, look } from "./session.js";
 
 const PAGE = 50;
 const MOST_ROWS = 1000;
 const FOLLOW_MS = 2000;
-const STATUSES = [
-	["", "Any"],
-	["ok", "Answered"],
-	["error", "Not answered"],
-];
+const STATUSES = [["", "Any"], ["ok", "Answered"], ["error", "Not answered"]];
 /** Where the codes of errors stand in the list, which has them by the names that the table shows. */
 const GROUPS = [
 	["Caps and pace (429)", (status) => status === 429],
@@ -45,36 +41,30 @@ export function show({ head, body, query: given, session }) {
 		{ onsubmit: search, oninput: setExports, "aria-label": "Filters", role: "search" },
 		h(
 			"div.filters",
-			{},
 			field("Text", inputs.text),
 			field("Key", inputs.key),
 			field("Status", inputs.status),
 			field("Provider", inputs.provider),
 			field("From", inputs.from),
 			field("Until", inputs.to),
-			h(
-				"div.row",
-				{},
-				h("button.button.primary", { type: "submit" }, "Show"),
-				h("button.button", { type: "button", onclick: clear }, "Clear"),
-			),
+			h("div.row", button("Show", null, ".primary"), button("Clear", clear)),
 		),
-		h("p.hint.filter-foot", {}, "Text is looked for in prompts, errors, models and ids. Days are those of your time zone. Exports take what stands here."),
+		h("p.hint.filter-foot", "Text is looked for in prompts, errors, models and ids. Days are those of your time zone. Exports take what stands here."),
 		names,
 	);
 	const wide = window.matchMedia("(min-width: 641px)").matches;
-	const fold = h("details.card.fold", { open: wide || isFiltered() }, h("summary", {}, "Filters"), form);
+	const fold = h("details.card.fold", { open: wide || isFiltered() }, h("summary", "Filters"), form);
 	const csv = h("a.button", { download: true }, "Export CSV");
 	const jsonl = h("a.button", { download: true }, "Export JSONL");
-	const follow = h("button.button", { type: "button", "aria-pressed": "false", onclick: toggleFollow }, "Follow");
-	const refresh = h("button.button", { type: "button", onclick: () => load() }, "Refresh");
-	head.append(h("div.row", {}, follow, refresh, csv, jsonl));
+	const follow = button("Follow", toggleFollow, "", { "aria-pressed": "false" });
+	const refresh = button("Refresh", () => load());
+	head.append(h("div.row", follow, refresh, csv, jsonl));
 	const table = logTable("Requests");
-	const older = h("button.button", { type: "button", onclick: () => busy(older, showOlder) }, "Show older");
+	const older = button("Show older", () => busy(older, showOlder));
 	const more = h("div.pager", { hidden: true }, older);
 	const sums = h("p.sums", { role: "status" });
 	const error = h("div");
-	fill(body, fold, error, h("section.card.flush", {}, sums, table.element, more));
+	fill(body, fold, error, h("section.card.flush", sums, table.element, more));
 	const controller = new AbortController();
 	let turn = 0;
 	let next = null;
@@ -119,10 +109,7 @@ export function show({ head, body, query: given, session }) {
 	}
 
 	function setExports() {
-		for (const [link, format] of [
-			[csv, "csv"],
-			[jsonl, "jsonl"],
-		])
+		for (const [link, format] of [[csv, "csv"], [jsonl, "jsonl"]])
 			link.href = `/admin/logs/export${query({ ...filters(), format })}`;
 	}
 
@@ -153,10 +140,7 @@ export function show({ head, body, query: given, session }) {
 			if (mine === turn) say(sums, inWords(found));
 		} catch (failure) {
 			if (mine !== turn || controller.signal.aborted) return;
-			fill(
-				error,
-				errorBox(failure, () => load()),
-			);
+			fill(error, errorBox(failure, () => load()));
 		}
 	}
 
@@ -210,19 +194,11 @@ export function show({ head, body, query: given, session }) {
 			return emptyState(
 				`No key is named ${key}`,
 				like.length ? "The key has to be named in full. One of these?" : "The key has to be named in full.",
-				h(
-					"div.row",
-					{},
-					like.map((each) => h("button.button", { type: "button", onclick: () => use(each) }, h("bdi", {}, each))),
-				),
+				h("div.row", like.map((each) => button(h("bdi", each), () => use(each)))),
 			);
 		}
 		return isFiltered()
-			? emptyState(
-					"Nothing matches",
-					"No request in the log fits these filters.",
-					h("button.button", { type: "button", onclick: clear }, "Clear the filters"),
-				)
+			? emptyState("Nothing matches", "No request in the log fits these filters.", button("Clear the filters", clear))
 			: emptyState("The log is empty", "Every request is listed here, also those that a cap has refused.");
 	}
 
@@ -236,10 +212,7 @@ export function show({ head, body, query: given, session }) {
 		try {
 			const answer = await call("GET", "/admin/keys?revoked=1", { background: true, signal: controller.signal });
 			keys = answer.keys.map((key) => key.name);
-			fill(
-				names,
-				keys.map((key) => h("option", { value: key })),
-			);
+			fill(names, keys.map((key) => h("option", { value: key })));
 			if (rows === 0 && values().key) load();
 		} catch {
 			// Only a help for typing.

@@ -1,10 +1,12 @@
 /** Lines of the request log as a table, and one of them in full. */
 
 import { fill, h, icon } from "../lib/dom.js";
-import { cost, count, duration, inOwnTime, plural, visible, whenExact, whenFull } from "../lib/format.js";
-import { longTextIn } from "../lib/longtext.js";
-import { cell, row, table } from "../lib/table.js";
-import { copyButton, dialog, errorBox, skeleton, statusBadge } from "../lib/ui.js";
+import { cost, count, duration, inOwnTime, plural, visible, whenFull } from "../lib/format.js";
+import { costOf, lineColumns, lineRow, mono, statusOf } from "../lib/line.js";
+import { textBlock } from "../lib/longtext.js";
+import { table } from "../lib/table.js";
+import { button, copyButton, dialog, errorBox, listFacts, named, skeleton } from "../lib/ui.js";
+import { keyLink, keyPage, requestPage } from "./links.js";
 import { call } from "./session.js";
 
 /**
@@ -12,23 +14,15 @@ import { call } from "./session.js";
  * in the order in which they ended, and are shown by when they began.
  */
 export function logTable(caption, { withKey = true } = {}) {
-	const columns = [
-		["When"],
-		...(withKey ? [["Key"]] : []),
-		["Model"],
-		["Status"],
-		["Tokens", "num.roomy"],
-		["Cost", "num"],
-		["Took", "num"],
-		["Prompt"],
-	];
-	const { element, body } = table(caption, columns);
-	const holder = h("div", {}, skeleton(6));
+	const { element, body } = table(caption, lineColumns({ key: withKey }));
+	const holder = h("div", skeleton(6));
 	let ids = null;
 
 	function rowsOf(lines) {
 		const byStart = [...lines].sort((one, other) => (one.timestamp < other.timestamp ? 1 : -1));
-		return byStart.map((line) => lineRow(line, withKey));
+		return byStart.map((line) =>
+			lineRow(line, () => openLine(line), { key: withKey && keyLink(line.keyName), tokens: tokens(line) }),
+		);
 	}
 
 	return {
@@ -59,46 +53,13 @@ export function logTable(caption, { withKey = true } = {}) {
 	};
 }
 
-function lineRow(line, withKey) {
-	const open = () => openLine(line);
-	const asked = line.userPrompt === null ? h("span.muted", {}, "not kept") : visible(line.userPrompt);
-	return row(
-		{
-			class: "line log-row",
-			"data-id": line.id,
-			onclick: (event) => {
-				if (!event.target.closest("a, button") && !String(getSelection())) open();
-			},
-		},
-		cell(
-			"When",
-			h(
-				"button.link-button.nowrap",
-				{ type: "button", title: whenFull(line.timestamp), onclick: open },
-				whenExact(line.timestamp),
-			),
-		),
-		withKey &&
-			cell(
-				"Key",
-				h("a.key-name", { href: `#/keys/${encodeURIComponent(line.keyName)}` }, h("bdi", {}, visible(line.keyName))),
-			),
-		cell("Model", h("bdi.nowrap", {}, visible(line.model))),
-		cell("Status", statusBadge(line)),
-		cell("Tokens", count(tokens(line)), "num.roomy"),
-		cell("Cost", cost(line.costUsd), "num"),
-		cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-		h("td.block.prompt", { role: "cell" }, h("bdi.truncate.small.muted", {}, asked)),
-	);
-}
-
 function tokens(line) {
 	return line.inputTokens + line.cacheReadTokens + line.cacheWriteTokens + line.outputTokens;
 }
 
 /** A line in a dialog, with its prompts as far as the log has them. */
 function openLine({ id }) {
-	const body = h("div.stack", {}, skeleton(5));
+	const body = h("div.stack", skeleton(5));
 	const copy = h("span");
 	lineIn(id, body, copy);
 	return dialog(
@@ -108,21 +69,16 @@ function openLine({ id }) {
 			actions: [
 				copyButton(() => linkTo(id), "Copy link"),
 				copy,
-				h("button.button", { type: "button", onclick: () => close() }, "Close"),
+				button("Close", () => close()),
 			],
 		}),
 		{ wide: true },
 	);
 }
 
-/** Where a request has a page of its own, by its id or its request id. */
-function addressOf(id) {
-	return `#/logs/${encodeURIComponent(id)}`;
-}
-
-/** The same to send to a colleague. */
+/** The address of a request's page, to send to a colleague. */
 function linkTo(id) {
-	return `${location.origin}/admin/${addressOf(id)}`;
+	return `${location.origin}/admin/${requestPage(id)}`;
 }
 
 /** Put a line into `body`, and a button that copies it into `actions`. Gives the line; null where there is none. */
@@ -130,10 +86,7 @@ export async function lineIn(id, body, actions, signal) {
 	try {
 		const line = await call("GET", `/admin/logs/${encodeURIComponent(id)}`, { signal });
 		fill(body, details(line));
-		fill(
-			actions,
-			copyButton(() => asText(line)),
-		);
+		fill(actions, copyButton(() => asText(line)));
 		return line;
 	} catch (error) {
 		if (!signal?.aborted) fill(body, errorBox(error));
@@ -160,21 +113,16 @@ function known(line) {
 		["of it reasoning", line.reasoningTokens],
 		["Searches of the web", line.searches],
 	].filter(([, value]) => value);
-	const status = `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`;
 	const rows = [
 		["Error", line.error && visible(line.error)],
 		["The client was told", line.hint && visible(line.hint)],
 		["Provider said", line.upstreamMessage && visible(line.upstreamMessage)],
 		["Provider's status", line.upstreamStatus && String(line.upstreamStatus)],
 		["Provider's id", line.upstreamRequestId && visible(line.upstreamRequestId), mono(line.upstreamRequestId)],
-		["Id", visible(line.id), h("a.mono", { href: addressOf(line.id), onclick: leave }, visible(line.id))],
+		["Id", visible(line.id), h("a.mono", { href: requestPage(line.id), onclick: leave }, visible(line.id))],
 		["Request id", line.requestId && visible(line.requestId), mono(line.requestId)],
 		["When", whenFull(line.timestamp)],
-		[
-			"Key",
-			visible(line.keyName),
-			h("a", { href: `#/keys/${encodeURIComponent(line.keyName)}`, onclick: leave }, h("bdi", {}, visible(line.keyName))),
-		],
+		["Key", visible(line.keyName), h("a", { href: keyPage(line.keyName), onclick: leave }, named(line.keyName))],
 		[
 			"Model",
 			`${visible(line.model)} (${visible(line.provider)})${line.alias ? `, asked for as ${visible(line.alias)}` : ""}`,
@@ -182,27 +130,17 @@ function known(line) {
 		["Credential", line.credential && visible(line.credential)],
 		["Tried before", line.tried && visible(line.tried)],
 		["Asked by", `${visible(line.api)} API${line.stream ? ", as a stream" : ""}`],
-		["Status", status, statusBadge(line)],
+		statusOf(line),
 		["Requests", line.times > 1 && `${count(line.times)}, all refused for this reason`],
 		["Ended with", line.stopReason && visible(line.stopReason)],
 		["Calls", line.calls && visible(line.calls), mono(line.calls)],
-		[
-			"Asked again",
-			line.repairs > 0 && `${plural(line.repairs, "time")}, because the answer missed its schema`,
-		],
-		[
-			"Cost",
-			`${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}${line.reservedUsd ? `, of ${cost(line.reservedUsd)} reserved` : ""}`,
-		],
+		["Asked again", line.repairs > 0 && `${plural(line.repairs, "time")}, because the answer missed its schema`],
+		["Cost", `${costOf(line)}${line.reservedUsd ? `, of ${cost(line.reservedUsd)} reserved` : ""}`],
 		["Tokens", usage.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "none"],
 		["Times", times.map(([name, value]) => `${name} ${duration(value)}`).join(", ") || "none"],
 		["Process", line.warm === null ? "none was used" : line.warm ? "stood ready" : "was started for it"],
 	];
 	return rows.filter(([, text]) => text);
-}
-
-function mono(text) {
-	return text && h("span.mono", {}, visible(text));
 }
 
 /** A link of a dialog leads away from it. */
@@ -220,28 +158,20 @@ function details(line) {
 				icon("warning"),
 				h(
 					"div",
-					{},
-					h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error)))),
-					line.hint && h("p", {}, "The client was told: ", h("bdi", {}, visible(line.hint))),
+					h("p.strong", named(inOwnTime(line.error))),
+					line.hint && h("p", "The client was told: ", named(line.hint)),
 				),
 			),
-		h(
-			"dl.facts",
-			{},
-			facts(rows.filter(([term]) => !IN_THE_NOTICE.includes(term)).map(([term, text, shown]) => [term, shown ?? text])),
-		),
+		listFacts(h("dl.facts"), rows.filter(([term]) => !IN_THE_NOTICE.includes(term))),
 		prompt("System prompt", line.systemPrompt),
 		prompt("Prompt", line.userPrompt),
-		h("p.hint", {}, "Answers are not kept. How much of a prompt is kept is set by BRIDGE_LOG_PROMPTS."),
+		h("p.hint", "Answers are not kept. How much of a prompt is kept is set by BRIDGE_LOG_PROMPTS."),
 	];
 }
 
 /** A line to paste into a message: what the dialog shows, and where it is found. */
 function asText(line) {
-	const prompts = [
-		["System prompt", line.systemPrompt],
-		["Prompt", line.userPrompt],
-	].filter(([, text]) => text);
+	const prompts = [["System prompt", line.systemPrompt], ["Prompt", line.userPrompt]].filter(([, text]) => text);
 	return [
 		...known(line).map(([term, text]) => `${term}: ${text}`),
 		`Page: ${linkTo(line.id)}`,
@@ -249,18 +179,6 @@ function asText(line) {
 	].join("\n");
 }
 
-function facts(rows) {
-	return rows.flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]);
-}
-
 function prompt(label, text) {
-	return (
-		text &&
-		h(
-			"div",
-			{},
-			h("h3.label", {}, label),
-			longTextIn(h("pre.text-block", { tabindex: "0", role: "region", "aria-label": label }), visible(text)),
-		)
-	);
+	return text && h("div", h("h3.label", label), textBlock(label, visible(text)));
 }

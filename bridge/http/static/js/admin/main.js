@@ -74,7 +74,7 @@ function show() {
 		} else link.removeAttribute("aria-current");
 	}
 	const heading = h("h1", { tabindex: "-1" }, view.title(detail));
-	const head = h("div.page-head", {}, heading);
+	const head = h("div.page-head", heading);
 	const body = h("div.stack");
 	fill(main, head, body);
 	document.title = `${view.title(detail)} · cli-bridge`;

@@ -3,11 +3,12 @@
 import { bar } from "../lib/bars.js";
 import { REST_TOKEN } from "../lib/chart.js";
 import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
-import { ago, compact, count, duration, money, percent, resets, timeElement, visible, when } from "../lib/format.js";
+import { ago, compact, count, duration, money, percent, resets, timeElement, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { badge, card, emptyState, skeleton } from "../lib/ui.js";
+import { badge, card, emptyState, named, skeleton } from "../lib/ui.js";
 import { costChart, hourChart } from "./charts.js";
+import { keyLink } from "./links.js";
 import { renderProviders } from "./providers.js";
 import { look } from "./session.js";
 
@@ -57,24 +58,18 @@ export function show({ head, body }) {
 
 	head.append(verdict);
 	fill(body, skeleton(8));
-	let ready = false;
 
 	const watch = poll(
 		async (signal) => {
 			const overview = await look("/admin/overview", signal);
-			if (!ready) {
-				ready = true;
+			if (!problems.isConnected) {
 				fill(
 					body,
 					problems,
-					h(
-						"div.tiles",
-						{},
-						Object.values(tiles).map((each) => each.element),
-					),
+					h("div.tiles", Object.values(tiles).map((each) => each.element)),
 					costs.element,
-					h("div.three-two", {}, closest.element, providers.element),
-					h("div.two", {}, pace.element, latency.element),
+					h("div.three-two", closest.element, providers.element),
+					h("div.two", pace.element, latency.element),
 					hosts.element,
 					alerts.element,
 				);
@@ -128,7 +123,7 @@ function tile(label) {
 	const note = h("div.tile-note");
 	const more = h("div.tile-note");
 	return {
-		element: h("section.card.tile", {}, h("div.tile-label", {}, label), value, note, more),
+		element: h("section.card.tile", h("div.tile-label", label), value, note, more),
 		set(text, below, last = "") {
 			say(value, text);
 			say(note, below);
@@ -197,9 +192,8 @@ function renderProblems(box, problems) {
 		({ text, bad, href, mend }) => ({
 			element: h(
 				bad ? "div.notice.bad" : "div.notice.warn",
-				{},
 				icon("warning"),
-				h("p", {}, h("bdi", {}, visible(text))),
+				h("p", named(text)),
 				href && h("a.button.small", { href }, mend),
 			),
 		}),
@@ -224,62 +218,42 @@ function renderClosest({ list, empty, foot }, { closest, resetsAt, timezone }) {
 			),
 		);
 	}
-	keyed(
-		list,
-		closest,
-		(row) => row.name,
-		(first) => {
-			const state = h("span");
-			const level = bar();
-			return {
-				element: h(
-					"li.closest",
-					{},
-					h(
-						"div.row",
-						{},
-						h("a.key-name", { href: `#/keys/${encodeURIComponent(first.name)}` }, h("bdi", {}, first.name)),
-						state,
-					),
-					level.element,
-				),
-				update(row) {
-					refill(state, row.status, row.status !== "active" && badge(row.status, "warn"));
-					const limit = LIMITS.find((each) => each.name === row.limit);
-					level.update({ ...row, label: limit.title, unit: limit.unit });
-				},
-			};
-		},
-	);
+	keyed(list, closest, "name", (first) => {
+		const state = h("span");
+		const level = bar();
+		return {
+			element: h("li.closest", h("div.row", keyLink(first.name), state), level.element),
+			update(row) {
+				refill(state, row.status, row.status !== "active" && badge(row.status, "warn"));
+				const limit = LIMITS.find((each) => each.name === row.limit);
+				level.update({ ...row, label: limit.title, unit: limit.unit });
+			},
+		};
+	});
 }
 
 /** The hosts that share keys and money, where there are several. */
 function renderHosts({ element, list }, nodes) {
 	element.hidden = !nodes;
-	keyed(
-		list,
-		nodes ?? [],
-		(node) => node.name,
-		(first) => {
-			const state = h("span");
-			const facts = h("span.muted.small.row.end");
-			return {
-				element: h("li", {}, h("bdi", {}, visible(first.name)), state, facts),
-				update(node) {
-					const works = Object.values(node.providers).some(Boolean);
-					const [text, kind] = node.draining ? ["restarting", "warn"] : works ? ["up", "good"] : ["no provider", "bad"];
-					refill(state, text, badge(text, kind));
-					say(facts, `${node.running} of ${node.slots} slots in use, ${node.queued} waiting, version ${node.version}`);
-				},
-			};
-		},
-	);
+	keyed(list, nodes ?? [], "name", (first) => {
+		const state = h("span");
+		const facts = h("span.muted.small.row.end");
+		return {
+			element: h("li", named(first.name), state, facts),
+			update(node) {
+				const works = Object.values(node.providers).some(Boolean);
+				const [text, kind] = node.draining ? ["restarting", "warn"] : works ? ["up", "good"] : ["no provider", "bad"];
+				refill(state, text, badge(text, kind));
+				say(facts, `${node.running} of ${node.slots} slots in use, ${node.queued} waiting, version ${node.version}`);
+			},
+		};
+	});
 }
 
 function renderAlerts({ list, empty }, alerts) {
 	empty.hidden = alerts.length > 0;
 	if (!alerts.length && !empty.childElementCount) {
-		fill(empty, h("p.muted", {}, "Nothing has happened that you should know of."));
+		fill(empty, h("p.muted", "Nothing has happened that you should know of."));
 	}
 	keyed(
 		list,
@@ -288,10 +262,9 @@ function renderAlerts({ list, empty }, alerts) {
 		(alert) => ({
 			element: h(
 				"li",
-				{},
 				icon("warning"),
-				h("span", {}, h("bdi", {}, visible(alert.message))),
-				h("span.muted.small.row.end.nowrap", {}, timeElement(alert.at)),
+				h("span", named(alert.message)),
+				h("span.muted.small.row.end.nowrap", timeElement(alert.at)),
 			),
 		}),
 	);

@@ -8,16 +8,9 @@ export const title = () => "Request";
 
 export function show({ head, body, detail: id }) {
 	const copy = h("span");
-	const card = h("section.card.stack", {}, skeleton(6));
+	const card = h("section.card.stack", skeleton(6));
 	head.querySelector("h1").before(h("a.quiet.crumb", { href: "#/logs" }, "Logs /"));
-	head.append(
-		h(
-			"div.row",
-			{},
-			copy,
-			copyButton(() => location.href, "Copy link"),
-		),
-	);
+	head.append(h("div.row", copy, copyButton(() => location.href, "Copy link")));
 	fill(body, card);
 	const controller = new AbortController();
 	lineIn(id, card, copy, controller.signal);

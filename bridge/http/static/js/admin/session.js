@@ -75,8 +75,5 @@ export function look(path, signal) {
 }
 
 function headers(background) {
-	return {
-		...(session && { "X-CSRF-Token": session.token }),
-		...(background && { "X-Bridge-Background": "1" }),
-	};
+	return { ...(session && { "X-CSRF-Token": session.token }), ...(background && { "X-Bridge-Background": "1" }) };
 }

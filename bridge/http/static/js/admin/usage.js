@@ -6,6 +6,7 @@ import { fill, h, say } from "../lib/dom.js";
 import { plural } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { errorBox, segmented } from "../lib/ui.js";
+import { keyPage } from "./links.js";
 import { look } from "./session.js";
 
 const EVERY_MS = 15000;
@@ -40,7 +41,7 @@ export function show({ head, body, query: given, session }) {
 	const tables = Object.fromEntries(Object.entries(BY).map(([name, [label]]) => [name, tableOf(name, label)]));
 	const holder = h("section.card.flush");
 	const error = h("div");
-	fill(body, h("div.row.choices", {}, range.element, choice), error, holder);
+	fill(body, h("div.row.choices", range.element, choice), error, holder);
 
 	const watch = poll(
 		async (signal) => {
@@ -65,7 +66,7 @@ export function show({ head, body, query: given, session }) {
 
 	/** Where a name leads: the page of a key, or the lines of the log with it. */
 	function addressOf(name, share) {
-		if (name === "key") return `#/keys/${encodeURIComponent(share.key)}`;
+		if (name === "key") return keyPage(share.key);
 		const { from, to } = range.range();
 		if (name === "provider") return `#/logs${query({ provider: share.provider, from, to })}`;
 		return `#/logs${query({ text: share[name], from, to })}`;
@@ -88,5 +89,5 @@ export function show({ head, body, query: given, session }) {
 		watch.now();
 	}
 
-	return () => watch.stop();
+	return watch.stop;
 }

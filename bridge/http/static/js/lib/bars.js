@@ -1,6 +1,6 @@
 /** Limits as bars: what is used, what running requests hold, and what remains. */
 
-import { h, say } from "./dom.js";
+import { h, keyed, say } from "./dom.js";
 import { compact, count, money, percent, plural } from "./format.js";
 import { LIMITS } from "./registry.js";
 
@@ -12,15 +12,17 @@ const CLOSE = 0.8;
  * `running`, also how many requests run at once, which has no window.
  */
 export function levels(limits, usage, { running = false } = {}) {
-	return LIMITS.filter((row) => limits[row.name] > 0 && (row.window === "reserved" ? running : row.window)).map((row) => ({
-		limit: row.name,
-		label: row.title,
-		unit: row.unit,
-		window: row.window === "reserved" ? null : row.window,
-		used: Math.max(0, usage[row.window][row.field]),
-		reserved: row.window === "reserved" ? 0 : Math.max(0, usage.reserved[row.field]),
-		most: limits[row.name],
-	}));
+	return LIMITS.filter((row) => limits[row.name] > 0 && (row.window === "reserved" ? running : row.window)).map(
+		(row) => ({
+			limit: row.name,
+			label: row.title,
+			unit: row.unit,
+			window: row.window === "reserved" ? null : row.window,
+			used: Math.max(0, usage[row.window][row.field]),
+			reserved: row.window === "reserved" ? 0 : Math.max(0, usage.reserved[row.field]),
+			most: limits[row.name],
+		}),
+	);
 }
 
 /** The other limits that hold, in words: "20 requests per minute". `shown` are the levels that have a bar. */
@@ -49,6 +51,11 @@ export function outlook(level, forecast) {
 	return `At this pace about ${amount(level.unit, most)} by the end of the month${over}`;
 }
 
+/** Bring the bars in an element in step with some levels; `options` are those of `bar`. */
+export function showBars(container, all, options) {
+	keyed(container, all, "limit", () => bar(options));
+}
+
 /**
  * A bar: {element, update(level)}. `full` also writes out what is reserved and what remains; `note(level)`
  * gives a text below it. A level's `line` (0 to 1), if it has one, is marked on it.
@@ -62,7 +69,7 @@ export function bar({ full = false, note = null } = {}) {
 	const track = h("div.bar-track", { role: "meter", "aria-valuemin": "0", "aria-valuemax": "100" }, used, held);
 	const rest = full ? h("div.bar-rest") : null;
 	const below = note ? h("div.bar-rest") : null;
-	const element = h("div.bar", {}, h("div.bar-head", {}, label, figures), h("div.bar-scale", {}, track, line), rest, below);
+	const element = h("div.bar", h("div.bar-head", label, figures), h("div.bar-scale", track, line), rest, below);
 
 	function update(level) {
 		const show = level.unit === "dollars" ? money : count;

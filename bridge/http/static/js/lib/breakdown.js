@@ -1,9 +1,9 @@
 /** Who spent what on what: a choice of days, and a table of what they add up to, dearest first. */
 
 import { fill, h, say } from "./dom.js";
-import { calendarDay, compact, count, day, money, percent, visible } from "./format.js";
+import { calendarDay, compact, count, day, money, percent } from "./format.js";
 import { cell, row, table } from "./table.js";
-import { emptyState, field, segmented } from "./ui.js";
+import { emptyState, field, named, segmented } from "./ui.js";
 
 /** Ranges of days up to today: name in the address -> label and days; this month and other days have none. */
 const RANGES = {
@@ -54,7 +54,7 @@ export function dayRange(zone, given, changed) {
 		if (problem.hidden) changed(chosen === "days" ? { range: chosen, from: first, to: last } : { range: chosen });
 	}
 
-	return { element: h("div.stack.tight", {}, choice, fields, problem), range };
+	return { element: h("div.stack.tight", choice, fields, problem), range };
 }
 
 /** The days of a range in words. */
@@ -66,8 +66,8 @@ export function rangeText({ from, to }, zone) {
 /** What a row is about, by what it is broken down by; what is not known says why. */
 export function nameOf(by, share) {
 	const name = share[by];
-	const provider = by === "model" && share.provider && h("span.small.muted.provider-name", {}, ` ${share.provider}`);
-	if (name !== null) return h("span", {}, h("bdi", {}, visible(name)), provider);
+	const provider = by === "model" && share.provider && h("span.small.muted.provider-name", ` ${share.provider}`);
+	if (name !== null) return h("span", named(name), provider);
 	const text = by === "credential" ? "not named" : "not known";
 	return h("span.muted", { title: "Of days before this was kept, or from another program" }, text);
 }
@@ -96,11 +96,8 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		if (now === shown) return;
 		shown = now;
 		const opened = new Set([...body.querySelectorAll("[aria-expanded=true]")].map((each) => each.dataset.name));
-		fill(
-			body,
-			answer.rows.map((share) => shareRow(share, by, answer.total, opened)),
-		);
-		fill(foot, figuresRow(h("span.strong", {}, "Total"), answer.total, answer.total, "total"));
+		fill(body, answer.rows.map((share) => shareRow(share, by, answer.total, opened)));
+		fill(foot, figuresRow(h("span.strong", "Total"), answer.total, answer.total, "total"));
 		fill(holder, answer.rows.length ? element : empty);
 	}
 
@@ -108,10 +105,9 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		const known = share[by] !== null;
 		const name = link && known ? h("a.key-name", { href: link(share) }, nameOf(by, share)) : nameOf(by, share);
 		if (!open) return figuresRow(name, share, total);
-		if (!known) return figuresRow([h("span.expand", {}), name], share, total);
+		if (!known) return figuresRow([h("span.expand"), name], share, total);
 		const id = JSON.stringify(share[by]);
 		const button = h("button.expand", {
-			type: "button",
 			"aria-expanded": "false",
 			"aria-label": `What ${share[by]} is made of`,
 			"data-name": id,
@@ -130,9 +126,7 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 			button.setAttribute("aria-expanded", "true");
 			const inner = await open(share);
 			if (!inner || button.getAttribute("aria-expanded") !== "true" || below.length) return;
-			below = inner.rows.map((each) =>
-				figuresRow(h("span.inner-name", {}, nameOf(inner.by, each)), each, share, "inner"),
-			);
+			below = inner.rows.map((each) => figuresRow(h("span.inner-name", nameOf(inner.by, each)), each, share, "inner"));
 			line.after(...below);
 		}
 
@@ -152,7 +146,7 @@ function figuresRow(name, share, total, kind = "") {
 	requests.dataset.unit = share.requests === 1 ? "request" : "requests";
 	return row(
 		{ class: `spent ${kind}` },
-		cell("", h("div.row.nowrap-row", {}, name)),
+		cell("", h("div.row.nowrap-row", name)),
 		cell("Cost", money(share.costUsd), "num"),
 		cell("Share", [meter, say(h("span"), percent(part))], "num"),
 		requests,

@@ -16,16 +16,16 @@ const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 20, 24, 30, 60, 90];
 
 /**
  * A chart of `data` = {labels: [texts], series: [{label, token, values}], show(value)}; `axisLabels` and `axis(value)`
- * are for the axes, where they differ, and `least` is the smallest step that they can tell, 1 unless said. `kind` is "bars" (stacked) or "lines". Gives {element, update(data), destroy()};
- * `describe(data)` is the text for those who do not see it.
+ * are for the axes, where they differ, and `least` is the smallest step that they can tell, 1 unless said. `kind` is
+ * "bars" (stacked) or "lines". Gives {element, update(data), destroy()}; `describe(data)` is the text for those who do not see it.
  */
 export function chart(kind, { describe, unit = "Day" }) {
 	const stage = h("div.chart", { role: "img", "aria-label": "Its figures are on their way" });
 	const legend = h("ul.legend");
 	const tip = h("div.chart-tip", { hidden: true, "aria-hidden": "true" });
 	const table = h("div.table-wrap", { tabindex: "0", role: "group", "aria-label": "Figures of the chart" });
-	const details = h("details.figures", {}, h("summary", {}, "Show as a table"), table);
-	const element = h("div", {}, h("div.chart-area", {}, stage, tip), legend, details);
+	const details = h("details.figures", h("summary", "Show as a table"), table);
+	const element = h("div", h("div.chart-area", stage, tip), legend, details);
 	let plot = null;
 	let current = null;
 	let touched = false;
@@ -36,17 +36,14 @@ export function chart(kind, { describe, unit = "Day" }) {
 		stage.setAttribute("aria-label", describe(data));
 		draw();
 		if (!same)
-			fill(
-				legend,
-				data.series.map((each) => h("li", {}, swatch(each.token), named(each), h("span.num"))),
-			);
+			fill(legend, data.series.map((each) => h("li", swatch(each.token), named(each), h("span.num"))));
 		if (data.sums) [...legend.children].forEach((item, place) => say(item.lastChild, data.show(data.sums[place])));
 		if (details.open) fillTable();
 	}
 
 	/** The name of a series, which leads to what it is about where that is known. */
 	function named({ label, href }) {
-		const name = h("bdi", {}, label);
+		const name = h("bdi", label);
 		return href ? h("a.quiet", { href }, name) : name;
 	}
 
@@ -66,12 +63,12 @@ export function chart(kind, { describe, unit = "Day" }) {
 		const total = rows.reduce((sum, [, value]) => sum + value, 0);
 		fill(
 			tip,
-			h("p.strong", {}, current.labels[at]),
-			kind === "bars" && h("p", {}, `Total ${current.show(total)}`),
+			h("p.strong", current.labels[at]),
+			kind === "bars" && h("p", `Total ${current.show(total)}`),
 			rows.map(([each, value]) =>
-				h("p.tip-row", {}, swatch(each.token), h("bdi", {}, each.label), h("span.num", {}, current.show(value))),
+				h("p.tip-row", swatch(each.token), h("bdi", each.label), h("span.num", current.show(value))),
 			),
-			rows.length === 0 && h("p.muted", {}, "Nothing"),
+			rows.length === 0 && h("p.muted", "Nothing"),
 		);
 		const middle = plot.middleOf(at);
 		const width = tip.offsetWidth;
@@ -86,39 +83,25 @@ export function chart(kind, { describe, unit = "Day" }) {
 			table,
 			h(
 				"table.plain",
-				{},
-				h(
-					"thead",
-					{},
-					h(
-						"tr",
-						{},
-						head.map((text, place) => h(place ? "th.num" : "th", { scope: "col" }, h("bdi", {}, text))),
-					),
-				),
+				h("thead", h("tr", head.map((text, place) => h(place ? "th.num" : "th", { scope: "col" }, h("bdi", text))))),
 				h(
 					"tbody",
-					{},
-					current.labels
-						.map((label, place) =>
+					current.labels.map((label, place) =>
 							h(
 								"tr",
-								{},
 								h("th", { scope: "row" }, label),
-								current.series.map((each) =>
-									h("td.num", {}, each.values[place] ? current.show(each.values[place]) : "–"),
-								),
+								current.series.map((each) => h("td.num", each.values[place] ? current.show(each.values[place]) : "–")),
 							),
 						)
 						.reverse(),
 				),
-				current.sums && h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Total"), current.sums.map(total))),
+				current.sums && h("tfoot", h("tr", h("th", { scope: "row" }, "Total"), current.sums.map(total))),
 			),
 		);
 	}
 
 	function total(sum) {
-		return h("td.num", {}, current.show(sum));
+		return h("td.num", current.show(sum));
 	}
 
 	/** A finger has no pointer that stays: what it touched is shown until it touches something else. */
@@ -161,7 +144,7 @@ function seriesOf(data) {
 	return JSON.stringify(data.series.map((each) => [each.label, each.token]));
 }
 
-// --- the picture --------------------------------------------------------------------------------------------
+// --- the picture ---
 
 /** {picture, width, placeAt(x), middleOf(place), mark(place)}, in pixels from the left. */
 function plotted(kind, data, width) {
@@ -186,7 +169,9 @@ function plotted(kind, data, width) {
 	const each = STEPS.find((count) => count * step >= LABEL_SPACE) ?? labels.length;
 	for (let place = 0; place < labels.length; place += each) {
 		const text = (data.axisLabels ?? labels)[place];
-		picture.append(svg("text", { class: "chart-label", x: middleOf(place), y: HEIGHT - 8, "text-anchor": "middle" }, text));
+		picture.append(
+			svg("text", { class: "chart-label", x: middleOf(place), y: HEIGHT - 8, "text-anchor": "middle" }, text),
+		);
 	}
 
 	if (kind === "bars") {
@@ -229,7 +214,10 @@ function plotted(kind, data, width) {
 
 function highest(kind, { labels, series }) {
 	const sums = labels.map((_, place) => series.map(({ values }) => values[place] ?? 0));
-	return Math.max(0, ...sums.map((values) => (kind === "bars" ? values.reduce((a, b) => a + b, 0) : Math.max(0, ...values))));
+	return Math.max(
+		0,
+		...sums.map((values) => (kind === "bars" ? values.reduce((a, b) => a + b, 0) : Math.max(0, ...values))),
+	);
 }
 
 /** Round values from 0 up to at most `high`, no more than so many steps, none smaller than `least`. */

@@ -2,7 +2,7 @@
 
 import { h, say } from "./dom.js";
 import { LANGUAGES, snippet } from "./snippets.js";
-import { copyButton, segmented } from "./ui.js";
+import { copyButton, paused, segmented } from "./ui.js";
 
 /** How long the code is that is shown; what is copied is always whole. */
 const SHOWN = 6000;
@@ -12,12 +12,10 @@ const PAUSE_MS = 150;
 /** {element, update()}; `request()` gives what snippets.js takes, `key` goes into the code. */
 export function copyAs(request, key = null) {
 	let language = LANGUAGES[0][0];
-	let timer = 0;
 	const code = h("code");
 	const block = h("pre.code", { tabindex: "0", role: "region", "aria-label": "Code" }, code);
 	const head = h(
 		"div.code-head",
-		{},
 		segmented("Language", LANGUAGES, language, (chosen) => {
 			language = chosen;
 			show();
@@ -29,13 +27,8 @@ export function copyAs(request, key = null) {
 		say(code, shortened(snippet(language, request(), key)));
 	}
 
-	function update() {
-		clearTimeout(timer);
-		timer = setTimeout(show, PAUSE_MS);
-	}
-
 	show();
-	return { element: h("div.copy-as", {}, head, block), update };
+	return { element: h("div", head, block), update: paused(show, PAUSE_MS) };
 }
 
 /** The code as it is shown: an image or a very long prompt in it would be pages of letters. */

@@ -1,14 +1,16 @@
 /** Building the page. Texts become text nodes, never HTML: nothing that somebody wrote is ever parsed. */
 
 /**
- * An element: `h("p.muted", {title: "…"}, "text", child)`. Attributes that are null, undefined or false are
- * left out; `onclick` and the like are listeners. Children may be nested lists; null and false are skipped.
+ * An element: `h("p.muted", {title: "…"}, "text", child)`, where the attributes may be missing. Those that are null,
+ * undefined or false are left out; `onclick` and the like are listeners. Children may be nested lists; null and false
+ * are skipped. A button sends no form unless its type says so.
  */
-export function h(tag, attributes, ...children) {
+export function h(tag, ...children) {
 	const [name, ...classes] = tag.split(".");
 	const element = document.createElement(name);
 	if (classes.length) element.className = classes.join(" ");
-	set(element, attributes ?? {});
+	if (name === "button") element.type = "button";
+	if (children[0]?.constructor === Object) set(element, children.shift());
 	element.append(...listed(children));
 	return element;
 }
@@ -48,14 +50,15 @@ function listed(children) {
 
 /**
  * Keep the children of `container` in step with `items` without making them anew, so that focus, selection
- * and the place of everything stay. `make(item)` gives {element, update(item)}; `keyOf(item)` tells them apart.
+ * and the place of everything stay. `make(item)` gives {element, update(item)}; `keyOf(item)`, or a field of that name,
+ * tells them apart.
  */
 export function keyed(container, items, keyOf, make) {
 	const known = (container.keyedRows ??= new Map());
 	const wanted = new Set();
 	let place = container.firstElementChild;
 	for (const item of items) {
-		const key = keyOf(item);
+		const key = typeof keyOf === "string" ? item[keyOf] : keyOf(item);
 		wanted.add(key);
 		let row = known.get(key);
 		if (!row) {
@@ -76,21 +79,21 @@ export function keyed(container, items, keyOf, make) {
 
 const PATHS = {
 	overview: "M4 13h6V4H4zm0 7h6v-4H4zm10 0h6v-9h-6zm0-16v4h6V4z",
-	keys: "M14 10a4 4 0 1 0-3.700 2.500L4 18.800V21h3v-2h2v-2h2l2-2.500A4 4 0 0 0 18 10.500M15.500 8.500h.010",
-	credentials: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3M12 14.500v2",
+	keys: "M14 10a4 4 0 1 0-3.7 2.5L4 18.8V21h3v-2h2v-2h2l2-2.5A4 4 0 0 0 18 10.5M15.5 8.5h.01",
+	credentials: "M5 11h14v9H5zM8 11V8a4 4 0 0 1 8 0v3M12 14.5v2",
 	live: "M3 12h4l3-8 4 16 3-8h4",
-	logs: "M5 4h14v16H5zM8.500 8.500h7M8.500 12h7M8.500 15.500h4",
-	usage: "M12 3v9h9M12 3a9 9 0 1 0 9 9M16 3.500a9 9 0 0 1 4.500 4.500",
-	audit: "M12 3l7 3v5c0 4.500-3 8-7 10-4-2-7-5.500-7-10V6zM9 12l2 2 4-4",
+	logs: "M5 4h14v16H5zM8.5 8.5h7M8.5 12h7M8.5 15.5h4",
+	usage: "M12 3v9h9M12 3a9 9 0 1 0 9 9M16 3.5a9 9 0 0 1 4.5 4.5",
+	audit: "M12 3l7 3v5c0 4.5-3 8-7 10-4-2-7-5.5-7-10V6zM9 12l2 2 4-4",
 	copy: "M9 9h11v11H9zM15 9V4H4v11h5",
 	close: "M6 6l12 12M18 6L6 18",
 	plus: "M12 5v14M5 12h14",
-	search: "M10.500 4a6.500 6.500 0 1 0 0 13 6.500 6.500 0 0 0 0-13zM15.500 15.500L20 20",
-	warning: "M12 4L2.500 20h19zM12 10v4.500M12 17.500v.010",
-	check: "M5 12.500l4.500 4.500L19 7.500",
-	save: "M12 4v10M8 10.500l4 4 4-4M5 19.500h14",
-	stop: "M6.500 6.500h11v11h-11z",
-	image: "M4 5h16v14H4zM4 16l5-5 4 4 2.500-2.500L20 17M15.500 9h.010",
+	search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13zM15.5 15.5L20 20",
+	warning: "M12 4L2.5 20h19zM12 10v4.5M12 17.5v.01",
+	check: "M5 12.5l4.5 4.5L19 7.5",
+	save: "M12 4v10M8 10.5l4 4 4-4M5 19.5h14",
+	stop: "M6.5 6.5h11v11h-11z",
+	image: "M4 5h16v14H4zM4 16l5-5 4 4 2.5-2.5L20 17M15.5 9h.01",
 };
 
 /** A small picture that says nothing which the text beside it does not say. */

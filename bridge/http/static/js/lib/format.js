@@ -1,34 +1,20 @@
 /** Figures, money and times for people: the page's language, the viewer's own way to write numbers and zone. */
 
 const LANGUAGE = navigator.languages?.find((name) => /^en\b/.test(name)) ?? "en-GB";
-const cents = new Intl.NumberFormat(LANGUAGE, { style: "currency", currency: "USD", currencyDisplay: "narrowSymbol" });
-const fine = new Intl.NumberFormat(LANGUAGE, {
-	style: "currency",
-	currency: "USD",
-	currencyDisplay: "narrowSymbol",
-	minimumFractionDigits: 4,
-	maximumFractionDigits: 4,
-});
+const DOLLARS = { style: "currency", currency: "USD", currencyDisplay: "narrowSymbol" };
+const DAY = { day: "numeric", month: "short" };
+const TIME = { hour: "2-digit", minute: "2-digit" };
+const cents = new Intl.NumberFormat(LANGUAGE, DOLLARS);
+const fine = new Intl.NumberFormat(LANGUAGE, { ...DOLLARS, minimumFractionDigits: 4, maximumFractionDigits: 4 });
 const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat(LANGUAGE, { notation: "compact", maximumFractionDigits: 1 });
 const percents = new Intl.NumberFormat(LANGUAGE, { style: "percent", maximumFractionDigits: 1 });
-const dayTime = new Intl.DateTimeFormat(LANGUAGE, {
-	day: "numeric",
-	month: "short",
-	hour: "2-digit",
-	minute: "2-digit",
-});
-const dayTimeYear = new Intl.DateTimeFormat(LANGUAGE, {
-	day: "numeric",
-	month: "short",
-	year: "numeric",
-	hour: "2-digit",
-	minute: "2-digit",
-});
-const hourMinute = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit" });
-const clockTime = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayTime = new Intl.DateTimeFormat(LANGUAGE, { ...DAY, ...TIME });
+const dayTimeYear = new Intl.DateTimeFormat(LANGUAGE, { ...DAY, ...TIME, year: "numeric" });
+const hourMinute = new Intl.DateTimeFormat(LANGUAGE, TIME);
+const clockTime = new Intl.DateTimeFormat(LANGUAGE, { ...TIME, second: "2-digit" });
 const fullTime = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "full", timeStyle: "long" });
-const monthDay = new Intl.DateTimeFormat(LANGUAGE, { day: "numeric", month: "short", timeZone: "UTC" });
+const monthDay = new Intl.DateTimeFormat(LANGUAGE, { ...DAY, timeZone: "UTC" });
 const relative = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style: "narrow" });
 
 /** A name of the API as a label: thisMonth becomes "This month". */
@@ -65,10 +51,7 @@ export function spent({ costUsd, requests, tokens }) {
 
 /** What was typed with commas between; null where nothing was. */
 export function listOf(text) {
-	const found = text
-		.split(",")
-		.map((each) => each.trim())
-		.filter(Boolean);
+	const found = text.split(",").map((each) => each.trim()).filter(Boolean);
 	return found.length ? found : null;
 }
 
@@ -127,11 +110,7 @@ export function day(text) {
 	return monthDay.format(new Date(`${text}T00:00:00Z`));
 }
 
-const STEPS = [
-	["day", 86400],
-	["hour", 3600],
-	["minute", 60],
-];
+const STEPS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 
 /** How long ago or ahead a moment is: 3 min ago, in 5 hr. */
 export function ago(iso, now = Date.now()) {

@@ -18,7 +18,7 @@ export function longText(element) {
 		while (rest) {
 			if (node === null) {
 				node = document.createTextNode("");
-				element.append(h("div.block-of-text", {}, node));
+				element.append(h("div.block-of-text", node));
 			}
 			const at = cut(node.length, rest);
 			node.appendData(rest.slice(0, at));
@@ -39,6 +39,11 @@ export function longText(element) {
 export function longTextIn(element, text) {
 	longText(element).append(text);
 	return element;
+}
+
+/** A long text in a box that scrolls, with a label for those who do not see it. */
+export function textBlock(label, text) {
+	return longTextIn(h("pre.text-block", { tabindex: "0", role: "region", "aria-label": label }), text);
 }
 
 /** How much of `text` still goes into a block that has `length` characters. */

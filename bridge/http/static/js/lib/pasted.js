@@ -1,4 +1,7 @@
-/** The key in what people paste: a line of code, a header, a link, a word in quotes. */
+/** The key in what people paste: a line of code, a header, a link, a word in quotes; and where a page keeps it. */
+
+/** Where the playground keeps its key: in this tab, until it is closed. */
+export const TAB_KEY = "cli-bridge key";
 
 /** What stands around a key that has no shape of its own, such as one of another program. */
 const AROUND = [
@@ -16,7 +19,7 @@ export function keyIn(text) {
 	const found = text.match(/\bcba?_[A-Za-z0-9_-]{8,}/);
 	if (found) return found[0];
 	let rest = text.trim();
-	for (let before = null; before !== rest; ) {
+	for (let before = null; before !== rest;) {
 		before = rest;
 		for (const part of AROUND) rest = rest.replace(part, "").trim();
 	}
@@ -35,6 +38,6 @@ export function keyInAddress(hash) {
 }
 
 /** The address that brings a key along, for the browser alone. */
-export function linkWith(key, base) {
-	return `${base}/#key=${encodeURIComponent(key)}`;
+export function linkWith(key) {
+	return `${location.origin}/#key=${encodeURIComponent(key)}`;
 }

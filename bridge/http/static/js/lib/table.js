@@ -6,19 +6,14 @@ import { h } from "./dom.js";
 export function table(caption, columns) {
 	const body = h("tbody", { role: "rowgroup" });
 	const head = columns.map(([label, kind]) =>
-		h(
-			kind ? `th.${kind}` : "th",
-			{ scope: "col", role: "columnheader" },
-			label || h("span.hidden", {}, "Actions"),
-		),
+		h(kind ? `th.${kind}` : "th", { scope: "col", role: "columnheader" }, label || h("span.hidden", "Actions")),
 	);
 	const element = h(
 		"div.table-wrap",
-		{},
 		h(
 			"table.folding",
 			{ role: "table" },
-			h("caption.hidden", {}, caption),
+			h("caption.hidden", caption),
 			h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),
 			body,
 		),

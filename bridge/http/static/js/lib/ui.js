@@ -5,13 +5,15 @@ import { inOwnTime, visible } from "./format.js";
 import { hintOf } from "./hints.js";
 
 const TOAST_MS = 8000;
+/** Typing changes a list only when it pauses. */
+const SEARCH_MS = 120;
 
 /**
  * A short message that goes away by itself, but not under a pointer or the focus. `action` is {label, run}; a message
  * about the same `subject` takes the place of the one before it.
  */
 export function toast(text, action = null, subject = text) {
-	const box = h("div.toast", { "data-subject": subject }, h("span", {}, text));
+	const box = h("div.toast", { "data-subject": subject }, h("span", text));
 	const from = document.activeElement;
 	let timer = 0;
 	const wait = () => {
@@ -24,7 +26,6 @@ export function toast(text, action = null, subject = text) {
 			h(
 				"button.quiet.nowrap",
 				{
-					type: "button",
 					onclick: () => {
 						box.remove();
 						focusOn(from);
@@ -65,6 +66,36 @@ export async function busy(button, task) {
 	}
 }
 
+/** Try something; what goes wrong is shown in `place`, where it is seen. Gives whether nothing did. */
+export async function attempt(place, task) {
+	fill(place);
+	try {
+		await task();
+		return true;
+	} catch (error) {
+		fill(place, errorBox(error));
+		place.scrollIntoView({ block: "nearest" });
+		return false;
+	}
+}
+
+/** For a form's `onsubmit`: attempt something when it is sent, once at a time. */
+export function submits(place, task) {
+	return (event) => {
+		event.preventDefault();
+		return busy(event.submitter ?? event.target, () => attempt(place, task));
+	};
+}
+
+/** A task that waits until nobody has asked for it for so many milliseconds, such as while somebody types. */
+export function paused(task, pauseMs) {
+	let timer = 0;
+	return () => {
+		clearTimeout(timer);
+		timer = setTimeout(task, pauseMs);
+	};
+}
+
 /** Say at the edge of the page that something does not work at the moment, or with null that it does again. */
 export function trouble(error) {
 	const box = document.getElementById("trouble");
@@ -80,19 +111,18 @@ export function errorBox(error, retry = null) {
 		icon("warning"),
 		h(
 			"div",
-			{},
-			h("p.strong", {}, h("bdi", {}, inOwnTime(error.message))),
-			error.hint && h("p", {}, h("bdi", {}, hintOf(error))),
+			h("p.strong", h("bdi", inOwnTime(error.message))),
+			error.hint && h("p", h("bdi", hintOf(error))),
 			(error.code || error.body?.request_id) &&
-				h("p.small.muted", {}, [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
-			retry && h("button.button.small", { type: "button", onclick: retry }, "Try again"),
+				h("p.small.muted", [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
+			retry && button("Try again", retry, ".small"),
 		),
 	);
 }
 
 /** Where there is nothing yet: what would be here, and how it gets here. */
 export function emptyState(title, text, ...actions) {
-	return h("div.empty", {}, h("p.strong", {}, title), h("p.muted", {}, text), ...actions);
+	return h("div.empty", h("p.strong", title), h("p.muted", text), ...actions);
 }
 
 /** Grey lines in the place of what is still coming. */
@@ -100,19 +130,24 @@ export function skeleton(lines = 3) {
 	return h(
 		"div.skeleton",
 		{ role: "status" },
-		h("span.hidden", {}, "Loading"),
+		h("span.hidden", "Loading"),
 		Array.from({ length: lines }, () => h("div.bone", { "aria-hidden": "true" })),
 	);
 }
 
 /** A box with a title; `extra` stands at the end of its head. */
 export function card(title, extra, ...children) {
-	return h("section.card", {}, h("div.card-head", {}, h("h2", {}, title), extra), ...children);
+	return h("section.card", h("div.card-head", h("h2", title), extra), ...children);
+}
+
+/** A name or another text that somebody wrote, in a line of the page. */
+export function named(text) {
+	return h("bdi", visible(text));
 }
 
 /** A small label of a state, which its colour only repeats. */
 export function badge(text, kind = "") {
-	return h(`span.badge${kind && `.${kind}`}`, {}, text);
+	return h(`span.badge${kind && `.${kind}`}`, text);
 }
 
 /** How a request ended, as a label. */
@@ -122,23 +157,18 @@ export function statusBadge({ status, code }) {
 	return badge(visible(code ?? status), kind);
 }
 
-/** Bring a list of facts in step: [[term, value], …], a value being a text or a node. */
+/** Bring a `dl` in step with [[term, text, what is shown where that is a node], …]. Gives the list. */
 export function listFacts(list, facts) {
 	keyed(
 		list,
-		facts.flatMap(([term, value]) => [
-			[`t${term}`, "dt", term],
-			[`d${term}`, "dd", value],
-		]),
+		facts.flatMap(([term, text, node]) => [[`t${term}`, "dt", term], [`d${term}`, "dd", node || text]]),
 		([name]) => name,
 		([, tag]) => {
 			const element = h(tag);
-			return {
-				element,
-				update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)),
-			};
+			return { element, update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)) };
 		},
 	);
+	return list;
 }
 
 /** Save a text, in parts, as a file. */
@@ -162,12 +192,17 @@ async function copy(text) {
 	area.remove();
 }
 
+/** A button that does something, or that sends its form where it has no `onclick`. `kind`: its further classes. */
+export function button(label, onclick = null, kind = "", attributes = {}) {
+	return h(`button.button${kind}`, { type: onclick ? "button" : "submit", onclick, ...attributes }, label);
+}
+
 /** A button that copies what `text()` gives, and says so. */
 export function copyButton(text, label = "Copy") {
 	const caption = h("span", { "aria-live": "polite" }, label);
-	const button = h("button.button.small", { type: "button" }, icon("copy"), caption);
+	const element = h("button.button.small", icon("copy"), caption);
 	let timer = 0;
-	button.addEventListener("click", async () => {
+	element.addEventListener("click", async () => {
 		try {
 			await copy(text());
 			caption.textContent = "Copied";
@@ -177,7 +212,7 @@ export function copyButton(text, label = "Copy") {
 		clearTimeout(timer);
 		timer = setTimeout(() => (caption.textContent = label), 2000);
 	});
-	return button;
+	return element;
 }
 
 /**
@@ -198,13 +233,11 @@ export function dialog(build, { wide = false, closable = true } = {}) {
 			element,
 			h(
 				"div.dialog-head",
-				{},
 				h("h2", { id: "dialog-title" }, title),
-				closable &&
-					h("button.icon-button", { type: "button", "aria-label": "Close", onclick: () => close() }, icon("close")),
+				closable && h("button.icon-button", { "aria-label": "Close", onclick: () => close() }, icon("close")),
 			),
-			h("div.dialog-body", {}, body),
-			actions.length > 0 && h("div.dialog-foot", {}, actions),
+			h("div.dialog-body", body),
+			actions.length > 0 && h("div.dialog-foot", actions),
 		);
 		let filled = false;
 		const unsaved = h("p.notice.warn", { role: "alert" }, "Nothing of this is saved yet. Press Escape again to leave.");
@@ -230,11 +263,8 @@ export function dialog(build, { wide = false, closable = true } = {}) {
 export async function confirm(title, text, label) {
 	const answer = await dialog((close) => ({
 		title,
-		body: h("p", {}, text),
-		actions: [
-			h("button.button", { type: "button", onclick: () => close(false) }, "Cancel"),
-			h("button.button.danger", { type: "button", onclick: () => close(true) }, label),
-		],
+		body: h("p", text),
+		actions: [button("Cancel", () => close(false)), button(label, () => close(true), ".danger")],
 	}));
 	return answer === true;
 }
@@ -245,7 +275,6 @@ export function field(label, input, hint = "") {
 	if (hint) input.setAttribute("aria-describedby", `${input.id}-hint`);
 	return h(
 		"div.field",
-		{},
 		h("label", { for: input.id }, label),
 		input,
 		hint && h("p.hint", { id: `${input.id}-hint` }, hint),
@@ -268,6 +297,18 @@ export function nameIn(text) {
 	return plain.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 50) || text.trim();
 }
 
+/** A field to search with: {element, text()}. `oninput()` is called when the typing pauses. */
+export function searchBox(label, placeholder, oninput, value = "") {
+	const input = h("input", {
+		type: "search",
+		"aria-label": label,
+		placeholder,
+		value,
+		oninput: paused(oninput, SEARCH_MS),
+	});
+	return { element: h("div.searchbox", icon("search"), input), text: () => input.value.trim() };
+}
+
 /** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */
 export function select(options, value = "", attributes = {}) {
 	const element = h("select", attributes, options.map(option));
@@ -279,20 +320,18 @@ function option([value, text]) {
 	return Array.isArray(text) ? h("optgroup", { label: value }, text.map(option)) : h("option", { value }, text);
 }
 
-/** Buttons of which one is pressed: [[value, text], …]. */
+/** Buttons of which one is pressed: [[value, text], …]; `press(value)` of the element presses another, and tells nobody. */
 export function segmented(label, options, value, onchange) {
-	const buttons = options.map(([each, text]) =>
-		h("button", { type: "button", "aria-pressed": String(each === value), onclick: () => choose(each) }, text),
-	);
-	function choose(next) {
-		buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(options[place][0] === next)));
-		onchange(next);
+	const buttons = options.map(([each, text]) => h("button", { onclick: () => (press(each), onchange(each)) }, text));
+	function press(next) {
+		options.forEach(([each], place) => buttons[place].setAttribute("aria-pressed", String(each === next)));
 	}
-	return h("div.segmented", { role: "group", "aria-label": label }, buttons);
+	press(value);
+	return Object.assign(h("div.segmented", { role: "group", "aria-label": label }, buttons), { press });
 }
 
 /** The name of the product with its picture, where no head of the page shows it. */
 export function brand() {
 	const picture = document.querySelector(".brand img").cloneNode();
-	return h("span.brand", {}, picture, "cli-bridge");
+	return h("span.brand", picture, "cli-bridge");
 }

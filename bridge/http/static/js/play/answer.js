@@ -3,8 +3,8 @@
 import { ApiError } from "../lib/api.js";
 import { fill, h, say } from "../lib/dom.js";
 import { cost, count, duration, when, whenExact } from "../lib/format.js";
-import { longText, longTextIn } from "../lib/longtext.js";
-import { copyButton, errorBox, field } from "../lib/ui.js";
+import { longText, textBlock } from "../lib/longtext.js";
+import { button, copyButton, errorBox, field } from "../lib/ui.js";
 import { markdown } from "./markdown.js";
 
 /** What an answer says that did not simply come to its end. */
@@ -41,7 +41,7 @@ export function answer({ provider, model, zone, label = "" }) {
 	const output = h("div.output");
 	const meta = h("div.meta");
 	const copy = copyButton(() => words);
-	const head = h("div.row.answer-head", {}, label && h("h3", {}, h("bdi", {}, label)), state, copy);
+	const head = h("div.row.answer-head", label && h("h3", h("bdi", label)), state, copy);
 	let words = "";
 	const written = longText(text);
 	let waiting = "";
@@ -60,7 +60,7 @@ export function answer({ provider, model, zone, label = "" }) {
 	let drawing = null;
 
 	copy.hidden = true;
-	const element = h("section.answer", {}, head, problem, text, calls, output, meta);
+	const element = h("section.answer", head, problem, text, calls, output, meta);
 
 	function begin() {
 		text.classList.add("waiting");
@@ -75,7 +75,7 @@ export function answer({ provider, model, zone, label = "" }) {
 	function tick() {
 		say(state, doing);
 		const seconds = Math.round((performance.now() - began) / 1000);
-		fill(meta, seconds > 0 && h("span", {}, duration(1000 * seconds)));
+		fill(meta, seconds > 0 && h("span", duration(1000 * seconds)));
 	}
 
 	function close(how, last) {
@@ -158,20 +158,16 @@ export function answer({ provider, model, zone, label = "" }) {
 		become(data.content.map((part) => part.text ?? "").join(""));
 		copy.hidden = words === "";
 		text.hidden = words === "" && called.length > 0;
-		if (words === "") fill(text, h("p.muted", {}, "The answer is empty."));
+		if (words === "") fill(text, h("p.muted", "The answer is empty."));
 		if (data.output !== undefined && data.output !== null) {
 			fill(
 				output,
-				h("h3.label", {}, "As checked against the schema"),
-				longTextIn(
-					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Structured answer${of}` }),
-					JSON.stringify(data.output, null, 2),
-				),
+				h("h3.label", "As checked against the schema"),
+				textBlock(`Structured answer${of}`, JSON.stringify(data.output, null, 2)),
 			);
 		}
 		const { usage } = data;
-		const input =
-			usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
+		const input = usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
 		fill(
 			meta,
 			item("Cost", cost(data.cost_usd)),
@@ -190,11 +186,8 @@ export function answer({ provider, model, zone, label = "" }) {
 			h(
 				"section.call",
 				{ "aria-label": `Call of ${name}` },
-				h("h3.label", {}, "Calls ", h("bdi.mono", {}, name)),
-				longTextIn(
-					h("pre.text-block", { tabindex: "0", role: "region", "aria-label": `Input of ${name}` }),
-					JSON.stringify(input, null, 2),
-				),
+				h("h3.label", "Calls ", h("bdi.mono", name)),
+				textBlock(`Input of ${name}`, JSON.stringify(input, null, 2)),
 				field(`Result of ${name}`, result),
 			),
 		);
@@ -205,9 +198,8 @@ export function answer({ provider, model, zone, label = "" }) {
 		if (calls.lastElementChild?.matches(".send")) return;
 		const send = () => goOn(called.map(({ id, result }) => ({ id, content: result.value })));
 		const label = called.length > 1 ? "Send the results" : "Send the result";
-		const button = h("button.button.primary", { type: "button", onclick: send }, label);
 		for (const { result } of called) result.addEventListener("keydown", sends(send));
-		calls.append(h("div.send", {}, button));
+		calls.append(h("div.send", button(label, send, ".primary")));
 	}
 
 	/** It was one of several, and is the answer now. */
@@ -229,7 +221,7 @@ export function answer({ provider, model, zone, label = "" }) {
 			calls,
 			end?.done?.content
 				.filter((part) => part.type === "tool_use")
-				.map(({ name, input }) => h("p.mono", {}, `${name}(${JSON.stringify(input)})`)),
+				.map(({ name, input }) => h("p.mono", `${name}(${JSON.stringify(input)})`)),
 		);
 	}
 
@@ -248,7 +240,8 @@ export function answer({ provider, model, zone, label = "" }) {
 			limit !== undefined && item("Limit", show(limit)),
 			used !== undefined && item("Used", show(used)),
 			remaining !== undefined && item("Left", show(remaining)),
-			resetsAt && item("Resets", WINDOW.test(error.code) ? `${when(resetsAt)} (midnight in ${zone})` : whenExact(resetsAt)),
+			resetsAt &&
+				item("Resets", WINDOW.test(error.code) ? `${when(resetsAt)} (midnight in ${zone})` : whenExact(resetsAt)),
 		);
 	}
 
@@ -260,7 +253,7 @@ export function answer({ provider, model, zone, label = "" }) {
 
 	function stopped(why = "Stopped by you. What was used until then is charged; see My usage.") {
 		close({ stopped: why }, "Stopped");
-		fill(meta, h("span", {}, why));
+		fill(meta, h("span", why));
 	}
 
 	function content() {
@@ -323,5 +316,5 @@ export function answer({ provider, model, zone, label = "" }) {
 }
 
 function item(label, value) {
-	return h("span", {}, `${label} `, h("b", {}, h("bdi", {}, value)));
+	return h("span", `${label} `, h("b", h("bdi", value)));
 }

@@ -4,7 +4,7 @@ import { ApiError, call, events, open } from "../lib/api.js";
 import { fill, h, icon } from "../lib/dom.js";
 import { longTextIn } from "../lib/longtext.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { card, copyButton, download, field, segmented } from "../lib/ui.js";
+import { button, card, copyButton, download, field, segmented } from "../lib/ui.js";
 import { answer, sends } from "./answer.js";
 import { estimate } from "./estimate.js";
 
@@ -22,7 +22,7 @@ const SHORT = 300;
  * or {results: [{id, content}]}.
  */
 export function conversation({ headers, zone, bench }) {
-	const intro = h("p.muted.intro", {}, "The answer appears here as it is written, with its cost and how long it took.");
+	const intro = h("p.muted", "The answer appears here as it is written, with its cost and how long it took.");
 	const list = h("div.turns");
 	const words = h("textarea", { rows: "3", dir: "auto", placeholder: "Your next words, or what to do better" });
 	const price = estimate(() => {
@@ -33,15 +33,15 @@ export function conversation({ headers, zone, bench }) {
 		"form.reply",
 		{ hidden: true, onsubmit: goOn, oninput: () => price.update() },
 		field("Go on", words),
-		h("div.send", {}, h("button.button.primary", { type: "submit" }, "Reply"), price.element),
+		h("div.send", button("Reply", null, ".primary"), price.element),
 	);
-	const view = h("div");
+	const view = segmented("How answers are shown", [[false, "Text"], [true, "Formatted"]], false, look);
 	const tools = h(
 		"div.row.answer-tools",
 		{ hidden: true },
 		view,
 		copyButton(transcript, "Copy prompt and answer"),
-		h("button.button.small", { type: "button", onclick: save }, icon("save"), "Save as a file"),
+		button([icon("save"), "Save as a file"], save, ".small"),
 	);
 	const element = card("Answer", tools, intro, list, reply);
 	let turns = [];
@@ -49,28 +49,14 @@ export function conversation({ headers, zone, bench }) {
 	/** The answers on their way, each with what stops it. */
 	const running = new Map();
 
-	look(false);
 	words.addEventListener("keydown", sends(() => reply.requestSubmit()));
 	words.addEventListener("input", bench.typed);
 
+	/** Show the answers as they are written, or formatted. */
 	function look(whether) {
 		formatted = whether;
-		fill(
-			view,
-			segmented(
-				"How answers are shown",
-				[
-					[false, "Text"],
-					[true, "Formatted"],
-				],
-				whether,
-				(chosen) => {
-					formatted = chosen;
-					for (const turn of turns) for (const each of turn.answers) each.format(chosen);
-					bench.changed();
-				},
-			),
-		);
+		for (const turn of turns) for (const each of turn.answers) each.format(whether);
+		bench.changed();
 	}
 
 	/** Begin anew. What was there is no longer shown. */
@@ -108,7 +94,8 @@ export function conversation({ headers, zone, bench }) {
 		await Promise.all(turn.answers.map((each, place) => one(turn, each, requests[place])));
 		settle();
 		// The tool is who sits here. Whoever has waited at the answer goes on with it.
-		const next = turn.grid.querySelector(".call textarea") ?? (document.activeElement === turn.element && !reply.hidden && words);
+		const waited = document.activeElement === turn.element && !reply.hidden;
+		const next = turn.grid.querySelector(".call textarea") ?? (waited && words);
 		if (next) next.focus({ preventScroll: true });
 	}
 
@@ -178,12 +165,12 @@ export function conversation({ headers, zone, bench }) {
 		bench.expired(error);
 	}
 
-	// --- what is shown ---------------------------------------------------------------------------------
+	// --- what is shown ---
 
 	function make(question, system, aims) {
 		const answers = aims.map((aim) => answer({ ...aim, zone, label: aims.length > 1 ? aim.label : "" }));
 		for (const each of answers) each.format(formatted);
-		const grid = h(`div.answers${aims.length > 1 ? ".abreast" : ""}`, {}, answers.map((each) => each.element));
+		const grid = h(`div.answers${aims.length > 1 ? ".abreast" : ""}`, answers.map((each) => each.element));
 		const turn = { question, system, answers, grid, asked: h("div.asked") };
 		turn.element = h("section.turn", { tabindex: "-1" }, turn.asked, grid);
 		fill(turn.asked, asked(turn));
@@ -192,20 +179,21 @@ export function conversation({ headers, zone, bench }) {
 
 	function asked(turn) {
 		const { text, images = [], lost = 0, results } = turn.question;
-		if (results) return [h("h3.label", {}, "What the tools gave"), results.map(({ content }) => h("p.mono", {}, content))];
+		if (results) return [h("h3.label", "What the tools gave"), results.map(({ content }) => h("p.mono", content))];
 		const pictures = images.length + lost;
 		return [
-			h(
-				"div.row",
-				{},
-				h("h3.label", {}, "You"),
-				h("button.button.small", { type: "button", onclick: () => edit(turn) }, "Edit"),
-			),
+			h("div.row", h("h3.label", "You"), button("Edit", () => edit(turn), ".small")),
 			text.length < SHORT
 				? h("div.asked-text", { dir: "auto" }, text)
-				: longTextIn(h("div.asked-text", { dir: "auto", tabindex: "0", role: "region", "aria-label": "What you asked" }), text),
+				: longTextIn(
+						h("div.asked-text", { dir: "auto", tabindex: "0", role: "region", "aria-label": "What you asked" }),
+						text,
+					),
 			pictures > 0 &&
-				h("p.hint", {}, `with ${pictures} image${pictures > 1 ? "s" : ""}${lost ? ", which this browser has not kept" : ""}`),
+				h(
+					"p.hint",
+					`with ${pictures} image${pictures > 1 ? "s" : ""}${lost ? ", which this browser has not kept" : ""}`,
+				),
 		];
 	}
 
@@ -235,12 +223,7 @@ export function conversation({ headers, zone, bench }) {
 				},
 			},
 			field("Ask it differently", field_),
-			h(
-				"div.send",
-				{},
-				h("button.button.primary", { type: "submit" }, "Ask again"),
-				h("button.button", { type: "button", onclick: back }, "Cancel"),
-			),
+			h("div.send", button("Ask again", null, ".primary"), button("Cancel", back)),
 		);
 		field_.addEventListener("keydown", sends(() => form.requestSubmit()));
 		fill(turn.asked, form);
@@ -253,13 +236,12 @@ export function conversation({ headers, zone, bench }) {
 		for (const each of turn.answers) {
 			each.head.querySelector(".of-several")?.remove();
 			const controller = running.get(each);
-			const button = controller
-				? h("button.button.small.danger", { type: "button", onclick: () => controller.abort() }, "Stop")
-				: each.content() && h("button.button.small", { type: "button", onclick: () => use(turn, each) }, "Use this one");
-			if (!button) continue;
-			button.classList.add("of-several");
-			button.setAttribute("aria-label", `${button.textContent}: ${each.label}`);
-			each.head.append(button);
+			const act = (label, onclick, kind) =>
+				each.head.append(
+					button(label, onclick, `.small.of-several${kind}`, { "aria-label": `${label}: ${each.label}` }),
+				);
+			if (controller) act("Stop", () => controller.abort(), ".danger");
+			else if (each.content()) act("Use this one", () => use(turn, each), "");
 		}
 		hold(turn);
 	}
@@ -294,7 +276,7 @@ export function conversation({ headers, zone, bench }) {
 		if (calls) only.ask((results) => !running.size && ask({ results }, [only]));
 	}
 
-	// --- what is kept, copied, saved --------------------------------------------------------------------
+	// --- what is kept, copied, saved ---
 
 	function transcript() {
 		const system = turns[0]?.system;
@@ -327,7 +309,8 @@ export function conversation({ headers, zone, bench }) {
 	/** Show again what was kept; `images` are those beside the prompt, in case they are what the first words came with. */
 	function show(was, images = []) {
 		clear();
-		look(Boolean(was.formatted));
+		formatted = Boolean(was.formatted);
+		view.press(formatted);
 		turns = was.turns.map(({ question, system, answers }, place) => {
 			const same = place === 0 && images.length > 0 && question.lost === images.length;
 			const turn = make(same ? { ...question, images, lost: 0 } : question, system, answers);

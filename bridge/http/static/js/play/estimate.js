@@ -4,6 +4,7 @@ import { call } from "../lib/api.js";
 import { h, say } from "../lib/dom.js";
 import { cost, inOwnTime, money } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
+import { paused } from "../lib/ui.js";
 
 /** Typing asks only when it pauses, in milliseconds. */
 const PAUSE_MS = 700;
@@ -16,15 +17,14 @@ const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QD
  */
 export function estimate(requests, headers) {
 	const element = h("span.hint", { role: "status" });
-	let timer = 0;
+	const soon = paused(ask, PAUSE_MS);
 	let asking = null;
 	let asked = "";
 
-	/** Ask again, once the typing pauses; `anew`: also where the request is as it was. */
+	/** Ask again; `anew`: also where the request is as it was. */
 	function update(anew = false) {
 		if (anew) asked = "";
-		clearTimeout(timer);
-		timer = setTimeout(ask, PAUSE_MS);
+		soon();
 	}
 
 	async function ask() {

@@ -1,7 +1,7 @@
 /** Images of a prompt: chosen, pasted or dropped, and shown small. */
 
 import { fill, h, icon } from "../lib/dom.js";
-import { toast } from "../lib/ui.js";
+import { button, toast } from "../lib/ui.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const MOST = 50;
@@ -23,16 +23,14 @@ export function images(area, changed) {
 		tabindex: "-1",
 		"aria-label": "Add images",
 	});
-	const button = h(
-		"button.button.small",
-		{ type: "button", onclick: () => input.click() },
-		icon("image"),
-		"Add images",
-	);
 	const element = h(
 		"div.stack",
-		{},
-		h("div.row", {}, button, input, h("span.hint", {}, "or paste or drop them into the prompt")),
+		h(
+			"div.row",
+			button([icon("image"), "Add images"], () => input.click(), ".small"),
+			input,
+			h("span.hint", "or paste or drop them into the prompt"),
+		),
 		thumbs,
 	);
 
@@ -53,12 +51,10 @@ export function images(area, changed) {
 			pictures.map((picture) =>
 				h(
 					"li.thumb",
-					{},
 					h("img", { src: picture.url, alt: picture.name }),
 					h(
 						"button.icon-button",
 						{
-							type: "button",
 							"aria-label": `Remove ${picture.name}`,
 							onclick: () => {
 								pictures = pictures.filter((each) => each !== picture);

@@ -2,9 +2,9 @@
 
 import { call } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { keyIn, keyInAddress } from "../lib/pasted.js";
-import { TAB_KEY } from "../lib/tabkey.js";
-import { busy, errorBox, field, skeleton, toast } from "../lib/ui.js";
+import { gate } from "../lib/gate.js";
+import { TAB_KEY, keyIn, keyInAddress } from "../lib/pasted.js";
+import { button, errorBox, skeleton, toast } from "../lib/ui.js";
 import * as memory from "./memory.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
@@ -23,89 +23,62 @@ function takeKey() {
 	return key;
 }
 
-function gate(message = "", error = null) {
+function askForKey(message = "", error = null) {
 	leave();
 	leave = () => {};
 	memory.write("sessionStorage", TAB_KEY, null);
 	fill(nav);
 	fill(holder);
 	document.title = "Playground · cli-bridge";
-	const key = h("input", {
-		type: "password",
-		autocomplete: "off",
-		spellcheck: "false",
-		required: true,
-		placeholder: "cb_…",
-	});
-	const problem = h("div", {}, error && errorBox(error));
-	const button = h("button.button.primary", { type: "submit" }, "Go on");
-
-	async function submit(event) {
-		event.preventDefault();
-		await busy(button, open);
-	}
-
-	async function open() {
-		fill(problem);
-		try {
-			await enter(keyIn(key.value));
-		} catch (failure) {
-			fill(problem, errorBox(readable(failure, keyIn(key.value))));
-			key.setAttribute("aria-invalid", "true");
-			key.focus();
-			key.select();
-		}
-	}
-
 	fill(
 		main,
 		h(
 			"div.gate",
-			{},
-			h(
-				"div.card",
-				{},
-				h("h1", {}, "Playground"),
-				h("p.muted", {}, "Try prompts, copy them as code, and see what you have used."),
-				message && h("p.notice", { role: "status" }, message),
-				!window.isSecureContext &&
-					h("p.notice.warn", {}, "This page came without encryption: somebody on the way could read your key."),
-				h(
-					"form",
-					{ onsubmit: submit },
-					field("Your key", key, "Kept in this tab only, and forgotten when you close it. Your admin makes keys."),
-					problem,
-					button,
-				),
+			gate(
+				{
+					title: "Playground",
+					intro: "Try prompts, copy them as code, and see what you have used.",
+					message,
+					error,
+					attributes: { placeholder: "cb_…" },
+					label: "Your key",
+					hint: "Kept in this tab only, and forgotten when you close it. Your admin makes keys.",
+					action: "Go on",
+					open: (text) => enter(keyIn(text)),
+					explain: readable,
+				},
 				memory.keepsAnything() && forgetting(),
 			),
 		),
 	);
-	key.focus();
+	main.querySelector("input").focus();
 }
 
 /** What was written here before stays in this browser, until somebody says otherwise. */
 function forgetting() {
-	const button = h(
+	const element = h(
 		"button.link-button.small",
 		{
-			type: "button",
 			onclick: () => {
 				memory.forgetAll();
-				button.remove();
+				element.remove();
 				toast("This browser has forgotten what was written here.");
 				main.querySelector("input").focus();
 			},
 		},
 		"Forget the prompts and answers that this browser keeps",
 	);
-	return button;
+	return element;
 }
 
 /** Why the gate did not open, where the key is of another kind. */
-function readable(error, key) {
-	if (error.status !== 401 || !key.startsWith("cba_")) return error;
-	return { ...error, message: "This is an admin key.", hint: "It opens the dashboard, at /admin/. Here goes your own key." };
+function readable(error, text) {
+	if (error.status !== 401 || !keyIn(text).startsWith("cba_")) return error;
+	return {
+		...error,
+		message: "This is an admin key.",
+		hint: "It opens the dashboard, at /admin/. Here goes your own key.",
+	};
 }
 
 /** Ask who the key belongs to, and show the page. Throws ApiError. */
@@ -126,8 +99,8 @@ async function enter(key) {
 	);
 	fill(
 		holder,
-		h("span.truncate.small", {}, h("span.muted", {}, "Key "), h("bdi", {}, me.name)),
-		h("button.button.small", { type: "button", onclick: forget }, "Forget key"),
+		h("span.truncate.small", h("span.muted", "Key "), h("bdi", me.name)),
+		button("Forget key", forget, ".small"),
 	);
 	// The playground stays as it is while somebody looks at the usage: half a prompt, or an answer under way.
 	const bench = h("div");
@@ -162,19 +135,19 @@ async function enter(key) {
 /** The key came to its end while somebody was at work. */
 function expired(error) {
 	leave();
-	gate(memory.ended() ? "What you wrote is still there: go on with another key." : "", error);
+	askForKey(memory.ended() ? "What you wrote is still there: go on with another key." : "", error);
 }
 
 function forget() {
 	leave();
 	memory.left();
-	gate("The key is forgotten. What you wrote with it stays in this browser, for that key.");
+	askForKey("The key is forgotten. What you wrote with it stays in this browser, for that key.");
 }
 
 async function begin() {
 	const stored = given ?? memory.read("sessionStorage", TAB_KEY);
 	if (!stored) {
-		gate();
+		askForKey();
 		return;
 	}
 	fill(main, skeleton(6));

@@ -120,7 +120,7 @@ function code(text, language = "") {
 	return h(
 		"div.code-block",
 		{},
-		h("div.code-head", {}, h("span.small.muted", {}, h("bdi", {}, language)), copyButton(() => text)),
+		h("div.code-head", h("span.small.muted", h("bdi", language)), copyButton(() => text)),
 		longTextIn(block, text),
 	);
 }
@@ -143,7 +143,9 @@ function* list(parent, lines, at, depth) {
 				if (at + 1 >= lines.length || indent(lines[at + 1]) < inner) break;
 			} else if (indent(line) < inner && (starts(lines, at) || BLANK.test(lines[at - 1]))) break;
 		}
-		const own = lines.slice(start, at).map((each, place) => (place ? dedent(each, inner) : each.slice(found[0].length)));
+		const own = lines
+			.slice(start, at)
+			.map((each, place) => (place ? dedent(each, inner) : each.slice(found[0].length)));
 		const task = own[0].match(/^\[([ xX])\] /);
 		if (task) own[0] = `${task[1] === " " ? "☐" : "☑"} ${own[0].slice(4)}`;
 		if (!holder || holder.children.length >= ROWS) {
@@ -170,13 +172,17 @@ function dedent(line, width) {
 	return line.slice(Math.min(width, indent(line)));
 }
 
-// --- tables -----------------------------------------------------------------------------------------------
+// --- tables ---
 
 function isTable(lines, at) {
 	const below = lines[at + 1];
 	if (!lines[at].includes("|") || !below?.includes("-") || below.length > 2000) return false;
 	const rule = cells(below);
-	return rule.length <= MOST_COLUMNS && rule.every((each) => /^:?-+:?$/.test(each)) && rule.length === cells(lines[at]).length;
+	return (
+		rule.length <= MOST_COLUMNS &&
+		rule.every((each) => /^:?-+:?$/.test(each)) &&
+		rule.length === cells(lines[at]).length
+	);
 }
 
 function cells(line) {
@@ -206,7 +212,7 @@ function* table(parent, lines, at) {
 			parent.append(tableOf(head, kinds, body));
 		}
 		const row = cells(lines[at]);
-		const line = h("tr", {}, kinds.slice(0, row.length).map((kind, place) => inline(h(`td${kind}`), row[place])));
+		const line = h("tr", kinds.slice(0, row.length).map((kind, place) => inline(h(`td${kind}`), row[place])));
 		// One cell for all that are missing: short rows below a long head must not become more than was written.
 		const missing = kinds.length - row.length;
 		if (missing > 0) line.append(h(`td${kinds[row.length]}`, { colspan: missing > 1 && missing }));
@@ -219,15 +225,15 @@ function* table(parent, lines, at) {
 }
 
 function tableOf(head, kinds, body) {
-	const top = h("tr", {}, head.map((words, place) => inline(h(`th${kinds[place]}`, { scope: "col" }), words)));
+	const top = h("tr", head.map((words, place) => inline(h(`th${kinds[place]}`, { scope: "col" }), words)));
 	return h(
 		"div.table-wrap",
 		{ tabindex: "0", role: "group", "aria-label": "Table" },
-		h("table.plain", {}, h("thead", {}, top), body),
+		h("table.plain", h("thead", top), body),
 	);
 }
 
-// --- what stands in a line --------------------------------------------------------------------------------
+// --- what stands in a line ---
 
 const MARKS =
 	/\\([!-/:-@[-`{-~])|(`+)|!?\[([^[\]]{0,1000})\]\(<?((?:https?:\/\/|mailto:)[^\s<>()]{1,2000}(?:\([^\s<>()]{0,200}\)[^\s<>()]{0,200})?)>?(?:\s+"[^"\n]{0,300}")?\)|<?(https?:\/\/[^\s<>"`\\]{1,2000})>?|(\*+|_+|~~)/g;
@@ -254,9 +260,9 @@ function inline(element, text) {
 			if (end < 0) write(all);
 			else {
 				const inside = text.slice(from, end).replaceAll("\n", " ");
-				top.append(h("code", {}, /^ .*\S.* $/.test(inside) ? inside.slice(1, -1) : inside));
+				top.append(h("code", /^ .*\S.* $/.test(inside) ? inside.slice(1, -1) : inside));
 				from = MARKS.lastIndex = end + tick.length;
-				}
+			}
 		} else if (label !== undefined) {
 			top.append(link(target, label || target));
 		} else if (address) {
@@ -278,7 +284,7 @@ function inline(element, text) {
 			write(run);
 			return;
 		}
-		for (let rest = run; rest; ) {
+		for (let rest = run; rest;) {
 			const mark = closer(rest, closes) ?? (rest.length > 1 ? rest.slice(0, 2) : rest);
 			rest = rest.slice(mark.length);
 			const place = closes ? open.findLastIndex((each) => each.mark === mark) : -1;
@@ -290,7 +296,7 @@ function inline(element, text) {
 				top.append(node);
 				open.push({ mark, node });
 				top = node;
-				} else write(mark);
+			} else write(mark);
 		}
 	}
 

@@ -78,7 +78,7 @@ export function memory(key, name) {
 	/** What is on the bench is worth more than the oldest prompts: they go until it fits, or stay where it never does. */
 	function roomFor(fits) {
 		const before = read("localStorage", `${own}past`);
-		for (const all = past(); all.length; ) {
+		for (const all = past(); all.length;) {
 			all.pop();
 			if (write("localStorage", `${own}past`, JSON.stringify(all)) && fits()) return true;
 		}

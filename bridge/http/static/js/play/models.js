@@ -18,7 +18,7 @@ export function modelField({ me, headers, known }) {
 	const input = textInput({ list: "models", oninput: told });
 	const options = h("datalist", { id: "models" });
 	const hint = h("p.hint", { id: "model-hint", role: "status" });
-	const element = h("div", {}, field("Model", input), options, hint);
+	const element = h("div", field("Model", input), options, hint);
 	input.setAttribute("aria-describedby", hint.id);
 	load();
 
@@ -28,7 +28,9 @@ export function modelField({ me, headers, known }) {
 		} catch {
 			// Those that /me names are offered, without prices.
 			list = Object.entries(me.models).flatMap(([each, { allowed, default: usual }]) =>
-				(Array.isArray(allowed) ? allowed : [usual]).filter(Boolean).map((id) => ({ id, provider: each, pricing: null })),
+				(Array.isArray(allowed) ? allowed : [usual])
+					.filter(Boolean)
+					.map((id) => ({ id, provider: each, pricing: null })),
 			);
 		}
 		known(list);

@@ -4,7 +4,7 @@ import { copyAs } from "../lib/copyas.js";
 import { fill, h, icon, say } from "../lib/dom.js";
 import { when } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { card, confirm, field, segmented, select, toast } from "../lib/ui.js";
+import { button, card, confirm, field, segmented, select, toast } from "../lib/ui.js";
 import { sends } from "./answer.js";
 import { conversation } from "./conversation.js";
 import { estimate } from "./estimate.js";
@@ -43,47 +43,47 @@ export function show(main, { me, key, headers, first, expired }) {
 		"tools",
 		'[{"name": "get_weather", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}]',
 	);
+	const inputs = { prompt, system, longest, effort, schema, tools };
 	const schemaHint = h("p.hint.wrong", { role: "status" });
 	const toolsHint = h("p.hint.wrong", { role: "status" });
-	const send = h("button.button.primary", { type: "submit" }, "Send");
-	const stop = h("button.button.danger", { type: "button", hidden: true, onclick: () => talk.stop() }, "Stop");
-	const drop = h("div.drop", {}, field("Prompt", prompt));
+	const send = button("Send", null, ".primary");
+	const stop = button("Stop", () => talk.stop(), ".danger", { hidden: true });
+	const drop = h("div.drop", field("Prompt", prompt));
 	const pictures = images(drop, changed);
-	const price = estimate(
-		() => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []),
-		headers,
-	);
+	const price = estimate(() => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []), headers);
 	const model = modelField({ me, headers, known });
 	const rivals = h("div.rivals");
-	const compare = h("button.button.small", { type: "button", hidden: true, onclick: () => rival() }, icon("plus"), "Compare");
-	const choice = h("div", {});
+	const compare = button([icon("plus"), "Compare"], () => rival(), ".small", { hidden: true });
+	const choice = segmented(
+		"Provider",
+		providers.map((each) => [each, PROVIDERS[each]?.title ?? each]),
+		provider,
+		choose,
+	);
 	const notKept = h("p.notice.warn", { role: "status", hidden: true });
 	const form = h(
 		"form",
 		{ onsubmit: submit, oninput: changed, onchange: changed },
 		drop,
 		pictures.element,
-		h("div.row.model-row", {}, model.element, compare),
+		h("div.row.model-row", model.element, compare),
 		rivals,
 		h(
 			"details.more",
-			{},
-			h("summary", {}, "System prompt, length, schema, tools"),
+			h("summary", "System prompt, length, schema, tools"),
 			h(
 				"div.stack",
-				{},
 				field("System prompt", system),
-				h("div.fields", {}, field("Longest answer, in tokens", longest), field("Effort", effort)),
-				h("div", {}, field("JSON Schema that the answer must fit", schema), schemaHint),
+				h("div.fields", field("Longest answer, in tokens", longest), field("Effort", effort)),
+				h("div", field("JSON Schema that the answer must fit", schema), schemaHint),
 				h(
 					"div",
-					{},
 					field("Tools to offer, as JSON", tools, "You play the tools: type what they give, and go on."),
 					toolsHint,
 				),
 			),
 		),
-		h("div.send", {}, send, stop, h("span.hint", {}, "Ctrl+Enter sends"), price.element),
+		h("div.send", send, stop, h("span.hint", "Ctrl+Enter sends"), price.element),
 		notKept,
 	);
 	const bench = {
@@ -120,20 +120,17 @@ export function show(main, { me, key, headers, first, expired }) {
 	ready = true;
 	fill(
 		main,
-		h("h1.hidden", {}, "Playground"),
-		providers.length === 0 &&
-			h("p.notice.warn", {}, "No provider is available to this key at the moment. Ask your admin."),
+		h("h1.hidden", "Playground"),
+		providers.length === 0 && h("p.notice.warn", "No provider is available to this key at the moment. Ask your admin."),
 		first &&
 			h(
 				"p.notice",
-				{},
-				h("span", {}, `This is the playground, with the key of ${me.name}. Press Send for the first answer. `, back),
+				h("span", `This is the playground, with the key of ${me.name}. Press Send for the first answer. `, back),
 			),
 		h(
 			"div.workbench",
-			{},
-			h("div.stack", {}, card("Your request", providers.length > 1 && choice, form), past.element),
-			h("div.stack", {}, talk.element, card("Copy as code", null, code.element)),
+			h("div.stack", card("Your request", providers.length > 1 && choice, form), past.element),
+			h("div.stack", talk.element, card("Copy as code", null, code.element)),
 		),
 	);
 	code.update();
@@ -142,7 +139,7 @@ export function show(main, { me, key, headers, first, expired }) {
 	window.addEventListener("pagehide", keep);
 	window.addEventListener("beforeunload", warn);
 
-	// --- the form -----------------------------------------------------------------------------------------
+	// --- the form ---
 
 	function json(name, example) {
 		return h("textarea.mono", { rows: "6", spellcheck: "false", name, placeholder: example });
@@ -150,19 +147,7 @@ export function show(main, { me, key, headers, first, expired }) {
 
 	function choose(name) {
 		provider = name;
-		fill(
-			choice,
-			segmented(
-				"Provider",
-				providers.map((each) => [each, PROVIDERS[each]?.title ?? each]),
-				provider,
-				(next) => {
-					provider = next;
-					model.choose(next);
-					changed();
-				},
-			),
-		);
+		choice.press(name);
 		model.choose(name);
 		changed();
 	}
@@ -196,12 +181,10 @@ export function show(main, { me, key, headers, first, expired }) {
 		const input = select(groups, chosen || `${other.provider} ${other.id}`);
 		const row = h(
 			"div.row.rival",
-			{},
 			field("Compared with", input),
 			h(
 				"button.icon-button",
 				{
-					type: "button",
 					"aria-label": "Do not compare with it",
 					onclick: () => {
 						row.remove();
@@ -219,10 +202,14 @@ export function show(main, { me, key, headers, first, expired }) {
 		changed();
 	}
 
+	/** The models beside the first one, each "provider model". */
+	function rivalsChosen() {
+		return [...rivals.querySelectorAll("select")].map((each) => each.value);
+	}
+
 	/** Whom to ask: [{provider, model, label}, …]. */
 	function targets() {
-		const others = [...rivals.querySelectorAll("select")].map((each) => each.value.split(" "));
-		const all = [[provider, model.value()], ...others];
+		const all = [[provider, model.value()], ...rivalsChosen().map((each) => each.split(" "))];
 		return all.map(([name, id]) => ({ provider: name, model: id, label: id ?? PROVIDERS[name].title }));
 	}
 
@@ -279,33 +266,16 @@ export function show(main, { me, key, headers, first, expired }) {
 		talk.start({ text: prompt.value, images: pictures.urls() });
 	}
 
-	// --- what is kept ---------------------------------------------------------------------------------------
+	// --- what is kept ---
 
 	/** What the form says, without its images. */
 	function written() {
-		return {
-			provider,
-			models: model.chosen(),
-			rivals: [...rivals.querySelectorAll("select")].map((each) => each.value),
-			prompt: prompt.value,
-			system: system.value,
-			longest: longest.value,
-			effort: effort.value,
-			schema: schema.value,
-			tools: tools.value,
-		};
+		const words = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value]));
+		return { ...words, provider, models: model.chosen(), rivals: rivalsChosen() };
 	}
 
 	function write(form_) {
-		for (const [input, name] of [
-			[prompt, "prompt"],
-			[system, "system"],
-			[longest, "longest"],
-			[effort, "effort"],
-			[schema, "schema"],
-			[tools, "tools"],
-		])
-			input.value = form_[name] ?? "";
+		for (const [name, input] of Object.entries(inputs)) input.value = form_[name] ?? "";
 		model.set(form_.models);
 		fill(rivals);
 		offer();
@@ -350,7 +320,8 @@ export function show(main, { me, key, headers, first, expired }) {
 		const fits = urls.reduce((sum, each) => sum + each.url.length, 0) < MOST_IMAGES;
 		const said = talk.kept();
 		const form_ = written();
-		const empty = !said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
+		const empty =
+			!said.turns.length && !urls.length && !["prompt", "system", "schema", "tools"].some((each) => form_[each]);
 		const all = store.keep(empty ? null : { form: form_, images: fits ? urls : [], began, asked, talk: said });
 		const problem = all
 			? fits || "The images are too large to be kept in this browser: after a reload, add them again."
@@ -383,7 +354,7 @@ export function show(main, { me, key, headers, first, expired }) {
 
 	/** The last prompts: {element, show()}. */
 	function pastPrompts() {
-		const summary = h("summary", {});
+		const summary = h("summary");
 		const list = h("ul.past");
 		const element = h(
 			"details.card.past-card",
@@ -392,9 +363,8 @@ export function show(main, { me, key, headers, first, expired }) {
 			list,
 			h(
 				"div.row",
-				{},
-				h("button.button.small", { type: "button", onclick: forget }, "Forget them all"),
-				h("span.hint", {}, "Kept in this browser only, for this key."),
+				button("Forget them all", forget, ".small"),
+				h("span.hint", "Kept in this browser only, for this key."),
 			),
 		);
 
@@ -408,12 +378,11 @@ export function show(main, { me, key, headers, first, expired }) {
 				all.map((entry) =>
 					h(
 						"li",
-						{},
 						h(
 							"button.link-button",
-							{ type: "button", onclick: () => use(entry) },
-							h("bdi.truncate", {}, entry.form.prompt || "(no words)"),
-							h("span.small.muted.nowrap", {}, when(new Date(entry.at).toISOString())),
+							{ onclick: () => use(entry) },
+							h("bdi.truncate", entry.form.prompt || "(no words)"),
+							h("span.small.muted.nowrap", when(new Date(entry.at).toISOString())),
 						),
 					),
 				),
@@ -438,8 +407,7 @@ export function show(main, { me, key, headers, first, expired }) {
 			began = asked = null;
 			talk.clear();
 			pictures.set([]);
-			const nothing = { prompt: "", system: "", longest: "", effort: "", schema: "", tools: "" };
-			write({ ...nothing, provider, models: {}, rivals: [] });
+			write({ provider, models: {}, rivals: [] });
 			clearTimeout(timer);
 			store.forget();
 			element.open = false;

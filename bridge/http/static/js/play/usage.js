@@ -1,28 +1,16 @@
 /** The holder's own usage: bars, what remains, when it resets, what it was spent on, and the last requests. */
 
 import { call, query } from "../lib/api.js";
-import { bar, levels, otherLimits, outlook } from "../lib/bars.js";
+import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
 import { breakdownTable, dayRange } from "../lib/breakdown.js";
 import { fill, h, icon, keyed } from "../lib/dom.js";
-import {
-	cost,
-	count,
-	duration,
-	inOwnTime,
-	inWords,
-	money,
-	resets,
-	spent,
-	visible,
-	when,
-	whenExact,
-	whenFull,
-} from "../lib/format.js";
+import { count, duration, inOwnTime, inWords, money, resets, spent, visible, when, whenFull } from "../lib/format.js";
 import { hintOf } from "../lib/hints.js";
+import { costOf, lineColumns, lineRow, mono, statusOf } from "../lib/line.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { cell, row, table } from "../lib/table.js";
-import { card, copyButton, dialog, emptyState, listFacts, skeleton, statusBadge } from "../lib/ui.js";
+import { table } from "../lib/table.js";
+import { button, card, copyButton, dialog, emptyState, listFacts, named, skeleton } from "../lib/ui.js";
 
 export const title = "My usage";
 
@@ -33,16 +21,8 @@ export function show(main, { me: first, headers, expired }) {
 	const bars = h("div.bars.wide");
 	const noBars = h("p.muted", { hidden: true }, "Your key has no cap per day or month.");
 	const facts = h("dl.facts");
-	const { element, body: rows } = table("Your last requests", [
-		["When"],
-		["Model"],
-		["Status"],
-		["Tokens", "num"],
-		["Cost", "num"],
-		["Took", "num"],
-		["Prompt"],
-	]);
-	const holder = h("div", {}, skeleton(4));
+	const { element, body: rows } = table("Your last requests", lineColumns());
+	const holder = h("div", skeleton(4));
 	const empty = emptyState(
 		"No requests yet",
 		"What you ask for is listed here as it happens.",
@@ -53,18 +33,16 @@ export function show(main, { me: first, headers, expired }) {
 	let forecast = null;
 	fill(
 		main,
-		h("div.page-head", {}, heading),
+		h("div.page-head", heading),
 		h(
 			"div.stack",
-			{},
-			h("div.three-two", {}, card("Limits", null, bars, noBars), card("Your key", null, facts)),
+			h("div.three-two", card("Limits", null, bars, noBars), card("Your key", null, facts)),
 			h(
 				"section.card.flush",
-				{},
-				h("div.card-head", {}, h("h2", {}, "Last requests"), h("span.hint", {}, "Press one to see it in full.")),
+				h("div.card-head", h("h2", "Last requests"), h("span.hint", "Press one to see it in full.")),
 				holder,
 			),
-			h("section.card.flush", {}, h("div.card-head", {}, h("h2", {}, "On what"), days.element), spent.element),
+			h("section.card.flush", h("div.card-head", h("h2", "On what"), days.element), spent.element),
 		),
 	);
 	heading.focus({ preventScroll: true });
@@ -78,16 +56,11 @@ export function show(main, { me: first, headers, expired }) {
 			const shown = levels(me.limits, me.usage);
 			noBars.hidden = shown.length > 0;
 			forecast = me.forecast;
-			keyed(
-				bars,
-				shown,
-				(level) => level.limit,
-				() => bar({ full: true, note: (level) => note(level, me) }),
-			);
+			showBars(bars, shown, { full: true, note: (level) => note(level, me) });
 			listFacts(facts, about(me, otherLimits(me.limits, shown)));
 			const wanted = requests.length ? element : empty;
 			if (!wanted.isConnected) fill(holder, wanted);
-			keyed(rows, requests, (each) => each.id, requestRow);
+			keyed(rows, requests, "id", requestRow);
 			spent.update(usage, "model");
 		},
 		EVERY_MS,
@@ -108,7 +81,7 @@ export function show(main, { me: first, headers, expired }) {
 		}
 	}
 
-	return () => watch.stop();
+	return watch.stop;
 }
 
 function about(me, others) {
@@ -120,7 +93,10 @@ function about(me, others) {
 			"May use",
 			Object.entries(me.models)
 				.filter(([, each]) => each.allowed.length)
-				.map(([name, each]) => `${PROVIDERS[name].title}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`)
+				.map(
+					([name, each]) =>
+						`${PROVIDERS[name].title}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`,
+				)
 				.join(", ") || "nothing",
 		],
 		["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
@@ -129,35 +105,11 @@ function about(me, others) {
 }
 
 function requestRow(line) {
-	const prompt = line.userPrompt === null ? "not kept" : visible(line.userPrompt);
-	const open = () => openRequest(line);
 	return {
-		element: row(
-			{
-				class: "line log-row",
-				onclick: (event) => {
-					if (!event.target.closest("button") && !String(getSelection())) open();
-				},
-			},
-			cell(
-				"When",
-				h(
-					"button.link-button.nowrap",
-					{ type: "button", title: whenFull(line.timestamp), onclick: open },
-					whenExact(line.timestamp),
-				),
-			),
-			cell("Model", h("bdi", {}, visible(line.model))),
-			cell("Status", statusBadge(line)),
-			cell("Tokens", count(line.inputTokens + line.outputTokens), "num"),
-			cell("Cost", cost(line.costUsd), "num"),
-			cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-			h(
-				"td.block.prompt",
-				{ role: "cell" },
-				h("bdi.truncate.small.muted", {}, line.error ? visible(inOwnTime(line.error)) : prompt),
-			),
-		),
+		element: lineRow(line, () => openRequest(line), {
+			tokens: line.inputTokens + line.outputTokens,
+			asked: line.error && visible(inOwnTime(line.error)),
+		}),
 	};
 }
 
@@ -165,12 +117,12 @@ function requestRow(line) {
 function openRequest(line) {
 	const rows = [
 		["What to do", line.hint && visible(hintOf(line))],
-		["Request id", line.requestId && visible(line.requestId), h("span.mono", {}, visible(line.requestId ?? ""))],
+		["Request id", line.requestId && visible(line.requestId), mono(line.requestId)],
 		["When", whenFull(line.timestamp)],
 		["Model", `${visible(line.model)} (${line.provider})`],
-		["Status", `${line.status}${line.code ? ` ${visible(line.code)}` : ""}`, statusBadge(line)],
+		statusOf(line),
 		["Ended with", line.stopReason && visible(line.stopReason)],
-		["Cost", `${cost(line.costUsd)}${line.assumed ? " (assumed: it broke off without a bill)" : ""}`],
+		["Cost", costOf(line)],
 		["Tokens", `${count(line.inputTokens)} in, ${count(line.outputTokens)} out`],
 		[
 			"Took",
@@ -178,30 +130,20 @@ function openRequest(line) {
 				duration(line.durationMs),
 				line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
 				line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
-			]
-				.filter(Boolean)
-				.join(", "),
+			].filter(Boolean).join(", "),
 		],
 		["Prompt", line.userPrompt && visible(line.userPrompt)],
 	].filter(([, text]) => text);
-	const text = [
-		...(line.error ? [line.error] : []),
-		...rows.map(([term, value]) => `${term}: ${value}`),
-	].join("\n");
+	const text = [...(line.error ? [line.error] : []), ...rows.map(([term, value]) => `${term}: ${value}`)].join("\n");
 	return dialog(
 		(close) => ({
 			title: "Request",
 			body: [
-				line.error &&
-					h("div.notice.bad", {}, icon("warning"), h("p.strong", {}, h("bdi", {}, visible(inOwnTime(line.error))))),
-				h(
-					"dl.facts",
-					{},
-					rows.map(([term, value, shown]) => [h("dt", {}, term), h("dd", {}, h("bdi", {}, shown ?? value))]),
-				),
-				h("p.hint", {}, "Your admin finds it by its request id. Answers are not kept by the bridge."),
+				line.error && h("div.notice.bad", icon("warning"), h("p.strong", named(inOwnTime(line.error)))),
+				listFacts(h("dl.facts"), rows),
+				h("p.hint", "Your admin finds it by its request id. Answers are not kept by the bridge."),
 			],
-			actions: [copyButton(() => text), h("button.button", { type: "button", onclick: () => close() }, "Close")],
+			actions: [copyButton(() => text), button("Close", () => close())],
 		}),
 		{ wide: true },
 	);
