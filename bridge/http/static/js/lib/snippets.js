@@ -15,18 +15,14 @@ export const LANGUAGES = [
  * The code. `request` is {base, provider, body}: the address of the bridge, the name of the provider, and the body of
  * /generate. `key` goes into the code where it is given; else the code reads it from the environment.
  */
-export function snippet(language, request, key = null) {
-	return WRITERS[language](request, key);
-}
-
-function path({ provider }) {
-	return PROVIDERS[provider].path;
+export function snippet(language, { base, provider, body }, key = null) {
+	return WRITERS[language]({ base, url: base + PROVIDERS[provider].path, body }, key);
 }
 
 const WRITERS = {
-	curl({ base, provider, body }, key) {
+	curl({ url, body }, key) {
 		const header = key ? shell(`Authorization: Bearer ${key}`) : '"Authorization: Bearer $KEY"';
-		return `curl ${body.stream ? "-N " : ""}${shell(base + path({ provider }))} \\
+		return `curl ${shell(url)} \\
   -H ${header} \\
   -d @- <<'${fence(body)}'
 ${JSON.stringify(body, null, 2)}
@@ -34,15 +30,14 @@ ${fence(body)}
 `;
 	},
 
-	python({ base, provider, body }, key) {
-		const plain = withoutStream(body);
+	python({ url, body }, key) {
 		return `${key ? "import json, sys, urllib.request" : "import json, os, sys, urllib.request"}
 from urllib.error import HTTPError
 
 KEY = ${key ? python(key) : 'os.environ["KEY"]'}
 request = urllib.request.Request(
-    ${python(base + path({ provider }))},
-    data=json.dumps(${python(plain, 1)}).encode(),
+    ${python(url)},
+    data=json.dumps(${python(body, 1)}).encode(),
     headers={"Authorization": "Bearer " + KEY},
 )
 try:
@@ -54,12 +49,12 @@ print(${body.tools ? 'json.dumps(answer["content"], indent=2)' : 'answer["conten
 `;
 	},
 
-	javascript({ base, provider, body }, key) {
+	javascript({ url, body }, key) {
 		return `const key = ${key ? script(key) : "process.env.KEY"};
-const response = await fetch(${script(base + path({ provider }))}, {
+const response = await fetch(${script(url)}, {
   method: "POST",
   headers: { Authorization: \`Bearer \${key}\` },
-  body: JSON.stringify(${indented(script(withoutStream(body)), 2)}),
+  body: JSON.stringify(${indented(script(body), 2)}),
 });
 const answer = await response.json();
 if (!response.ok) throw new Error(\`\${answer.code}: \${answer.error}\`);
@@ -67,13 +62,13 @@ console.log(${body.tools ? "JSON.stringify(answer.content, null, 2)" : "answer.c
 `;
 	},
 
-	sheets({ base, provider, body }, key) {
-		const { userPrompt, ...rest } = withoutStream(body);
+	sheets({ url, body }, key) {
+		const { userPrompt, ...rest } = body;
 		return `// Extensions > Apps Script. Then in a cell: =ASK(A1)
 // ${key ? "Whoever can open this script can read the key." : "Put the key under Project Settings > Script Properties, as BRIDGE_KEY."}
 function ASK(prompt) {
   const key = ${key ? script(key) : 'PropertiesService.getScriptProperties().getProperty("BRIDGE_KEY")'};
-  const response = UrlFetchApp.fetch(${script(base + path({ provider }))}, {
+  const response = UrlFetchApp.fetch(${script(url)}, {
     method: "post",
     contentType: "application/json",
     headers: { Authorization: "Bearer " + key },
@@ -103,15 +98,13 @@ function tryIt() {
 		const given = { ...(body.model && { model: body.model }), messages };
 		if (body.maxOutputTokens) given.max_completion_tokens = body.maxOutputTokens;
 		if (body.schema) {
-			given.response_format = {
-				type: "json_schema",
-				json_schema: { name: "answer", strict: true, schema: body.schema },
-			};
+			const json_schema = { name: "answer", strict: true, schema: body.schema };
+			given.response_format = { type: "json_schema", json_schema };
 		}
 		if (body.tools) {
-			given.tools = body.tools.map(({ name, description = "", inputSchema = { type: "object" } }) => ({
+			given.tools = body.tools.map(({ name, description = "", inputSchema: parameters = { type: "object" } }) => ({
 				type: "function",
-				function: { name, description, parameters: inputSchema },
+				function: { name, description, parameters },
 			}));
 		}
 		const lines = Object.entries(given).map(([name, value]) => `    ${name}=${python(value, 1)},`);
@@ -125,10 +118,6 @@ print(answer.choices[0].message${body.tools ? "" : ".content"})
 `;
 	},
 };
-
-function withoutStream({ stream: _, ...rest }) {
-	return rest;
-}
 
 /** Quoted for a POSIX shell: nothing in single quotes means anything. */
 function shell(text) {
