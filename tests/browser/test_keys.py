@@ -305,3 +305,13 @@ def test_names_of_models_are_suggested_and_checked(visit: Visit) -> None:
     field.fill("claude-sonnet-5-5, gpt-6-luna")
     page.get_by_label("Note").focus()
     expect(page.get_by_text("No known model is called")).to_have_count(0)
+
+
+def test_a_key_that_has_searched_the_web_says_how_often(visit: Visit, server: Server) -> None:
+    server.new_key("searcher", webSearch=True)
+    searched = server.admin("GET", "/keys/searcher").json
+    searched["usage"]["thisMonth"]["searches"] = 2
+    page = visit.admin()
+    page.route("**/admin/keys/searcher", lambda route: route.fulfill(json=searched))
+    visit.go(page, "keys/searcher")
+    expect(page.locator("main")).to_contain_text("allowed, 2 searches this month")

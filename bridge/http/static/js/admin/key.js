@@ -4,7 +4,7 @@ import { query } from "../lib/api.js";
 import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
 import { fill, h, say } from "../lib/dom.js";
-import { day, inWords, money, plural, resets, spent, timeElement, visible, when } from "../lib/format.js";
+import { count, day, inWords, money, resets, spent, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { badge, button, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
 import { titlesOf } from "./handover.js";
@@ -189,7 +189,7 @@ function secretText(key) {
 
 function searchText(key) {
 	const made = key.usage.thisMonth.searches;
-	const counted = made ? `, ${plural(made, "search", "searches")} this month` : "";
+	const counted = made ? `, ${count(made)} ${made === 1 ? "search" : "searches"} this month` : "";
 	return `${key.webSearch ? "allowed" : "not allowed"}${counted}`;
 }
 
