@@ -148,7 +148,7 @@ def test_the_other_provider_can_be_chosen_after_a_first_try(chromium: Browser, f
         expect(page.get_by_role("alert")).to_contain_text("without spaces")
         visit.expect_refusals()
         page.get_by_role("button", name="OpenAI (Codex)").click()
-        expect(page.get_by_text("it begins with sk- there")).to_be_visible()
+        expect(page.get_by_text("where it begins with sk-.")).to_be_visible()
         page.get_by_label("API key").fill("sk-made-up-for-openai")
         page.get_by_role("button", name="Save and test").click()
         expect(page.get_by_label("Who is it for?")).to_be_visible()
