@@ -292,8 +292,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
 
     @functools.cached_property
     def tools_size(self) -> int:
-        """How many bytes its tools take as JSON; 0 for none."""
-        return len(msgspec.json.encode(self.tools)) if self.tools else 0
+        """How many bytes its tools take as JSON, with what its search of the web is told; 0 for none."""
+        given = [each for each in (self.tools, self.web_search) if each]
+        return sum(len(msgspec.json.encode(each)) for each in given)
 
 
 def without_prompts(request: GenerationRequest) -> GenerationRequest:

@@ -63,8 +63,9 @@ IMAGE_TOKENS = 5000
 MOST_IMAGE_BYTES, MANY_IMAGES = 5 * 2**20, 20
 #: Longest start of a process, until it has taken its settings, in seconds.
 BOOT_TIMEOUT_S = 30.0
-#: With a schema, the tool's frame comes on top, in tokens.
-SCHEMA_OVERHEAD_TOKENS = 1000
+#: With a schema, the tool's frame comes on top, in tokens; and for each of its parts, that it is closed, and the frame
+#: of what is told in words.
+SCHEMA_OVERHEAD_TOKENS, SCHEMA_PART_TOKENS = 1000, 60
 #: Longest time for a process to end its turn and to be rewound, in seconds.
 REWIND_S = 5.0
 #: After so many runs, and so many seconds, a process is replaced: each run leaves 0.8 MB in it.
@@ -112,10 +113,13 @@ class ClaudeProvider(CliProvider):
 
     def input_ceiling(self, request: GenerationRequest) -> int:
         ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
-        if forced_tools(request):
+        forced = forced_tools(request)
+        if forced:
             # They may stand there twice: as themselves, and as the schema of the answer.
-            ceiling += request.tools_size
-        return ceiling + SCHEMA_OVERHEAD_TOKENS if request.schema is not None else ceiling
+            ceiling += request.tools_size + SCHEMA_PART_TOKENS * claude_body.most_parts(forced)
+        if request.schema is not None:
+            ceiling += SCHEMA_OVERHEAD_TOKENS + SCHEMA_PART_TOKENS * claude_body.most_parts(request.schema)
+        return ceiling
 
     def unchecked(self, request: GenerationRequest) -> list[Tool]:
         return [tool for tool in request.tools if tool.strict and not claude_body.is_strict(tool, request.model)]

@@ -270,6 +270,11 @@ def for_output_format(schema: dict[str, Any]) -> dict[str, Any] | None:
     return narrowed
 
 
+def most_parts(value: Any) -> int:
+    """How many schemas may lie in a value at most."""
+    return msgspec.json.encode(value).count(b"{")
+
+
 def _format_takes(part: dict[str, Any]) -> bool:
     kinds = part.get("type", ())
     if not part.keys() <= _FORMAT_KEYWORDS | _BOUNDS or part.get("format", "date") not in _FORMATS:

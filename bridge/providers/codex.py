@@ -91,7 +91,9 @@ class CodexProvider(CliProvider):
         super().close()
 
     def input_ceiling(self, request: GenerationRequest) -> int:
-        return OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+        ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+        # What the CLI would not pass on of a schema stands in the description of its tool, too.
+        return ceiling + request.tools_size if self._login else ceiling
 
     def unchecked(self, request: GenerationRequest) -> list[Tool]:
         return [tool for tool in request.tools if tool.strict and self._login]

@@ -6,7 +6,6 @@ in there, to the character. With a log-in it is told all, and what it cannot car
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -94,7 +93,7 @@ def _dynamic(name: str, description: str, schema: Mapping[str, Any]) -> dict[str
 
 def _told_description(tool: Tool) -> str:
     """A tool's description, with its schema where the CLI would not pass on all of that."""
-    written = json.dumps(tool.schema, ensure_ascii=False)
+    written = msgspec.json.encode(tool.schema).decode()
     whole = len(written) <= _MOST_DESCRIBED and all(part.keys() <= _KEPT for part, _ in parts_of(tool.schema))
     return tool.description if whole else f"{tool.description}\n\nArguments: JSON Schema {written}".strip()
 

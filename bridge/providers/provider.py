@@ -141,7 +141,7 @@ def text_ceiling(request: GenerationRequest, image_tokens: int) -> int:
         )
     if request.schema is not None:
         total += len(json.dumps(request.schema))
-    if request.tools:
+    if request.tools or request.web_search is not None:
         total += request.tools_size + TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * len(request.tools)
         total += TOOLS_OVERHEAD_TOKENS * sum(bool(tool.vendor) for tool in request.tools)
     return total
@@ -162,7 +162,10 @@ def after_searches(prompt: int, output: int, searches: int) -> int:
 def _frame(part: Part) -> int:
     """The most tokens of a part besides its words."""
     match part:
-        case ToolCall(id) | ToolResult(id):
+        case ToolCall(id, _, arguments):
+            # What is no JSON goes up as a text in JSON, whose marks take more than one byte there.
+            return MESSAGE_OVERHEAD_TOKENS + len(id) + len(msgspec.json.encode(arguments)) - len(arguments.encode())
+        case ToolResult(id):
             return MESSAGE_OVERHEAD_TOKENS + len(id)
         case Thought(_, signature, redacted):
             # They hold all that was thought, of which the text may be a summary.

@@ -284,7 +284,7 @@ class ThinkingOption(msgspec.Struct):
 
     type: Literal["enabled", "adaptive", "between_tools", "disabled"]
     budget_tokens: Annotated[int, Meta(ge=1024)] | None = None
-    display: str | None = None
+    display: Annotated[str, Meta(max_length=50)] | None = None
 
 
 class CountBody(msgspec.Struct):

@@ -72,7 +72,7 @@ def test_codex_is_told_all_by_names_that_it_takes(make_provider: Make) -> None:
     assert (second["name"], second["inputSchema"]) == ("tool_mcp__b", bounded.schema)
     # What the CLI would drop stands in words.
     assert second["description"].startswith("Counts.\n\nArguments: JSON Schema {")
-    assert '"minimum": 1' in second["description"]
+    assert '"minimum":1' in second["description"]
     assert seen["thread"]["experimentalRawEvents"] is True
     assert [item.get("name") or item.get("output", item["type"]) for item in seen["earlier"]] == [
         *("message", "message", "echo", "tool_mcp__b", "seven", ""),
