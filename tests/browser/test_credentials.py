@@ -90,6 +90,28 @@ def test_the_page_and_its_dialogs_have_no_barriers(chromium: Browser, server: Se
         assert (axe_core.findings(page), too_wide(page)) == ([], [])
 
 
+def test_the_focus_stays_on_what_is_done_with_a_credential(visit: Visit, server: Server) -> None:
+    body = {"name": "handled", "provider": "claude", "apiKey": SECRET.format("handled")}
+    assert server.admin("POST", "/credentials", body).status == 201
+    page = visit.admin("credentials")
+    buttons = row_of(page, "handled").get_by_role("button")
+
+    def press_and_expect(label: str, then: str) -> None:
+        buttons.filter(has_text=label).focus()
+        page.keyboard.press("Enter")
+        expect(buttons.filter(has_text=then)).to_be_focused()
+
+    press_and_expect("Disable", "Enable")
+    press_and_expect("Enable", "Disable")
+    press_and_expect("Prefer", "Test")  # It has gone, and what does no harm comes first.
+    buttons.filter(has_text="Remove").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove it").focus()
+    page.keyboard.press("Enter")
+    expect(row_of(page, "handled")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Credentials", level=1)).to_be_focused()
+
+
 def test_each_says_in_words_how_it_is_why_and_when_it_is_tried_again(visit: Visit) -> None:
     page = visit.admin("credentials")
     for name, badge, sentence in (

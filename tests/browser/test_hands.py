@@ -60,6 +60,12 @@ def test_the_focus_is_never_on_nothing_after_an_action(visit: Visit, server: Ser
     page.keyboard.press("Enter")
     expect(page.locator("tbody tr").nth(50).locator("a.key-name")).to_be_focused()
 
+    visit.go(page, "keys/design-team")
+    for name, then in (("Disable", "Enable"), ("Enable", "Disable")):
+        page.get_by_role("button", name=name, exact=True).focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name=then, exact=True)).to_be_focused()
+
     visit.go(page, "audit")
     expect(page.locator("tbody tr").first).to_be_visible()
     page.get_by_role("button", name="Refresh").focus()

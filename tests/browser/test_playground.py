@@ -174,10 +174,50 @@ def test_images_can_be_chosen_pasted_dropped_and_taken_away(visit: Visit, new_ke
             [kind, name, base64.b64encode(PIXEL).decode()],
         )
         expect(page.get_by_role("img", name=name)).to_be_visible()
-    page.get_by_role("button", name="Remove chosen.png").click()
+    page.get_by_role("button", name="Remove chosen.png").press("Enter")
     expect(page.get_by_role("img", name="chosen.png")).to_have_count(0)
+    expect(page.get_by_role("button", name="Remove pasted.png")).to_be_focused()
     send(page, "What is on these?")
     expect(page.get_by_role("region", name="Answer")).to_contain_text("You attached 2 image(s).")
+
+
+def test_a_photo_of_many_megabytes_holds_nothing_up(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    photo = {"name": "photo.png", "mimeType": "image/png", "buffer": PIXEL + bytes(12 * 2**20)}
+    page.get_by_label("Add images").set_input_files([photo])  # type: ignore[list-item]
+    expect(page.get_by_role("button", name="Remove photo.png")).to_be_visible()
+    page.get_by_role("button", name="Python").click()
+    send(page, "First")
+    code = page.get_by_role("region", name="Code")
+    expect(code).to_contain_text(re.compile('import.*First.*base64,iVBOR[^"]*…', re.DOTALL))
+    expect(page.get_by_text("Done", exact=True)).to_be_visible()
+    page.get_by_label("Go on", exact=True).fill("Second")
+    with page.expect_request("**/generate") as caught:
+        page.get_by_role("button", name="Reply", exact=True).click()
+    assert len(caught.value.post_data_buffer or b"") > 16 * 2**20
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.get_by_text("Done", exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize(("text", "images"), [("Cell A1", 0), ("cells.png", 1)])
+def test_text_that_comes_with_a_picture_of_it_is_pasted_as_text(
+    visit: Visit, new_key: NewKey, text: str, images: int
+) -> None:
+    """Office puts both on the clipboard; with a file comes its name."""
+    page = visit.holder(new_key()[1])
+    taken = page.evaluate(
+        """(text) => {
+          const data = new DataTransfer();
+          data.setData("text/plain", text);
+          data.items.add(new File([new Uint8Array(9)], "cells.png", {type: "image/png"}));
+          const event = new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true});
+          document.querySelector("textarea").dispatchEvent(event);
+          return event.defaultPrevented;
+        }""",
+        text,
+    )
+    assert taken == bool(images)
+    expect(page.get_by_role("button", name="Remove cells.png")).to_have_count(images)
 
 
 def test_what_is_no_image_is_not_taken(visit: Visit, new_key: NewKey) -> None:

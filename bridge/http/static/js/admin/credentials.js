@@ -5,7 +5,7 @@ import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
 import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { attempt, badge, busy, button, dialog, emptyState, errorBox, listFacts, searchBox, select, skeleton, toast } from "../lib/ui.js";
+import { attempt, badge, busy, button, dialog, emptyState, errorBox, focusOn, listFacts, searchBox, select, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential } from "./credentialform.js";
 import { call, look } from "./session.js";
 
@@ -191,6 +191,12 @@ export function show({ head, body, session }) {
 			};
 		}
 
+		async function gone() {
+			if (!(await remove(now))) return;
+			focusOn(null);
+			watch.now();
+		}
+
 		function actions() {
 			const press = (label, onclick, kind = "") =>
 				button(label, onclick, `.small${kind}`, { "aria-label": `${label} ${now.name}` });
@@ -212,7 +218,7 @@ export function show({ head, body, session }) {
 						act("PATCH", "", `${now.name} comes first where the routing goes by priority.`, { priority: first }),
 					),
 				own && press("Edit", async () => (await editCredential(now)) && watch.now()),
-				own && press("Remove", async () => (await remove(now)) && watch.now(), ".danger"),
+				own && press("Remove", gone, ".danger"),
 			];
 		}
 

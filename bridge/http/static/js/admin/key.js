@@ -3,7 +3,7 @@
 import { query } from "../lib/api.js";
 import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
 import { chart } from "../lib/chart.js";
-import { fill, h, say } from "../lib/dom.js";
+import { fill, h, refill, say } from "../lib/dom.js";
 import { count, day, inWords, money, resets, spent, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { badge, button, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
@@ -103,11 +103,8 @@ export function show({ head, body, detail: name, session }) {
 	);
 
 	function render() {
-		if (state.dataset.status !== key.status) {
-			state.dataset.status = key.status;
-			fill(state, badge(key.status, KINDS[key.status] ?? "warn"));
-			fill(buttons, actions());
-		}
+		refill(state, key.status, badge(key.status, KINDS[key.status] ?? "warn"));
+		refill(buttons, key.status, actions());
 		const shown = levels(key.limits, key.usage, { running: true });
 		noBars.hidden = shown.some((level) => level.window);
 		showBars(bars, shown, { full: true, note });

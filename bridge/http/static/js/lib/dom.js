@@ -31,11 +31,22 @@ export function fill(element, ...children) {
 	return element;
 }
 
-/** Replace what is in an element where `stamp` is not what it was the last time. */
+/**
+ * Replace what is in an element where `stamp` is not what it was the last time. The focus stays: on the button that says
+ * the same, on the one in its place (Enable for Disable), else on the first.
+ */
 export function refill(element, stamp, ...children) {
 	if (element.dataset.stamp === String(stamp)) return;
 	element.dataset.stamp = stamp;
+	const before = [...element.querySelectorAll("button")];
+	const place = before.indexOf(document.activeElement);
 	fill(element, ...children);
+	if (place < 0) return;
+	const now = [...element.querySelectorAll("button")];
+	const says = (all, at) => all[at].textContent;
+	const same = now.find((each) => each.textContent === says(before, place));
+	const turned = now.length === before.length && now.every((_, at) => at === place || says(now, at) === says(before, at));
+	(same ?? now[turned ? place : 0])?.focus();
 }
 
 /** Change an element's text, and only then touch the page: a screen reader must not hear the same again. */

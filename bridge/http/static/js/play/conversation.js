@@ -342,8 +342,7 @@ export function conversation({ headers, zone, bench }) {
 function partsOf({ text, images = [], results }) {
 	if (results) return results.map(({ id, content }) => ({ type: "tool_result", toolUseId: id, content }));
 	const pictures = images.map((url) => {
-		const [, mediaType, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s) ?? [null, "", ""];
-		return { type: "image", mediaType, data };
+		return { type: "image", mediaType: url.slice(5, url.indexOf(";")), data: url.slice(url.indexOf(",") + 1) };
 	});
 	return [...pictures, { type: "text", text }];
 }

@@ -23,11 +23,12 @@ export function images(area, changed) {
 		tabindex: "-1",
 		"aria-label": "Add images",
 	});
+	const opener = button([icon("image"), "Add images"], () => input.click(), ".small");
 	const element = h(
 		"div.stack",
 		h(
 			"div.row",
-			button([icon("image"), "Add images"], () => input.click(), ".small"),
+			opener,
 			input,
 			h("span.hint", "or paste or drop them into the prompt"),
 		),
@@ -39,7 +40,7 @@ export function images(area, changed) {
 			if (!KINDS.includes(file.type)) toast(`${file.name || "That"} is not a png, jpeg, gif or webp image.`);
 			else if (pictures.length >= MOST) toast(`A request may have at most ${MOST} images.`);
 			else if (pictures.reduce((sum, each) => sum + each.size, file.size) > MOST_BYTES)
-				toast("Together the images are too large.");
+				toast(`${file.name || "That"} is too large: all images together may have ${MOST_BYTES / 2 ** 20} MiB.`);
 			else pictures.push({ name: file.name || "pasted image", size: file.size, url: await dataUrl(file) });
 		}
 		render();
@@ -59,6 +60,7 @@ export function images(area, changed) {
 							onclick: () => {
 								pictures = pictures.filter((each) => each !== picture);
 								render();
+								(thumbs.querySelector("button") ?? opener).focus();
 							},
 						},
 						icon("close"),
@@ -76,7 +78,9 @@ export function images(area, changed) {
 	});
 	area.addEventListener("paste", (event) => {
 		const files = [...event.clipboardData.files];
-		if (!files.length) return;
+		const text = event.clipboardData.getData("text/plain").trim();
+		// Office puts a picture of what was copied beside its text, which is meant; a file has its own name for a text.
+		if (!files.length || (text && !files.some(({ name }) => name === text))) return;
 		event.preventDefault();
 		add(files);
 	});
