@@ -40,7 +40,7 @@ export function show({ head, body, query: given }) {
 	const text = h("input", {
 		type: "search",
 		"aria-label": "Search the audit",
-		placeholder: "Who, what, from where",
+		placeholder: "Who or what",
 		value: given.get("text") ?? "",
 	});
 	const saving = button("Save as JSONL", () => busy(saving, save));

@@ -37,7 +37,7 @@ export const title = () => "Credentials";
 export function show({ head, body, session }) {
 	const summary = h("span.muted.small", { role: "status" });
 	head.append(summary, button([icon("plus"), "Add an API key"], () => add(), ".primary"));
-	const search = searchBox("Search credentials", "Name, note, organization or ending", arrange);
+	const search = searchBox("Search credentials", "Name, note or ending", arrange);
 	const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
 		"aria-label": "Only those in this state",
 		onchange: arrange,

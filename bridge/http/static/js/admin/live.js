@@ -21,7 +21,7 @@ export const title = () => "Live";
 export function show({ head, body }) {
 	const summary = h("span.muted", { role: "status" });
 	head.append(summary);
-	const search = searchBox("Search what runs", "Key, model, credential, prompt or id", () => arrange());
+	const search = searchBox("Search what runs", "Key, model, prompt or id", () => arrange());
 	const { element, body: rows } = table("Requests that wait or run", [
 		["Key"],
 		["Model"],
