@@ -130,7 +130,7 @@ def test_a_line_is_shown_in_full_with_what_to_do_about_its_error(visit: Visit) -
     expect(dialog).to_contain_text("gpt-6-sol (codex)")
     expect(dialog.get_by_role("region", name="System prompt")).to_have_text("system text")
     expect(dialog.get_by_role("region", name="Prompt", exact=True)).to_have_text("a needle in the hay")
-    expect(dialog).to_contain_text("To the first text")
+    expect(dialog).to_contain_text("to the first text")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     page.locator("tbody tr").first.click()
@@ -195,7 +195,7 @@ def test_a_line_says_what_was_asked_for_and_what_the_provider_said(visit: Visit)
     expect(dialog).to_contain_text("Provider's status429")
     expect(dialog).to_contain_text("Provider said<b>Slow down</b>, please.")
     expect(dialog).to_contain_text("Provider's idreq_up_4711")
-    expect(dialog).to_contain_text("The model 120 ms, Added by CLI and bridge 34 ms")
+    expect(dialog).to_contain_text("the model 120 ms, added by CLI and bridge 34 ms")
 
 
 def test_exports_hold_what_the_filters_leave(visit: Visit, tmp_path: Path) -> None:
