@@ -326,8 +326,6 @@ class Webhook:
 
 #: Seconds between checks of disk, providers and backups.
 CHECK_S = 60.0
-#: Shortest time between two looks at what has happened, in seconds: each of them adds up what all keys have used.
-PAUSE_S = 1.0
 #: Alerts that the overview shows.
 SHOWN = 50
 #: Log lines that wait to be examined; past that the oldest are dropped.
@@ -416,7 +414,6 @@ class Alerts:
                     self._look_around()
             except Exception:
                 log.exception("an alert could not be worked out")
-            gevent.sleep(PAUSE_S)
             self._news.wait(CHECK_S)
             self._news.clear()
 
@@ -438,7 +435,8 @@ class Alerts:
                 continue  # revoked meanwhile
             self._raise_all(key_alerts(name, caps, service.ledger.usage(name), windows, frozenset(codes)))
         thresholds = {"today": service.settings.alert_cost_per_day, "thisMonth": service.settings.alert_cost_per_month}
-        self._raise_all(spend_alerts(service.ledger.totals(), windows, thresholds))
+        if any(thresholds.values()):
+            self._raise_all(spend_alerts(service.ledger.totals(), windows, thresholds))
 
     def _of_record(self, record: RunRecord) -> Iterator[Alert]:
         """What one run, or one refusal, says about its provider and its key."""
