@@ -244,7 +244,8 @@ def test_starts_that_fail_are_tried_again_ever_more_slowly(spawn: Spawner, clock
     assert until(lambda: spawn.count >= 5)
     pauses = [later - earlier for earlier, later in zip(spawn.times, spawn.times[1:], strict=False)]
     assert until(lambda: breaker.failures >= 4)
-    assert pauses[3] > 3 * module.PAUSE_S > pauses[0]
+    # On a busy machine they are longer.
+    assert all(pause > 0.9 * module.PAUSE_S * 2**number for number, pause in enumerate(pauses[:4]))
     spawn.fails, spawn.command = False, ["cat"]
     assert until(lambda: pool.warm == 1)
     assert until(lambda: breaker.failures == 0)
