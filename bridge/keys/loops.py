@@ -136,7 +136,8 @@ class LoopGuard:
             watch = self._watches.get(name)
             if watch is None:
                 continue
-            times = watch.seen.get(fingerprint)
+            # Told again each second: what becomes old between two requests of the key is told no more.
+            times = [at for at in watch.seen.get(fingerprint, ()) if now - at < self._window_s]
             if fingerprint == _PACE:
                 left_s, count = 60 * (watch.minute + 1) - now, watch.in_minute
             else:

@@ -182,6 +182,16 @@ def test_what_was_told_before_counts_no_more_and_what_is_old_neither(pair, clock
     assert b.ask("alice", "same") == Verdict()
 
 
+def test_what_becomes_old_on_one_host_counts_no_more_for_who_has_moved_to_another(pair, clock):
+    a, b = pair
+    for _ in range(5):
+        a.ask("alice", "same")
+        clock.pass_s(50)
+    clock.pass_s(150)  # the two last ones are 200 and 250 seconds old
+    tell(a, b)
+    assert b.ask("alice", "same") == Verdict(0.5)
+
+
 def test_a_pace_counts_over_all_hosts(pair):
     a, b = pair
     for n in range(200):
