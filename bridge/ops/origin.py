@@ -57,13 +57,18 @@ class Origin(msgspec.Struct, frozen=True):
 
 def find() -> Origin:
     """Where this bridge came from: as its note says, else as the checkout says that it runs from. Raises NotKnown."""
+    noted = None
     try:
         with open(Path(sys.prefix) / "origin.json", "rb") as file:
-            noted = msgspec.json.decode(file.read(_NOTE_BYTES), type=Origin)
+            note = file.read(_NOTE_BYTES)
+        # The installer leaves an empty one where it was not started from a checkout.
+        noted = msgspec.json.decode(note, type=Origin) if note else None
     except FileNotFoundError:
-        return of_checkout(Path(bridge.__file__).resolve().parents[1], "checkout")
+        pass
     except (OSError, ValueError):
         raise NotKnown("the note of where it came from, origin.json, cannot be read") from None
+    if noted is None:
+        return of_checkout(Path(bridge.__file__).resolve().parents[1], "checkout")
     if noted.way not in WAYS or not _COMMIT.fullmatch(noted.commit):
         raise NotKnown("the note of where it came from, origin.json, names no commit")
     return Origin(_address(noted.remote), noted.commit, noted.way)
@@ -165,13 +170,15 @@ def _git(arguments: Sequence[str], timeout_s: float, trouble: str, more: dict[st
         raise NotKnown("git is not installed")
     env = {name: os.environ[name] for name in _KNOWN if name in os.environ}
     env |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_ALLOW_PROTOCOL": "https:ssh:file"}
-    # In a folder of its own, because git reads the settings of a checkout around it.
-    with tempfile.TemporaryDirectory() as folder:
-        env["GIT_CEILING_DIRECTORIES"] = str(Path(folder).parent)
-        try:
+    try:
+        # In a folder of its own, because git reads the settings of a checkout around it.
+        with tempfile.TemporaryDirectory() as folder:
+            env["GIT_CEILING_DIRECTORIES"] = str(Path(folder).parent)
             done = capture([git, *arguments], env={**env, **(more or {})}, cwd=Path(folder), timeout_s=timeout_s)
-        except ChildError as error:
-            raise NotKnown(f"git cannot be run: {error}") from None
+    except ChildError as error:
+        raise NotKnown(f"git cannot be run: {error}") from None
+    except OSError as error:
+        raise NotKnown(f"git cannot be run in a folder of its own: {error.strerror}") from None
     if done.status is None:
         raise NotKnown(f"{trouble}: git took longer than {timeout_s:g} seconds")
     if done.status != 0:

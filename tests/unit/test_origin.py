@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,10 +220,12 @@ def test_the_note_of_the_installer_says_it_too(
     nothing = subprocess.run([*python, checkout, "installer"], cwd=root, capture_output=True, text=True, check=True)
     assert nothing.stdout == ""
     assert "it did not come from a git checkout" in nothing.stderr
+    note.write_text(nothing.stdout)
+    assert look(settings).problem == "it did not come from a git checkout"
 
 
 @pytest.mark.parametrize(
-    "note", ["", "{}", "[" * 5000, '{"remote": "/x", "commit": "-x", "way": "image"}', '{"remote": 1}']
+    "note", ["{}", "[" * 5000, '{"remote": "/x", "commit": "-x", "way": "image"}', '{"remote": 1}']
 )
 def test_a_spoilt_note_is_no_note(checkout: Path, settings: Settings, tmp_path: Path, note: str) -> None:
     (tmp_path / "prefix" / "origin.json").write_text(note)
@@ -303,6 +306,14 @@ def test_a_remote_that_hangs_floods_or_talks_nonsense_is_left(
 def test_without_git_it_says_so(fake_git: FakeGit, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert look(settings).problem == "git is not installed"
+
+
+def test_without_a_folder_to_run_git_in_it_says_so(
+    fake_git: FakeGit, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_git("")
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert look(settings).problem == "git cannot be run in a folder of its own: No such file or directory"
 
 
 # --- who is told ----------------------------------------------------------------------------------------
