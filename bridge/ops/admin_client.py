@@ -24,13 +24,11 @@ from bridge.errors import CODES, BridgeError, StoreLocked
 from bridge.settings import Settings
 from bridge.store.folder import Store
 
-#: Longest that a running server may take for an answer, in seconds.
-TIMEOUT_S = 60.0
+#: Longest that a running server may take for an answer, in seconds: to a command, and to one that asks again.
+TIMEOUT_S, PATIENCE_S = 60.0, 10.0
 #: How long a command waits for a server that is just starting, in seconds.
 STARTING_S = 20.0
-#: Longest that an answer may take, in seconds.
-PATIENCE_S = 10.0
-#: Most that is read of an answer.
+#: Most that is read of an answer over a connection that is kept.
 MOST_BYTES = 16 * 2**20
 _HINT = "Look whether it runs, and whether its address is right."
 _PIECE = 65536

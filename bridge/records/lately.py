@@ -28,7 +28,7 @@ LINES, ERROR_CHARACTERS = 50, 160
 MOST_LINES, MOST_BYTES = 2000, 8 * 2**20
 #: Keys that are counted in one minute; those that come after them are not.
 MOST_KEYS = 500
-#: Seconds for which what was found is good enough: with ten thousand keys a look takes 0.2 seconds of a core.
+#: Seconds for which the closest keys that were found are good enough: with ten thousand a look takes 0.2 s of a core.
 FRESH_S = 10.0
 #: Keys that are looked at in one turn; others come between two turns.
 TURN = 200
