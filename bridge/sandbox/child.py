@@ -57,6 +57,9 @@ LAST_WORDS_S = 1.0
 _PROGRAM = 3
 _CHUNK = 65536
 _YIELD_BYTES = 4 * _CHUNK
+#: How long a reader lets others go on, in seconds. Not 0: gevent's loop then looks at timers and sockets only once in
+#: fifty times (seen with 26.9: a flood of short lines held it for ten seconds).
+_YIELD_S = 0.001
 _LOWEST = 19
 _CAP_SYS_NICE = 1 << 23
 _CAP_SETPCAP = 1 << 8
@@ -258,7 +261,7 @@ class Child:
             since_yield += len(chunk)
             if since_yield > _YIELD_BYTES:
                 since_yield = 0
-                gevent.sleep(0)
+                gevent.sleep(_YIELD_S)
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End the whole process group, with SIGTERM and up to `grace_s` of patience before SIGKILL.
@@ -335,7 +338,7 @@ class Child:
                 self._note(line)
             # More of a line than this is not kept, but it has to be known that there was more.
             rest = rest[: STDERR_LINE_BYTES + 1]
-            gevent.sleep(0)
+            gevent.sleep(_YIELD_S)
         self._note(rest)
 
     def _note(self, line: bytes) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,28 @@ def test_a_flood_lets_other_greenlets_run() -> None:
         next(lines)
     assert len(turns) == 100
     child.stop()
+
+
+@pytest.mark.parametrize("script", ["exec yes", "exec yes >&2"])
+def test_a_flood_lets_timers_and_sockets_go_on(script: str) -> None:
+    seen = Counter[str]()
+
+    def tick() -> None:
+        while True:
+            gevent.sleep(0.001)
+            seen["ticks"] += 1
+
+    child = Child(["sh", "-c", script], env=ENV, cwd=Path("/"), hear=lambda line: seen.update(lines=1))
+    reader = gevent.spawn(lambda: [seen.update(lines=1) for line in child.lines()])
+    assert until(lambda: seen["lines"])
+    seen.clear()
+    ticking = gevent.spawn(tick)
+    # Ten times what is read before others get their turn.
+    assert until(lambda: seen["lines"] > 10 * process._YIELD_BYTES // len("y\n"), 60)
+    assert seen["ticks"] >= 5
+    ticking.kill()
+    child.stop()
+    reader.join()
 
 
 def test_only_the_last_lines_of_stderr_are_kept_and_all_are_heard() -> None:
