@@ -169,11 +169,14 @@ def _check_pace(caps: Caps, minute_ages_s: Sequence[float], running: int, now: M
 def _refusal(bound: Bound, ask: Ask, least: int, now: Moment) -> BridgeError:
     money, show = bound.limit.is_cost, bound.limit.shown
     needed = ask.cost(least) if money else ask.input_tokens + least
+    # Money is told to the hundredth of a cent, so that what is left is never told to be enough.
+    step = 100 if money else 1
+    left, most = _say(bound.left // step * step, money), _say(bound.amount, money)
     parts = [
-        f"This key has {_say(bound.left, money)} of {_say(bound.amount, money)} left for {bound.window.text}"
+        f"This key has {left} of {most} left for {bound.window.text}"
         if bound.window
-        else f"This key may {'spend' if money else 'use'} {_say(bound.amount, money)} on one request",
-        f", and this request may need {_say(needed, money)}",
+        else f"This key may {'spend' if money else 'use'} {most} on one request",
+        f", and this request may need {_say(-(-needed // step) * step, money)}",
         f"; it resets at {iso(bound.ends_at)}." if bound.window else ".",
     ]
     facts: dict[str, Any] = {

@@ -184,7 +184,7 @@ def test_output_is_cut_to_what_the_money_bears_and_never_beyond(tmp_path):
         "resets_at": "2026-11-21T00:00:00.000Z",
     }
     assert refused.message == (
-        "This key has $0.004 of $0.01 left for today, and this request may need $0.004215; "
+        "This key has $0.004 of $0.01 left for today, and this request may need $0.0043; "
         "it resets at 2026-11-21T00:00:00.000Z."
     )
     assert desk.reserve(input_tokens=100, output=200).output_tokens == 200  # less was asked for
