@@ -63,14 +63,15 @@ _FORCE = Query("force", "`1`: also while runs use it, which go on; and where key
 @routes.add("GET", "/admin/credentials", query=(Query("provider", "Only those of this provider."),))
 def list_credentials() -> CredentialList:
     """All credentials, how each is doing, and what was used with it."""
-    book, only = service_of().credentials, request.args.get("provider")
-    day_of, found = service_of().statistics.of_credentials(), []
-    for number, each in enumerate(book.list()):
+    service, only = service_of(), request.args.get("provider")
+    day_of, found = service.statistics.of_credentials(), []
+    for number, each in enumerate(service.credentials.list()):
         if not number % TURN:
             gevent.sleep(0)
         if only in (None, each.provider):
             found.append(_view(each, day_of))
-    return CredentialList(found, book.problem, Resets(**service_of().ledger.resets_at()))
+    resets = Resets(**service.ledger.resets_at())
+    return CredentialList(found, service.credentials.problem, resets, service.settings.routing)
 
 
 @routes.add("POST", "/admin/credentials", status=201, body=CredentialOrder, example=_EXAMPLE, errors=("conflict",))

@@ -80,7 +80,9 @@ def _registry() -> bytes:
     bounds of a credential's fields."""
     fields = ("title", "program", "vendor", "path", "key_prefix", "key_variable")
     known = {name: {_camel(each): getattr(row, each) for each in fields} for name, row in PROVIDERS.items()}
-    tables = {"PROVIDERS": known, "LIMITS": rows(), "CREDENTIAL_BOUNDS": BOUNDS}
+    # What a limit has not is left out: a script finds nothing there, as in an empty text.
+    limits = [{field: text for field, text in row.items() if text} for row in rows()]
+    tables = {"PROVIDERS": known, "LIMITS": limits, "CREDENTIAL_BOUNDS": BOUNDS}
     return b"".join(b"export const %s = %s;\n" % (n.encode(), msgspec.json.encode(t)) for n, t in tables.items())
 
 

@@ -407,12 +407,13 @@ class CredentialView(msgspec.Struct, rename="camel"):
 
 
 class CredentialList(msgspec.Struct, rename="camel"):
-    """All credentials, and when their windows end; `problem`: what is wrong with credentials.json, where the last good
-    one is in force."""
+    """All credentials, when their windows end, and by what runs are spread over them; `problem`: what is wrong with
+    credentials.json, where the last good one is in force."""
 
     credentials: list[CredentialView]
     problem: str | None
     resets_at: Resets  # type: ignore[valid-type]
+    routing: str
 
 
 class OneCredential(msgspec.Struct):

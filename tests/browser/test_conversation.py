@@ -617,6 +617,11 @@ def test_one_prompt_goes_to_three_models_and_one_of_them_goes_on(visit: Visit, n
     page = visit.holder(secret)
     compare(page, "codex gpt-6-luna", "claude claude-haiku-5-5")
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_hidden()
+    # Their prices are seen whole, also where the box of the choice is narrow.
+    prices = {each["id"]: each["pricing"] for each in visit.server.call("GET", "/v1/models", key=secret).json["data"]}
+    for place, model in enumerate(("gpt-6-luna", "claude-haiku-5-5")):
+        told_ = re.compile(rf"^\S*\${prices[model]['input']:.2f} in, .* out per million tokens")
+        expect(page.locator(".rivals .hint").nth(place)).to_have_text(told_)
     prompt(page, "Which is best?")
     expect(page.get_by_text(re.compile(r"left today · up to .* for all of them"))).to_be_visible()
     page.get_by_role("button", name="Send", exact=True).click()

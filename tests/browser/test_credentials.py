@@ -56,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "ANTHROPIC_API_KEY": "sk-ant-of-the-environment",
             "ANTHROPIC_BASE_URL": standin.url,
             "OPENAI_BASE_URL": standin.openai_url,
+            "BRIDGE_ROUTING": "fill-first",
         }
         with servers.running(folder, more, demo=True) as running:
             yield running
@@ -292,6 +293,7 @@ def test_a_thousand_are_shown_in_pages_searched_and_seen_by_their_state(chromium
             "provider": "claude" if number < 600 else "codex",
             "apiKey": f"sk-ant-secret-{number:08d}",
             "enabled": number % 300 != 7,
+            "priority": 5 if number == 0 else 0,
             "note": "pays for the lab" if number == 555 else "",
         }
         for number in range(1000)
@@ -304,6 +306,9 @@ def test_a_thousand_are_shown_in_pages_searched_and_seen_by_their_state(chromium
         claude, codex = (page.get_by_role("region", name=re.compile(name)) for name in ("Anthropic", "OpenAI"))
         expect(claude.get_by_role("listitem")).to_have_count(50)
         expect(codex.get_by_role("listitem")).to_have_count(50)
+        # With the usual routing no priority counts, so none is offered.
+        expect(page.get_by_role("button", name=re.compile("^Prefer"))).to_have_count(0)
+        expect(page.get_by_text("preferred")).to_have_count(0)
         claude.get_by_role("button", name="Show 50 more credentials").click()
         expect(claude.get_by_role("listitem")).to_have_count(100)
         expect(claude.get_by_role("button", name="Test one-0050")).to_be_focused()

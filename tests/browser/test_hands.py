@@ -72,6 +72,12 @@ def test_the_focus_is_never_on_nothing_after_an_action(visit: Visit, server: Ser
     page.keyboard.press("Enter")
     page.wait_for_timeout(300)
     assert focused(page) == "BUTTON"
+    for number in range(60):
+        server.admin("PATCH", "/keys/design-team", {"note": f"number {number}"})
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Show older").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr").nth(50)).to_be_focused()
 
 
 def test_dialogs_begin_at_their_first_field_and_give_the_focus_back(visit: Visit) -> None:
@@ -163,6 +169,22 @@ def test_a_finger_on_a_chart_shows_the_figures_until_it_is_somewhere_else(chromi
         expect(tip).to_be_hidden()
 
 
+def test_the_figures_of_a_chart_can_be_read_on_a_phone(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, **FINGER) as visit:
+        page = visit.admin()
+        settled(page)
+        page.get_by_text("Show as a table").first.tap()
+        figures = page.get_by_role("group", name="Figures of the chart").first
+        top = "(e) => Math.round(e.getBoundingClientRect().top)"
+        left = "(e) => Math.round(e.getBoundingClientRect().left)"
+        head, day = figures.locator("thead th").nth(1), figures.locator("tbody th").first
+        before = head.evaluate(top), day.evaluate(left)
+        assert day.evaluate("(e) => e.clientHeight") < 40
+        figures.evaluate("(e) => e.scrollTo(200, 200)")
+        page.wait_for_function("(e) => e.scrollTop === 200 && e.scrollLeft === 200", arg=figures.element_handle())
+        assert (head.evaluate(top), figures.locator("tbody th").first.evaluate(left)) == before
+
+
 def test_a_message_with_a_button_fits_on_a_phone(chromium: Browser, server: Server) -> None:
     with profile(chromium, server, **FINGER) as visit:
         page = visit.admin("keys")
@@ -202,6 +224,11 @@ def test_which_choice_is_taken_is_seen_without_colours(chromium: Browser, server
         colour = share.evaluate("(each) => getComputedStyle(each).backgroundColor")
         track = page.locator(".share-bar").first.evaluate("(each) => getComputedStyle(each).backgroundColor")
         assert colour != track
+        visit.go(page, "")
+        expect(page.locator(".legend .swatch").nth(1)).to_be_visible()
+        background = "(all) => all.map((each) => getComputedStyle(each).backgroundColor)"
+        swatches = page.locator(".legend").first.locator(".swatch").evaluate_all(background)
+        assert len(set(swatches)) == len(swatches) > 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.browser import axe_core
 from tests.browser.conftest import Visit, profile
 from tests.standin import StandIn
 from tests.support import server as servers
@@ -66,6 +67,7 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
     # It stays in its place for a moment: the button of another must not slip under the pointer.
     assert page.locator("tbody .key-name").all_inner_texts() == order
     expect(page.get_by_role("row").filter(has_text="runs-third")).to_contain_text("running")
+    assert axe_core.findings(page) == []
 
     for name in ("runs-second", "runs-third"):
         page.get_by_role("button", name=f"Stop the request of {name}").click()
@@ -73,6 +75,8 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
     visit.go(page, "audit")
     expect(page.get_by_role("row").nth(1)).to_contain_text("stopped the request")
     expect(page.get_by_role("row").nth(1)).to_contain_text("dashboard")
+    expect(page.get_by_role("row").nth(1)).to_contain_text(re.compile("of the key runs-(second|third)"))
+    expect(page.get_by_role("row").nth(1)).not_to_contain_text("keyName")
 
 
 def test_what_runs_stands_above_what_has_ended_unless_a_pointer_is_there(

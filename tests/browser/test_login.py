@@ -27,6 +27,8 @@ def test_a_wrong_key_is_refused_with_what_to_do_and_the_right_one_lets_in(visit:
     page = visit.open("/admin/")
     log_in(page, "not-the-admin-key-at-all")
     expect(page.get_by_role("alert")).to_contain_text("This is not the admin key.")
+    expect(page.get_by_role("alert")).to_contain_text("Check that you have copied all of it")
+    expect(page.get_by_role("alert")).not_to_contain_text("Authorization")
     expect(page.get_by_label("Admin key")).to_have_attribute("aria-invalid", "true")
     visit.expect_refusals()
     page.get_by_label("Admin key").fill(ADMIN_KEY)

@@ -265,6 +265,14 @@ def test_older_lines_take_the_focus_along_and_are_there_when_one_comes_back(visi
     expect(rows_).to_have_count(shown)
 
 
+def test_filters_that_leave_nothing_are_cleared_by_keyboard(visit: Visit) -> None:
+    page = visit.admin("logs?text=no-such-thing")
+    page.get_by_role("button", name="Clear the filters").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    expect(page.get_by_label("Text", exact=True)).to_be_focused()
+
+
 def test_exports_follow_what_is_typed(visit: Visit) -> None:
     page = visit.admin("logs")
     page.get_by_label("Key", exact=True).fill("bob")

@@ -14,6 +14,22 @@ from tests.support import history
 from tests.support import server as servers
 from tests.support.server import Server
 
+#: How many rows the elements stand in.
+MIDDLES = """all => new Set(all.map((e) => {
+  const { top, height } = e.getBoundingClientRect();
+  return Math.round(top + height / 2);
+})).size"""
+#: The fields whose placeholder or choice has no room; a browser draws an arrow of 20 pixels into one with a list.
+CUT = """all => {
+  const pen = document.createElement("canvas").getContext("2d");
+  return all.map((e) => {
+    const style = getComputedStyle(e);
+    pen.font = style.font;
+    const text = e.selectedOptions ? e.selectedOptions[0].textContent : e.placeholder;
+    const room = e.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    return [text, room - pen.measureText(text).width - (e.list ? 20 : 0)];
+  }).filter(([, left]) => left < 0);
+}"""
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 
 
@@ -87,11 +103,29 @@ def test_what_stands_side_by_side_is_in_line_and_not_cut_off(visit: Visit) -> No
     visit.go(page, "logs")
     page.locator("tbody tr").first.get_by_role("button").click()
     expect(page.get_by_role("dialog").get_by_text("Asked by")).to_be_visible()
-    middle = """all => new Set(all.map((e) => {
-      const { top, height } = e.getBoundingClientRect();
-      return Math.round(top + height / 2);
-    })).size"""
-    assert page.locator(".dialog-foot .button").evaluate_all(middle) == 1
+    # At this width and on a narrow phone.
+    for size in SIZES.values():
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        assert page.locator(".dialog-foot .button").evaluate_all(MIDDLES) == 1
+
+
+def test_what_is_read_in_the_log_and_its_filters_is_not_cut_off(visit: Visit) -> None:
+    page = visit.admin("logs")
+    settled(page)
+    prompt = page.locator("td.prompt .truncate").first
+    # More than thirty letters.
+    assert prompt.evaluate("(e) => e.clientWidth") > 200
+    page.get_by_label("Status").select_option("Not answered")
+    assert page.locator(".filters :is(select, input:not([type=date]))").evaluate_all(CUT) == []
+
+
+def test_the_name_of_the_usual_model_is_seen_whole_on_a_narrow_phone(chromium: Browser, server: Server) -> None:
+    with profile(chromium, server, viewport=SIZES["phone"]) as visit:
+        page = visit.holder(history.TEAM[0].raw)
+        expect(page.get_by_role("button", name="Compare")).to_be_visible()
+        model = page.get_by_label("Model", exact=True)
+        expect(model).to_have_attribute("placeholder", "claude-sonnet-5-5")
+        assert model.evaluate_all(CUT) == []
 
 
 def test_the_first_tab_leads_past_the_navigation(visit: Visit) -> None:
@@ -171,8 +205,10 @@ def test_a_first_look_that_fails_says_so_and_can_be_tried_again(visit: Visit) ->
     visit.go(page, "")
     expect(page.get_by_role("alert")).to_contain_text("The bridge does not answer.")
     visit.context.unroute("**/admin/overview")
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").focus()
+    page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Providers")).to_be_visible()
+    expect(page.get_by_role("heading", name="Overview", level=1)).to_be_focused()
     visit.expect_refusals()
 
 

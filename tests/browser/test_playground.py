@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from bridge.errors import CODES
 from bridge.limits import BY_NAME
 from tests.browser.conftest import Visit, expect_every_limit, profile
 from tests.support import server as servers
@@ -107,6 +108,29 @@ def test_stopping_ends_the_run_on_the_server(slow: Visit) -> None:
     while not rows:
         rows = slow.server.admin("GET", "/logs?key=stops").json["logs"]
     assert rows[0]["code"] == "cancelled"
+
+
+def test_escape_stops_an_answer_which_says_what_it_has_cost(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("escapes"))
+    expect(page.get_by_text("Ctrl+Enter sends")).to_be_visible()
+    send(page, "Something long")
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("[demo")
+    expect(page.get_by_text("Esc stops")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
+    expect(page.get_by_text("Ctrl+Enter sends")).to_be_visible()
+    expect(page.locator(".meta")).to_contain_text(re.compile(r"Stopped by you\..*Cost \S*\$0\.\d+"))
+
+
+def test_the_keys_that_send_are_those_of_the_device(chromium: Browser, server: Server) -> None:
+    key = server.new_key("on-devices")
+    with profile(chromium, server) as visit:
+        visit.context.add_init_script("Object.defineProperty(navigator, 'platform', { get: () => 'MacIntel' })")
+        expect(visit.holder(key).get_by_text("⌘Enter sends")).to_be_visible()
+    with profile(chromium, server, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 780}) as visit:
+        page = visit.holder(key)
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+        expect(page.get_by_text("Enter sends")).to_be_hidden()
 
 
 def test_who_waits_hears_the_place_in_the_queue(slow: Visit) -> None:
@@ -220,12 +244,21 @@ def test_text_that_comes_with_a_picture_of_it_is_pasted_as_text(
     expect(page.get_by_role("button", name="Remove cells.png")).to_have_count(images)
 
 
-def test_what_is_no_image_is_not_taken(visit: Visit, new_key: NewKey) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "content", "told"),
+    [
+        ("picture.svg", "image/svg+xml", b"<svg onload=alert(1) />", "is not a png, jpeg, gif or webp image."),
+        ("photo.heic", "image/heic", b"\0\0\0\x18ftypheic", "is not a png, jpeg, gif or webp image."),
+        ("huge.png", "image/png", PIXEL + bytes(20 * 2**20), "is too large: all images together may have 20 MiB."),
+    ],
+)
+def test_what_is_no_image_or_too_large_is_not_taken(
+    visit: Visit, new_key: NewKey, name: str, kind: str, content: bytes, told: str
+) -> None:
     page = visit.holder(new_key()[1])
-    svg = {"name": "picture.svg", "mimeType": "image/svg+xml", "buffer": b"<svg onload=alert(1) />"}
-    page.get_by_label("Add images").set_input_files([svg])  # type: ignore[list-item]
-    expect(page.get_by_text("picture.svg is not a png, jpeg, gif or webp image.")).to_be_visible()
-    expect(page.get_by_role("img", name="picture.svg")).to_have_count(0)
+    page.get_by_label("Add images").set_input_files([{"name": name, "mimeType": kind, "buffer": content}])  # type: ignore[list-item]
+    expect(page.get_by_text(f"{name} {told}")).to_be_visible()
+    expect(page.get_by_role("img", name=name)).to_have_count(0)
 
 
 def test_a_schema_gives_a_checked_value_and_a_wrong_one_is_said_before_anything_is_sent(
@@ -242,6 +275,12 @@ def test_a_schema_gives_a_checked_value_and_a_wrong_one_is_said_before_anything_
     schema.fill('{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}')
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("region", name="Structured answer")).to_contain_text('"city": "demo"')
+    # It stands close below the answer as it came, also where neither has been seen yet.
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.evaluate("scrollTo(0, 0)")
+    page.reload()
+    expect(page.get_by_role("region", name="Structured answer")).to_contain_text('"city": "demo"')
+    assert page.get_by_role("region", name="Answer", exact=True).evaluate("(e) => e.clientHeight") < 100
 
 
 WEATHER = {
@@ -293,7 +332,7 @@ def test_every_option_goes_into_the_request(visit: Visit, new_key: NewKey) -> No
     page.get_by_label("Longest answer, in tokens").fill("5")
     prompt(page, "Count")
     with page.expect_request("**/generate-codex") as caught:
-        page.keyboard.press("Control+Enter")
+        page.get_by_label("System prompt").press("Control+Enter")
     assert caught.value.post_data_json == {
         "userPrompt": "Count",
         "systemPrompt": "Be brief",
@@ -307,6 +346,7 @@ def test_every_option_goes_into_the_request(visit: Visit, new_key: NewKey) -> No
 def test_a_key_with_models_of_its_own_sends_one_that_it_may_use(visit: Visit, new_key: NewKey) -> None:
     page = visit.holder(new_key(models=["gpt-6-luna"])[1])
     expect(page.get_by_role("button", name="Claude")).to_have_count(0)
+    expect(page.locator(".card-head").first).to_have_text("Your requestCodex")
     with page.expect_request("**/generate-codex") as caught:
         send(page, "Hello")
     assert caught.value.post_data_json == {"userPrompt": "Hello", "model": "gpt-6-luna", "stream": True}
@@ -367,6 +407,25 @@ def test_a_server_that_went_away_is_said_with_what_to_do(visit: Visit, new_key: 
     visit.expect_refusals()
     send(page, "Again")
     expect(page.get_by_role("region", name="Answer")).to_contain_text("Again")
+
+
+def test_hints_for_programs_are_told_to_people_in_other_words(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key()[1])
+    for_programs = re.compile(r"GET /|Retry-After|Authorization")
+    codes = [code for code, each in CODES.items() if for_programs.search(each.hint)]
+    assert {"draining", "provider_not_allowed"} <= set(codes)
+
+    def refuse(route: Route) -> None:
+        code = route.request.post_data_json["userPrompt"]
+        body = {"error": f"Refused: {code}.", "code": code, "hint": CODES[code].hint, "request_id": ""}
+        route.fulfill(status=503, json=body)
+
+    page.route("**/generate", refuse)
+    for code in codes:
+        send(page, code)
+        expect(page.get_by_role("alert")).to_contain_text(re.compile(rf"Refused: {code}\..+\."))
+        expect(page.get_by_role("alert")).not_to_contain_text(for_programs)
+    visit.expect_refusals()
 
 
 # --- copied code runs --------------------------------------------------------------------------------
@@ -440,6 +499,12 @@ def test_copied_code_runs_and_sends_exactly_what_was_written(
     run(["node", "--input-type=module", "-"], sheet, secret, tmp_path)
     lines = server.admin("GET", f"/logs?key={name}").json["logs"]
     assert [(line["userPrompt"], line["systemPrompt"], line["status"]) for line in lines] == [(TRICKY, TRICKY, 200)] * 4
+
+    env = {"PATH": os.environ["PATH"], "KEY": "cb_not-a-key"}
+    code_ = code(page, "Python")
+    refused = subprocess.run([sys.executable, "-"], input=code_, env=env, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert "This key is not valid." in refused.stderr
 
     (tmp_path / "openai.py").write_text(OPENAI_STAND_IN)
     given = json.loads(run([sys.executable, "-"], code(page, "OpenAI SDK"), secret, tmp_path))

@@ -94,6 +94,19 @@ def test_every_control_of_the_page_is_reached_and_kept_by_the_keyboard(visit: Vi
         expect(button).to_be_focused()
 
 
+def test_the_focus_stays_in_the_table_when_its_figures_change(visit: Visit, server: Server) -> None:
+    visit.context.clock.install()
+    page = visit.admin("usage")
+    button = page.get_by_role("button", name="What design-team is made of")
+    button.focus()
+    total = page.locator("tr.total")
+    before = total.text_content() or ""
+    server.call("POST", "/generate", {"userPrompt": "more"}, key=history.TEAM[0].raw)
+    page.clock.run_for(16_000)
+    expect(total).not_to_have_text(before)
+    expect(button).to_be_focused()
+
+
 # --- why it failed -------------------------------------------------------------------------------
 
 

@@ -48,6 +48,7 @@ export function show({ head, body, session }) {
 	fill(body, skeleton(8));
 	let all = [];
 	let resetsAt = {};
+	let byPriority = false;
 	/** Provider -> how many of its are shown, where that is more than a page. */
 	let most = {};
 
@@ -64,6 +65,7 @@ export function show({ head, body, session }) {
 	function take(answer) {
 		all = answer.credentials;
 		resetsAt = answer.resetsAt;
+		byPriority = answer.routing === "fill-first";
 		const usable = all.filter((each) => isOpen(each)).length;
 		say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
 		notices.hidden = !answer.problem;
@@ -202,8 +204,7 @@ export function show({ head, body, session }) {
 				button(label, onclick, `.small${kind}`, { "aria-label": `${label} ${now.name}` });
 			const own = now.source === "file";
 			const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
-			const others = all.filter((each) => each.provider === now.provider && each.name !== now.name);
-			const first = Math.max(...others.map((each) => each.priority), now.priority - 1) + 1;
+			const priority = firstOf(all, now);
 			return [
 				now.kind === "api-key" && press("Test", test),
 				out && press("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
@@ -211,12 +212,9 @@ export function show({ head, body, session }) {
 					? press("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
 					: press("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
 				own &&
-					others.length > 0 &&
-					now.priority < first &&
-					press(
-						"Prefer",
-						act("PATCH", "", `${now.name} comes first where the routing goes by priority.`, { priority: first }),
-					),
+					byPriority &&
+					now.priority < priority &&
+					press("Prefer", act("PATCH", "", `${now.name} comes first.`, { priority })),
 				own && press("Edit", async () => (await editCredential(now)) && watch.now()),
 				own && press("Remove", gone, ".danger"),
 			];
@@ -226,7 +224,7 @@ export function show({ head, body, session }) {
 			element,
 			update(credential) {
 				now = credential;
-				const { preferred } = standing(all, now);
+				const preferred = byPriority && now.priority >= firstOf(all, now);
 				say(parts.name, visible(now.name));
 				say(parts.ending, now.kind === "login" ? "the CLI's own log-in" : now.last4 ? `…${visible(now.last4)}` : "");
 				refill(parts.state, now.state, badge(STATES[now.state] ?? now.state, KINDS[now.state]));
@@ -259,10 +257,10 @@ export function isOpen(credential) {
 	return credential.state === "usable" || credential.state === "probing";
 }
 
-/** Whether it comes before all others of its provider, where there are any. */
-function standing(all, credential) {
-	const others = all.filter((each) => each.provider === credential.provider && each.name !== credential.name);
-	return { preferred: others.length > 0 && others.every((each) => each.priority < credential.priority) };
+/** The least priority that comes before all others of its provider; NaN where there are none. */
+function firstOf(all, { provider, name }) {
+	const others = all.filter((each) => each.provider === provider && each.name !== name);
+	return others.length ? Math.max(...others.map((each) => each.priority)) + 1 : NaN;
 }
 
 /** How it is, why, and when it will be tried again: in words. */

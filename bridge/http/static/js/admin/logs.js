@@ -103,8 +103,9 @@ export function show({ head, body, query: given, session }) {
 		load();
 	}
 
-	function clear() {
+	function clear(event) {
 		for (const input of Object.values(inputs)) input.value = "";
+		if (!form.contains(event.target)) inputs.text.focus();
 		search();
 	}
 

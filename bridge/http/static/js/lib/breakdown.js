@@ -96,9 +96,11 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		if (now === shown) return;
 		shown = now;
 		const opened = new Set([...body.querySelectorAll("[aria-expanded=true]")].map((each) => each.dataset.name));
+		const left = document.activeElement.dataset.name;
 		fill(body, answer.rows.map((share) => shareRow(share, by, answer.total, opened)));
 		fill(foot, figuresRow(h("span.strong", "Total"), answer.total, answer.total, "total"));
 		fill(holder, answer.rows.length ? element : empty);
+		[...body.querySelectorAll("button")].find((each) => each.dataset.name === left)?.focus();
 	}
 
 	function shareRow(share, by, total, opened) {

@@ -103,7 +103,6 @@ const PATHS = {
 	warning: "M12 4L2.5 20h19zM12 10v4.5M12 17.5v.01",
 	check: "M5 12.5l4.5 4.5L19 7.5",
 	save: "M12 4v10M8 10.5l4 4 4-4M5 19.5h14",
-	stop: "M6.5 6.5h11v11h-11z",
 	image: "M4 5h16v14H4zM4 16l5-5 4 4 2.5-2.5L20 17M15.5 9h.01",
 };
 

@@ -105,6 +105,11 @@ export function trouble(error) {
 
 /** What went wrong and what to do, in a box; `retry` adds a button. */
 export function errorBox(error, retry = null) {
+	async function again() {
+		await retry();
+		if (document.activeElement === document.body) focusOn();
+	}
+
 	return h(
 		"div.notice.bad",
 		{ role: "alert" },
@@ -115,7 +120,7 @@ export function errorBox(error, retry = null) {
 			error.hint && h("p", h("bdi", hintOf(error))),
 			(error.code || error.body?.request_id) &&
 				h("p.small.muted", [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
-			retry && button("Try again", retry, ".small"),
+			retry && button("Try again", again, ".small"),
 		),
 	);
 }

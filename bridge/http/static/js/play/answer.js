@@ -16,7 +16,11 @@ const ENDS = {
 
 /** Ctrl+Enter in a field sends what is written there. */
 export function sends(send) {
-	return (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && send();
+	return (event) => {
+		if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+		event.preventDefault();
+		send();
+	};
 }
 
 /** Codes of limits that end at a midnight. */
@@ -251,7 +255,7 @@ export function answer({ provider, model, zone, label = "" }) {
 		meta.append(item("Cost", cost(costUsd)), item("Time", duration(durationMs)));
 	}
 
-	function stopped(why = "Stopped by you. What was used until then is charged; see My usage.") {
+	function stopped(why = "Stopped by you. What was used until then is charged.") {
 		close({ stopped: why }, "Stopped");
 		fill(meta, h("span", why));
 	}

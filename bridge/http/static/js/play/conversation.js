@@ -111,20 +111,20 @@ export function conversation({ headers, zone, bench }) {
 		each.begin();
 		heads(turn);
 		bench.changed();
+		let id;
 		try {
 			const stream = await open("POST", PROVIDERS[each.provider].path, {
 				body: { ...body, stream: true },
 				headers,
 				signal,
 			});
+			id = stream.headers.get("X-Request-Id");
 			await follow(each, stream);
 		} catch (error) {
 			if (error.name === "AbortError") each.stopped();
-			else {
-				each.fail(error);
-				if (error.status === 401) takeBack(turn, error);
-				else charge(each, error.body.request_id);
-			}
+			else each.fail(error);
+			if (error.status === 401) takeBack(turn, error);
+			else charge(each, error.body?.request_id ?? id);
 		} finally {
 			running.delete(each);
 			heads(turn);
@@ -144,13 +144,14 @@ export function conversation({ headers, zone, bench }) {
 		});
 	}
 
-	/** Say what a failed request has cost: its error does not, but its line among one's own does. */
-	async function charge(each, id) {
+	/** Say what a request has cost that failed or was stopped, once its line is among one's own. */
+	async function charge(each, id, tries = 5) {
 		if (!id) return;
 		try {
 			const { requests } = await call("GET", "/me/requests", { headers });
 			const line = requests.find((request) => request.requestId === id);
 			if (line?.costUsd) each.charged(line);
+			else if (!line && tries) setTimeout(charge, 1000, each, id, tries - 1);
 		} catch {
 			// My usage says it, too.
 		}

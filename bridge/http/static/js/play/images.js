@@ -26,12 +26,7 @@ export function images(area, changed) {
 	const opener = button([icon("image"), "Add images"], () => input.click(), ".small");
 	const element = h(
 		"div.stack",
-		h(
-			"div.row",
-			opener,
-			input,
-			h("span.hint", "or paste or drop them into the prompt"),
-		),
+		h("div.row", opener, input, h("span.hint", "or paste or drop them into the prompt")),
 		thumbs,
 	);
 

@@ -4,7 +4,7 @@ import { copyAs } from "../lib/copyas.js";
 import { fill, h, icon, say } from "../lib/dom.js";
 import { when } from "../lib/format.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { button, card, confirm, field, segmented, select, toast } from "../lib/ui.js";
+import { badge, button, card, confirm, field, segmented, select, toast } from "../lib/ui.js";
 import { sends } from "./answer.js";
 import { conversation } from "./conversation.js";
 import { estimate } from "./estimate.js";
@@ -21,6 +21,7 @@ const MOST_IMAGES = 2e6;
 /** The most models that one prompt goes to. */
 const MOST_MODELS = 3;
 const EFFORTS = ["low", "medium", "high"];
+const SENDS = `${/Mac/.test(navigator.platform) ? "⌘" : "Ctrl+"}Enter sends`;
 
 export function show(main, { me, key, headers, first, expired }) {
 	const providers = Object.keys(me.models).filter((name) => me.models[name].available && me.models[name].default);
@@ -48,6 +49,7 @@ export function show(main, { me, key, headers, first, expired }) {
 	const toolsHint = h("p.hint.wrong", { role: "status" });
 	const send = button("Send", null, ".primary");
 	const stop = button("Stop", () => talk.stop(), ".danger", { hidden: true });
+	const keys = h("span.hint.keys", SENDS);
 	const drop = h("div.drop", field("Prompt", prompt));
 	const pictures = images(drop, changed);
 	const price = estimate(() => (prompt.value.trim() ? targets().map((aim) => [aim.provider, body(aim)]) : []), headers);
@@ -83,7 +85,7 @@ export function show(main, { me, key, headers, first, expired }) {
 				),
 			),
 		),
-		h("div.send", send, stop, h("span.hint", "Ctrl+Enter sends"), price.element),
+		h("div.send", send, stop, keys, price.element),
 		notKept,
 	);
 	const bench = {
@@ -112,7 +114,8 @@ export function show(main, { me, key, headers, first, expired }) {
 	const past = pastPrompts();
 
 	const back = h("a", { href: "/admin/" }, "Back to the dashboard");
-	prompt.addEventListener("keydown", sends(() => form.requestSubmit()));
+	form.addEventListener("keydown", sends(() => form.requestSubmit()));
+	main.addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && talk.stop());
 	choose(provider);
 	if (store.bench) restore(store.bench);
 	// The last of the first steps, which lead here from the dashboard.
@@ -129,7 +132,7 @@ export function show(main, { me, key, headers, first, expired }) {
 			),
 		h(
 			"div.workbench",
-			h("div.stack", card("Your request", providers.length > 1 && choice, form), past.element),
+			h("div.stack", card("Your request", providers[1] ? choice : providers.map((each) => badge(PROVIDERS[each].title)), form), past.element),
 			h("div.stack", talk.element, card("Copy as code", null, code.element)),
 		),
 	);
@@ -178,24 +181,23 @@ export function show(main, { me, key, headers, first, expired }) {
 		const asked_ = targets().map((each) => each.model);
 		const free = listed.filter((each) => !asked_.includes(each.id));
 		const other = free.find((each) => each.id === me.models[each.provider].default) ?? free[0] ?? listed[0];
-		const input = select(groups, chosen || `${other.provider} ${other.id}`);
+		const costs = h("p.hint");
+		const priced = () =>
+			say(costs, priceOf(listed.find((each) => input.value === `${each.provider} ${each.id}`) ?? {}));
+		const input = select(groups, chosen || `${other.provider} ${other.id}`, { onchange: priced });
+		const remove = () => {
+			row.remove();
+			offer();
+			compare.focus();
+			changed();
+		};
 		const row = h(
 			"div.row.rival",
 			field("Compared with", input),
-			h(
-				"button.icon-button",
-				{
-					"aria-label": "Do not compare with it",
-					onclick: () => {
-						row.remove();
-						offer();
-						compare.focus();
-						changed();
-					},
-				},
-				icon("close"),
-			),
+			h("button.icon-button", { "aria-label": "Do not compare with it", onclick: remove }, icon("close")),
+			costs,
 		);
+		priced();
 		rivals.append(row);
 		offer();
 		if (ready && !chosen) input.focus();
@@ -299,6 +301,7 @@ export function show(main, { me, key, headers, first, expired }) {
 		const left = document.activeElement;
 		send.disabled = running;
 		stop.hidden = !running;
+		say(keys, running ? "Esc stops" : SENDS);
 		if (left === send && running) stop.focus();
 		if (left === stop && !running) send.focus();
 		if (!running) price.update(true);
