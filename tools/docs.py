@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from bridge.settings import TABLE
-from bridge.wire import anthropic
 from bridge.wire.apis import APIS
 from bridge.wire.parameters import Parameter
 
@@ -165,7 +164,8 @@ _COMPATIBILITY_FOOT = """\
   blocks before them; codex has no `thinking` at all.
 - **Thinking blocks that come back** go to the model where it goes on with results of tools and thinks again. Those
   before the last question are left out, which every model takes; so are `reasoning` items.
-- **`count_tokens`** is an estimate: a quarter of the bytes, 1,600 for an image. The model's own count differs.
+- **`count_tokens`** and **`input_tokens`** are an estimate: a quarter of the bytes, 1,600 for an image. The model's own
+  count differs.
 - **`usage`** at the start of a stream of `/v1/messages` is zero; `message_delta` at its end has all of it.
 - **Errors** have the fields of their API, and the bridge's own `code` and `hint` besides ([api.md](api.md#errors)). In
   the OpenAI shape `code` is the bridge's, and `type` is `insufficient_quota` for caps of a day, a month or a request.
@@ -177,12 +177,12 @@ _COMPATIBILITY_FOOT = """\
 def compatibility() -> str:
     """The text of docs/compatibility.md."""
     parts = [_COMPATIBILITY_HEAD]
-    for path, parameters in [(path, api.parameters) for api in APIS.values() if api.sdk for path in api.paths]:
-        rows = "\n".join(_rows(parameters.values()))
+    for api, path in [(each, path) for each in APIS.values() if each.sdk for path in each.paths]:
+        rows = "\n".join(_rows(api.parameters.values()))
         counted = ""
-        if parameters is anthropic.PARAMETERS:
-            left_out = ", ".join(f"`{name}`" for name in parameters if name not in anthropic.COUNT_PARAMETERS)
-            counted = f"\n`POST /v1/messages/count_tokens` takes the same, but for\n{left_out}.\n"
+        if api.count is not None:
+            left_out = ", ".join(f"`{name}`" for name in api.parameters if name not in api.count.parameters)
+            counted = f"\n`POST {api.count.path}` takes the same{left_out and ', but for'}\n{left_out}".rstrip() + ".\n"
         parts.append(f"## POST {path}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
     return "\n".join([*parts, _COMPATIBILITY_FOOT])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 from flask import g, request
 
 from bridge.errors import BridgeError
@@ -16,6 +17,8 @@ from bridge.ledger.pricing import PICO, Rates
 from bridge.providers.provider import prompt_estimate
 from bridge.types import ModelChoice
 from bridge.wire import anthropic, models, openai_chat
+from bridge.wire.api import Count
+from bridge.wire.apis import APIS
 
 routes = Routes("Drop-in", who="key")
 
@@ -23,22 +26,29 @@ _SHAPE = Query("anthropic-version", "Where it is sent, the answer has Anthropic'
 _EITHER = (openai_chat.API.error_type, anthropic.API.error_type)
 
 
-@routes.add(
-    "POST",
-    "/v1/messages/count_tokens",
-    body=anthropic.CountBody,
-    example={name: value for name, value in anthropic.API.example.items() if name in anthropic.COUNT_PARAMETERS},
-    table=tuple(anthropic.COUNT_PARAMETERS.values()),
-    errors=("invalid_request", "not_found", "payload_too_large"),
-    error_type=anthropic.API.error_type,
-)
-def count_tokens(key: Key) -> anthropic.TokenCount:
-    """About how many tokens a message would have. Asks no model, and costs nothing."""
+def _count(count: Count, key: Key) -> msgspec.Struct:
     service = service_of()
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
-        parse = partial(anthropic.parse_count, body, settings=service.settings, resolve=service.models.resolve)
-        return anthropic.TokenCount(prompt_estimate(beside(body, parse)))
+        parse = partial(count.parse, body, settings=service.settings, resolve=service.models.resolve)
+        wanted = beside(body, parse).request
+        g.ignored = wanted.ignored
+        return count.answer_type(prompt_estimate(wanted))
+
+
+for _api in APIS.values():
+    if _api.count is not None:
+        routes.add(
+            "POST",
+            _api.count.path,
+            text="About how many tokens a request would have. Asks no model, and costs nothing.",
+            answer=_api.count.answer_type,
+            body=_api.count.body_type,
+            example=_api.count.example,
+            table=tuple(_api.count.parameters.values()),
+            errors=("invalid_request", "not_found", "payload_too_large"),
+            error_type=_api.error_type,
+        )(partial(_count, _api.count))
 
 
 @routes.add("GET", "/v1/models", query=(_SHAPE,), errors=("draining",), error_type=_EITHER)

@@ -42,6 +42,7 @@ from bridge.wire.api import (
     KEEP_ALIVE_S,
     Api,
     Asked,
+    Count,
     Generation,
     Resolve,
     all_parts,
@@ -324,10 +325,10 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     return Asked(request, render_answer, render_events if wire.stream else None)
 
 
-def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> GenerationRequest:
-    """The request whose tokens are to be counted. Raises like `parse`."""
+def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+    """What a body asks for whose tokens are to be counted. Raises like `parse`."""
     wire, ignored = read(body, COUNT_PARAMETERS, CountBody)
-    return _generation(wire, None, [], ignored, settings, resolve)
+    return Asked(_generation(wire, None, [], ignored, settings, resolve), render_answer, None)
 
 
 def _generation(
@@ -668,6 +669,7 @@ def _id(generation: Generation) -> str:
     return "msg_" + run_number(generation.id)
 
 
+_EXAMPLE = {"model": "claude-sonnet-5-5", "messages": [{"role": "user", "content": "Hello"}]}
 API = Api(
     name=API_NAME,
     text="Anthropic's messages.",
@@ -679,8 +681,16 @@ API = Api(
     error=render_error,
     events=render_events,
     parameters=PARAMETERS,
+    count=Count(
+        path="/v1/messages/count_tokens",
+        parse=parse_count,
+        parameters=COUNT_PARAMETERS,
+        body_type=CountBody,
+        answer_type=TokenCount,
+        example=_EXAMPLE,
+    ),
     body_type=MessagesBody,
     answer_type=MessageBody,
     error_type=AnthropicErrorBody,
-    example={"model": "claude-sonnet-5-5", "max_tokens": 500, "messages": [{"role": "user", "content": "Hello"}]},
+    example={**_EXAMPLE, "max_tokens": 500},
 )

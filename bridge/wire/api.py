@@ -113,6 +113,21 @@ class Parse(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """Where an API says about how many tokens a request would have. No model is asked, and nothing is spent."""
+
+    path: str
+    #: reads a body into what would be asked for
+    parse: Parse
+    #: as those of Api
+    parameters: Mapping[str, Parameter]
+    body_type: type[msgspec.Struct]
+    #: the answer, made of the tokens alone
+    answer_type: Callable[[int], msgspec.Struct]
+    example: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Api:
     """One API that is spoken here: a row of wire/apis.py. Its functions are pure."""
 
@@ -138,6 +153,7 @@ class Api:
     events: Events
     #: what becomes of each field of the body; empty where the body's type says it all
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    count: Count | None = None
     #: Structs of what goes in and out, and a body that is taken: for the description of the API
     body_type: type[msgspec.Struct]
     answer_type: type[msgspec.Struct]

@@ -18,10 +18,13 @@ APIS: Mapping[str, Api] = {
 _SHARED = "/v1/models"
 #: what stands behind /v1 in the paths of SDKs
 _ENDS = "|".join(
-    re.escape(path.removeprefix("/v1/")).replace("/", "/+") for api in APIS.values() if api.sdk for path in api.paths
+    re.escape(path.removeprefix("/v1/")).replace("/", "/+")
+    for api in APIS.values()
+    if api.sdk
+    for path in (*api.paths, *([] if api.count is None else [api.count.path]))
 )
 #: The same in the spellings that come of a base URL with /v1 twice or not at all, or with slashes too many.
-_RESPELLED = re.compile(rf"/+(?:v1/+)*({_ENDS}|messages/+count_tokens|models(?:/+[^/]+)*)/*")
+_RESPELLED = re.compile(rf"/+(?:v1/+)*({_ENDS}|models(?:/+[^/]+)*)/*")
 #: what OpenAI's SDKs ask for besides, and those of Anthropic
 _OPENAI_WORDS = re.compile(r"(?:^|/)(?:v1|completions|embeddings|responses|models)(?:/|$)")
 _ANTHROPIC_WORDS = re.compile(r"(?:^|/)(?:messages|complete)(?:/|$)")

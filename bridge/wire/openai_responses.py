@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: `POST /v1/responses`. Bytes in, types out, and back. Pure.
+"""OpenAI's Responses API: `POST /v1/responses` and `/v1/responses/input_tokens`. Bytes in, types out, and back. Pure.
 
 The order of the events: response.created, in_progress, for each item of the answer output_item.added, its pieces,
 output_item.done, and then completed or incomplete; or failed at any point after the second. The pieces of a message:
@@ -40,6 +40,7 @@ from bridge.wire.api import (
     KEEP_ALIVE_S,
     Api,
     Asked,
+    Count,
     Generation,
     Resolve,
     all_parts,
@@ -63,7 +64,7 @@ from bridge.wire.openai import (
     json_format,
     render_error,
 )
-from bridge.wire.parameters import CACHED, SAMPLED, ignored, passed_over, read, refused, supported, table
+from bridge.wire.parameters import CACHED, SAMPLED, SAMPLING, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
 API_NAME = "openai-responses"
@@ -92,6 +93,7 @@ PARAMETERS = table(
     ignored("include", "there is nothing to include; no log probabilities, no encrypted reasoning"),
     ignored("metadata", "not kept, and not given back"),
     refused("moderation", "there is none here"),
+    passed_over("personality", SAMPLING),
     refused(
         "previous_response_id",
         _NO_STATE,
@@ -411,6 +413,13 @@ class SearchCallItem(msgspec.Struct, tag="web_search_call", tag_field="type"):
 
 
 OutputItem = OutputMessage | FunctionCallItem | CustomCallItem | ReasoningItem | SearchCallItem
+
+
+class InputTokens(msgspec.Struct):
+    """About how many tokens a request has."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
 
 
 class FunctionShown(msgspec.Struct, tag="function", tag_field="type"):
@@ -749,6 +758,7 @@ def _failed(generation: Generation, problem: Problem, texts: frozenset[str]) -> 
     return msgspec.structs.replace(_begun(generation, texts), status="failed", error=shown)
 
 
+_EXAMPLE = {"model": "gpt-6-sol", "input": "Hello"}
 API = Api(
     name=API_NAME,
     text="OpenAI's responses.",
@@ -758,8 +768,16 @@ API = Api(
     error=render_error,
     events=render_events,
     parameters=PARAMETERS,
+    count=Count(
+        path="/v1/responses/input_tokens",
+        parse=parse,
+        parameters=PARAMETERS,
+        body_type=ResponsesBody,
+        answer_type=InputTokens,
+        example=_EXAMPLE,
+    ),
     body_type=ResponsesBody,
     answer_type=Response,
     error_type=OpenAIErrorBody,
-    example={"model": "gpt-6-sol", "input": "Hello"},
+    example=_EXAMPLE,
 )

@@ -25,6 +25,7 @@ SDK_CALLS = {
     "chat.completions.create(": "chat/completions",
     "client.completions.create(": "completions",
     "responses.create(": "responses",
+    "responses.input_tokens.count(": "responses/input_tokens",
     "messages.create(": "messages",
     "messages.count_tokens(": "messages/count_tokens",
 }

@@ -205,7 +205,9 @@ def test_an_answer_that_is_there_is_given_again_at_a_cap_however_large_its_reque
     assert again.json["id"] == first.json["id"]
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate-codex/estimate", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize(
+    "path", ["/generate", "/generate-codex/estimate", "/v1/messages/count_tokens", "/v1/responses/input_tokens"]
+)
 def test_bodies_that_are_wrong_have_a_pace_also_where_nothing_is_asked_for(tmp_path: Path, path: str) -> None:
     with servers.running(tmp_path, {"BRIDGE_RATE_LIMIT_PER_MINUTE": "10"}, demo=True) as server:
         key = server.new_key()

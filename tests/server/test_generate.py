@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from bridge.wire.apis import APIS
 from tests.support.server import Server
 
 PNG = (
@@ -212,9 +214,14 @@ def test_a_request_id_leads_to_its_line_in_the_log(server: Server) -> None:
     assert "requests_per_day" in printed.stdout, printed.stderr
 
 
-@pytest.mark.parametrize("path", ["/me", "/me/requests", "/v1/models", "/v1/messages/count_tokens", "/jobs/run_x"])
-def test_every_answer_to_a_key_says_what_is_left(server: Server, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        *((path, None) for path in ("/me", "/me/requests", "/v1/models", "/jobs/run_x")),
+        *((api.count.path, api.count.example) for api in APIS.values() if api.count is not None),
+    ],
+)
+def test_every_answer_to_a_key_says_what_is_left(server: Server, path: str, body: Any) -> None:
     key = server.new_key(f"left{path.replace('/', '-')}", maxRequestsPerDay=7)
-    body = {"model": "claude-sonnet-5-5", "messages": [{"role": "user", "content": "hello"}]}
-    answer = server.call("POST" if "count" in path else "GET", path, body if "count" in path else None, key=key)
+    answer = server.call("GET" if body is None else "POST", path, body, key=key)
     assert answer.headers["x-bridge-remaining-requests-day"] == "7"

@@ -20,6 +20,8 @@ CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messag
         ("/responses", RESPONSES),
         ("/completions", "/v1/completions"),
         ("/v1/v1/responses", RESPONSES),
+        ("/responses/input_tokens", "/v1/responses/input_tokens"),
+        ("/v1/responses//input_tokens/", "/v1/responses/input_tokens"),
         ("/messages", MESSAGES),
         ("//v1/messages", MESSAGES),
         ("/v1/v1/messages", MESSAGES),
@@ -37,6 +39,7 @@ def test_a_base_url_with_a_part_too_many_or_too_few_is_understood(path: str, rig
     "path",
     [
         *(CHAT, RESPONSES, MESSAGES, "/v1/models", "/v1/models/gpt-6-sol", "/v1/messages/count_tokens"),
+        "/v1/responses/input_tokens",
         # What rules of a proxy may guard keeps its own spelling only.
         *("/", "", "//", "//admin/", "//admin/keys", "/v1//admin/keys", "/v1/admin/messages", "//generate", "//me"),
         *("/v1/embeddings", "/openai/v1/chat/completions", "/messages/batches", "/responses/resp_1", "/v1", "/v1/v1"),

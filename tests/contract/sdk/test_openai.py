@@ -213,3 +213,28 @@ def test_the_older_completions_answer_and_stream(clients: Clients, model: str) -
     chunks = list(client.completions.create(model=model, prompt="hello", stream=True, max_tokens=5))
     assert "".join(chunk.choices[0].text for chunk in chunks).startswith("[demo answer")
     assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_tokens_are_estimated_without_a_run(clients: Clients) -> None:
+    count = clients.openai().responses.input_tokens.count
+    short = count(model=CODEX, input="hello")
+    long = count(model=CLAUDE, input=[{"role": "user", "content": "word " * 1000}], instructions="Be brief.")
+    tools = count(
+        model=CODEX, input="hello", tools=[{"type": "function", "name": "see", "parameters": SCHEMA, "strict": False}]
+    )
+    form = count(model=CODEX, input="hello", text={"format": {"type": "json_schema", "name": "city", "schema": SCHEMA}})
+    assert short.object == "response.input_tokens"
+    assert 1 <= short.input_tokens < 20
+    assert 800 < long.input_tokens < 2000
+    assert short.input_tokens < min(tools.input_tokens, form.input_tokens)
+    assert clients.log() == []
+
+
+def test_what_a_count_of_tokens_cannot_take_is_told_as_for_a_response(clients: Clients) -> None:
+    count = clients.openai().responses.input_tokens.with_raw_response.count
+    assert count(model=CODEX, input="hello", personality="friendly").headers["x-bridge-ignored"] == "personality"
+    with pytest.raises(openai.NotFoundError, match="nobodys-model"):
+        count(model="nobodys-model", input="hello")
+    with pytest.raises(openai.BadRequestError, match="resp_1") as refused:
+        count(model=CODEX, input="hello", previous_response_id="resp_1")
+    assert refused.value.code == "previous_response_not_found"

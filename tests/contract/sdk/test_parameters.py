@@ -11,7 +11,7 @@ from anthropic.types import message_count_tokens_params, message_create_params
 from anthropic.types.beta import message_create_params as beta_message_create_params
 from openai.types import completion_create_params as completions_create_params
 from openai.types.chat import completion_create_params
-from openai.types.responses import response_create_params
+from openai.types.responses import input_token_count_params, response_create_params
 
 from bridge.wire import anthropic, openai_chat, openai_completions, openai_responses
 
@@ -25,6 +25,7 @@ KNOWN: list[tuple[Mapping[str, Any], Any, str]] = [
     (openai_completions.PARAMETERS, completions_create_params, "CompletionCreateParamsStreaming"),
     (openai_responses.PARAMETERS, response_create_params, "ResponseCreateParamsBase"),
     (openai_responses.PARAMETERS, response_create_params, "ResponseCreateParamsStreaming"),
+    (openai_responses.PARAMETERS, input_token_count_params, "InputTokenCountParams"),
     (anthropic.PARAMETERS, message_create_params, "MessageCreateParamsBase"),
     (anthropic.PARAMETERS, message_create_params, "MessageCreateParamsStreaming"),
     (anthropic.PARAMETERS, beta_message_create_params, "MessageCreateParamsBase"),

@@ -36,6 +36,11 @@ BODIES = [
     ("/v1/messages", {**MESSAGES, "max_tokens": 5}, anthropic.types.Message),
     ("/v1/messages", {**MESSAGES, **MESSAGE_SCHEMA}, anthropic.types.Message),
     ("/v1/messages/count_tokens", {"model": CLAUDE, "messages": HELLO}, anthropic.types.MessageTokensCount),
+    (
+        "/v1/responses/input_tokens",
+        RESPONSES,
+        openai.types.responses.input_token_count_response.InputTokenCountResponse,
+    ),
 ]
 STREAMS = [
     ("/v1/chat/completions", CHAT, openai.types.chat.ChatCompletionChunk),
