@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import logging
 import mmap
 import os
@@ -33,8 +34,6 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from bridge.clock import Clock
 from bridge.errors import SettingsError, StoreError, StoreLocked
-from bridge.http.app import create_app
-from bridge.http.login import link_address
 from bridge.ops import connections, rehearsal
 from bridge.ops.alerts import Alerts
 from bridge.providers.machine_files import machine_files
@@ -261,6 +260,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until a signal."""
+        # The collector's marks would make a copy of every page that the worker shares with its arbiter.
+        gc.collect()
+        gc.freeze()
         try:
             Arbiter(self).run()
         except RuntimeError as error:
@@ -340,7 +342,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Open the service, in the worker. A data folder that cannot be used ends the server."""
-        # Imported here: its TLS must not be loaded before the server has made the process a gevent one.
+        # Imported here, in the worker: the arbiter has no use for them, and would keep their memory a second time. And
+        # TLS must not be loaded before the server has made the process a gevent one.
+        from bridge.http.app import create_app
         from bridge.ops.conformance import checked_providers
 
         try:
@@ -459,6 +463,8 @@ def announce(service: Service, address: str) -> None:
     if address.startswith("http"):
         say(f"In a browser: {base}/admin/ for the admin, {base}/ for everybody with a key.")
     if not service.has_credentials:
+        from bridge.http.login import link_address
+
         say(_SET_UP.format(link=link_address(base, service.link.make()), there=_way_there(base)))
     elif not service.keys.list():
         say("There are no keys yet, so no one can use it. Make one: cli-bridge keys create NAME")
