@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.settings import TABLE
+from bridge.wire.absent import ABSENT
 from bridge.wire.apis import APIS
 from bridge.wire.parameters import Parameter
 
@@ -91,6 +92,11 @@ def _entry(row: dict[str, Any]) -> str:
     default = f"default `{row['default']}`" if row["default"] else "not set by default"
     secret = "; secret" if row["secret"] else ""
     text = f"- `{row['variable']}` ({default}{secret}): {row['text']}"
+    return _filled(text)
+
+
+def _filled(text: str) -> str:
+    """An entry of a list in lines that are not too long."""
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
@@ -109,6 +115,13 @@ What becomes of each parameter of the APIs of OpenAI and Anthropic. How to use t
 Values that ask for what happens anyway ("but") are always taken, and change nothing. `null` counts as not given. A
 parameter that is not listed is passed over and named. Inside messages and options, fields that are not known are
 passed over.
+"""
+
+_ABSENT_HEAD = """\
+## What is not there
+
+Paths below `/v1` that the SDKs ask for and the bridge has not. The answer is a 404 `not_found` in the API's own shape
+that says what is missing → and what to do instead.
 """
 
 _COMPATIBILITY_FOOT = """\
@@ -184,7 +197,8 @@ def compatibility() -> str:
             left_out = ", ".join(f"`{name}`" for name in api.parameters if name not in api.count.parameters)
             counted = f"\n`POST {api.count.path}` takes the same{left_out and ', but for'}\n{left_out}".rstrip() + ".\n"
         parts.append(f"## POST {path}\n\n| parameter | what | remark |\n| --- | --- | --- |\n{rows}\n{counted}")
-    return "\n".join([*parts, _COMPATIBILITY_FOOT])
+    absent = [f"- {', '.join(f'`{path}`' for path in row.paths)}: {row.text} → {row.hint}" for row in ABSENT]
+    return "\n".join([*parts, _ABSENT_HEAD, *map(_filled, absent), "", _COMPATIBILITY_FOOT])
 
 
 def _rows(parameters: Iterable[Parameter]) -> Iterable[str]:

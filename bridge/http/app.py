@@ -40,6 +40,7 @@ from bridge.http.context import Edge, presented_secret, service_of, sessions_of
 from bridge.http.session import Sessions
 from bridge.limits import DEFAULTS, summed
 from bridge.service import Service
+from bridge.wire.absent import absent
 from bridge.wire.apis import APIS, api_at, respelled
 
 if TYPE_CHECKING:
@@ -251,7 +252,8 @@ def _http_error(error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.code == 404:
         hint = _BASE_URL if g.api.sdk else ""
-        return error_response(Problem("not_found", "There is nothing at this path.", hint))
+        nothing = Problem("not_found", "There is nothing at this path.", hint)
+        return error_response(absent(request.path) or nothing)
     if error.code == 405:
         response = error_response(Problem("method_not_allowed", f"{request.method} is not possible at this path."))
         response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

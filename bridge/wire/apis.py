@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from bridge.wire import anthropic, native, openai_chat, openai_completions, openai_responses
+from bridge.wire import absent, anthropic, native, openai_chat, openai_completions, openai_responses
 from bridge.wire.api import Api
 
 #: by the name that the log shows and `GenerationRequest.api` holds
@@ -26,7 +26,7 @@ _ENDS = "|".join(
 #: The same in the spellings that come of a base URL with /v1 twice or not at all, or with slashes too many.
 _RESPELLED = re.compile(rf"/+(?:v1/+)*({_ENDS}|models(?:/+[^/]+)*)/*")
 #: what OpenAI's SDKs ask for besides, and those of Anthropic
-_OPENAI_WORDS = re.compile(r"(?:^|/)(?:v1|completions|embeddings|responses|models)(?:/|$)")
+_OPENAI_WORDS = re.compile(r"(?:^|/)(?:v1|completions|responses|models)(?:/|$)")
 _ANTHROPIC_WORDS = re.compile(r"(?:^|/)(?:messages|complete)(?:/|$)")
 
 
@@ -47,6 +47,7 @@ def api_at(path: str, header: Callable[[str], str | None]) -> Api:
         if own or (path.startswith(_SHARED) and api.header is not None and header(api.header) is not None):
             return api
     theirs = anthropic.API.header is not None and header(anthropic.API.header) is not None
-    if _ANTHROPIC_WORDS.search(path) or (theirs and _OPENAI_WORDS.search(path)):
+    sdks = _OPENAI_WORDS.search(path) is not None or absent.absent(path) is not None
+    if _ANTHROPIC_WORDS.search(path) or (theirs and sdks):
         return anthropic.API
-    return openai_chat.API if _OPENAI_WORDS.search(path) else native.API
+    return openai_chat.API if sdks else native.API

@@ -286,10 +286,8 @@ def test_a_full_bridge_is_a_server_error_that_says_when_to_come_back(tmp_path: P
     ("method", "path", "status", "kind"),
     [
         ("GET", "/v1/nothing", 404, "not_found_error"),
-        ("POST", "/v1/embeddings", 404, "not_found_error"),
         ("GET", "/v1/chat/completions", 405, "invalid_request_error"),
         ("GET", "/v1/messages", 405, "invalid_request_error"),
-        ("POST", "/v1/messages/batches", 404, "not_found_error"),
         ("GET", "/v1/models", 401, "authentication_error"),
     ],
 )
