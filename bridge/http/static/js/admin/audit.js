@@ -1,26 +1,17 @@
 /** Audit: who changed what, when, and from where. */
 
 import { query } from "../lib/api.js";
-import { fill, h, icon } from "../lib/dom.js";
+import { fill, h } from "../lib/dom.js";
 import { visible, whenExact, whenFull } from "../lib/format.js";
-import { cell, row, table } from "../lib/table.js";
-import { busy, button, download, emptyState, errorBox, focusOn, named, skeleton, toast } from "../lib/ui.js";
+import { table } from "../lib/table.js";
+import { button, download, emptyState, named, searchBox, toast } from "../lib/ui.js";
 import { keyLink, requestPage } from "./links.js";
+import { pages } from "./more.js";
 import { call } from "./session.js";
 
-const PAGE = 50;
+/** What was done, where its name does not say so: `key_rotated` is "rotated the key". */
 const ACTIONS = {
 	key_created: "made the key",
-	key_changed: "changed the key",
-	key_revoked: "revoked the key",
-	key_rotated: "rotated the key",
-	key_disabled: "disabled the key",
-	key_enabled: "enabled the key",
-	credential_added: "added the credential",
-	credential_changed: "changed the credential",
-	credential_removed: "removed the credential",
-	credential_enabled: "enabled the credential",
-	credential_disabled: "disabled the credential",
 	credential_reset: "let be tried again the credential",
 	usage_reset: "reset the usage of",
 	run_stopped: "stopped the request",
@@ -33,116 +24,78 @@ const ACTIONS = {
 };
 const ALONE = new Set(["link_made", "logged_in", "logged_out", "sessions_ended"]);
 
-export const title = () => "Audit";
-
 export function show({ head, body, query: given }) {
-	const refresh = button("Refresh", () => load(null));
-	const text = h("input", {
-		type: "search",
-		"aria-label": "Search the audit",
-		placeholder: "Who or what",
-		value: given.get("text") ?? "",
-	});
-	const saving = button("Save as JSONL", () => busy(saving, save));
-	head.append(h("div.row", refresh, saving));
-	const { element, body: rows } = table("Changes by admins", [["When"], ["Who"], ["What"], ["From"]]);
-	const box = h("section.card.flush", skeleton(6));
-	const older = button("Show older", () => busy(older, () => load(next)));
-	const more = h("div.pager", { hidden: true }, older);
-	const error = h("div");
-	const form = h(
-		"form.toolbar",
-		{ role: "search", onsubmit: search },
-		h("div.searchbox", icon("search"), text),
-		button("Search"),
-	);
-	fill(body, h("div.stack", form, error, box));
-	// Each look has a number: what an older one brings later is not shown.
-	let turn = 0;
-	let next = null;
+	const search = searchBox("Search the audit", "Who or what", look, given.get("text") ?? "");
+		head.append(h("div.row", button("Refresh", () => entries.load()), button("Save as JSONL", save)));
+	const list = table("Changes by admins", [["When"], ["Who"], ["What", "block"], ["From"]]);
+	const entries = pages(list.body, ask, draw);
+	const toolbar = h("div.toolbar", { role: "search" }, search.element);
+	fill(body, h("div.stack", toolbar, entries.error, h("section.card.flush", list.element)));
+	entries.load();
 
-	function search(event) {
-		event.preventDefault();
-		history.replaceState(null, "", `#/audit${query({ text: text.value.trim() })}`);
-		load(null);
+	function look() {
+		history.replaceState(null, "", `#/audit${query({ text: search.text() })}`);
+		entries.load();
 	}
 
-	function ask(before, limit) {
-		return call("GET", `/admin/audit${query({ limit, before, text: text.value.trim() })}`);
+	async function ask(wanted) {
+		const path = `/admin/audit${query({ ...wanted, text: search.text() })}`;
+		const { audit: lines, next } = await call("GET", path);
+		return { lines, next };
 	}
 
-	async function load(before) {
-		const mine = before === null ? ++turn : turn;
-		let answer;
-		try {
-			answer = await ask(before, PAGE);
-		} catch (failure) {
-			if (mine === turn)
-				fill(error, errorBox(failure, () => load(before)));
-			return;
-		}
-		if (mine !== turn) return;
-		fill(error);
-		if (before === null) rows.replaceChildren();
-		const fresh = answer.audit.map(entryRow);
-		rows.append(...fresh);
-		if (rows.childElementCount) fill(box, element, more);
-		else if (text.value.trim()) fill(box, emptyState("Nothing matches", "No change has this anywhere."));
-		else
-			fill(
-				box,
-				emptyState(
-					"Nothing was changed yet",
-					"Every change of a key, every log-in and every stopped request is written down here.",
+	function draw(lines) {
+		list.show(lines.map(entryRow), nothing(), entries.pager);
+	}
+
+	function nothing() {
+		if (search.text()) return emptyState("Nothing matches", "No change has this anywhere.");
+		return emptyState(
+			"Nothing was changed yet",
+			"Every change of a key, every log-in and every stopped request is written down here.",
+		);
+	}
+
+	function entryRow(entry) {
+		const { action, at } = entry;
+		const { keyName, ...before } = (action === "run_stopped" && entry.before) || {};
+		const changes = differences(action === "run_stopped" ? before : entry.before, entry.after);
+		return list.row(
+			{ tabindex: "-1" },
+			h("time.nowrap", { datetime: at, title: whenFull(at) }, whenExact(at)),
+			named(entry.actor),
+			[
+				h(
+					"div",
+					ACTIONS[action] ?? visible(action.replace(/(.+)_(.+)/, "$2 the $1")),
+					" ",
+					!ALONE.has(action) && subject(entry),
+					keyName && [" of the key ", keyLink(keyName)],
 				),
-			);
-		if (before !== null) focusOn(fresh[0]);
-		next = answer.next;
-		more.hidden = !next;
+				changes.map((change) => h("div.small.muted", h("bdi", change))),
+			],
+			h("span.mono", visible(entry.address || "this host")),
+		);
 	}
 
 	/** All entries that the search leaves, newest first, one a line. */
 	async function save() {
-		const lines = [];
+		const saved = [];
 		try {
 			let before = null;
 			do {
-				const answer = await ask(before, 1000);
-				lines.push(...answer.audit.map((entry) => `${JSON.stringify(entry)}\n`));
-				before = answer.next;
+				const { lines, next } = await ask({ before, limit: 1000 });
+				saved.push(...lines.map((entry) => `${JSON.stringify(entry)}\n`));
+				before = next;
 			} while (before);
 		} catch (failure) {
 			toast(failure.message);
 			return;
 		}
-		download("cli-bridge-audit.jsonl", "application/x-ndjson", lines);
+		download("cli-bridge-audit.jsonl", "application/x-ndjson", saved);
 	}
 
-	load(null);
-	return () => {
-		turn += 1;
-	};
-}
-
-function entryRow(entry) {
-	const { keyName, ...before } = entry.action === "run_stopped" ? (entry.before ?? {}) : {};
-	const changes = differences(entry.action === "run_stopped" ? before : entry.before, entry.after);
-	return row(
-		{ tabindex: "-1" },
-		cell("When", h("time.nowrap", { datetime: entry.at, title: whenFull(entry.at) }, whenExact(entry.at))),
-		cell("Who", named(entry.actor)),
-		cell("", [
-			h(
-				"div",
-				ACTIONS[entry.action] ?? visible(entry.action),
-				" ",
-				ALONE.has(entry.action) ? null : subject(entry),
-				keyName && [" of the key ", keyLink(keyName)],
-			),
-			changes.map((change) => h("div.small.muted", h("bdi", change))),
-		]),
-		cell("From", h("span.mono", visible(entry.address || "this host"))),
-	);
+	return entries.stop;
 }
 
 /** What was changed, with a link to it where it has a page. */

@@ -1,8 +1,9 @@
 /** The charts of the overview. */
 
+import { query } from "../lib/api.js";
 import { REST_TOKEN, chart, seriesToken } from "../lib/chart.js";
 import { fill, h, say } from "../lib/dom.js";
-import { cost, day, hour, money, when } from "../lib/format.js";
+import { cost, day, hour, money, sumOf, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { card, segmented } from "../lib/ui.js";
 import { keyPage } from "./links.js";
@@ -12,22 +13,23 @@ const EVERY_MS = 60000;
 /** Where the tallest day costs less, the axis needs more than whole cents. */
 const FINE_USD = 0.1;
 
-/** Cost per day, stacked by key: {element, stop()}. Asks for its figures by itself. */
-export function costChart() {
-	let days = 30;
+/**
+ * Cost per day, stacked by key, or of one `key`: {element, now(), stop()}. Asks for its figures by itself. `extra`
+ * stands at the end of its head.
+ */
+export function costChart({ key = null, days = 30, extra = null } = {}) {
 	const total = h("span.muted.small");
+	const what = key === null ? "Cost per day and key" : "Cost per day";
 	const plot = chart("bars", {
-		describe: (data) => `Cost per day and key over ${data.labels.length} days, ${money(data.total)} in total`,
+		describe: (data) => `${what} over ${data.labels.length} days, ${money(data.total)} in total`,
 	});
 	const error = h("div");
 	const asking = poll(
 		async (signal) => {
-			const usage = await look(`/admin/usage/daily?days=${days}`, signal);
-			const sums = usage.series.map((each) => each.costUsd.reduce((a, b) => a + b, 0));
-			const sum = sums.reduce((a, b) => a + b, 0);
-			const tallest = Math.max(
-				...usage.days.map((_, at) => usage.series.reduce((all, each) => all + each.costUsd[at], 0)),
-			);
+			const usage = await look(`/admin/usage/daily${query({ days, key })}`, signal);
+			const sums = usage.series.map((each) => sumOf(each.costUsd));
+			const sum = sumOf(sums);
+			const tallest = Math.max(...usage.days.map((_, at) => sumOf(usage.series.map((each) => each.costUsd[at]))));
 			fill(error);
 			say(total, `${money(sum)} in ${usage.days.length} days`);
 			plot.update({
@@ -39,7 +41,7 @@ export function costChart() {
 				least: tallest < FINE_USD ? 0.0001 : 0.01,
 				series: usage.series.map((each, place) => ({
 					label: each.key ?? "all other keys",
-					href: each.key === null ? "#/usage" : keyPage(each.key),
+					href: each.key === null ? "#/usage" : each.key !== key && keyPage(each.key),
 					token: each.key === null ? REST_TOKEN : seriesToken(place),
 					values: each.costUsd,
 				})),
@@ -48,22 +50,14 @@ export function costChart() {
 		EVERY_MS,
 		error,
 	);
-	const choice = segmented(
-		"Days",
-		[[7, "7 days"], [30, "30 days"], [90, "90 days"]],
-		days,
-		(chosen) => {
-			days = chosen;
-			asking.now();
-		},
-	);
+	const choices = [7, 30, 90].map((number) => [number, `${number} days`]);
+	const choice = segmented("Days", choices, days, (chosen) => {
+		days = chosen;
+		asking.now();
+	});
 	return {
-		element: card(
-			"Cost per day",
-			[total, choice, h("a.quiet", { href: "#/usage" }, "Usage in detail")],
-			error,
-			plot.element,
-		),
+		element: card("Cost per day", [total, choice, extra], error, plot.element),
+		now: asking.now,
 		stop() {
 			asking.stop();
 			plot.destroy();

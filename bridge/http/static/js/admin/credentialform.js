@@ -1,9 +1,11 @@
 /** The dialogs of a credential: add one, with the secret pasted once, and change one. */
 
-import { fill, h } from "../lib/dom.js";
-import { listOf } from "../lib/format.js";
+import { ApiError } from "../lib/api.js";
+import { h } from "../lib/dom.js";
+import { visible } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
 import { button, dialog, field, nameIn, nameInput, select, submits, textInput, toast } from "../lib/ui.js";
+import { elementsOf, listField, numberField, textField, valuesOf } from "./fields.js";
 import { call } from "./session.js";
 
 const ID = "credential-form";
@@ -36,16 +38,24 @@ export function secretHint(provider) {
 	return `From ${vendor}'s console, where it begins with ${keyPrefix}. It is never shown again.`;
 }
 
+/** Ask its provider about a credential. Gives what it said; throws ApiError where the credential does not work. */
+export async function test(credential) {
+	const { ok, message } = await call("POST", credentialPath(credential, "/test"));
+	if (ok) return visible(message);
+	const hint = "Is the whole API key there, and is its account in order?";
+	throw new ApiError(400, { error: visible(message), hint });
+}
+
 /** Ask for a new credential, make it and test it. Gives it, or undefined. */
 export async function addCredential(provider, all) {
 	const made = await dialog((close) => form(null, provider ?? Object.keys(PROVIDERS)[0], all, close), { wide: true });
 	if (!made) return undefined;
 	toast(`${made.name} is added.`);
 	try {
-		const result = await call("POST", credentialPath(made, "/test"));
-		toast(result.ok ? `${made.name} works.` : `${made.name} does not work: ${result.message}`);
+		await test(made);
+		toast(`${made.name} works.`);
 	} catch (error) {
-		toast(error.message);
+		toast(`${made.name} does not work: ${error.message}`);
 	}
 	return made;
 }
@@ -56,73 +66,63 @@ export function editCredential(credential) {
 }
 
 function form(credential, provider, all, close) {
-	const text = ([, maxlength], attributes = {}) => textInput({ maxlength, ...attributes });
-	const number = (attributes, [min, max] = [0]) =>
-		h("input", { type: "number", min, ...(max && { max }), step: "1", inputmode: "decimal", ...attributes });
-	const kind = select(
-		Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor}, for ${title}`]),
-		provider,
-		{ onchange: () => usual() },
-	);
-	const name = nameInput({ oninput: () => (typed = true) });
+	const bounds = CREDENTIAL_BOUNDS;
+	const had = credential ?? { limits: {}, priority: 0, weight: 1, maxConcurrent: 0 };
+	const dollars = (label, limit) =>
+		numberField(label, "", had.limits[limit] ?? 0, 0, { step: "any", placeholder: "no limit" });
+	const number = (label, hint, field, usual, placeholder = usual) => {
+		const [min, max] = bounds[field];
+		return numberField(label, hint, had[field], usual, { min, max, placeholder });
+	};
+	const text = (label, hint, field, attributes = {}) =>
+		textField(label, hint, had[field], { maxlength: bounds[field][1], ...attributes });
+
+	const kinds = Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor}, for ${title}`]);
+	const kind = select(kinds, provider, { onchange: usual });
+	const name = nameInput({ value: credential?.name, oninput: () => (typed = true) });
 	const secret = secretInput({ required: !credential });
 	const secretField = field(credential ? "New API key" : "API key", secret, " ");
-	const group = text(CREDENTIAL_BOUNDS.group);
-	const note = text(CREDENTIAL_BOUNDS.note);
-	const baseUrl = text(CREDENTIAL_BOUNDS.baseUrl, { inputmode: "url", placeholder: "the usual one" });
-	const day = number({ step: "any", placeholder: "no limit" });
-	const month = number({ step: "any", placeholder: "no limit" });
-	const priority = number({ placeholder: "0" }, CREDENTIAL_BOUNDS.priority);
-	const weight = number({ placeholder: "1" }, CREDENTIAL_BOUNDS.weight);
-	const atOnce = number({ placeholder: "no limit" }, CREDENTIAL_BOUNDS.maxConcurrent);
-	const models = textInput({ placeholder: "any" });
-	const keys = textInput({ placeholder: "any" });
+	const note = text("Note", "For yourself: whose it is, who pays.", "note");
+	const limits = {
+		maxCostPerDay: dollars("Dollars per day", "maxCostPerDay"),
+		maxCostPerMonth: dollars("Dollars per month", "maxCostPerMonth"),
+	};
+	const maxConcurrent = number("Requests at once", "", "maxConcurrent", 0, "no limit");
+	const more = {
+		group: text("Organization", "Keys of one organization share its rate limits; give them the same word.", "group"),
+		baseUrl: text("Endpoint", "Only if it is not the provider's own. https, or this host.", "baseUrl", {
+			inputmode: "url",
+			placeholder: "the usual one",
+		}),
+		models: listField("Only these models", "With commas between them; * stands for anything. Empty: any.", had.models),
+		keys: listField("Only these keys", "Names of the bridge's keys, with commas. Empty: any.", had.keys),
+		priority: number("Priority", "The highest comes first with BRIDGE_ROUTING=fill-first.", "priority", 0),
+		weight: number("Weight", "Its share beside others that have no budget.", "weight", 1),
+	};
 	const problem = h("div");
 	let typed = Boolean(credential);
-
-	if (credential) {
-		name.value = credential.name;
-		group.value = credential.group;
-		note.value = credential.note;
-		baseUrl.value = credential.baseUrl ?? "";
-		day.value = credential.limits.maxCostPerDay || "";
-		month.value = credential.limits.maxCostPerMonth || "";
-		priority.value = credential.priority || "";
-		weight.value = credential.weight === 1 ? "" : credential.weight;
-		atOnce.value = credential.maxConcurrent || "";
-		models.value = (credential.models ?? []).join(", ");
-		keys.value = (credential.keys ?? []).join(", ");
-	}
 	usual();
 
 	/** What goes with the chosen provider, as long as nobody has typed another name. */
 	function usual() {
 		if (!typed) name.value = freeName(kind.value, all);
+		const stays = credential?.last4 ? `, which ends with ${credential.last4}` : "";
 		secretField.querySelector(".hint").textContent = credential
-			? `Empty: the one that it has stays${credential.last4 ? `, which ends with ${credential.last4}` : ""}.`
+			? `Empty: the one that it has stays${stays}.`
 			: secretHint(kind.value);
 	}
 
-	const save = button(credential ? "Save" : "Add and test", null, ".primary", { form: ID });
-
 	async function send() {
 		const body = {
+			...valuesOf({ note, maxConcurrent, ...more }),
 			name: nameIn(name.value),
-			...(credential ? {} : { provider: kind.value }),
-			...(secret.value && { apiKey: secret.value.trim() }),
-			baseUrl: baseUrl.value.trim() || null,
-			group: group.value.trim(),
-			note: note.value.trim(),
-			limits: { maxCostPerDay: day.valueAsNumber || 0, maxCostPerMonth: month.valueAsNumber || 0 },
-			priority: priority.valueAsNumber || 0,
-			weight: weight.valueAsNumber || 1,
-			maxConcurrent: atOnce.valueAsNumber || 0,
-			models: listOf(models.value),
-			keys: listOf(keys.value),
+			apiKey: secret.value.trim() || undefined,
+			limits: valuesOf(limits),
 		};
+		body.baseUrl ||= null;
 		const answer = credential
 			? await call("PATCH", credentialPath(credential), { body })
-			: await call("POST", "/admin/credentials", { body });
+			: await call("POST", "/admin/credentials", { body: { ...body, provider: kind.value } });
 		secret.value = "";
 		close(answer.credential);
 	}
@@ -137,40 +137,25 @@ function form(credential, provider, all, close) {
 				!credential && field("Provider", kind),
 				h("div.field.full", secretField),
 				field("Name", name, "Only admins see it."),
-				field("Note", note, "For yourself: whose it is, who pays."),
+				note.element,
 			),
 			h(
 				"fieldset",
 				h("legend", "What it may spend"),
-				h(
-					"div.fields.three",
-					field("Dollars per day", day),
-					field("Dollars per month", month),
-					field("Requests at once", atOnce),
-				),
+				h("div.fields.three", elementsOf({ ...limits, maxConcurrent })),
 				h("p.hint.spaced", "They work like the caps of a key. Empty: no limit here."),
 			),
 			h(
 				"details.more",
-				{
-					open: Boolean(credential && (credential.baseUrl || credential.group || credential.models || credential.keys)),
-				},
+				{ open: Boolean(had.baseUrl || had.group || had.models || had.keys) },
 				h("summary", "Organization, order, endpoint"),
-				h(
-					"div.stack",
-					h(
-						"div.fields",
-						field("Organization", group, "Keys of one organization share its rate limits; give them the same word."),
-						field("Endpoint", baseUrl, "Only if it is not the provider's own. https, or this host."),
-						field("Only these models", models, "With commas between them; * stands for anything. Empty: any."),
-						field("Only these keys", keys, "Names of the bridge's keys, with commas. Empty: any."),
-						field("Priority", priority, "The highest comes first with BRIDGE_ROUTING=fill-first."),
-						field("Weight", weight, "Its share beside others that have no budget."),
-					),
-				),
+				h("div.stack", h("div.fields", elementsOf(more))),
 			),
 			problem,
 		),
-		actions: [button("Cancel", () => close()), save],
+		actions: [
+			button("Cancel", () => close()),
+			button(credential ? "Save" : "Add and test", null, ".primary", { form: ID }),
+		],
 	};
 }

@@ -1,26 +1,25 @@
 /** Credentials: the API keys of the providers, how each is doing and why, what it may spend, and what can be done. */
 
-import { showBars } from "../lib/bars.js";
-import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
-import { ago, count, money, plural, timeElement, visible, when } from "../lib/format.js";
+import { bars, levels } from "../lib/bars.js";
+import { fill, h, icon, redraw, say } from "../lib/dom.js";
+import { count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
-import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { attempt, badge, busy, button, dialog, emptyState, errorBox, focusOn, listFacts, searchBox, select, skeleton, toast } from "../lib/ui.js";
-import { addCredential, credentialPath, editCredential } from "./credentialform.js";
-import { call, look } from "./session.js";
+import { PROVIDERS } from "../lib/registry.js";
+import { badge, button, confirm, emptyState, errorBox, factList, focusOn, searchBox, select, skeleton, toast } from "../lib/ui.js";
+import { addCredential, credentialPath, editCredential, test } from "./credentialform.js";
+import { PAGE, focusRow, showMore } from "./more.js";
+import { act, call, look } from "./session.js";
 
 const EVERY_MS = 5000;
-/** Those of one provider at once: more of them would hold the page up. */
-const PAGE = 50;
 /** So few are found without a search. */
 const FEW = 5;
-const KINDS = { usable: "good", probing: "accent", benched: "warn", blocked: "bad", disabled: "" };
+/** Its states: in words, and the kind of the label. */
 const STATES = {
-	usable: "usable",
-	probing: "being tried",
-	benched: "limited",
-	blocked: "blocked",
-	disabled: "disabled",
+	usable: ["usable", "good"],
+	probing: ["being tried", "accent"],
+	benched: ["limited", "warn"],
+	blocked: ["blocked", "bad"],
+	disabled: ["disabled"],
 };
 /** What became of the runs that used one: the words of the API, and those for people. */
 const ENDS = {
@@ -32,47 +31,35 @@ const ENDS = {
 	stopped: "stopped",
 };
 
-export const title = () => "Credentials";
-
 export function show({ head, body, session }) {
 	const summary = h("span.muted.small", { role: "status" });
 	head.append(summary, button([icon("plus"), "Add an API key"], () => add(), ".primary"));
 	const search = searchBox("Search credentials", "Name, note or ending", arrange);
-	const only = select([["", "In every state"], ...Object.entries(STATES)], "", {
+	const states = Object.entries(STATES).map(([state, [words]]) => [state, words]);
+	const only = select([["", "In every state"], ...states], "", {
 		"aria-label": "Only those in this state",
 		onchange: arrange,
 	});
 	const toolbar = h("div.toolbar", { hidden: true }, search.element, only);
-	const notices = h("div.stack", { hidden: true });
+	const notice = h("div");
 	const groups = h("div.stack");
 	fill(body, skeleton(8));
-	let all = [];
-	let resetsAt = {};
-	let byPriority = false;
+	/** What the server said last. */
+	let now = null;
 	/** Provider -> how many of its are shown, where that is more than a page. */
 	let most = {};
+	/** Provider and name -> what its last test here has found, or that it is on its way. */
+	const tested = new Map();
 
 	const watch = poll(
 		async (signal) => {
-			const answer = await look("/admin/credentials", signal);
-			if (!groups.isConnected) fill(body, notices, toolbar, groups);
-			take(answer);
+			now = await look("/admin/credentials", signal);
+			if (!groups.isConnected) fill(body, notice, toolbar, groups);
+			render();
 		},
 		EVERY_MS,
 		body,
 	);
-
-	function take(answer) {
-		all = answer.credentials;
-		resetsAt = answer.resetsAt;
-		byPriority = answer.routing === "fill-first";
-		const usable = all.filter((each) => isOpen(each)).length;
-		say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
-		notices.hidden = !answer.problem;
-		refill(notices, answer.problem ?? "", answer.problem && h("p.notice.warn", icon("warning"), answer.problem));
-		toolbar.hidden = all.length <= FEW && !search.text() && !only.value;
-		render();
-	}
 
 	function arrange() {
 		most = {};
@@ -81,172 +68,165 @@ export function show({ head, body, session }) {
 
 	/** Whether it is what is looked for. */
 	function matches(each) {
-		const said = `${each.name}\n${each.note}\n${each.group}\n${each.last4}`.toLowerCase();
-		return (!only.value || each.state === only.value) && said.includes(search.text().toLowerCase());
+		return [each.state, ""].includes(only.value) && search.finds(each.name, each.note, each.group, each.last4);
 	}
 
 	function render() {
-		keyed(groups, Object.keys(PROVIDERS), (name) => name, (name) => group(name));
+		const all = now.credentials;
+		const usable = all.filter(isOpen).length;
+		say(summary, all.length ? `${count(usable)} of ${plural(all.length, "credential")} usable` : "");
+		toolbar.hidden = all.length <= FEW && !search.text() && !only.value;
+		redraw(notice, now.problem && h("p.notice.warn", icon("warning"), now.problem));
+		redraw(groups, Object.keys(PROVIDERS).map(group));
 	}
 
 	function group(name) {
 		const { title, vendor } = PROVIDERS[name];
-		const state = h("span");
-		const list = h("ul.credentials");
-		const none = h("div");
-		const more = button("", showMore);
-		const pager = h("div.pager", { hidden: true }, more);
+		const own = now.credentials.filter((each) => each.provider === name);
+		const found = own.filter(matches);
+		const first = most[name] ?? PAGE;
 
-		function showMore() {
-			const first = most[name] ?? PAGE;
+		function grow(event) {
+			const list = event.target.closest(".card").querySelector("ul");
 			most[name] = first + PAGE;
 			render();
-			list.children[first]?.querySelector("button").focus();
+			focusRow(list, first);
 		}
 
-		return {
-			element: h(
-				"section.card",
-				{ "aria-label": `${title} (${vendor})` },
-				h("div.card-head", h("h2", title, " ", h("span.muted", `(${vendor})`)), state),
-				none,
-				list,
-				pager,
+		return h(
+			"section.card",
+			{ "aria-label": `${title} (${vendor})` },
+			h(
+				"div.card-head",
+				h("h2", title, " ", h("span.muted", `(${vendor})`)),
+				own.length > 0 && !own.some(isOpen) && badge("none is usable: requests are refused", "bad"),
 			),
-			update() {
-				const own = all.filter((each) => each.provider === name);
-				const found = own.filter(matches);
-				const shown = found.slice(0, most[name] ?? PAGE);
-				const rest = found.length - shown.length;
-				pager.hidden = !rest;
-				say(more, `Show ${plural(Math.min(PAGE, rest), "more credential")}`);
-				const out = own.length > 0 && !own.some(isOpen);
-				refill(state, out, out && badge("none is usable: requests are refused", "bad"));
-				refill(
-					none,
-					`${own.length} ${found.length}`,
-					!own.length &&
-						emptyState(
-							`There is no API key of ${vendor} yet`,
-							`Requests for ${title} are refused until you add one. The other provider works without it.`,
-							button([icon("plus"), `Add one of ${vendor}`], () => add(name)),
-						),
-					own.length > found.length &&
-						h("p.small.muted.matches", `${count(found.length)} of ${plural(own.length, "credential")} match.`),
-				);
-				keyed(list, shown, "name", item);
-			},
-		};
+			!own.length &&
+				emptyState(
+					`There is no API key of ${vendor} yet`,
+					`Requests for ${title} are refused until you add one. The other provider works without it.`,
+					button([icon("plus"), `Add one of ${vendor}`], () => add(name)),
+				),
+			own.length > found.length &&
+				h("p.small.muted.matches", `${count(found.length)} of ${plural(own.length, "credential")} match.`),
+			h("ul.credentials", found.slice(0, first).map(item)),
+			showMore(found.length - first, "credential", grow),
+		);
 	}
 
-	function item() {
-		const parts = {
-			name: h("h3.key-name"),
-			ending: h("span.mono.muted"),
-			state: h("span"),
-			preferred: h("span"),
-			sentence: h("p"),
-			models: h("div"),
-			note: h("p.small.muted"),
-			bars: h("div.bars.wide"),
-			facts: h("dl.facts"),
-			limits: h("div"),
-			buttons: h("div.row"),
-		};
-		const tested = h("div", { role: "status" });
-		let now = null;
-		const element = h(
+	function item(credential) {
+		const key = credentialPath(credential);
+		const [words, kind] = STATES[credential.state];
+		const ending = credential.last4 && `…${visible(credential.last4)}`;
+		const preferred = byPriority() && credential.priority >= firstOf(now.credentials, credential);
+		const caps = budgets(credential, now.resetsAt, session.timezone);
+		return h(
 			"li.credential",
-			h("div.row", parts.name, parts.ending, parts.state, parts.preferred),
-			parts.sentence,
-			parts.models,
-			parts.note,
-			parts.bars,
-			parts.facts,
-			parts.limits,
-			tested,
-			parts.buttons,
+			{ key },
+			h(
+				"div.row",
+				h("h3.key-name", visible(credential.name)),
+				h("span.mono.muted", credential.kind === "login" ? "the CLI's own log-in" : ending),
+				badge(words, kind),
+				preferred && badge("preferred", "accent"),
+			),
+			h("p", sentence(credential)),
+			credential.limitedModels.map((each) => h("p", `Limited for ${visible(each.model)}: `, again(each))),
+			credential.note && h("p.small.muted", visible(credential.note)),
+			h("div.bars.wide", bars(caps, { full: true, note: (level) => level.note })),
+			factList(facts(credential)),
+			credential.rateLimits && rateLimits(credential.rateLimits),
+			h("div", { role: "status" }, tested.get(key)?.()),
+			h("div.row", actions(credential)),
 		);
+	}
 
-		function test(event) {
-			busy(event.currentTarget, async () => {
-				fill(tested, h("p.small.muted", "Asking the provider for its list of models. This costs nothing."));
-				try {
-					fill(tested, testResult(await call("POST", credentialPath(now, "/test"))));
-				} catch (failure) {
-					fill(tested, errorBox(failure));
-				}
-				watch.now();
-			});
+	function actions(credential) {
+		const { name, state, priority } = credential;
+		const own = credential.source === "file";
+		const out = ["benched", "blocked", "probing"].includes(state) || credential.limitedModels.length > 0;
+		const first = firstOf(now.credentials, credential);
+
+		function press(label, onclick, { key = label, kind = "" } = {}) {
+			return button(label, onclick, `.small${kind}`, { key, "aria-label": `${label} ${name}` });
 		}
 
-		/** One button's change, and what to say afterwards. */
-		function act(method, tail, done, body = undefined) {
-			return async () => {
-				try {
-					await call(method, credentialPath(now, tail), { body });
-					toast(done);
-				} catch (failure) {
-					toast(failure.message);
-				}
+		/** A button for one change; `done` says what is so afterwards. */
+		function change(label, method, tail, done, { key, body } = {}) {
+			const send = async () => {
+				await act(method, credentialPath(credential, tail), `${name} ${done}`, { body });
 				watch.now();
 			};
+			return press(label, send, { key });
 		}
 
-		async function gone() {
-			if (!(await remove(now))) return;
-			focusOn(null);
-			watch.now();
-		}
+		const toggle = { key: "toggle" };
+		return [
+			credential.kind === "api-key" && press("Test", () => tryOut(credential)),
+			out && change("Try again now", "POST", "/reset", "is tried again with the next request."),
+			credential.enabled
+				? change("Disable", "POST", "/disable", "is disabled; what it has running goes on.", toggle)
+				: change("Enable", "POST", "/enable", "is enabled.", toggle),
+			own &&
+				byPriority() &&
+				priority < first &&
+				change("Prefer", "PATCH", "", "comes first.", { body: { priority: first } }),
+			own && press("Edit", async () => (await editCredential(credential)) && watch.now()),
+			own && press("Remove", () => remove(credential), { kind: ".danger" }),
+		];
+	}
 
-		function actions() {
-			const press = (label, onclick, kind = "") =>
-				button(label, onclick, `.small${kind}`, { "aria-label": `${label} ${now.name}` });
-			const own = now.source === "file";
-			const out = ["benched", "blocked", "probing"].includes(now.state) || now.limitedModels.length > 0;
-			const priority = firstOf(all, now);
-			return [
-				now.kind === "api-key" && press("Test", test),
-				out && press("Try again now", act("POST", "/reset", `${now.name} is tried again with the next request.`)),
-				now.enabled
-					? press("Disable", act("POST", "/disable", `${now.name} is disabled; what it has running goes on.`))
-					: press("Enable", act("POST", "/enable", `${now.name} is enabled.`)),
-				own &&
-					byPriority &&
-					now.priority < priority &&
-					press("Prefer", act("PATCH", "", `${now.name} comes first.`, { priority })),
-				own && press("Edit", async () => (await editCredential(now)) && watch.now()),
-				own && press("Remove", gone, ".danger"),
-			];
-		}
+	/** Whether the server goes by priorities. */
+	function byPriority() {
+		return now.routing === "fill-first";
+	}
 
-		return {
-			element,
-			update(credential) {
-				now = credential;
-				const preferred = byPriority && now.priority >= firstOf(all, now);
-				say(parts.name, visible(now.name));
-				say(parts.ending, now.kind === "login" ? "the CLI's own log-in" : now.last4 ? `…${visible(now.last4)}` : "");
-				refill(parts.state, now.state, badge(STATES[now.state] ?? now.state, KINDS[now.state]));
-				refill(parts.preferred, preferred, preferred && badge("preferred", "accent"));
-				refill(parts.sentence, sentenceStamp(now), sentence(now));
-				refill(
-					parts.models,
-					JSON.stringify(now.limitedModels.map((each) => [each, ago(each.until)])),
-					now.limitedModels.map((each) => h("p", `Limited for ${visible(each.model)}: `, again(each))),
-				);
-				say(parts.note, visible(now.note));
-				showBars(parts.bars, budgets(now, resetsAt, session.timezone), { full: true, note: (level) => level.below });
-				listFacts(parts.facts, facts(now));
-				refill(parts.limits, JSON.stringify(now.rateLimits), now.rateLimits && rateLimits(now.rateLimits));
-				const stamp = [now.enabled, now.state, now.limitedModels.length, now.priority, now.source, all.length].join();
-				refill(parts.buttons, stamp, actions());
-			},
+	async function tryOut(credential) {
+		const show = (found) => {
+			tested.set(credentialPath(credential), found);
+			render();
 		};
+		show(() => h("p.small.muted", "Asking the provider for its list of models. This costs nothing."));
+		try {
+			const message = await test(credential);
+			show(() => h("p.notice.good", icon("check"), message));
+		} catch (failure) {
+			show(() => errorBox(failure));
+		}
+		watch.now();
+	}
+
+	/** Ask, with a look at what it does now, and remove it. */
+	async function remove(credential) {
+		const { name, running, usage } = credential;
+		const runs = `${plural(running, "request")} of it ${running === 1 ? "is" : "are"} running now.`;
+		const used = `This month it was used for ${money(usage.thisMonth.costUsd)}; the log keeps its name.`;
+		const question = [
+			h("p", "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
+			h("p", `${running ? runs : "Nothing of it is running now."} ${used}`),
+		];
+		let force = "";
+
+		async function send(sure) {
+			try {
+				await call("DELETE", credentialPath(credential) + force);
+			} catch (failure) {
+				if (failure.status === 409) {
+					force = "&force=1";
+					say(sure, "Remove it all the same");
+				}
+				throw failure;
+			}
+		}
+
+		if (!(await confirm(`Remove ${name}?`, question, "Remove it", send))) return;
+		toast(`${name} is removed.`);
+		focusOn(null);
+		watch.now();
 	}
 
 	async function add(provider) {
-		if (await addCredential(provider, all)) watch.now();
+		if (await addCredential(provider, now?.credentials ?? [])) watch.now();
 	}
 
 	return watch.stop;
@@ -292,29 +272,15 @@ function again({ reason, until, estimated }) {
 	return [reason && told(reason), "It is tried again ", timeElement(until), ` (${when(until)}${guess}).`];
 }
 
-function sentenceStamp({ state, reason, until, running }) {
-	return JSON.stringify([state, reason, until, running, until && ago(until)]);
-}
-
-/** The caps as bars, with the line: what would be used by now if it were spent evenly. */
-function budgets(credential, resetsAt, timezone) {
-	return LIMITS.filter((row) => row.window && credential.limits[row.name] > 0).map((row) => {
-		const used = credential.usage[row.window].costUsd;
-		const reserved = credential.usage.reserved.costUsd;
-		const most = credential.limits[row.name];
-		const end = resetsAt[row.window];
-		const line = elapsed(row.window, end);
-		const gap = used + reserved - line * most;
-		return {
-			limit: row.name,
-			label: row.title,
-			unit: row.unit,
-			used,
-			reserved,
-			most,
-			line,
-			below: `Spent evenly, it would be ${money(line * most)} by now (the line): ${ahead(gap)}. Resets ${when(end)} (midnight in ${timezone}).`,
-		};
+/** The caps as levels, with the line: what would be used by now if it were spent evenly. */
+function budgets({ limits, usage }, resetsAt, timezone) {
+	return levels(limits, usage).map((level) => {
+		const end = resetsAt[level.window];
+		const line = elapsed(level.window, end);
+		const even = line * level.most;
+		const gap = ahead(level.used + level.reserved - even);
+		const resets = `Resets ${when(end)} (midnight in ${timezone}).`;
+		return { ...level, line, note: `Spent evenly, it would be ${money(even)} by now (the line): ${gap}. ${resets}` };
 	});
 }
 
@@ -348,16 +314,14 @@ function facts(credential) {
 	return [
 		["Last 24 hours", classes.join(", ") || "no requests"],
 		["Used", `${amount(usage.today)} today; ${amount(usage.thisMonth)} this month`],
-		...(credential.group ? [["Organization", visible(credential.group)]] : []),
-		...(credential.baseUrl ? [["Endpoint", visible(credential.baseUrl)]] : []),
-		...(only.length ? [["Only for", visible(only.join("; "))]] : []),
-		...(credential.maxConcurrent ? [["At once", `at most ${count(credential.maxConcurrent)}`]] : []),
-		...(credential.priority || credential.weight !== 1
-			? [["Order", `priority ${credential.priority}, weight ${credential.weight}`]]
-			: []),
-		...(credential.source === "env"
-			? [["From", `the environment (${visible(PROVIDERS[credential.provider].keyVariable)}); it is changed there`]]
-			: []),
+		credential.group && ["Organization", credential.group],
+		credential.baseUrl && ["Endpoint", credential.baseUrl],
+		only.length > 0 && ["Only for", only.join("; ")],
+		credential.maxConcurrent > 0 && ["At once", `at most ${count(credential.maxConcurrent)}`],
+		(credential.priority || credential.weight !== 1) &&
+			["Order", `priority ${credential.priority}, weight ${credential.weight}`],
+		credential.source === "env" &&
+			["From", `the environment (${PROVIDERS[credential.provider].keyVariable}); it is changed there`],
 	];
 }
 
@@ -375,51 +339,4 @@ function rateLimits({ limits, at }) {
 			Object.entries(limits).map(([name, value]) => [h("dt.mono", visible(name)), h("dd.mono", visible(value))]),
 		),
 	);
-}
-
-/** What a test found, in a box. */
-export function testResult(result) {
-	if (result.ok) return h("p.notice.good", icon("check"), visible(result.message));
-	return errorBox({
-		message: visible(result.message),
-		hint: "Is the whole API key there, and is its account in order?",
-	});
-}
-
-/** Ask, with a look at what it does now, and remove it. Gives whether it was. */
-function remove(credential) {
-	const problem = h("div");
-	const path = credentialPath(credential);
-	let force = "";
-	return dialog((close) => {
-		const sure = button("Remove it", () => busy(sure, () => attempt(problem, submit)), ".danger");
-		async function submit() {
-			try {
-				await call("DELETE", path + force);
-			} catch (failure) {
-				if (failure.status === 409) {
-					force = "&force=1";
-					say(sure, "Remove it all the same");
-				}
-				throw failure;
-			}
-			toast(`${credential.name} is removed.`);
-			close(true);
-		}
-		return {
-			title: `Remove ${credential.name}?`,
-			body: [
-				h("p", "The bridge forgets the API key. This cannot be taken back; the key itself goes on at the provider."),
-				h(
-					"p",
-					credential.running
-						? `${plural(credential.running, "request")} of it ${credential.running === 1 ? "is" : "are"} running now.`
-						: "Nothing of it is running now.",
-					` This month it was used for ${money(credential.usage.thisMonth.costUsd)}; the log keeps its name.`,
-				),
-				problem,
-			],
-			actions: [button("Cancel", () => close()), sure],
-		};
-	});
 }

@@ -5,15 +5,14 @@ import { visible } from "../lib/format.js";
 import { TAB_KEY, linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { button, copyButton, errorBox, field, nameIn, nameInput, segmented, skeleton, submits } from "../lib/ui.js";
-import { credentialPath, freeName, secretHint, secretInput } from "./credentialform.js";
-import { isOpen, testResult } from "./credentials.js";
-import { secretBox } from "./handover.js";
+import { credentialPath, freeName, secretHint, secretInput, test } from "./credentialform.js";
+import { isOpen } from "./credentials.js";
+import { numberField } from "./fields.js";
+import { onlyOnce, secretBox } from "./handover.js";
 import { noteOf } from "./keyform.js";
 import { call, look } from "./session.js";
 
 const USUAL_CAP = 5;
-
-export const title = () => "First steps";
 
 export function show({ body }) {
 	const controller = new AbortController();
@@ -75,76 +74,55 @@ export function show({ body }) {
 	}
 
 	function paste() {
-		let provider = Object.keys(PROVIDERS)[0];
-		/** A credential that was saved and has failed its test: the next secret takes the place of its secret. */
+		const choices = Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor} (${title})`]);
+		let [[provider]] = choices;
+		/** A credential that was saved and has failed its test: the next takes its place. */
 		let made = null;
 		const secret = secretInput({ required: true });
 		const secretField = field("API key", secret, " ");
 		const trouble = h("div");
 		const result = h("div", { role: "status" });
-		const goOn = button(
-			"Go on all the same",
-			() => {
-				found.credential = made;
-				render();
-			},
-			"",
-			{ hidden: true },
-		);
+		const goOn = button("Go on all the same", done, "", { hidden: true });
 		choose(provider);
+
+		function done() {
+			found.credential = made;
+			render();
+		}
 
 		function choose(name) {
 			provider = name;
-			const status = found.providers.find((each) => each.name === name);
 			secretField.querySelector(".hint").textContent = secretHint(name);
 			// Of a CLI that is there, all that can be wrong yet is what this step mends.
-			fill(trouble, status && !status.version && problemOf(status));
+			fill(trouble, problemOf(found.providers.filter(({ version }) => !version), name));
 		}
 
 		async function save() {
 			goOn.hidden = true;
 			fill(result, h("p.muted", `Saving it, and asking ${PROVIDERS[provider].vendor} for its list of models…`));
-			const apiKey = secret.value.trim();
 			try {
-				if (made && made.provider !== provider) {
-					await call("DELETE", credentialPath(made));
-					made = null;
-				}
-				const name = freeName(provider, found.credentials);
-				const answer = made
-					? await call("PATCH", credentialPath(made), { body: { apiKey } })
-					: await call("POST", "/admin/credentials", { body: { name, provider, apiKey } });
-				made = answer.credential;
-				const tested = await call("POST", credentialPath(made, "/test"));
-				if (tested.ok) {
-					secret.value = "";
-					found.credential = made;
-					render();
-					return;
-				}
-				fill(result, testResult(tested));
-			} catch (error) {
-				fill(result, errorBox(error));
+				if (made) await call("DELETE", credentialPath(made));
+				made = null;
+				const body = { name: freeName(provider, found.credentials), provider, apiKey: secret.value.trim() };
+				made = (await call("POST", "/admin/credentials", { body })).credential;
+				await test(made);
+				done();
+			} finally {
+				goOn.hidden = made === null;
+				secret.focus();
+				secret.select();
 			}
-			goOn.hidden = made === null;
-			secret.focus();
-			secret.select();
 		}
 
 		return h(
 			"form.stack.step-body",
-			{ onsubmit: submits(h("div"), save) },
+			{ onsubmit: submits(result, save) },
 			h(
 				"p.muted",
 				"The bridge pays for its requests with it. Set a spending limit in the provider's console as well. ",
 				"One provider is enough; more of them, and of each, can be added on the page Credentials.",
 			),
-			segmented(
-				"Provider",
-				Object.entries(PROVIDERS).map(([name, { title, vendor }]) => [name, `${vendor} (${title})`]),
-				provider,
-				choose,
-			),
+			segmented("Provider", choices, provider, choose),
 			trouble,
 			secretField,
 			result,
@@ -154,11 +132,12 @@ export function show({ body }) {
 
 	function makeKey() {
 		const name = nameInput({ placeholder: "ada" });
-		const cap = h("input", { type: "number", min: "0.01", step: "any", inputmode: "decimal", required: true });
-		cap.value = USUAL_CAP;
+		const most = { min: "0.01", step: "any", required: true };
+		const cap = numberField("Dollars a day, at most", "What could cost more is refused before it runs.", USUAL_CAP, 0, most);
 		const problem = h("div");
+
 		async function make() {
-			const body = { name: nameIn(name.value), note: noteOf(name.value), maxCostPerDay: cap.valueAsNumber };
+			const body = { name: nameIn(name.value), note: noteOf(name.value), maxCostPerDay: cap.read() };
 			found.key = await call("POST", "/admin/keys", { body });
 			render();
 		}
@@ -167,11 +146,7 @@ export function show({ body }) {
 			"form.stack.step-body",
 			{ onsubmit: submits(problem, make) },
 			h("p.muted", "Everybody who uses the bridge gets a key of their own. More caps: on the page Keys."),
-			h(
-				"div.fields",
-				field("Who is it for?", name, "A person or a script."),
-				field("Dollars a day, at most", cap, "What could cost more is refused before it runs."),
-			),
+			h("div.fields", field("Who is it for?", name, "A person or a script."), cap.element),
 			problem,
 			h(
 				"div.row",
@@ -183,21 +158,16 @@ export function show({ body }) {
 
 	function ask() {
 		const trouble = h("div");
-		look("/admin/overview", controller.signal).then(({ providers }) =>
-				fill(trouble, problemOf(providers.find(({ name }) => name === found.credential.provider))),
-			)
+		look("/admin/overview", controller.signal)
+			.then(({ providers }) => fill(trouble, problemOf(providers, found.credential.provider)))
 			.catch(() => {});
 		return h(
 			"div.stack.step-body",
-			h(
-				"p",
-				`This is the key of ${found.key.name}. Copy it now and hand it over: it is stored as a hash and `,
-				h("strong", "cannot be shown again"),
-				".",
-			),
+			onlyOnce(`This is the key of ${found.key.name}. Copy it now and hand it over: it is stored as a hash and `),
 			secretBox(found.key.key),
 			h(
-				"div.row", "Or send a link that opens the playground with it:",
+				"div.row",
+				"Or send a link that opens the playground with it:",
 				copyButton(() => linkWith(found.key.key), "Copy link"),
 			),
 			h(
@@ -223,8 +193,9 @@ export function show({ body }) {
 	return () => controller.abort();
 }
 
-/** What is wrong with a CLI, in a box; nothing where it is well. */
-function problemOf({ problem, hint }) {
+/** What is wrong with the CLI of a provider, in a box; nothing where it is well. */
+function problemOf(providers, name) {
+	const { problem, hint } = providers.find((each) => each.name === name) ?? {};
 	return problem && errorBox({ message: visible(problem), hint: visible(hint ?? "") });
 }
 

@@ -7,8 +7,8 @@ import { when } from "../lib/format.js";
 import { textBlock } from "../lib/longtext.js";
 import { linkWith } from "../lib/pasted.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { button, copyButton, dialog } from "../lib/ui.js";
-import { cell, row, table } from "../lib/table.js";
+import { button, copyButton, dialog, named } from "../lib/ui.js";
+import { table } from "../lib/table.js";
 import { keyPath } from "./links.js";
 import { call } from "./session.js";
 
@@ -19,17 +19,14 @@ export async function showSecret(made, session, what) {
 	const about = await factsOf(made);
 	// A key that may use nothing yet has no example.
 	const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
-	const request = () => ({
-		base: location.origin,
-		provider,
-		body: { userPrompt: "Three names for a tea shop", model },
-	});
+	const body = { userPrompt: "Three names for a tea shop", model };
+	const request = () => ({ base: location.origin, provider, body });
 	const text = message(about);
 	return dialog(
 		(close) => ({
 			title: `Key ${made.name} ${what}`,
 			body: [
-				h("p", "Copy the key now. It is stored as a hash and ", h("strong", "cannot be shown again"), "."),
+				onlyOnce("Copy the key now. It is stored as a hash and "),
 				secretBox(made.key),
 				onlyHere(),
 				h(
@@ -50,6 +47,11 @@ export async function showSecret(made, session, what) {
 	);
 }
 
+/** That a secret is seen this once. */
+export function onlyOnce(text) {
+	return h("p", text, h("strong", "cannot be shown again"), ".");
+}
+
 /** A new secret, with a button that copies it. */
 export function secretBox(key) {
 	return h("div.secret", h("code", { id: "new-key" }, key), copyButton(() => key, "Copy key"));
@@ -58,28 +60,21 @@ export function secretBox(key) {
 /** Several new keys, this once. `failed` has the names that got none, and why. */
 export async function showSecrets(several, failed) {
 	const all = await Promise.all(several.map(factsOf));
-	const { element, body } = table("New keys", [["Name"], ["Key"], [""]]);
-	body.append(
-		...all.map((about) =>
-			row(
-				{},
-				cell("", h("strong", h("bdi", about.name))),
-				cell("", h("code.mono", about.key)),
-				cell("", copyButton(() => message(about), "Copy message"), "num"),
-			),
-		),
-	);
+	const { element, row, show } = table("New keys", [["Name", "block"], ["Key", "block"], ["", "num.block"]]);
+	const keyRow = (about) =>
+		row({}, h("strong", named(about.name)), h("code.mono", about.key), copyButton(() => message(about), "Copy message"));
+	show(all.map(keyRow));
 	const cells = () => all.map(({ name, key }) => `${name}\t${key}\t${linkWith(key)}`);
 	return dialog(
 		(close) => ({
 			title: `${all.length} keys made`,
 			body: [
-				h("p", "Copy them now. They are stored as hashes and ", h("strong", "cannot be shown again"), "."),
+				onlyOnce("Copy them now. They are stored as hashes and "),
 				failed.length > 0 &&
 					h(
 						"div.notice.bad",
 						{ role: "alert" },
-						h("ul", failed.map(([name, error]) => h("li", h("strong", h("bdi", name)), ": ", error))),
+						h("ul", failed.map(([name, error]) => h("li", h("strong", named(name)), ": ", error))),
 					),
 				onlyHere(),
 				element,
@@ -110,14 +105,8 @@ export function titlesOf(providers) {
 
 /** Where the dashboard was opened on its own host, its address leads nobody else there. */
 function onlyHere() {
-	const local = /^(localhost|127\.|\[::1\])/.test(location.hostname);
-	return (
-		local &&
-		h(
-			"p.notice.warn",
-			`${location.origin} works on this computer only. Open the dashboard by the address that others use, or change it in the message.`,
-		)
-	);
+	const text = `${location.origin} works on this computer only. Open the dashboard by the address that others use, or change it in the message.`;
+	return /^(localhost|127\.|\[::1\])/.test(location.hostname) && h("p.notice.warn", text);
 }
 
 /** The message for whoever gets a key: where, with what, how much. */
@@ -136,5 +125,5 @@ function message({ key, limits, providers, models, expiresAt, rotatingUntil }) {
 		rotatingUntil && `Your old key works until ${when(rotatingUntil)}.`,
 		"What you have used and what is left: My usage, on the same page.",
 		"Keep it to yourself: whoever has it spends in your name.",
-	].filter((line) => line !== null && line !== undefined && line !== false).join("\n");
+	].filter((line) => line || line === "").join("\n");
 }

@@ -1,12 +1,12 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
 import { query } from "../lib/api.js";
-import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
-import { chart } from "../lib/chart.js";
-import { fill, h, refill, say } from "../lib/dom.js";
-import { count, day, inWords, money, resets, spent, timeElement, visible, when } from "../lib/format.js";
+import { bars, levels, otherLimits, outlook } from "../lib/bars.js";
+import { fill, h, redraw } from "../lib/dom.js";
+import { count, inWords, money, resets, spent, timeElement, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
-import { badge, button, card, confirm, emptyState, listFacts, skeleton, toast } from "../lib/ui.js";
+import { badge, button, card, confirm, emptyState, factList, skeleton, toast } from "../lib/ui.js";
+import { costChart } from "./charts.js";
 import { titlesOf } from "./handover.js";
 import { editKey, rotateKey } from "./keyform.js";
 import { change } from "./keys.js";
@@ -16,34 +16,23 @@ import { call, look } from "./session.js";
 
 const EVERY_MS = 5000;
 /** For what is not seen in the key's figures, such as a request that was refused. */
-const SIDE_EVERY_MS = 30000;
+const LOG_EVERY_MS = 30000;
 const KINDS = { active: "good", revoked: "" };
-const DAYS = 90;
 const LINES = 15;
-
-export const title = (name) => name;
 
 export function show({ head, body, detail: name, session }) {
 	const itsLog = `#/logs${query({ key: name })}`;
 	const path = keyPath(name);
 	const state = h("span");
 	const buttons = h("div.row");
-	head.querySelector("h1").before(h("a.quiet.crumb", { href: "#/keys" }, "Keys /"));
 	head.append(state, buttons);
-	const bars = h("div.bars.wide");
-	const noBars = h("p.muted", { hidden: true }, "This key has no cap per day or month.");
-	const pace = h("p.small.muted.spaced");
-	const facts = h("dl.facts");
-	const total = h("span.muted.small");
-	const history = chart("bars", {
-		describe: (data) => `Cost per day over ${DAYS} days, ${money(data.total)} in total`,
-	});
+	const figures = h("div.three-two");
+	const costs = costChart({ key: name, days: 90 });
 	const failed = h("div");
 	const log = logTable("Last requests of this key", { withKey: false });
 	fill(body, skeleton(8));
-	let ready = false;
 	let key = null;
-	let happened = "";
+	let happened = null;
 
 	const watch = poll(
 		async (signal) => {
@@ -55,62 +44,53 @@ export function show({ head, body, detail: name, session }) {
 				fill(buttons);
 				return;
 			}
-			if (!ready) {
-				ready = true;
+			if (!figures.isConnected) {
 				fill(
 					body,
-					h("div.three-two", card("Limits", null, bars, noBars, pace), card("About", null, facts)),
-					card("Cost per day", total, failed, history.element),
+					figures,
+					costs.element,
 					h(
 						"section.card.flush",
 						h("div.card-head", h("h2", "Last requests"), h("a.quiet", { href: itsLog }, "All of them")),
+						failed,
 						log.element,
 					),
 				);
 			}
 			render();
-			// History and log are asked for anew only when something has happened.
+			// Costs and log are asked for anew only when something has happened.
 			const stamp = JSON.stringify([key.usage.today, key.lastUsedAt]);
-			if (stamp !== happened) side.now();
+			if (happened !== null && stamp !== happened) {
+				costs.now();
+				last.now();
+			}
 			happened = stamp;
 		},
 		EVERY_MS,
 		body,
 	);
 
-	const side = poll(
+	const last = poll(
 		async (signal) => {
-			if (!ready) return;
-			const [usage, lines] = await Promise.all([
-				look(`/admin/usage/daily${query({ days: DAYS, key: name })}`, signal),
-				look(`/admin/logs${query({ key: name, limit: LINES, prompts: "preview" })}`, signal),
-			]);
+			const { logs } = await look(`/admin/logs${query({ key: name, limit: LINES, prompts: "preview" })}`, signal);
 			fill(failed);
-			const costs = usage.series[0]?.costUsd ?? usage.days.map(() => 0);
-			const sum = costs.reduce((a, b) => a + b, 0);
-			say(total, `${money(sum)} in ${DAYS} days`);
-			history.update({
-				labels: usage.days.map(day),
-				total: sum,
-				show: money,
-				least: 0.01,
-				series: [{ label: name, token: "--series-1", values: costs }],
-			});
-			log.update(lines.logs, emptyState("No requests yet", "What this key asks for is listed here as it happens."));
+			log.show(logs, emptyState("No requests yet", "What this key asks for is listed here as it happens."));
 		},
-		SIDE_EVERY_MS,
+		LOG_EVERY_MS,
 		failed,
 	);
 
 	function render() {
-		refill(state, key.status, badge(key.status, KINDS[key.status] ?? "warn"));
-		refill(buttons, key.status, actions());
-		const shown = levels(key.limits, key.usage, { running: true });
-		noBars.hidden = shown.some((level) => level.window);
-		showBars(bars, shown, { full: true, note });
-		const others = otherLimits(key.limits, shown);
-		say(pace, others.length ? `Besides: ${others.join(", ")}.` : "");
-		listFacts(facts, about(key));
+		redraw(state, badge(key.status, KINDS[key.status] ?? "warn"));
+		redraw(buttons, actions());
+		const caps = levels(key.limits, key.usage, { running: true });
+		const others = otherLimits(key.limits, caps);
+		const limits = [
+			h("div.bars.wide", bars(caps, { full: true, note })),
+			!caps.some((level) => level.window) && h("p.muted", "This key has no cap per day or month."),
+			others.length > 0 && h("p.small.muted.spaced", `Besides: ${others.join(", ")}.`),
+		];
+		redraw(figures, card("Limits", null, limits), card("About", null, factList(about(key))));
 	}
 
 	function note(level) {
@@ -122,13 +102,11 @@ export function show({ head, body, detail: name, session }) {
 	/** A revoked key can only be looked at. */
 	function actions() {
 		if (key.status === "revoked") return [];
-		const toggle = key.status === "disabled" ? "enable" : "disable";
+		const toggle = key.status === "disabled" ? "Enable" : "Disable";
 		return [
 			button("Edit", async () => (await editKey(session, key)) && watch.now()),
 			button("Rotate", async () => (await rotateKey(session, key)) && watch.now()),
-			button(toggle === "enable" ? "Enable" : "Disable", () =>
-				change(name, toggle, watch).catch((failure) => toast(failure.message)),
-			),
+			button(toggle, () => change(name, toggle.toLowerCase(), watch)),
 			button("Reset usage", reset),
 			button("Revoke", revoke, ".danger"),
 		];
@@ -139,8 +117,11 @@ export function show({ head, body, detail: name, session }) {
 			`Reset the usage of ${name}?`,
 			"Today and this month count from zero again, so the caps have all their room back. History, charts and the log stay.",
 			"Reset usage",
+			() => call("POST", keyPath(name, "/reset-usage")),
 		);
-		if (sure) await act("POST", keyPath(name, "/reset-usage"), `The usage of ${name} is reset.`);
+		if (!sure) return;
+		toast(`The usage of ${name} is reset.`, null, `key ${name}`);
+		watch.now();
 	}
 
 	async function revoke() {
@@ -148,26 +129,17 @@ export function show({ head, body, detail: name, session }) {
 			`Revoke ${name} for good?`,
 			"The key stops working at once, and what it has running is stopped. This cannot be taken back; its history stays.",
 			"Revoke the key",
+			() => call("DELETE", path),
 		);
-		if (sure && (await act("DELETE", path, `${name} is revoked.`))) location.hash = "#/keys";
-	}
-
-	async function act(method, to, done) {
-		try {
-			await call(method, to);
-			toast(done, null, `key ${name}`);
-			watch.now();
-			return true;
-		} catch (failure) {
-			toast(failure.message);
-			return false;
-		}
+		if (!sure) return;
+		toast(`${name} is revoked.`, null, `key ${name}`);
+		location.hash = "#/keys";
 	}
 
 	return () => {
 		watch.stop();
-		side.stop();
-		history.destroy();
+		costs.stop();
+		last.stop();
 	};
 }
 
@@ -181,7 +153,7 @@ function gone(itsLog) {
 
 function secretText(key) {
 	if (key.status === "revoked") return "opens nothing any more";
-	return key.ending ? `ends with ${visible(key.ending)}` : "made elsewhere";
+	return key.ending ? `ends with ${key.ending}` : "made elsewhere";
 }
 
 function searchText(key) {
@@ -191,21 +163,23 @@ function searchText(key) {
 }
 
 function about(key) {
+	const { thisMonth } = key.usage;
 	return [
 		["Secret", secretText(key)],
 		["Created", when(key.createdAt)],
 		["Last used", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"],
 		["Expires", key.expiresAt ? when(key.expiresAt) : "never"],
 		["May use", titlesOf(key.providers) || "nothing"],
-		...(key.credentials ? [["Credentials", key.credentials.join(", ") || "none"]] : []),
+		key.credentials && ["Credentials", key.credentials.join(", ") || "none"],
 		["Web search", searchText(key)],
 		["Models", key.models ? key.models.join(", ") || "none" : "any"],
 		...Object.keys(key.resetsAt).map((window) => [inWords(window), spent(key.usage[window])]),
-		...(key.forecast ? [["At this pace", `about ${money(key.forecast.costUsd)} by the end of the month`]] : []),
-		...(key.usage.thisMonth.assumedUsd > 0
-			? [["Of it assumed", `${money(key.usage.thisMonth.assumedUsd)} (runs that broke off without a bill)`]]
-			: []),
-		...(key.rotatingUntil ? [["Old secret", `works until ${when(key.rotatingUntil)}`]] : []),
-		...(key.note ? [["Note", visible(key.note)]] : []),
+		key.forecast && ["At this pace", `about ${money(key.forecast.costUsd)} by the end of the month`],
+		thisMonth.assumedUsd > 0 && [
+			"Of it assumed",
+			`${money(thisMonth.assumedUsd)} (runs that broke off without a bill)`,
+		],
+		key.rotatingUntil && ["Old secret", `works until ${when(key.rotatingUntil)}`],
+		key.note && ["Note", key.note],
 	];
 }

@@ -1,10 +1,11 @@
 /** The dialogs of a key: make one or several, change, rotate. */
 
 import { ApiError } from "../lib/api.js";
-import { h, refill, say } from "../lib/dom.js";
-import { inWords, listOf, money } from "../lib/format.js";
+import { h, redraw, say } from "../lib/dom.js";
+import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { attempt, button, dialog, field, nameIn, nameInput, select, submits, textInput } from "../lib/ui.js";
+import { button, confirm, dialog, field, nameIn, nameInput, select, submits } from "../lib/ui.js";
+import { listField, numberField, textField, valuesOf } from "./fields.js";
 import { showSecret, showSecrets } from "./handover.js";
 import { keyPath } from "./links.js";
 import { call } from "./session.js";
@@ -57,69 +58,43 @@ async function knownNames() {
 /** Give a key a new secret, after asking how long the old one shall work. */
 export async function rotateKey(session, key) {
 	const grace = select(GRACES, "0");
-	const problem = h("div");
-	const path = keyPath(key.name, "/rotate");
-	const rotated = await dialog((close) => ({
-		title: `Rotate ${key.name}`,
-		body: [
-			h("p", "The key gets a new secret, which is shown once. Limits and usage stay."),
-			field("The old secret stops working", grace),
-			problem,
-		],
-		actions: [
-			button("Cancel", () => close()),
-			button(
-				"Rotate",
-				() =>
-					attempt(problem, async () =>
-						close(await call("POST", path, { body: { graceSeconds: Number(grace.value) } })),
-					),
-				".primary",
-			),
-		],
-	}));
+	const question = [
+		h("p", "The key gets a new secret, which is shown once. Limits and usage stay."),
+		field("The old secret stops working", grace),
+	];
+	const send = () => call("POST", keyPath(key.name, "/rotate"), { body: { graceSeconds: Number(grace.value) } });
+	const rotated = await confirm(`Rotate ${key.name}`, question, "Rotate", send, ".primary");
 	if (rotated) await showSecret(rotated, session, "rotated");
 	return Boolean(rotated);
 }
 
 function form(session, key, known, close) {
-	const defaults = Object.fromEntries(session.limits.map((limit) => [limit.name, limit.default]));
-	const inputs = Object.fromEntries(LIMITS.map((limit) => [limit.name, limitInput(limit, key, defaults[limit.name])]));
+	const limits = Object.fromEntries(LIMITS.map(({ name }) => [name, limitField(name, session.limits, key?.ownLimits)]));
 	const name = nameInput();
 	const list = h("textarea", { rows: "6", spellcheck: "false", autocomplete: "off" });
 	const one = field("Name", name, "It cannot be changed later. “Zoë Müller” becomes Zoe-Muller.");
 	const many = field("People or things, one in each line", list, "Each gets a key of its own, with the limits below.");
-	const several = checkbox(false);
-	several.addEventListener("change", showNames);
-	const note = h("input", { type: "text", maxlength: "500", autocomplete: "off" });
-	const models = textInput({ placeholder: "any" });
-	const bound = textInput({ placeholder: "any" });
-	const providers = Object.fromEntries(Object.keys(PROVIDERS).map((each) => [each, checkbox(true)]));
-	const searches = checkbox(false);
-	const expiry = select(EXPIRIES, "", { onchange: showDate });
-	const date = h("input", { type: "datetime-local" });
+	const several = checkbox(false, { onchange: showNames });
+	const note = textField("Note", "For yourself: who it is for, what for.", key?.note, { maxlength: "500" });
+	const comma = "Names with commas between them";
+	const models = listField("Only these models", `${comma}. Empty: any.`, key?.models);
+	const credentials = listField(
+		"Only these credentials",
+		`${comma}${such(known.credentials)}. Empty: any.`,
+		key?.credentials,
+	);
+	const allowed = key?.providers ?? Object.keys(PROVIDERS);
+	const providers = Object.keys(PROVIDERS).map((each) => [each, checkbox(allowed.includes(each))]);
+	const webSearch = checkbox(key?.webSearch);
+	const ends = key?.expiresAt ? local(new Date(key.expiresAt)) : "";
+	const expiry = select(EXPIRIES, ends && "date", { onchange: showDate });
+	const date = h("input", { type: "datetime-local", value: ends });
 	const dateField = field("Expires at (your time)", date);
 	const problem = h("div");
 	const id = "key-form";
-	const save = h("button.button.primary", { type: "submit", form: id });
-	const preset = select(
-		[["", "The server's defaults"], ...PRESETS.map(([label], place) => [String(place), label])],
-		"",
-		{ onchange: usePreset },
-	);
-
-	if (key) {
-		note.value = key.note;
-		models.value = (key.models ?? []).join(", ");
-		bound.value = (key.credentials ?? []).join(", ");
-		searches.checked = key.webSearch;
-		for (const [each, input] of Object.entries(providers))
-			input.checked = key.providers === null || key.providers.includes(each);
-		if (key.expiresAt) {
-			expiry.value = "date";
-			date.value = local(new Date(key.expiresAt));
-		}
-	}
+	const save = button("", null, ".primary", { form: id });
+	const presets = PRESETS.map(([label], place) => [place, label]);
+	const preset = select([["", "The server's defaults"], ...presets], "", { onchange: usePreset });
 	showDate();
 	showNames();
 
@@ -136,40 +111,33 @@ function form(session, key, known, close) {
 	}
 
 	function usePreset() {
-		const chosen = preset.value === "" ? {} : PRESETS[Number(preset.value)][1];
-		for (const [limit, input] of Object.entries(inputs)) input.value = chosen[limit] ?? "";
+		const [, chosen] = PRESETS[preset.value] ?? ["", {}];
+		for (const [limit, { input }] of Object.entries(limits)) input.value = chosen[limit] ?? "";
 		expiry.value = chosen.expiry ?? "";
 		showDate();
 	}
 
 	async function submit() {
-		const chosen = Object.keys(providers).filter((each) => providers[each].checked);
+		const chosen = providers.filter(([, box]) => box.checked).map(([each]) => each);
 		const body = {
-			...(key || several.checked ? {} : { name: nameIn(name.value) }),
-			...limits(inputs),
-			note: note.value.trim() || noteOf(name.value),
-			models: listOf(models.value),
-			credentials: listOf(bound.value),
-			webSearch: searches.checked,
-			providers: chosen.length === Object.keys(providers).length ? null : chosen,
-			...(key && expiryIs(key) ? {} : { expiresAt: expiresAt() }),
+			...valuesOf({ ...limits, note, models, credentials }),
+			webSearch: webSearch.checked,
+			providers: chosen.length === providers.length ? null : chosen,
+			expiresAt: expiresAt(),
 		};
-		const path = key ? keyPath(key.name) : "/admin/keys";
-		if (several.checked) close(await makeAll(keysOf(list.value), body));
-		else close(await call(key ? "PATCH" : "POST", path, { body }));
+		body.note ||= noteOf(name.value);
+		if (key) close(await call("PATCH", keyPath(key.name), { body }));
+		else if (several.checked) close(await makeAll(keysOf(list.value), body));
+		else close(await call("POST", "/admin/keys", { body: { ...body, name: nameIn(name.value) } }));
 	}
 
+	/** When it ends; undefined where the fields say what the key has: that may lie in the past, which cannot be sent. */
 	function expiresAt() {
-		if (expiry.value === "") return null;
-		if (expiry.value === "date") return new Date(date.value).toISOString();
-		return new Date(Date.now() + Number(expiry.value) * 86400000).toISOString();
-	}
-
-	/** Whether the fields still say what the key has: its time may lie in the past, which cannot be sent. */
-	function expiryIs(old) {
-		return old.expiresAt
-			? expiry.value === "date" && date.value === local(new Date(old.expiresAt))
-			: expiry.value === "";
+		const chosen = expiry.value === "date" ? date.value : expiry.value;
+		if (key && chosen === ends) return undefined;
+		if (chosen === "") return null;
+		const moment = expiry.value === "date" ? new Date(chosen) : new Date(Date.now() + Number(chosen) * 86400000);
+		return moment.toISOString();
 	}
 
 	return {
@@ -183,22 +151,10 @@ function form(session, key, known, close) {
 					h("div.stack.tight", one, many, h("label.check.small", several, "Several keys at once")),
 					field("Start from", preset, "Fills in the limits below; change what you like."),
 				),
-			h(
-				"div.fields",
-				field("Note", note, "For yourself: who it is for, what for."),
-				field("Expires", expiry),
-				dateField,
-			),
+			h("div.fields", note.element, field("Expires", expiry), dateField),
 			[...new Set(LIMITS.map((limit) => limit.group))].map((group) => {
-				const rows = LIMITS.filter((limit) => limit.group === group);
-				return h(
-					"fieldset",
-					h("legend", group),
-					h(
-						rows.length > 3 ? "div.fields.four" : "div.fields.three",
-						rows.map((limit) => field(inWords(limit.label), inputs[limit.name])),
-					),
-				);
+				const rows = LIMITS.filter((limit) => limit.group === group).map((limit) => limits[limit.name].element);
+				return h("fieldset", h("legend", group), h(rows.length > 3 ? "div.fields.four" : "div.fields.three", rows));
 			}),
 			h("p.hint", "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
 			h(
@@ -208,16 +164,12 @@ function form(session, key, known, close) {
 					h("legend", "May use"),
 					h(
 						"div.row",
-						Object.entries(PROVIDERS).map(([each, { title }]) => h("label.check", providers[each], title)),
-						h("label.check", searches, "Web search"),
+						providers.map(([each, box]) => h("label.check", box, PROVIDERS[each].title)),
+						h("label.check", webSearch, "Web search"),
 					),
 				),
-				h(
-					"div",
-					field("Only these models", models, "Names with commas between them. Empty: any."),
-					modelHint(models, known.models),
-				),
-				field("Only these credentials", bound, `Names with commas between them${such(known.credentials)}. Empty: any.`),
+				h("div", models.element, modelHint(models.input, known.models)),
+				credentials.element,
 			),
 			problem,
 		),
@@ -256,11 +208,7 @@ function modelHint(input, list) {
 			.filter((each) => last && each.id.toLowerCase().includes(last) && !all.includes(each.id))
 			.slice(0, 5);
 		// A button that is being pressed stays where it is.
-		refill(
-			offers,
-			offered.map((each) => each.id),
-			offered.map((each) => button(each.id, () => put(each.id), ".small")),
-		);
+		redraw(offers, offered.map(({ id }) => button(id, () => put(id), ".small", { key: id })));
 	}
 
 	input.addEventListener("input", update);
@@ -269,25 +217,16 @@ function modelHint(input, list) {
 	return h("div.stack.tight", offers, hint);
 }
 
-/** The name of the list that is like another: at most a third of it has to be changed. */
+/** The name of the list that is most like another: most pairs of letters are in both. */
 function closest(name, list) {
-	const [best] = list
-		.map(({ id }) => [id, distance(name.toLowerCase(), id.toLowerCase())])
-		.sort(([, one], [, other]) => one - other);
-	return best && best[1] <= Math.ceil(name.length / 3) ? best[0] : null;
+	const pairs = pairsOf(name);
+	const likeness = (id) => (2 * pairsOf(id).intersection(pairs).size) / (pairsOf(id).size + pairs.size);
+	const [best] = list.map(({ id }) => [id, likeness(id)]).sort(([, one], [, other]) => other - one);
+	return best && best[1] > 0.7 ? best[0] : null;
 }
 
-/** How many letters one has to add, drop or change to come from one name to the other. */
-function distance(one, other) {
-	let row = Array.from({ length: other.length + 1 }, (_, place) => place);
-	for (let at = 1; at <= one.length; at++) {
-		const next = [at];
-		for (let to = 1; to <= other.length; to++) {
-			next.push(Math.min(next[to - 1] + 1, row[to] + 1, row[to - 1] + (one[at - 1] === other[to - 1] ? 0 : 1)));
-		}
-		row = next;
-	}
-	return row.at(-1);
+function pairsOf(text) {
+	return new Set([...text.toLowerCase()].map((letter, at, all) => letter + (all[at + 1] ?? "")));
 }
 
 function such(credentials) {
@@ -329,38 +268,21 @@ async function makeAll(names, body) {
 	return { several, failed };
 }
 
-function limitInput(limit, key, byDefault) {
-	const money_ = limit.unit === "dollars";
-	const shown = byDefault === 0 ? "no limit" : money_ ? money(byDefault) : String(byDefault);
-	const input = h("input", {
-		type: "number",
-		min: "0",
-		step: money_ ? "any" : "1",
-		inputmode: "decimal",
-		placeholder: shown,
-		name: limit.name,
-	});
-	const own = key?.ownLimits[limit.name];
-	if (own !== undefined) {
-		input.value = own;
+function limitField(name, defaults, own = {}) {
+	const { label, unit } = LIMITS.find((limit) => limit.name === name);
+	const byDefault = defaults.find((limit) => limit.name === name).default;
+	const [step, shown] = unit === "dollars" ? ["any", money(byDefault)] : ["1", byDefault];
+	return numberField(inWords(label), "", own[name], undefined, {
+		name,
+		step,
+		placeholder: byDefault === 0 ? "no limit" : shown,
 		// A limit that was named once can be changed, not unnamed: an empty field would mean nothing.
-		input.required = true;
-	}
-	return input;
+		required: own[name] !== undefined,
+	});
 }
 
-function limits(inputs) {
-	return Object.fromEntries(
-		Object.entries(inputs)
-			.filter(([, input]) => input.value !== "")
-			.map(([limit, input]) => [limit, input.valueAsNumber]),
-	);
-}
-
-function checkbox(checked) {
-	const input = h("input", { type: "checkbox" });
-	input.checked = checked;
-	return input;
+function checkbox(checked, attributes = {}) {
+	return h("input", { type: "checkbox", checked, ...attributes });
 }
 
 /** A moment as a datetime-local field wants it. */

@@ -1,19 +1,17 @@
 /** Keys: everybody's limits and usage at one glance; making, disabling, finding. */
 
-import { levels, nearest, showBars } from "../lib/bars.js";
-import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
+import { bars, levels, nearest } from "../lib/bars.js";
+import { fill, h, icon, say } from "../lib/dom.js";
 import { compact, count, money, plural, timeElement, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
-import { cell, row, table } from "../lib/table.js";
-import { badge, busy, button, emptyState, searchBox, select, skeleton, toast } from "../lib/ui.js";
+import { table } from "../lib/table.js";
+import { badge, button, emptyState, searchBox, select } from "../lib/ui.js";
 import { createKey } from "./keyform.js";
 import { keyLink, keyPage, keyPath } from "./links.js";
-import { call, look } from "./session.js";
+import { PAGE, focusRow, showMore } from "./more.js";
+import { act, look } from "./session.js";
 
 const EVERY_MS = 5000;
-/** Rows at once: more of them would hold the page up. */
-const PAGE = 50;
-const KINDS = { disabled: "warn", expired: "warn", revoked: "" };
 const ORDERS = {
 	closest: ["Closest to a cap", (key) => -nearest(key.limits, key.usage)],
 	name: ["Name", () => 0],
@@ -21,8 +19,6 @@ const ORDERS = {
 	month: ["Cost this month", (key) => -key.usage.thisMonth.costUsd],
 	used: ["Last used", (key) => -Date.parse(key.lastUsedAt ?? 0)],
 };
-
-export const title = () => "Keys";
 
 export function show({ head, body, session }) {
 	const search = searchBox("Search keys", "Search by name or note", arrange);
@@ -34,31 +30,22 @@ export function show({ head, body, session }) {
 	const revoked = h("input", { type: "checkbox", onchange: () => watch.now() });
 	const summary = h("span.muted.small", { role: "status" });
 	head.append(button([icon("plus"), "New key"], make, ".primary"));
-	const { element, body: rows } = table("Keys", [
-		["Key"],
-		["Limits"],
+	const list = table("Keys", [
+		["Key", "block"],
+		["Limits", "block"],
 		["Today", "num"],
 		["This month", "num"],
 		["Last used"],
-		[""],
+		["", "num.block"],
 	]);
-	const box = h("section.card.flush", skeleton(6));
-	fill(
-		body,
-		h(
-			"div",
-			h(
-				"div.toolbar",
-				search.element,
-				sort,
-				h("label.check.small", revoked, "Show revoked keys"),
-				h("span.row.end", summary),
-			),
-			box,
-		),
+	const bar = h(
+		"div.toolbar",
+		search.element,
+		sort,
+		h("label.check.small", revoked, "Show revoked keys"),
+		h("span.row.end", summary),
 	);
-	const more = button("Show more", showMore);
-	const pager = h("div.pager", { hidden: true }, more);
+	fill(body, h("div", bar, h("section.card.flush", list.element)));
 	let keys = null;
 	let order = [];
 	let most = PAGE;
@@ -73,16 +60,15 @@ export function show({ head, body, session }) {
 			else render();
 		},
 		EVERY_MS,
-		box,
+		list.element,
 	);
 
 	function arrange() {
 		if (keys === null) return;
 		most = PAGE;
-		const wanted = search.text().toLowerCase();
 		const worth = ORDERS[sort.value][1];
 		order = keys
-			.filter((key) => `${key.name}\n${key.note}`.toLowerCase().includes(wanted))
+			.filter((key) => search.finds(key.name, key.note))
 			.sort((one, other) => worth(one) - worth(other) || (one.name < other.name ? -1 : 1))
 			.map((key) => key.name);
 		render();
@@ -90,37 +76,26 @@ export function show({ head, body, session }) {
 
 	function render() {
 		const byName = new Map(keys.map((key) => [key.name, key]));
-		const shown = order.map((name) => byName.get(name)).filter(Boolean);
-		say(
-			summary,
-			shown.length === keys.length
-				? plural(keys.length, "key")
-				: `${count(shown.length)} of ${plural(keys.length, "key")}`,
-		);
-		pager.hidden = shown.length <= most;
-		say(more, `Show ${plural(Math.min(PAGE, shown.length - most), "more key")}`);
-		if (shown.length) {
-			if (!element.isConnected) fill(box, element, pager);
-		} else if (keys.length) {
-			fill(box, emptyState("No key matches", "Try a part of its name or of its note."));
-		} else {
-			fill(
-				box,
-				emptyState(
-					"There are no keys yet",
-					"So nobody can use the bridge. Make a key for each person or script; each has limits of its own.",
-					button([icon("plus"), "Make the first key"], make, ".primary"),
-				),
-			);
-		}
-		keyed(rows, shown.slice(0, most), "name", (key) => keyRow(key, watch));
+		const found = order.map((name) => byName.get(name)).filter(Boolean);
+		const all = plural(keys.length, "key");
+		say(summary, found.length === keys.length ? all : `${count(found.length)} of ${all}`);
+		list.show(found.slice(0, most).map(keyRow), nothing(), showMore(found.length - most, "key", grow));
 	}
 
-	function showMore() {
+	function nothing() {
+		if (keys.length) return emptyState("No key matches", "Try a part of its name or of its note.");
+		return emptyState(
+			"There are no keys yet",
+			"So nobody can use the bridge. Make a key for each person or script; each has limits of its own.",
+			button([icon("plus"), "Make the first key"], make, ".primary"),
+		);
+	}
+
+	function grow() {
 		const first = most;
 		most += PAGE;
 		render();
-		rows.children[first]?.querySelector("a").focus();
+		focusRow(list.body, first);
 	}
 
 	async function make() {
@@ -129,67 +104,39 @@ export function show({ head, body, session }) {
 		else watch.now();
 	}
 
+	function keyRow(key) {
+		const { today, thisMonth } = key.usage;
+		const caps = levels(key.limits, key.usage);
+		const used = `${plural(today.requests, "request")}, ${plural(today.tokens, "token", compact)}`;
+		const toggle = key.status === "disabled" ? "Enable" : "Disable";
+		const turn = () => change(key.name, toggle.toLowerCase(), watch);
+		return list.row(
+			{ key: key.name },
+			[h("div.row", keyLink(key.name), keyBadge(key)), h("div.small.muted", visible(key.note))],
+			caps.length ? h("div.bars", bars(caps)) : h("span.small.muted", "No cap per day or month"),
+			h("div", money(today.costUsd), h("div.small.muted", used)),
+			money(thisMonth.costUsd),
+			h("span.nowrap", key.lastUsedAt ? timeElement(key.lastUsedAt) : "never"),
+			key.status !== "revoked" && button(toggle, turn, ".small", { "aria-label": `${toggle} ${key.name}` }),
+		);
+	}
+
 	return watch.stop;
+}
+
+/** What is not usual of a key, as a label. */
+export function keyBadge({ status }) {
+	return status !== "active" && badge(status, status === "revoked" ? "" : "warn");
 }
 
 function namesOf(keys) {
 	return keys.map((key) => key.name).sort().join();
 }
 
-function keyRow(first, watch) {
-	const state = h("span");
-	const note = h("div.small.muted");
-	const bars = h("div.bars");
-	const unlimited = h("span.small.muted");
-	const [today, requests, month, used] = [h("div"), h("div.small.muted"), h("span"), h("span.nowrap")];
-	const toggle = h("button.button.small", { onclick: () => busy(toggle, act) });
-	let key = first;
-
-	async function act() {
-		const action = key.status === "disabled" ? "enable" : "disable";
-		try {
-			await change(first.name, action, watch);
-		} catch (error) {
-			toast(error.message);
-		}
-	}
-
-	return {
-		element: row(
-			{},
-			cell("", [h("div.row", keyLink(first.name), state), note]),
-			cell("", [bars, unlimited]),
-			cell("Today", h("div", today, requests), "num"),
-			cell("This month", month, "num"),
-			cell("Last used", used),
-			cell("", toggle, "num"),
-		),
-		update(now) {
-			key = now;
-			refill(state, key.status, key.status !== "active" && badge(key.status, KINDS[key.status]));
-			say(note, visible(key.note));
-			const shown = levels(key.limits, key.usage);
-			showBars(bars, shown);
-			say(unlimited, shown.length ? "" : "No cap per day or month");
-			say(today, money(key.usage.today.costUsd));
-			say(
-				requests,
-				`${plural(key.usage.today.requests, "request")}, ${plural(key.usage.today.tokens, "token", compact)}`,
-			);
-			say(month, money(key.usage.thisMonth.costUsd));
-			fill(used, key.lastUsedAt ? timeElement(key.lastUsedAt) : "never");
-			toggle.hidden = key.status === "revoked";
-			say(toggle, key.status === "disabled" ? "Enable" : "Disable");
-			toggle.setAttribute("aria-label", `${toggle.textContent} ${key.name}`);
-		},
-	};
-}
-
-/** Disable or enable a key, and offer to take it back. Throws ApiError. */
+/** Disable or enable a key, and offer to take it back. */
 export async function change(name, action, watch) {
-	await call("POST", keyPath(name, `/${action}`));
+	const [other, besides] = action === "disable" ? ["enable", "; what it has running goes on"] : ["disable", ""];
+	const undo = () => change(name, other, watch);
+	await act("POST", keyPath(name, `/${action}`), `${name} is ${action}d${besides}.`, { undo, subject: `key ${name}` });
 	watch.now();
-	const other = action === "disable" ? "enable" : "disable";
-	const undo = { label: "Undo", run: () => change(name, other, watch).catch((error) => toast(error.message)) };
-	toast(`${name} is ${action}d${action === "disable" ? "; what it has running goes on" : ""}.`, undo, `key ${name}`);
 }

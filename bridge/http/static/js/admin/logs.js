@@ -1,15 +1,15 @@
 /** Logs: every request, newest first, with filters, sums, and exports. */
 
 import { ApiError, query } from "../lib/api.js";
-import { fill, h, say } from "../lib/dom.js";
+import { fill, h, redraw, say } from "../lib/dom.js";
 import { compact, count, money, plural, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { busy, button, emptyState, errorBox, field, select, textInput } from "../lib/ui.js";
+import { button, emptyState, errorBox, field, select, textInput } from "../lib/ui.js";
 import { logTable } from "./logtable.js";
+import { PAGE, pages } from "./more.js";
 import { call, look } from "./session.js";
 
-const PAGE = 50;
 const MOST_ROWS = 1000;
 const FOLLOW_MS = 2000;
 const STATUSES = [["", "Any"], ["ok", "Answered"], ["error", "Not answered"]];
@@ -20,33 +20,25 @@ const GROUPS = [
 	["The CLI or the bridge (5xx)", (status) => status >= 500],
 ];
 
-export const title = () => "Logs";
-
 export function show({ head, body, query: given, session }) {
 	const names = h("datalist", { id: "key-names" });
 	const asked = given.get("status") ?? "";
-	const inputs = {
-		text: h("input", { type: "search", value: given.get("text") ?? "", placeholder: "Prompt or id" }),
-		key: textInput({ list: "key-names", value: given.get("key") ?? "", placeholder: "Any" }),
-		provider: select(
-			[["", "Any"], ...Object.entries(PROVIDERS).map(([name, { title }]) => [name, title])],
-			given.get("provider") ?? "",
-		),
-		status: select(statuses(session.codes, asked), asked),
-		from: h("input", { type: "date", value: given.get("from") ?? "" }),
-		to: h("input", { type: "date", value: given.get("to") ?? "" }),
+	const date = (value) => h("input", { type: "date", value });
+	const providers = Object.entries(PROVIDERS).map(([name, { title }]) => [name, title]);
+	const filters = {
+		text: ["Text", h("input", { type: "search", value: given.get("text"), placeholder: "Prompt or id" })],
+		key: ["Key", textInput({ list: "key-names", value: given.get("key"), placeholder: "Any" })],
+		status: ["Status", select(statuses(session.codes, asked), asked, { onchange: search })],
+		provider: ["Provider", select([["", "Any"], ...providers], given.get("provider") ?? "", { onchange: search })],
+		from: ["From", date(given.get("from"))],
+		to: ["Until", date(given.get("to"))],
 	};
 	const form = h(
 		"form",
 		{ onsubmit: search, oninput: setExports, "aria-label": "Filters", role: "search" },
 		h(
 			"div.filters",
-			field("Text", inputs.text),
-			field("Key", inputs.key),
-			field("Status", inputs.status),
-			field("Provider", inputs.provider),
-			field("From", inputs.from),
-			field("Until", inputs.to),
+			Object.values(filters).map(([label, input]) => field(label, input)),
 			h("div.row", button("Show", null, ".primary"), button("Clear", clear)),
 		),
 		h("p.hint.filter-foot", "Text is looked for in prompts, errors, models and ids. Days are those of your time zone. Exports take what stands here."),
@@ -54,32 +46,25 @@ export function show({ head, body, query: given, session }) {
 	);
 	const wide = window.matchMedia("(min-width: 641px)").matches;
 	const fold = h("details.card.fold", { open: wide || isFiltered() }, h("summary", "Filters"), form);
-	const csv = h("a.button", { download: true }, "Export CSV");
-	const jsonl = h("a.button", { download: true }, "Export JSONL");
+	const saving = h("div.row");
 	const follow = button("Follow", toggleFollow, "", { "aria-pressed": "false" });
-	const refresh = button("Refresh", () => load());
-	head.append(h("div.row", follow, refresh, csv, jsonl));
+	head.append(h("div.row", follow, button("Refresh", () => load()), saving));
 	const table = logTable("Requests");
-	const older = button("Show older", () => busy(older, showOlder));
-	const more = h("div.pager", { hidden: true }, older);
+	const log = pages(table.rows, ask, draw);
 	const sums = h("p.sums", { role: "status" });
-	const error = h("div");
-	fill(body, fold, error, h("section.card.flush", sums, table.element, more));
-	const controller = new AbortController();
-	let turn = 0;
-	let next = null;
-	let rows = 0;
+	fill(body, fold, log.error, h("section.card.flush", sums, table.element, log.pager));
 	let keys = null;
 	let following = null;
+	/** Where the page shall be scrolled to when its lines are there. */
+	let top = 0;
 
-	for (const each of [inputs.provider, inputs.status]) each.addEventListener("change", search);
 	window.addEventListener("scrollend", remember);
 	setExports();
 	load(history.state);
 	suggest();
 
 	function values() {
-		return Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value.trim()]));
+		return Object.fromEntries(Object.entries(filters).map(([name, [, input]]) => [name, input.value.trim()]));
 	}
 
 	function isFiltered() {
@@ -87,7 +72,7 @@ export function show({ head, body, query: given, session }) {
 	}
 
 	/** The filters as the API wants them: days become moments, the last one included. */
-	function filters() {
+	function wanted() {
 		const { from, to, ...rest } = values();
 		const until = to && new Date(`${to}T00:00`);
 		if (until) until.setDate(until.getDate() + 1);
@@ -104,70 +89,53 @@ export function show({ head, body, query: given, session }) {
 	}
 
 	function clear(event) {
-		for (const input of Object.values(inputs)) input.value = "";
-		if (!form.contains(event.target)) inputs.text.focus();
+		for (const [, input] of Object.values(filters)) input.value = "";
+		if (!form.contains(event.target)) filters.text[1].focus();
 		search();
 	}
 
 	function setExports() {
-		for (const [link, format] of [[csv, "csv"], [jsonl, "jsonl"]])
-			link.href = `/admin/logs/export${query({ ...filters(), format })}`;
+		const path = (format) => `/admin/logs/export${query({ ...wanted(), format })}`;
+		redraw(
+			saving,
+			["csv", "jsonl"].map((format) =>
+				h("a.button", { download: true, href: path(format) }, `Export ${format.toUpperCase()}`),
+			),
+		);
 	}
 
-	function ask(wanted, background = false) {
-		const path = `/admin/logs${query({ ...filters(), prompts: "preview", ...wanted })}`;
-		return background ? look(path, controller.signal) : call("GET", path, { signal: controller.signal });
+	async function ask(page, options) {
+		const path = `/admin/logs${query({ ...wanted(), prompts: "preview", sums: 0, ...page })}`;
+		const { logs: lines, ...rest } = await call("GET", path, options);
+		return { lines, ...rest };
 	}
 
 	/** The first page; `before` is what was remembered of it, when somebody comes back to it. */
-	async function load(before = null) {
-		const mine = ++turn;
+	function load(before = null) {
 		const { from, to } = values();
 		if (from && to && from > to) {
-			fill(error, errorBox(new ApiError(400, { error: "The first day lies after the last one.", hint: "Swap them." })));
+			fill(log.error, errorBox(new ApiError(400, { error: "The first day lies after the last one.", hint: "Swap them." })));
 			return;
 		}
-		try {
-			const limit = Math.min(MOST_ROWS, Math.max(PAGE, before?.rows ?? 0));
-			const page = await ask({ limit, sums: 0 });
-			if (mine !== turn) return;
-			fill(error);
-			rows = page.logs.length;
-			table.update(page.logs, nothing());
-			shownUpTo(page);
-			if (before?.top) window.scrollTo(0, before.top);
-			say(sums, "");
-			const { sums: found } = await ask({ limit: 1 });
-			if (mine === turn) say(sums, inWords(found));
-		} catch (failure) {
-			if (mine !== turn || controller.signal.aborted) return;
-			fill(error, errorBox(failure, () => load()));
-		}
+		top = before?.top ?? 0;
+		log.load(Math.min(MOST_ROWS, Math.max(PAGE, before?.rows ?? 0)));
 	}
 
-	async function showOlder() {
-		const mine = turn;
-		try {
-			const page = await ask({ before: next, limit: PAGE });
-			if (mine !== turn) return;
-			rows += page.logs.length;
-			const first = table.append(page.logs);
-			first?.querySelector("button").focus();
-			shownUpTo(page);
-		} catch (failure) {
-			if (!controller.signal.aborted) fill(error, errorBox(failure));
-		}
-	}
-
-	function shownUpTo(page) {
-		next = page.next;
-		more.hidden = !next;
+	async function draw(lines, isLast) {
+		table.show(lines, nothing());
+		if (top) window.scrollTo(0, top);
+		top = 0;
 		remember();
+		if (!isLast) return;
+		say(sums, "");
+		const { sums: found } = await ask({ limit: 1, sums: null });
+		if (isLast()) say(sums, inWords(found));
 	}
 
 	/** How much is shown, and where, for somebody who comes back to this address. */
 	function remember() {
-		if (location.hash.split("?")[0] === "#/logs") history.replaceState({ rows, top: window.scrollY }, "");
+		if (location.hash.split("?")[0] === "#/logs")
+			history.replaceState({ rows: log.shown(), top: window.scrollY }, "");
 	}
 
 	function toggleFollow() {
@@ -179,12 +147,9 @@ export function show({ head, body, query: given, session }) {
 			return;
 		}
 		following = poll(
-			async () => {
-				const page = await ask({ limit: PAGE, sums: 0 }, true);
-				if (following) rows += table.prepend(page.logs);
-			},
+			async (signal) => log.add((await ask({ limit: PAGE }, { signal, background: true })).lines),
 			FOLLOW_MS,
-			error,
+			log.error,
 		);
 	}
 
@@ -204,24 +169,25 @@ export function show({ head, body, query: given, session }) {
 	}
 
 	function use(key) {
-		inputs.key.value = key;
+		const [, input] = filters.key;
+		input.value = key;
 		search();
-		inputs.key.focus();
+		input.focus();
 	}
 
 	async function suggest() {
 		try {
-			const answer = await call("GET", "/admin/keys?revoked=1", { background: true, signal: controller.signal });
-			keys = answer.keys.map((key) => key.name);
-			fill(names, keys.map((key) => h("option", { value: key })));
-			if (rows === 0 && values().key) load();
+			keys = (await look("/admin/keys?revoked=1")).keys.map((key) => key.name);
 		} catch {
 			// Only a help for typing.
+			return;
 		}
+		fill(names, keys.map((key) => h("option", { value: key })));
+		if (names.isConnected && log.shown() === 0 && values().key) load();
 	}
 
 	return () => {
-		controller.abort();
+		log.stop();
 		window.removeEventListener("scrollend", remember);
 		following?.stop();
 	};

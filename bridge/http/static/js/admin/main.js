@@ -1,6 +1,6 @@
 /** The dashboard: log-in, navigation, and which view is shown. */
 
-import { fill, h, icon, say } from "../lib/dom.js";
+import { fill, h, icon, redraw, say } from "../lib/dom.js";
 import { confirm, errorBox, skeleton, toast } from "../lib/ui.js";
 import * as audit from "./audit.js";
 import * as credentials from "./credentials.js";
@@ -15,18 +15,19 @@ import * as request from "./request.js";
 import * as session from "./session.js";
 import * as usage from "./usage.js";
 
-const VIEWS = { "": overview, start: guide, usage, keys, credentials, live, logs, audit };
-/** Views of one thing, whose name follows: `#/keys/ada`. */
-const DETAILS = { keys: key, logs: request };
-const NAV = [
-	["", "Overview", "overview"],
-	["usage", "Usage", "usage"],
-	["keys", "Keys", "keys"],
-	["credentials", "Credentials", "credentials"],
-	["live", "Live", "live"],
-	["logs", "Logs", "logs"],
-	["audit", "Audit", "audit"],
+/** What the navigation leads to: the name in the address, the title, and the page. */
+const VIEWS = [
+	["", "Overview", overview],
+	["usage", "Usage", usage],
+	["keys", "Keys", keys],
+	["credentials", "Credentials", credentials],
+	["live", "Live", live],
+	["logs", "Logs", logs],
+	["audit", "Audit", audit],
 ];
+const START = ["start", "First steps", guide];
+/** Pages of one thing, whose name follows: `#/keys/ada`. */
+const DETAILS = { keys: (name) => [name, key], logs: () => ["Request", request] };
 
 const main = document.getElementById("main");
 const side = document.getElementById("side");
@@ -63,22 +64,23 @@ function show() {
 	}
 	if (!session.current()) return;
 	const { name, detail, query } = place();
-	const view = (detail && DETAILS[name]) || (VIEWS[name] ?? overview);
+	const [, label, page] = [...VIEWS, START].find(([each]) => each === name) ?? VIEWS[0];
+	const crumb = detail && DETAILS[name] ? h("a.quiet.crumb", { href: `#/${name}` }, `${label} /`) : null;
+	const [title, view] = crumb ? DETAILS[name](detail) : [label, page];
 	leave();
-	for (const link of nav.querySelectorAll("a")) {
-		if (link.dataset.name === name) {
-			link.setAttribute("aria-current", "page");
-			// On a narrow screen the links are a row that is wider than the screen.
-			const [row, own] = [nav.getBoundingClientRect(), link.getBoundingClientRect()];
-			nav.scrollLeft += own.left + own.width / 2 - row.left - row.width / 2;
-		} else link.removeAttribute("aria-current");
-	}
-	const heading = h("h1", { tabindex: "-1" }, view.title(detail));
-	const head = h("div.page-head", heading);
+	redraw(
+		nav,
+		VIEWS.map(([view, text]) => {
+			const link = { href: `#/${view}`, "aria-current": view === name && "page" };
+			return h("a.nav-link", link, icon(view || "overview"), text);
+		}),
+	);
+	const heading = h("h1", { tabindex: "-1" }, title);
+	const head = h("div.page-head", crumb, heading);
 	const body = h("div.stack");
 	fill(main, head, body);
-	document.title = `${view.title(detail)} · cli-bridge`;
-	leave = view.show({ head, body, detail, query, session: session.current() }) ?? (() => {});
+	document.title = `${title} · cli-bridge`;
+	leave = view.show({ head, body, detail, query, session: session.current() });
 	const path = `${name}/${detail}`;
 	// Where somebody has gone to another page, its title is what is read out; filters are no other page.
 	if (shown !== null && shown !== path) {
@@ -111,54 +113,41 @@ function askForKey(message = "", error = null) {
 	main.querySelector("input[type=password]").focus();
 }
 
-async function logOut(everywhere) {
-	if (everywhere) {
-		const sure = await confirm(
-			"Log out everywhere?",
-			"Every session on every device and of every admin ends at once.",
-			"Log out everywhere",
-		);
-		if (!sure) return;
-	}
+async function logOut() {
 	try {
-		await session.logOut({ everywhere });
-		askForKey(everywhere ? "Every session on every device is ended." : "You are logged out.");
+		await session.logOut();
+		askForKey("You are logged out.");
 	} catch (error) {
 		toast(error.message);
 	}
 }
 
+async function logOutEverywhere() {
+	const label = "Log out everywhere";
+	const text = "Every session on every device and of every admin ends at once.";
+	if (await confirm(`${label}?`, text, label, () => session.logOut("/admin/sessions")))
+		askForKey("Every session on every device is ended.");
+}
+
+/** Log in with a link, or go on with the session that is there; else ask for the key. */
 async function begin() {
 	leave();
 	leave = () => {};
 	fill(main, skeleton(6));
 	const token = takeLink();
-	if (token) {
-		try {
-			await session.logIn(token);
-			history.replaceState(null, "", "#/start");
-			start();
-		} catch (error) {
-			askForKey("", error);
-		}
-		return;
-	}
 	try {
-		const { session: found, error } = await session.resume();
-		if (found) start();
-		else askForKey("", error);
+		const found = token ? await session.logIn(token) : await session.resume();
+		if (token) history.replaceState(null, "", "#/start");
+		if (found.session) start();
+		else askForKey("", found.error);
 	} catch (error) {
-		fill(main, errorBox(error, begin));
+		if (token) askForKey("", error);
+		else fill(main, errorBox(error, begin));
 	}
 }
 
-nav.append(
-	...NAV.map(([name, label, picture]) =>
-		h("a.nav-link", { href: `#/${name}`, "data-name": name }, icon(picture), label),
-	),
-);
-document.getElementById("log-out").addEventListener("click", () => logOut(false));
-document.getElementById("log-out-everywhere").addEventListener("click", () => logOut(true));
+document.getElementById("log-out").addEventListener("click", logOut);
+document.getElementById("log-out-everywhere").addEventListener("click", logOutEverywhere);
 document.getElementById("skip").addEventListener("click", (event) => {
 	event.preventDefault();
 	main.focus();

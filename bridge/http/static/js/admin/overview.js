@@ -1,15 +1,16 @@
 /** Overview: who spends what, how well it works, and what needs attention. */
 
-import { bar } from "../lib/bars.js";
+import { bars } from "../lib/bars.js";
 import { REST_TOKEN } from "../lib/chart.js";
-import { fill, h, icon, keyed, refill, say } from "../lib/dom.js";
+import { fill, h, icon, redraw, say } from "../lib/dom.js";
 import { ago, compact, count, duration, money, percent, resets, timeElement, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
 import { badge, card, emptyState, named, skeleton } from "../lib/ui.js";
 import { costChart, hourChart } from "./charts.js";
+import { keyBadge } from "./keys.js";
 import { keyLink } from "./links.js";
-import { renderProviders } from "./providers.js";
+import { providerList } from "./providers.js";
 import { look } from "./session.js";
 
 const EVERY_MS = 5000;
@@ -19,20 +20,10 @@ const VERDICTS = {
 	red: ["bad", "Full, new requests are refused"],
 };
 
-export const title = () => "Overview";
-
 export function show({ head, body }) {
 	const verdict = h("span.pill");
-	const problems = h("div.stack", { hidden: true });
-	const tiles = {
-		cost: tile("Cost today"),
-		requests: tile("Requests today"),
-		tokens: tile("Tokens today"),
-		errors: tile("Error rate"),
-	};
-	const costs = costChart();
-	const closest = listCard("Closest to their caps", h("a.quiet", { href: "#/keys" }, "All keys"));
-	const providers = listCard("Providers");
+	const summary = h("div.stack");
+	const costs = costChart({ extra: h("a.quiet", { href: "#/usage" }, "Usage in detail") });
 	const pace = hourChart(
 		"Requests per hour",
 		"bars",
@@ -53,8 +44,8 @@ export function show({ head, body }) {
 		],
 		duration,
 	);
-	const hosts = listCard("Hosts");
-	const alerts = listCard("Alerts");
+	const state = h("div.three-two");
+	const events = h("div.stack");
 
 	head.append(verdict);
 	fill(body, skeleton(8));
@@ -62,52 +53,32 @@ export function show({ head, body }) {
 	const watch = poll(
 		async (signal) => {
 			const overview = await look("/admin/overview", signal);
-			if (!problems.isConnected) {
-				fill(
-					body,
-					problems,
-					h("div.tiles", Object.values(tiles).map((each) => each.element)),
-					costs.element,
-					h("div.three-two", closest.element, providers.element),
-					h("div.two", pace.element, latency.element),
-					hosts.element,
-					alerts.element,
-				);
-			}
+			if (!summary.isConnected)
+				fill(body, summary, costs.element, state, h("div.two", pace.element, latency.element), events);
 			render(overview);
 		},
 		EVERY_MS,
 		body,
-		() => {
-			verdict.className = "pill";
-			say(verdict, "Not known: the bridge does not answer");
-		},
+		() => showVerdict("", "Not known: the bridge does not answer"),
 	);
+
+	function showVerdict(kind, text) {
+		verdict.className = `pill ${kind}`;
+		say(verdict, text);
+	}
 
 	function render(overview) {
 		const [kind, text] = VERDICTS[overview.capacity.verdict];
-		verdict.className = `pill ${kind}`;
-		say(
-			verdict,
-			overview.draining
-				? "Restarting: nothing new is taken"
-				: `${text}: ${overview.running} of ${overview.slots} slots in use`,
-		);
-		renderTiles(tiles, overview);
-		renderProblems(problems, [...unpaid(overview.providers), ...overview.problems.map((text) => ({ text }))]);
-		renderClosest(closest, overview);
-		renderProviders(providers.list, overview);
+		const used = `${text}: ${overview.running} of ${overview.slots} slots in use`;
+		showVerdict(kind, overview.draining ? "Restarting: nothing new is taken" : used);
+		redraw(summary, problems(overview), h("div.tiles", tiles(overview)));
+		redraw(state, closest(overview), card("Providers", null, providerList(overview)));
 		pace.update(overview.activity.hours);
 		latency.update(overview.activity.hours);
 		const { firstTokenMs, durationMs } = overview.activity.lastDay;
-		say(
-			latency.note,
-			durationMs.p50 === null
-				? "last 48 hours"
-				: `95% within ${duration(durationMs.p95)}, first text within ${duration(firstTokenMs.p95)}`,
-		);
-		renderHosts(hosts, overview.nodes);
-		renderAlerts(alerts, overview.alerts ?? []);
+		const slowest = () => `95% within ${duration(durationMs.p95)}, first text within ${duration(firstTokenMs.p95)}`;
+		say(latency.note, durationMs.p50 === null ? "last 48 hours" : slowest());
+		redraw(events, overview.nodes && hosts(overview.nodes), alerts(overview.alerts ?? []));
 	}
 
 	return () => {
@@ -118,154 +89,112 @@ export function show({ head, body }) {
 	};
 }
 
-function tile(label) {
-	const value = h("div.tile-value");
-	const note = h("div.tile-note");
-	const more = h("div.tile-note");
-	return {
-		element: h("section.card.tile", h("div.tile-label", label), value, note, more),
-		set(text, below, last = "") {
-			say(value, text);
-			say(note, below);
-			say(more, last);
-		},
-	};
-}
-
-function renderTiles(tiles, { totals, forecast, activity, running, queued, resetsAt, timezone }) {
+function tiles({ totals, forecast, activity, running, queued, resetsAt, timezone }) {
 	const { today, thisMonth, reserved } = totals;
-	tiles.cost.set(
-		money(today.costUsd),
-		`${money(thisMonth.costUsd)} this month${forecast ? `, about ${money(forecast.costUsd)} by its end` : ""}`,
-		reserved.costUsd > 0 ? `${money(reserved.costUsd)} reserved now` : "",
-	);
-	tiles.cost.element.title = resets(resetsAt.today, timezone);
-	tiles.requests.set(
-		count(today.requests),
-		`${count(thisMonth.requests)} this month`,
-		`${running} running, ${queued} waiting`,
-	);
-	tiles.tokens.set(
-		compact(today.tokens),
-		`${compact(thisMonth.tokens)} this month`,
-		today.tokens ? `${percent(today.outputTokens / today.tokens)} of them written` : "",
-	);
 	const { ok, failed, refused } = activity.lastDay;
-	tiles.errors.set(
-		ok + failed ? percent(failed / (ok + failed)) : "–",
-		`${count(failed)} of ${count(ok + failed)} failed in 24 h, and ${count(refused)} refused`,
-		// The ledger counts what was stopped as an error, too; the statistics of the day do not.
-		thisMonth.requests ? `${percent(thisMonth.errors / thisMonth.requests)} this month, stopped ones included` : "",
-	);
+	const tile = (label, value, note, more, title) =>
+		h(
+			"section.card.tile",
+			{ title },
+			h("div.tile-label", label),
+			h("div.tile-value", value),
+			h("div.tile-note", note),
+			h("div.tile-note", more),
+		);
+	return [
+		tile(
+			"Cost today",
+			money(today.costUsd),
+			`${money(thisMonth.costUsd)} this month${forecast ? `, about ${money(forecast.costUsd)} by its end` : ""}`,
+			reserved.costUsd > 0 && `${money(reserved.costUsd)} reserved now`,
+			resets(resetsAt.today, timezone),
+		),
+		tile(
+			"Requests today",
+			count(today.requests),
+			`${count(thisMonth.requests)} this month`,
+			`${running} running, ${queued} waiting`,
+		),
+		tile(
+			"Tokens today",
+			compact(today.tokens),
+			`${compact(thisMonth.tokens)} this month`,
+			today.tokens > 0 && `${percent(today.outputTokens / today.tokens)} of them written`,
+		),
+		tile(
+			"Error rate",
+			ok + failed ? percent(failed / (ok + failed)) : "–",
+			`${count(failed)} of ${count(ok + failed)} failed in 24 h, and ${count(refused)} refused`,
+			// The ledger counts what was stopped as an error, too; the statistics of the day do not.
+			thisMonth.requests > 0 &&
+				`${percent(thisMonth.errors / thisMonth.requests)} this month, stopped ones included`,
+		),
+	];
 }
 
-function listCard(label, extra = null) {
-	const list = h("ul.dot-list");
-	const empty = h("div", { hidden: true });
-	const foot = h("p.hint.list-foot");
-	return { element: card(label, extra, list, empty, foot), list, empty, foot };
+/** What is wrong, and where it can be mended. */
+function problems(overview) {
+	const notice = (kind, text, ...link) =>
+		h(`div.notice.${kind}`, { key: text }, icon("warning"), h("p", named(text)), link);
+	return [
+		...unpaid(overview.providers).map(([text, href, mend]) =>
+			notice("bad", text, h("a.button.small", { href }, mend)),
+		),
+		...overview.problems.map((text) => notice("warn", text)),
+	];
 }
 
-/** The providers that nothing can be asked of because nothing pays for it, each with the way to mend that. */
+/** The providers that nothing can be asked of because nothing pays for it: [text, where to mend it, how]. */
 function unpaid(providers) {
 	if (providers.every((each) => each.credentials === "demo")) return [];
-	if (providers.every((each) => each.credentials_known === 0)) {
-		const text = "There is no API key of a provider yet, so every request is refused.";
-		return [{ text, bad: true, href: "#/start", mend: "Set it up" }];
-	}
+	if (providers.every((each) => each.credentials_known === 0))
+		return [["There is no API key of a provider yet, so every request is refused.", "#/start", "Set it up"]];
 	return providers
 		.filter((each) => each.credentials_known > 0 && each.credentials_open === 0)
-		.map(({ name }) => ({
-			text: `${PROVIDERS[name]?.title ?? name} has no usable credential, so its requests are refused.`,
-			bad: true,
-			href: "#/credentials",
-			mend: "See why",
-		}));
+		.map(({ name }) => [
+			`${PROVIDERS[name]?.title ?? name} has no usable credential, so its requests are refused.`,
+			"#/credentials",
+			"See why",
+		]);
 }
 
-function renderProblems(box, problems) {
-	box.hidden = problems.length === 0;
-	keyed(
-		box,
-		problems,
-		({ text }) => text,
-		({ text, bad, href, mend }) => ({
-			element: h(
-				bad ? "div.notice.bad" : "div.notice.warn",
-				icon("warning"),
-				h("p", named(text)),
-				href && h("a.button.small", { href }, mend),
-			),
-		}),
-	);
-}
-
-function renderClosest({ list, empty, foot }, { closest, resetsAt, timezone }) {
-	say(
-		foot,
-		closest.length
-			? `The day ends ${when(resetsAt.today)} (${ago(resetsAt.today)}), the month ${when(resetsAt.thisMonth)}: midnight in ${timezone}.`
-			: "",
-	);
-	empty.hidden = closest.length > 0;
-	if (!closest.length && !empty.childElementCount) {
-		fill(
-			empty,
-			emptyState(
-				"No key has a cap yet",
-				"A key with a limit per day or month shows here how much of it is used.",
-				h("a.button", { href: "#/keys" }, "Go to the keys"),
-			),
+function closest({ closest: keys, resetsAt, timezone }) {
+	const { today, thisMonth } = resetsAt;
+	const ends = `The day ends ${when(today)} (${ago(today)}), the month ${when(thisMonth)}: midnight in ${timezone}.`;
+	const none = () =>
+		emptyState(
+			"No key has a cap yet",
+			"A key with a limit per day or month shows here how much of it is used.",
+			h("a.button", { href: "#/keys" }, "Go to the keys"),
 		);
-	}
-	keyed(list, closest, "name", (first) => {
-		const state = h("span");
-		const level = bar();
-		return {
-			element: h("li.closest", h("div.row", keyLink(first.name), state), level.element),
-			update(row) {
-				refill(state, row.status, row.status !== "active" && badge(row.status, "warn"));
-				const limit = LIMITS.find((each) => each.name === row.limit);
-				level.update({ ...row, label: limit.title, unit: limit.unit });
-			},
-		};
-	});
+	const item = (key) => {
+		const { title: label, unit } = LIMITS.find((each) => each.name === key.limit);
+		const level = bars([{ ...key, label, unit }]);
+		return h("li.closest", { key: key.name }, h("div.row", keyLink(key.name), keyBadge(key)), level);
+	};
+	const content = keys.length ? [h("ul.dot-list", keys.map(item)), h("p.hint.list-foot", ends)] : none();
+	return card("Closest to their caps", h("a.quiet", { href: "#/keys" }, "All keys"), content);
 }
 
 /** The hosts that share keys and money, where there are several. */
-function renderHosts({ element, list }, nodes) {
-	element.hidden = !nodes;
-	keyed(list, nodes ?? [], "name", (first) => {
-		const state = h("span");
-		const facts = h("span.muted.small.row.end");
-		return {
-			element: h("li", named(first.name), state, facts),
-			update(node) {
-				const works = Object.values(node.providers).some(Boolean);
-				const [text, kind] = node.draining ? ["restarting", "warn"] : works ? ["up", "good"] : ["no provider", "bad"];
-				refill(state, text, badge(text, kind));
-				say(facts, `${node.running} of ${node.slots} slots in use, ${node.queued} waiting, version ${node.version}`);
-			},
-		};
-	});
+function hosts(nodes) {
+	const item = ({ name, providers, draining, running, slots, queued, version }) => {
+		const works = Object.values(providers).some(Boolean);
+		const facts = `${running} of ${slots} slots in use, ${queued} waiting, version ${version}`;
+		return h(
+			"li",
+			{ key: name },
+			named(name),
+			draining ? badge("restarting", "warn") : works ? badge("up", "good") : badge("no provider", "bad"),
+			h("span.muted.small.row.end", facts),
+		);
+	};
+	return card("Hosts", null, h("ul.dot-list", nodes.map(item)));
 }
 
-function renderAlerts({ list, empty }, alerts) {
-	empty.hidden = alerts.length > 0;
-	if (!alerts.length && !empty.childElementCount) {
-		fill(empty, h("p.muted", "Nothing has happened that you should know of."));
-	}
-	keyed(
-		list,
-		alerts,
-		(alert) => JSON.stringify([alert.at, alert.kind, alert.subject]),
-		(alert) => ({
-			element: h(
-				"li",
-				icon("warning"),
-				h("span", named(alert.message)),
-				h("span.muted.small.row.end.nowrap", timeElement(alert.at)),
-			),
-		}),
-	);
+function alerts(all) {
+	const item = ({ at, message }) =>
+		h("li", icon("warning"), h("span", named(message)), h("span.muted.small.row.end.nowrap", timeElement(at)));
+	const none = h("p.muted", "Nothing has happened that you should know of.");
+	return card("Alerts", null, all.length ? h("ul.dot-list", all.map(item)) : none);
 }

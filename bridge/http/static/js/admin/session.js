@@ -1,6 +1,7 @@
 /** The admin's session in this page: calls with its token, and what happens when it has ended. */
 
 import { ApiError, call as ask } from "../lib/api.js";
+import { toast } from "../lib/ui.js";
 
 let session = null;
 let onEnd = () => {};
@@ -28,7 +29,7 @@ export async function resume() {
 	}
 }
 
-/** Open a session with the admin key. Throws ApiError. */
+/** Open a session with the admin key. Gives {session}. Throws ApiError. */
 export async function logIn(key) {
 	if (!/^[\u0020-\u00ff]+$/.test(key)) {
 		throw new ApiError(401, {
@@ -36,12 +37,14 @@ export async function logIn(key) {
 			hint: "It has only plain letters, digits and signs.",
 		});
 	}
-	session = (await ask("POST", "/admin/session", { headers: { Authorization: `Bearer ${key}` } })).session;
+	const answer = await ask("POST", "/admin/session", { headers: { Authorization: `Bearer ${key}` } });
+	session = answer.session;
+	return answer;
 }
 
-/** End this session, or all of them. Throws ApiError. */
-export async function logOut({ everywhere = false } = {}) {
-	await call("DELETE", everywhere ? "/admin/sessions" : "/admin/session");
+/** End this session, or all of them: `/admin/sessions`. Throws ApiError. */
+export async function logOut(path = "/admin/session") {
+	await call("DELETE", path);
 	session = null;
 }
 
@@ -67,6 +70,21 @@ export async function call(method, path, { body, background = false, signal } = 
 		}
 		throw error;
 	}
+}
+
+/**
+ * Change something, and say `done` in a message about its `subject`, with a button that takes it back where there is
+ * `undo()`; or what went wrong. Gives whether it was done.
+ */
+export async function act(method, path, done = null, { body, undo = null, subject } = {}) {
+	try {
+		await call(method, path, { body });
+	} catch (failure) {
+		toast(failure.message);
+		return false;
+	}
+	if (done) toast(done, undo && { label: "Undo", run: undo }, subject);
+	return true;
 }
 
 /** A GET that a timer makes. */

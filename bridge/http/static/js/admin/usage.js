@@ -18,8 +18,6 @@ const BY = {
 	credential: ["Credential", "model"],
 };
 
-export const title = () => "Usage";
-
 export function show({ head, body, query: given, session }) {
 	let by = BY[given.get("by")] ? given.get("by") : "key";
 	let days = { range: given.get("range"), from: given.get("from"), to: given.get("to") };
@@ -29,15 +27,11 @@ export function show({ head, body, query: given, session }) {
 		days = values;
 		ask();
 	});
-	const choice = segmented(
-		"By",
-		Object.entries(BY).map(([name, [label]]) => [name, `By ${label.toLowerCase()}`]),
-		by,
-		(chosen) => {
-			by = chosen;
-			ask();
-		},
-	);
+	const choices = Object.entries(BY).map(([name, [label]]) => [name, `By ${label.toLowerCase()}`]);
+	const choice = segmented("By", choices, by, (chosen) => {
+		by = chosen;
+		ask();
+	});
 	const tables = Object.fromEntries(Object.entries(BY).map(([name, [label]]) => [name, tableOf(name, label)]));
 	const holder = h("section.card.flush");
 	const error = h("div");

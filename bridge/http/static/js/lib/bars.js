@@ -1,6 +1,6 @@
 /** Limits as bars: what is used, what running requests hold, and what remains. */
 
-import { h, keyed, say } from "./dom.js";
+import { h } from "./dom.js";
 import { compact, count, money, percent, plural } from "./format.js";
 import { LIMITS } from "./registry.js";
 
@@ -51,54 +51,49 @@ export function outlook(level, forecast) {
 	return `At this pace about ${amount(level.unit, most)} by the end of the month${over}`;
 }
 
-/** Bring the bars in an element in step with some levels; `options` are those of `bar`. */
-export function showBars(container, all, options) {
-	keyed(container, all, "limit", () => bar(options));
+/**
+ * A bar for each of some levels. `full` also writes out what is reserved and what remains; `note(level)` gives a text
+ * below it. A level's `line` (0 to 1), if it has one, is marked on it.
+ */
+export function bars(all, { full = false, note = null } = {}) {
+	return all.map((level) => bar(level, full, note));
 }
 
-/**
- * A bar: {element, update(level)}. `full` also writes out what is reserved and what remains; `note(level)`
- * gives a text below it. A level's `line` (0 to 1), if it has one, is marked on it.
- */
-export function bar({ full = false, note = null } = {}) {
-	const label = h("span.bar-label");
-	const figures = h("span.bar-figures");
-	const used = h("span.bar-used");
-	const held = h("span.bar-held");
-	const line = h("span.bar-line", { hidden: true });
-	const track = h("div.bar-track", { role: "meter", "aria-valuemin": "0", "aria-valuemax": "100" }, used, held);
-	const rest = full ? h("div.bar-rest") : null;
-	const below = note ? h("div.bar-rest") : null;
-	const element = h("div.bar", h("div.bar-head", label, figures), h("div.bar-scale", track, line), rest, below);
+function bar(level, full, note) {
+	const show = level.unit === "dollars" ? money : count;
+	const brief = show === money || full ? show : compact;
+	const used = Math.min(1, level.used / level.most);
+	const both = (level.used + level.reserved) / level.most;
+	const left = Math.max(0, level.most - level.used - level.reserved);
+	const rest = [level.reserved > 0 && `${show(level.reserved)} reserved`, `${show(left)} left`].filter(Boolean);
+	const inWords = `${show(level.used)} used, ${show(level.reserved)} reserved, ${show(left)} left of ${show(level.most)} (${percent(both)})`;
+	const meter = {
+		role: "meter",
+		"aria-valuemin": "0",
+		"aria-valuemax": "100",
+		"aria-label": level.label,
+		"aria-valuenow": Math.round(100 * Math.min(1, both)),
+		"aria-valuetext": inWords,
+	};
+	return h(
+		"div.bar",
+		{ key: level.limit, title: inWords, "data-state": left === 0 ? "full" : both >= CLOSE ? "close" : "" },
+		h(
+			"div.bar-head",
+			h("span.bar-label", level.label),
+			h("span.bar-figures", `${brief(level.used)} of ${brief(level.most)}`),
+		),
+		h(
+			"div.bar-scale",
+			h("div.bar-track", meter, part("used", "width", used), part("held", "width", Math.min(1, both) - used)),
+			level.line !== undefined && part("line", "left", level.line),
+		),
+		full && h("div.bar-rest", rest.join(" · ")),
+		note && h("div.bar-rest", note(level)),
+	);
+}
 
-	function update(level) {
-		const show = level.unit === "dollars" ? money : count;
-		const brief = show === money || full ? show : compact;
-		const share = level.used / level.most;
-		const both = (level.used + level.reserved) / level.most;
-		const left = Math.max(0, level.most - level.used - level.reserved);
-		say(label, level.label);
-		say(figures, `${brief(level.used)} of ${brief(level.most)}`);
-		if (rest) {
-			say(
-				rest,
-				[level.reserved > 0 && `${show(level.reserved)} reserved`, `${show(left)} left`].filter(Boolean).join(" · "),
-			);
-		}
-		if (below) say(below, note(level));
-		used.style.width = `${100 * Math.min(1, share)}%`;
-		held.style.width = `${100 * Math.max(0, Math.min(1, both) - Math.min(1, share))}%`;
-		line.hidden = typeof level.line !== "number";
-		if (!line.hidden) line.style.left = `${100 * level.line}%`;
-		element.dataset.state = left === 0 ? "full" : both >= CLOSE ? "close" : "";
-		track.setAttribute("aria-label", level.label);
-		track.setAttribute("aria-valuenow", String(Math.round(100 * Math.min(1, both))));
-		track.setAttribute(
-			"aria-valuetext",
-			`${show(level.used)} used, ${show(level.reserved)} reserved, ${show(left)} left of ${show(level.most)} (${percent(both)})`,
-		);
-		element.title = track.getAttribute("aria-valuetext");
-	}
-
-	return { element, update };
+/** A part of a bar, with a share from 0 to 1 as its width or place. */
+function part(name, side, share) {
+	return h(`span.bar-${name}`, { style: { [side]: `${100 * Math.max(0, share)}%` } });
 }

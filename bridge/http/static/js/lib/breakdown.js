@@ -1,8 +1,8 @@
 /** Who spent what on what: a choice of days, and a table of what they add up to, dearest first. */
 
-import { fill, h, say } from "./dom.js";
+import { fill, h } from "./dom.js";
 import { calendarDay, compact, count, day, money, percent } from "./format.js";
-import { cell, row, table } from "./table.js";
+import { table } from "./table.js";
 import { emptyState, field, named, segmented } from "./ui.js";
 
 /** Ranges of days up to today: name in the address -> label and days; this month and other days have none. */
@@ -64,7 +64,7 @@ export function rangeText({ from, to }, zone) {
 }
 
 /** What a row is about, by what it is broken down by; what is not known says why. */
-export function nameOf(by, share) {
+function nameOf(by, share) {
 	const name = share[by];
 	const provider = by === "model" && share.provider && h("span.small.muted.provider-name", ` ${share.provider}`);
 	if (name !== null) return h("span", named(name), provider);
@@ -77,8 +77,8 @@ export function nameOf(by, share) {
  * answers it, and by what it is; without it rows do not open. `link(share)` is the address that a name leads to.
  */
 export function breakdownTable(caption, label, { open = null, link = null } = {}) {
-	const { element, body } = table(caption, [
-		[label],
+	const { element, body, row, show } = table(caption, [
+		[label, "block"],
 		["Cost", "num"],
 		["Share", "num"],
 		["Requests", "num"],
@@ -86,9 +86,8 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		["Errors", "num"],
 	]);
 	const foot = h("tfoot", { role: "rowgroup" });
-	element.querySelector("table").append(foot);
+	body.after(foot);
 	const empty = emptyState("Nothing was used", "No request in these days has cost anything or been counted.");
-	const holder = h("div");
 	let shown = null;
 
 	function update(answer, by) {
@@ -97,9 +96,9 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		shown = now;
 		const opened = new Set([...body.querySelectorAll("[aria-expanded=true]")].map((each) => each.dataset.name));
 		const left = document.activeElement.dataset.name;
-		fill(body, answer.rows.map((share) => shareRow(share, by, answer.total, opened)));
+		body.replaceChildren();
+		show(answer.rows.map((share) => shareRow(share, by, answer.total, opened)), empty);
 		fill(foot, figuresRow(h("span.strong", "Total"), answer.total, answer.total, "total"));
-		fill(holder, answer.rows.length ? element : empty);
 		[...body.querySelectorAll("button")].find((each) => each.dataset.name === left)?.focus();
 	}
 
@@ -136,23 +135,22 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		return line;
 	}
 
-	return { element: holder, update };
-}
+	function figuresRow(name, share, total, kind = "") {
+		const part = total.costUsd > 0 ? share.costUsd / total.costUsd : 0;
+		const width = { style: { width: `${100 * part}%` } };
+		const line = row(
+			{ class: `spent ${kind}` },
+			h("div.row.nowrap-row", name),
+			money(share.costUsd),
+			[h("span.share-bar", { "aria-hidden": "true" }, h("span", width)), h("span", percent(part))],
+			count(share.requests),
+			compact(share.tokens),
+			share.errors ? count(share.errors) : "–",
+		);
+		// On a narrow screen the number has its unit behind it.
+		line.querySelector("[data-label=Requests]").dataset.unit = share.requests === 1 ? "request" : "requests";
+		return line;
+	}
 
-function figuresRow(name, share, total, kind = "") {
-	const part = total.costUsd > 0 ? share.costUsd / total.costUsd : 0;
-	const meter = h("span.share-bar", { "aria-hidden": "true" }, h("span"));
-	meter.firstChild.style.width = `${100 * part}%`;
-	const requests = cell("Requests", count(share.requests), "num");
-	// On a narrow screen the number has its unit behind it.
-	requests.dataset.unit = share.requests === 1 ? "request" : "requests";
-	return row(
-		{ class: `spent ${kind}` },
-		cell("", h("div.row.nowrap-row", name)),
-		cell("Cost", money(share.costUsd), "num"),
-		cell("Share", [meter, say(h("span"), percent(part))], "num"),
-		requests,
-		cell("Tokens", compact(share.tokens), "num"),
-		cell("Errors", share.errors ? count(share.errors) : "–", "num"),
-	);
+	return { element, update };
 }

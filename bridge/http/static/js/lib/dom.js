@@ -1,9 +1,12 @@
 /** Building the page. Texts become text nodes, never HTML: nothing that somebody wrote is ever parsed. */
 
+/** What `h` was told of an element; `redraw` leaves alone what has happened to it besides. */
+const given = new WeakMap();
+
 /**
  * An element: `h("p.muted", {title: "…"}, "text", child)`, where the attributes may be missing. Those that are null,
- * undefined or false are left out; `onclick` and the like are listeners. Children may be nested lists; null and false
- * are skipped. A button sends no form unless its type says so.
+ * undefined or false are left out; `onclick` and the like are listeners, `style` is a table, `key` is for `redraw`.
+ * Children may be nested lists; null, undefined and false are skipped. A button sends no form unless its type says so.
  */
 export function h(tag, ...children) {
 	const [name, ...classes] = tag.split(".");
@@ -15,13 +18,18 @@ export function h(tag, ...children) {
 	return element;
 }
 
-/** Set attributes and listeners, as `h` does. */
+/** Set attributes and listeners, as `h` does, and take away those that were given before. */
 function set(element, attributes) {
-	for (const [name, value] of Object.entries(attributes)) {
-		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-		else if (value === null || value === undefined || value === false) element.removeAttribute(name);
+	const before = given.get(element) ?? {};
+	for (const name of Object.keys({ ...before, ...attributes })) {
+		const value = attributes[name] ?? null;
+		if (name === "key" || value === before[name]) continue;
+		if (name.startsWith("on")) element[name] = value;
+		else if (name === "style") Object.assign(element.style, value);
+		else if (value === null || value === false) element.removeAttribute(name);
 		else element.setAttribute(name, value === true ? "" : String(value));
 	}
+	given.set(element, attributes);
 	return element;
 }
 
@@ -32,21 +40,40 @@ export function fill(element, ...children) {
 }
 
 /**
- * Replace what is in an element where `stamp` is not what it was the last time. The focus stays: on the button that says
- * the same, on the one in its place (Enable for Disable), else on the first.
+ * Bring what is in an element in step with new children, and touch nothing that is as it was: so the focus, what is
+ * unfolded or selected, and the place of everything stay, and a screen reader does not hear the same again. A child
+ * goes on as the first one before it with the same tag, and the same key or else classes. Where the one that had the focus is gone, the
+ * first button beside it gets it.
  */
-export function refill(element, stamp, ...children) {
-	if (element.dataset.stamp === String(stamp)) return;
-	element.dataset.stamp = stamp;
-	const before = [...element.querySelectorAll("button")];
-	const place = before.indexOf(document.activeElement);
-	fill(element, ...children);
-	if (place < 0) return;
-	const now = [...element.querySelectorAll("button")];
-	const says = (all, at) => all[at].textContent;
-	const same = now.find((each) => each.textContent === says(before, place));
-	const turned = now.length === before.length && now.every((_, at) => at === place || says(now, at) === says(before, at));
-	(same ?? now[turned ? place : 0])?.focus();
+export function redraw(element, ...children) {
+	const next = listed(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+	const old = [...element.childNodes];
+	const focused = old.find((node) => node === document.activeElement);
+	const known = Map.groupBy(old.filter((node) => !next.includes(node)), kindOf);
+	const wanted = next.map((node) => {
+		const before = node.parentNode !== element && known.get(kindOf(node))?.shift();
+		return before ? become(before, node) : node;
+	});
+	for (const node of old) if (!wanted.includes(node)) node.remove();
+	wanted.forEach((node, place) => {
+		if (element.childNodes[place] !== node) element.insertBefore(node, element.childNodes[place] ?? null);
+	});
+	if (focused && !wanted.includes(focused)) element.querySelector("button")?.focus();
+	return element;
+}
+
+function kindOf(node) {
+	return `${node.nodeName} ${given.get(node)?.key ?? node.getAttribute?.("class")}`;
+}
+
+/** Make a node what another of its kind is. */
+function become(node, other) {
+	if (node.nodeType === Node.TEXT_NODE) {
+		if (node.data !== other.data) node.data = other.data;
+		return node;
+	}
+	set(node, given.get(other) ?? {});
+	return redraw(node, ...other.childNodes);
 }
 
 /** Change an element's text, and only then touch the page: a screen reader must not hear the same again. */
@@ -57,35 +84,6 @@ export function say(element, text) {
 
 function listed(children) {
 	return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
-}
-
-/**
- * Keep the children of `container` in step with `items` without making them anew, so that focus, selection
- * and the place of everything stay. `make(item)` gives {element, update(item)}; `keyOf(item)`, or a field of that name,
- * tells them apart.
- */
-export function keyed(container, items, keyOf, make) {
-	const known = (container.keyedRows ??= new Map());
-	const wanted = new Set();
-	let place = container.firstElementChild;
-	for (const item of items) {
-		const key = typeof keyOf === "string" ? item[keyOf] : keyOf(item);
-		wanted.add(key);
-		let row = known.get(key);
-		if (!row) {
-			row = make(item);
-			known.set(key, row);
-		}
-		row.update?.(item);
-		if (row.element === place) place = place.nextElementSibling;
-		else container.insertBefore(row.element, place);
-	}
-	for (const [key, row] of known) {
-		if (!wanted.has(key)) {
-			row.element.remove();
-			known.delete(key);
-		}
-	}
 }
 
 const PATHS = {

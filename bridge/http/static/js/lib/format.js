@@ -1,5 +1,7 @@
 /** Figures, money and times for people: the page's language, the viewer's own way to write numbers and zone. */
 
+import { h } from "./dom.js";
+
 const LANGUAGE = navigator.languages?.find((name) => /^en\b/.test(name)) ?? "en-GB";
 const DOLLARS = { style: "currency", currency: "USD", currencyDisplay: "narrowSymbol" };
 const DAY = { day: "numeric", month: "short" };
@@ -44,15 +46,14 @@ export function plural(number, noun, show = count) {
 	return `${show(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** What some numbers add up to. */
+export function sumOf(numbers) {
+	return numbers.reduce((all, each) => all + each, 0);
+}
+
 /** What was used in a window: $1.20, 3 requests, 4,500 tokens. */
 export function spent({ costUsd, requests, tokens }) {
 	return `${money(costUsd)}, ${plural(requests, "request")}, ${plural(tokens, "token")}`;
-}
-
-/** What was typed with commas between; null where nothing was. */
-export function listOf(text) {
-	const found = text.split(",").map((each) => each.trim()).filter(Boolean);
-	return found.length ? found : null;
 }
 
 /** A large count where there is little room: 4.3M. */
@@ -136,11 +137,7 @@ export function resets(iso, zone) {
 
 /** A `<time>` that shows how long ago, and says in full when one asks. */
 export function timeElement(iso, show = ago) {
-	const element = document.createElement("time");
-	element.dateTime = iso;
-	element.title = whenFull(iso);
-	element.textContent = show(iso);
-	return element;
+	return h("time", { datetime: iso, title: whenFull(iso) }, show(iso));
 }
 
 /**

@@ -2,43 +2,43 @@
 
 import { h } from "./dom.js";
 import { cost, count, duration, visible, whenExact, whenFull } from "./format.js";
-import { cell, row } from "./table.js";
+import { table } from "./table.js";
 import { named, statusBadge } from "./ui.js";
 
-/** The columns of a table of requests; `key`: whether they are of several keys, which leaves less room for the others. */
-export function lineColumns({ key = false } = {}) {
-	return [
+/**
+ * A table of requests, as `table` makes it, but for `row(line, open, {key, tokens, asked})`, which makes the row
+ * of one that `open()` shows in full; `asked` is a text, else the prompt is shown. `keys`: whether they are of several
+ * keys, each with an element for its own, which leaves less room for the others.
+ */
+export function lineTable(caption, { keys = false } = {}) {
+	const all = table(caption, [
 		["When"],
-		...(key ? [["Key"]] : []),
+		...(keys ? [["Key"]] : []),
 		["Model"],
 		["Status"],
-		["Tokens", key ? "num.roomy" : "num"],
+		["Tokens", keys ? "num.roomy" : "num"],
 		["Cost", "num"],
 		["Took", "num"],
-		["Prompt"],
-	];
-}
+		["Prompt", "prompt.block"],
+	]);
 
-/** The row of a request, which `open()` shows in full. `key` is an element; `asked` a text, else the prompt is shown. */
-export function lineRow(line, open, { key = null, tokens, asked = null }) {
-	const prompt = line.userPrompt === null ? h("span.muted", "not kept") : visible(line.userPrompt);
-	const time = h(
-		"button.link-button.nowrap",
-		{ title: whenFull(line.timestamp), onclick: open },
-		whenExact(line.timestamp),
-	);
-	const pressed = (event) => event.target.closest("a, button") || String(getSelection()) || open();
-	return row(
-		{ class: "line log-row", "data-id": line.id, onclick: pressed },
-		cell("When", time),
-		key && cell("Key", key),
-		cell("Model", h("span.nowrap", named(line.model))),
-		cell("Status", statusBadge(line)),
-		cell("Tokens", count(tokens), key ? "num.roomy" : "num"),
-		cell("Cost", cost(line.costUsd), "num"),
-		cell("Took", line.durationMs ? duration(line.durationMs) : "–", "num"),
-		cell("", h("bdi.truncate.small.muted", asked ?? prompt), "prompt"),
-	);
+	function lineRow(line, open, { key = null, tokens, asked = null }) {
+		const prompt = line.userPrompt === null ? h("span.muted", "not kept") : visible(line.userPrompt);
+		const pressed = (event) => event.target.closest("a, button") || String(getSelection()) || open();
+		return all.row(
+			{ class: "line log-row", key: line.id, "data-id": line.id, onclick: pressed },
+			h("button.link-button.nowrap", { title: whenFull(line.timestamp), onclick: open }, whenExact(line.timestamp)),
+			...(keys ? [key] : []),
+			h("span.nowrap", named(line.model)),
+			statusBadge(line),
+			count(tokens),
+			cost(line.costUsd),
+			line.durationMs ? duration(line.durationMs) : "–",
+			h("bdi.truncate.small.muted", asked ?? prompt),
+		);
+	}
+
+	return { ...all, row: lineRow };
 }
 
 /** How it ended: [term, text, what is shown]. */

@@ -1,6 +1,6 @@
 /** Parts that every page uses: notices, dialogs, copying, empty and error states. */
 
-import { fill, h, icon, keyed, say } from "./dom.js";
+import { fill, h, icon, say } from "./dom.js";
 import { inOwnTime, visible } from "./format.js";
 import { hintOf } from "./hints.js";
 
@@ -56,7 +56,7 @@ export function focusOn(element) {
 }
 
 /** Do something for a button, once at a time. It keeps the focus: a disabled one would lose it. */
-export async function busy(button, task) {
+async function busy(button, task) {
 	if (button.getAttribute("aria-disabled") === "true") return;
 	button.setAttribute("aria-disabled", "true");
 	try {
@@ -67,7 +67,7 @@ export async function busy(button, task) {
 }
 
 /** Try something; what goes wrong is shown in `place`, where it is seen. Gives whether nothing did. */
-export async function attempt(place, task) {
+async function attempt(place, task) {
 	fill(place);
 	try {
 		await task();
@@ -162,18 +162,13 @@ export function statusBadge({ status, code }) {
 	return badge(visible(code ?? status), kind);
 }
 
-/** Bring a `dl` in step with [[term, text, what is shown where that is a node], …]. Gives the list. */
-export function listFacts(list, facts) {
-	keyed(
-		list,
-		facts.flatMap(([term, text, node]) => [[`t${term}`, "dt", term], [`d${term}`, "dd", node || text]]),
-		([name]) => name,
-		([, tag]) => {
-			const element = h(tag);
-			return { element, update: ([, , value]) => (value instanceof Node ? fill(element, value) : say(element, value)) };
-		},
-	);
-	return list;
+/** A list of [[term, text or element, the element to show in place of the text], …]; what is false is left out. */
+export function factList(facts) {
+	const rows = facts.filter(Boolean).map(([key, text, element]) => {
+		const shown = element || (text instanceof Node ? text : visible(text));
+		return [h("dt", { key }, key), h("dd", { key }, shown)];
+	});
+	return h("dl.facts", rows);
 }
 
 /** Save a text, in parts, as a file. */
@@ -197,9 +192,13 @@ async function copy(text) {
 	area.remove();
 }
 
-/** A button that does something, or that sends its form where it has no `onclick`. `kind`: its further classes. */
+/**
+ * A button that does something, once at a time, or that sends its form where it has no `onclick(event)`. `kind`: its
+ * further classes.
+ */
 export function button(label, onclick = null, kind = "", attributes = {}) {
-	return h(`button.button${kind}`, { type: onclick ? "button" : "submit", onclick, ...attributes }, label);
+	const pressed = onclick && ((event) => busy(event.currentTarget, () => onclick(event)));
+	return h(`button.button${kind}`, { type: onclick ? "button" : "submit", onclick: pressed, ...attributes }, label);
 }
 
 /** A button that copies what `text()` gives, and says so. */
@@ -264,14 +263,21 @@ export function dialog(build, { wide = false, closable = true } = {}) {
 	});
 }
 
-/** Ask before something that cannot be taken back. Gives whether it shall be done. */
-export async function confirm(title, text, label) {
-	const answer = await dialog((close) => ({
-		title,
-		body: h("p", text),
-		actions: [button("Cancel", () => close(false)), button(label, () => close(true), ".danger")],
-	}));
-	return answer === true;
+/**
+ * Ask before something, such as what cannot be taken back, and do it: `task(button)`. What goes wrong is shown below the
+ * question. Gives what the task gives, or true; undefined where it was left. `body` is a text, or elements.
+ */
+export function confirm(title, body, label, task = () => true, kind = ".danger") {
+	const problem = h("div");
+	return dialog((close) => {
+		const done = async () => close((await task(sure)) ?? true);
+		const sure = button(label, () => attempt(problem, done), kind);
+		return {
+			title,
+			body: h("div.stack", typeof body === "string" ? h("p", body) : body, problem),
+			actions: [button("Cancel", () => close()), sure],
+		};
+	});
 }
 
 /** A labelled field. `input` gets its id and the hint for screen readers. */
@@ -302,7 +308,10 @@ export function nameIn(text) {
 	return plain.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 50) || text.trim();
 }
 
-/** A field to search with: {element, text()}. `oninput()` is called when the typing pauses. */
+/**
+ * A field to search with: {element, text(), finds(...texts)}, the last saying whether it stands in any of some texts.
+ * `oninput()` is called when the typing pauses.
+ */
 export function searchBox(label, placeholder, oninput, value = "") {
 	const input = h("input", {
 		type: "search",
@@ -311,7 +320,9 @@ export function searchBox(label, placeholder, oninput, value = "") {
 		value,
 		oninput: paused(oninput, SEARCH_MS),
 	});
-	return { element: h("div.searchbox", icon("search"), input), text: () => input.value.trim() };
+	const text = () => input.value.trim();
+	const finds = (...texts) => texts.join("\n").toLowerCase().includes(text().toLowerCase());
+	return { element: h("div.searchbox", icon("search"), input), text, finds };
 }
 
 /** A choice of values: [[value, text], …]; in place of a text, more of the same: a group, with `value` above it. */

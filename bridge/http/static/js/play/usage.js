@@ -1,16 +1,15 @@
 /** The holder's own usage: bars, what remains, when it resets, what it was spent on, and the last requests. */
 
 import { call, query } from "../lib/api.js";
-import { levels, otherLimits, outlook, showBars } from "../lib/bars.js";
+import { bars, levels, otherLimits, outlook } from "../lib/bars.js";
 import { breakdownTable, dayRange } from "../lib/breakdown.js";
-import { fill, h, icon, keyed } from "../lib/dom.js";
+import { fill, h, icon, redraw } from "../lib/dom.js";
 import { count, duration, inOwnTime, inWords, money, resets, spent, visible, when, whenFull } from "../lib/format.js";
 import { hintOf } from "../lib/hints.js";
-import { costOf, lineColumns, lineRow, mono, statusOf } from "../lib/line.js";
+import { costOf, lineTable, mono, statusOf } from "../lib/line.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { table } from "../lib/table.js";
-import { button, card, copyButton, dialog, emptyState, listFacts, named, skeleton } from "../lib/ui.js";
+import { button, card, copyButton, dialog, emptyState, factList, named } from "../lib/ui.js";
 
 export const title = "My usage";
 
@@ -18,11 +17,10 @@ const EVERY_MS = 5000;
 
 export function show(main, { me: first, headers, expired }) {
 	const heading = h("h1", { tabindex: "-1" }, "My usage");
-	const bars = h("div.bars.wide");
+	const caps = h("div.bars.wide");
 	const noBars = h("p.muted", { hidden: true }, "Your key has no cap per day or month.");
-	const facts = h("dl.facts");
-	const { element, body: rows } = table("Your last requests", lineColumns());
-	const holder = h("div", skeleton(4));
+	const facts = h("div");
+	const { element, row, show: list } = lineTable("Your last requests");
 	const empty = emptyState(
 		"No requests yet",
 		"What you ask for is listed here as it happens.",
@@ -36,11 +34,11 @@ export function show(main, { me: first, headers, expired }) {
 		h("div.page-head", heading),
 		h(
 			"div.stack",
-			h("div.three-two", card("Limits", null, bars, noBars), card("Your key", null, facts)),
+			h("div.three-two", card("Limits", null, caps, noBars), card("Your key", null, facts)),
 			h(
 				"section.card.flush",
 				h("div.card-head", h("h2", "Last requests"), h("span.hint", "Press one to see it in full.")),
-				holder,
+				element,
 			),
 			h("section.card.flush", h("div.card-head", h("h2", "On what"), days.element), spent.element),
 		),
@@ -56,16 +54,21 @@ export function show(main, { me: first, headers, expired }) {
 			const shown = levels(me.limits, me.usage);
 			noBars.hidden = shown.length > 0;
 			forecast = me.forecast;
-			showBars(bars, shown, { full: true, note: (level) => note(level, me) });
-			listFacts(facts, about(me, otherLimits(me.limits, shown)));
-			const wanted = requests.length ? element : empty;
-			if (!wanted.isConnected) fill(holder, wanted);
-			keyed(rows, requests, "id", requestRow);
+			redraw(caps, bars(shown, { full: true, note: (level) => note(level, me) }));
+			redraw(facts, factList(about(me, otherLimits(me.limits, shown))));
+			list(requests.map(requestRow), empty);
 			spent.update(usage, "model");
 		},
 		EVERY_MS,
-		holder,
+		element,
 	);
+
+	function requestRow(line) {
+		return row(line, () => openRequest(line), {
+			tokens: line.inputTokens + line.outputTokens,
+			asked: line.error && visible(inOwnTime(line.error)),
+		});
+	}
 
 	function note(level, me) {
 		return [resets(me.resetsAt[level.window], me.timezone), outlook(level, forecast)].filter(Boolean).join(". ");
@@ -100,17 +103,8 @@ function about(me, others) {
 				.join(", ") || "nothing",
 		],
 		["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
-		...(me.forecast ? [["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`]] : []),
+		me.forecast && ["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`],
 	];
-}
-
-function requestRow(line) {
-	return {
-		element: lineRow(line, () => openRequest(line), {
-			tokens: line.inputTokens + line.outputTokens,
-			asked: line.error && visible(inOwnTime(line.error)),
-		}),
-	};
 }
 
 /** A request in full, in a dialog: why it failed, and what to send to the admin. */
@@ -140,7 +134,7 @@ function openRequest(line) {
 			title: "Request",
 			body: [
 				line.error && h("div.notice.bad", icon("warning"), h("p.strong", named(inOwnTime(line.error)))),
-				listFacts(h("dl.facts"), rows),
+				factList(rows),
 				h("p.hint", "Your admin finds it by its request id. Answers are not kept by the bridge."),
 			],
 			actions: [copyButton(() => text), button("Close", () => close())],
