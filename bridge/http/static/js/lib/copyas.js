@@ -1,6 +1,6 @@
 /** "Copy as": a request in several languages, one at a time. */
 
-import { h, say } from "./dom.js";
+import { h, say, scrolls } from "./dom.js";
 import { LANGUAGES, snippet } from "./snippets.js";
 import { copyButton, paused, segmented } from "./ui.js";
 
@@ -13,7 +13,7 @@ const PAUSE_MS = 150;
 export function copyAs(request, key = null) {
 	let language = LANGUAGES[0][0];
 	const code = h("code");
-	const block = h("pre.code", { tabindex: "0", role: "region", "aria-label": "Code" }, code);
+	const block = h("pre.code", scrolls("Code"), code);
 	const head = h(
 		"div.code-head",
 		segmented("Language", LANGUAGES, language, (chosen) => {

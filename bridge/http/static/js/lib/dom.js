@@ -115,3 +115,8 @@ export function svg(name, attributes, ...children) {
 	element.append(...children);
 	return element;
 }
+
+/** The attributes of a box that scrolls, or may: the keyboard reaches it, and it says what it is. */
+export function scrolls(label, role = "region") {
+	return { tabindex: "0", role, "aria-label": label };
+}

@@ -3,32 +3,27 @@
  * would hold the page up for many seconds. Blocks end at line breaks where there are any.
  */
 
-import { h } from "./dom.js";
+import { h, scrolls } from "./dom.js";
 
-/** A block is closed at the first line break after so many characters, and wherever it is after the second. */
-const LONG = 2000;
-const LONGEST = 6000;
+/** A block: so many characters, and on to the end of the line, unless that is too far. */
+const BLOCK = /[^]{1,2000}[^\n]{0,4000}\n?/gu;
 
 /** Write to an element: {append(text), clear()}. */
 export function longText(element) {
-	let node = null;
+	let last = null;
 
 	function append(text) {
-		let rest = text;
-		while (rest) {
-			if (node === null) {
-				node = document.createTextNode("");
-				element.append(h("div.block-of-text", node));
-			}
-			const at = cut(node.length, rest);
-			node.appendData(rest.slice(0, at));
-			rest = rest.slice(at);
-			if (rest || full(node)) node = null;
+		const blocks = ((last?.data ?? "") + text).match(BLOCK) ?? [];
+		// What is there stays, so that it can be selected meanwhile.
+		last?.appendData(blocks.shift().slice(last.length));
+		for (const block of blocks) {
+			last = document.createTextNode(block);
+			element.append(h("div.block-of-text", last));
 		}
 	}
 
 	function clear() {
-		node = null;
+		last = null;
 		element.replaceChildren();
 	}
 
@@ -43,20 +38,5 @@ export function longTextIn(element, text) {
 
 /** A long text in a box that scrolls, with a label for those who do not see it. */
 export function textBlock(label, text) {
-	return longTextIn(h("pre.text-block", { tabindex: "0", role: "region", "aria-label": label }), text);
-}
-
-/** How much of `text` still goes into a block that has `length` characters. */
-function cut(length, text) {
-	if (length + text.length <= LONG) return text.length;
-	const lineEnd = text.indexOf("\n", Math.max(0, LONG - length));
-	if (lineEnd >= 0 && length + lineEnd < LONGEST) return lineEnd + 1;
-	if (length + text.length <= LONGEST) return text.length;
-	const at = Math.max(1, LONGEST - length);
-	// Not between the halves of a pair.
-	return /[\ud800-\udbff]/.test(text[at - 1]) && at < text.length ? at + 1 : at;
-}
-
-function full(node) {
-	return node.length >= LONGEST || (node.length >= LONG && node.data.endsWith("\n"));
+	return longTextIn(h("pre.text-block", scrolls(label)), text);
 }

@@ -4,7 +4,7 @@
  * so that a long one does not hold the page up.
  */
 
-import { h } from "../lib/dom.js";
+import { h, scrolls } from "../lib/dom.js";
 import { longTextIn } from "../lib/longtext.js";
 import { copyButton } from "../lib/ui.js";
 
@@ -24,8 +24,10 @@ const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+|$)/;
 const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?:( {1,4})(?=\S)|(?=\s*$)|( ))/;
+const ITEM = /^ {0,3}([-*+]|\d{1,9}[.)])( {1,4}(?=\S)|(?=\s*$)| )/;
 const INDENTED = /^ {4}|^\t/;
+/** What ends the paragraph before it, besides items and tables. */
+const STARTS = [BLANK, FENCE, HEADING, RULE, QUOTE];
 
 /** Fill an element with a text's Markdown: {done, stop()}, where `done` is a promise of the end. */
 export function markdown(element, text) {
@@ -36,29 +38,34 @@ export function markdown(element, text) {
 		for (;;) {
 			const end = performance.now() + SLICE_MS;
 			while (performance.now() < end) if (stopped || work.next().done) return;
-			await new Promise((resolve) => {
-				setTimeout(resolve);
-			});
+			await new Promise((resolve) => setTimeout(resolve));
 		}
 	}
 
 	element.replaceChildren();
-	return {
-		done: go(),
-		stop() {
-			stopped = true;
-		},
-	};
+	return { done: go(), stop: () => (stopped = true) };
 }
 
 /** Append the blocks of some lines, and pause after each. */
 function* blocks(parent, lines, depth) {
 	let at = 0;
+	/** The lines from here on that belong together, without the marks at their beginning. */
+	function take(goesOn, mark) {
+		const start = at++;
+		while (at < lines.length && goesOn(lines[at])) at++;
+		return lines.slice(start, at).map((each) => each.replace(mark, ""));
+	}
+	const sameParagraph = () => !starts(lines, at);
+
 	while (at < lines.length) {
 		const line = lines[at];
 		if (BLANK.test(line)) at++;
-		else if (FENCE.test(line)) at = fenced(parent, lines, at);
-		else if (HEADING.test(line)) {
+		else if (FENCE.test(line)) {
+			const [, fence, language] = line.match(FENCE);
+			const [, ...inside] = take((each) => !closes(each, fence), "");
+			at++;
+			parent.append(code(inside.join("\n"), language.trim().split(/\s/)[0]));
+		} else if (HEADING.test(line)) {
 			const [before, marks] = line.match(HEADING);
 			const words = line.slice(before.length).trim();
 			parent.append(inline(h(`h${Math.min(6, marks.length + 2)}`), words.replace(/(?:^|[ \t])#+$/, "")));
@@ -67,22 +74,15 @@ function* blocks(parent, lines, depth) {
 			parent.append(h("hr"));
 			at++;
 		} else if (QUOTE.test(line) && depth < DEEPEST) {
-			const start = at;
-			while (at < lines.length && (QUOTE.test(lines[at]) || (at > start && !starts(lines, at)))) at++;
 			const quote = h("blockquote");
 			parent.append(quote);
-			yield* blocks(quote, lines.slice(start, at).map((each) => each.replace(QUOTE, "")), depth + 1);
+			yield* blocks(quote, take((each) => QUOTE.test(each) || sameParagraph(), QUOTE), depth + 1);
 		} else if (ITEM.test(line) && depth < DEEPEST) at = yield* list(parent, lines, at, depth);
 		else if (isTable(lines, at)) at = yield* table(parent, lines, at);
 		else if (INDENTED.test(line)) {
-			const start = at;
-			while (at < lines.length && (INDENTED.test(lines[at]) || BLANK.test(lines[at]))) at++;
-			parent.append(code(lines.slice(start, at).map((each) => each.replace(INDENTED, "")).join("\n").trimEnd()));
-		} else {
-			const start = at++;
-			while (at < lines.length && !starts(lines, at)) at++;
-			parent.append(inline(h("p"), lines.slice(start, at).map((each) => each.trimStart()).join("\n")));
-		}
+			const inside = take((each) => INDENTED.test(each) || BLANK.test(each), INDENTED);
+			parent.append(code(inside.join("\n").trimEnd()));
+		} else parent.append(inline(h("p"), take(sameParagraph, /^\s+/).join("\n")));
 		yield;
 	}
 }
@@ -92,49 +92,35 @@ function starts(lines, at) {
 	const line = lines[at];
 	const item = line.match(ITEM);
 	return (
-		BLANK.test(line) ||
-		FENCE.test(line) ||
-		HEADING.test(line) ||
-		RULE.test(line) ||
-		QUOTE.test(line) ||
-		(item !== null && item[0].length < line.length) ||
-		isTable(lines, at)
+		STARTS.some((pattern) => pattern.test(line)) || (item && item[0].length < line.length) || isTable(lines, at)
 	);
 }
 
-function fenced(parent, lines, at) {
-	const [, fence, language] = lines[at].match(FENCE);
-	const start = ++at;
-	const closes = (line) => {
-		const words = line.trim();
-		return words.length >= fence.length && words === fence[0].repeat(words.length);
-	};
-	while (at < lines.length && !closes(lines[at])) at++;
-	parent.append(code(lines.slice(start, at).join("\n"), language.trim().split(/\s/)[0]));
-	return at + 1;
+/** Whether a line ends the code that began with a fence. */
+function closes(line, fence) {
+	const words = line.trim();
+	return words.length >= fence.length && words === fence[0].repeat(words.length);
 }
 
 /** A block of code with its language and a button that copies it. */
 function code(text, language = "") {
-	const block = h("pre.code", { tabindex: "0", role: "group", "aria-label": language ? `Code: ${language}` : "Code" });
+	const block = h("pre.code", scrolls(language ? `Code: ${language}` : "Code", "group"));
 	return h(
 		"div.code-block",
-		{},
 		h("div.code-head", h("span.small.muted", h("bdi", language)), copyButton(() => text)),
 		longTextIn(block, text),
 	);
 }
 
 function* list(parent, lines, at, depth) {
-	const [, , first] = lines[at].match(ITEM);
+	const [, first] = lines[at].match(ITEM);
 	const numbered = /\d/.test(first);
-	const kind = first.at(-1);
-	let number = numbered ? Number.parseInt(first, 10) : 0;
+	let number = Number.parseInt(first, 10);
 	let holder = null;
 	while (at < lines.length) {
 		const found = lines[at].match(ITEM);
-		if (!found || found[2].at(-1) !== kind || RULE.test(lines[at])) break;
-		const inner = found[0].length + (found[3] || found[4] ? 0 : 1);
+		if (!found || found[1].at(-1) !== first.at(-1) || RULE.test(lines[at])) break;
+		const inner = found[0].length + (found[2] ? 0 : 1);
 		const start = at++;
 		for (; at < lines.length; at++) {
 			const line = lines[at];
@@ -143,13 +129,12 @@ function* list(parent, lines, at, depth) {
 				if (at + 1 >= lines.length || indent(lines[at + 1]) < inner) break;
 			} else if (indent(line) < inner && (starts(lines, at) || BLANK.test(lines[at - 1]))) break;
 		}
-		const own = lines
-			.slice(start, at)
-			.map((each, place) => (place ? dedent(each, inner) : each.slice(found[0].length)));
-		const task = own[0].match(/^\[([ xX])\] /);
-		if (task) own[0] = `${task[1] === " " ? "☐" : "☑"} ${own[0].slice(4)}`;
+		const own = lines.slice(start, at).map((each) => each.slice(Math.min(inner, indent(each))));
+		own[0] = lines[start]
+			.slice(found[0].length)
+			.replace(/^\[([ xX])\] /, (_, mark) => (mark === " " ? "☐ " : "☑ "));
 		if (!holder || holder.children.length >= ROWS) {
-			holder = h(numbered ? "ol" : "ul", numbered ? { start: number } : {});
+			holder = h(numbered ? "ol" : "ul", { start: numbered && number });
 			parent.append(holder);
 		}
 		const item = h("li");
@@ -168,10 +153,6 @@ function indent(line) {
 	return line.search(/\S|$/);
 }
 
-function dedent(line, width) {
-	return line.slice(Math.min(width, indent(line)));
-}
-
 // --- tables ---
 
 function isTable(lines, at) {
@@ -186,16 +167,7 @@ function isTable(lines, at) {
 }
 
 function cells(line) {
-	const found = [];
-	let cell = "";
-	for (let at = 0; at < line.length; at++) {
-		if (line[at] === "\\" && line[at + 1] === "|") cell += line[++at];
-		else if (line[at] === "|") {
-			found.push(cell.trim());
-			cell = "";
-		} else cell += line[at];
-	}
-	found.push(cell.trim());
+	const found = line.split(/(?<!\\)\|/).map((cell) => cell.replaceAll("\\|", "|").trim());
 	if (found.length > 1 && found[0] === "") found.shift();
 	if (found.length > 1 && found.at(-1) === "") found.pop();
 	return found;
@@ -215,7 +187,7 @@ function* table(parent, lines, at) {
 		const line = h("tr", kinds.slice(0, row.length).map((kind, place) => inline(h(`td${kind}`), row[place])));
 		// One cell for all that are missing: short rows below a long head must not become more than was written.
 		const missing = kinds.length - row.length;
-		if (missing > 0) line.append(h(`td${kinds[row.length]}`, { colspan: missing > 1 && missing }));
+		if (missing > 0) line.append(h(`td${kinds[row.length]}`, { colspan: missing }));
 		body.append(line);
 		at++;
 		yield;
@@ -226,11 +198,7 @@ function* table(parent, lines, at) {
 
 function tableOf(head, kinds, body) {
 	const top = h("tr", head.map((words, place) => inline(h(`th${kinds[place]}`, { scope: "col" }), words)));
-	return h(
-		"div.table-wrap",
-		{ tabindex: "0", role: "group", "aria-label": "Table" },
-		h("table.plain", h("thead", top), body),
-	);
+	return h("div.table-wrap", scrolls("Table", "group"), h("table.plain", h("thead", top), body));
 }
 
 // --- what stands in a line ---
@@ -242,50 +210,55 @@ const MARKS =
 function inline(element, text) {
 	/** What is open: {mark, node}. */
 	const open = [];
+	/** Where the runs of so many back-ticks are, the next one last: each is looked at once. */
+	const ticks = {};
+	for (const { 0: run, index } of [...text.matchAll(/`+/g)].reverse()) (ticks[run.length] ??= []).push(index);
 	let top = element;
 	let from = 0;
-	let made = 0;
-	const runs = ticks(text);
-	MARKS.lastIndex = 0;
 	const write = (words) => words && top.append(words);
 
-	for (let found = MARKS.exec(text); found && made < MOST_MARKS; made++, found = MARKS.exec(text)) {
+	for (let made = 0; made < MOST_MARKS; made++) {
+		MARKS.lastIndex = from;
+		const found = MARKS.exec(text);
+		if (!found) break;
 		const [all, escaped, tick, label, target, address, mark] = found;
 		const at = found.index;
 		write(text.slice(from, at));
 		from = at + all.length;
 		if (escaped) write(escaped);
 		else if (tick) {
-			const end = runs(tick.length, from);
-			if (end < 0) write(all);
+			const places = ticks[tick.length] ?? [];
+			while (places.at(-1) < from) places.pop();
+			const end = places.at(-1);
+			if (end === undefined) write(all);
 			else {
 				const inside = text.slice(from, end).replaceAll("\n", " ");
 				top.append(h("code", /^ .*\S.* $/.test(inside) ? inside.slice(1, -1) : inside));
-				from = MARKS.lastIndex = end + tick.length;
+				from = end + tick.length;
 			}
-		} else if (label !== undefined) {
-			top.append(link(target, label || target));
-		} else if (address) {
+		} else if (label !== undefined) top.append(link(target, label || target));
+		else if (address) {
 			// What ends a sentence is not the end of an address.
 			const url = address.replace(/[.,:;!?'")\]*_]{1,9}$/, "");
 			top.append(link(url, url));
-			from = MARKS.lastIndex = text.indexOf(url, at) + url.length + (all.endsWith(">") && all[0] === "<" ? 1 : 0);
+			from = text.indexOf(url, at) + url.length + (/^<.*>$/.test(all) ? 1 : 0);
 		} else marked(mark, text[at - 1] ?? " ", text[from] ?? " ");
 	}
-	MARKS.lastIndex = 0;
 	write(text.slice(from));
 	while (open.length) unwrap();
 	return element;
 
 	function marked(run, before, after) {
-		const opens = !/\s/.test(after) && (run[0] !== "_" || !/[\p{L}\p{N}]/u.test(before));
-		const closes = !/\s/.test(before) && (run[0] !== "_" || !/[\p{L}\p{N}]/u.test(after));
 		if (run.length > 3) {
 			write(run);
 			return;
 		}
+		const opens = !/\s/.test(after) && (run[0] !== "_" || !/[\p{L}\p{N}]/u.test(before));
+		const closes = !/\s/.test(before) && (run[0] !== "_" || !/[\p{L}\p{N}]/u.test(after));
 		for (let rest = run; rest;) {
-			const mark = closer(rest, closes) ?? (rest.length > 1 ? rest.slice(0, 2) : rest);
+			// The innermost that is open is closed first.
+			const inner = closes && open.at(-1)?.mark;
+			const mark = inner && rest.startsWith(inner) ? inner : rest.slice(0, 2);
 			rest = rest.slice(mark.length);
 			const place = closes ? open.findLastIndex((each) => each.mark === mark) : -1;
 			if (place >= 0 && open[place].node.childNodes.length) {
@@ -300,38 +273,12 @@ function inline(element, text) {
 		}
 	}
 
-	/** The mark that is open and that a run begins with, innermost first. */
-	function closer(run, closes) {
-		if (!closes) return null;
-		const mark = open.at(-1)?.mark;
-		return mark && run.startsWith(mark) ? mark : null;
-	}
-
 	/** A mark that nothing closes is text. */
 	function unwrap() {
 		const { mark, node } = open.pop();
-		const parent = node.parentNode;
+		top = node.parentNode;
 		node.replaceWith(mark, ...node.childNodes);
-		top = parent;
 	}
-}
-
-/** Where the next run of so many back-ticks is, from a place on; -1 where there is none. Each run is looked at once. */
-function ticks(text) {
-	let places = null;
-	return (length, from) => {
-		if (!places) {
-			places = new Map();
-			for (const run of text.matchAll(/`+/g)) {
-				if (!places.has(run[0].length)) places.set(run[0].length, { at: [], next: 0 });
-				places.get(run[0].length).at.push(run.index);
-			}
-		}
-		const known = places.get(length);
-		if (!known) return -1;
-		while (known.next < known.at.length && known.at[known.next] < from) known.next++;
-		return known.at[known.next] ?? -1;
-	};
 }
 
 /** A link out of the page, with where it leads to for who points at it. */
