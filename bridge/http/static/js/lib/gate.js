@@ -1,7 +1,7 @@
 /** What asks for a key: the field on the page of everybody with one, and on the admin's. */
 
 import { h } from "./dom.js";
-import { button, errorBox, field, submits } from "./ui.js";
+import { button, errorBox, field, submits, textInput } from "./ui.js";
 
 /**
  * A card with one field for a key. `open(text)` lets in whoever has it, or throws what `explain(error, text)` makes
@@ -11,7 +11,7 @@ export function gate(
 	{ title, intro, message, error, attributes, label, hint, action, beside, open, explain },
 	...children
 ) {
-	const key = h("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true, ...attributes });
+	const key = textInput({ type: "password", required: true, ...attributes });
 	const problem = h("div", error && errorBox(error));
 
 	async function enter() {

@@ -1,7 +1,7 @@
 /** One answer as it comes: text, state, cost and time, or what went wrong. */
 
 import { ApiError } from "../lib/api.js";
-import { fill, h, say } from "../lib/dom.js";
+import { fill, h, say, scrolls } from "../lib/dom.js";
 import { cost, count, duration, when, whenExact } from "../lib/format.js";
 import { longText, textBlock } from "../lib/longtext.js";
 import { button, copyButton, errorBox, field } from "../lib/ui.js";
@@ -14,13 +14,14 @@ const ENDS = {
 	tool_use: "Waiting for the result",
 };
 
-/** Ctrl+Enter in a field sends what is written there. */
-export function sends(send) {
-	return (event) => {
+/** Let Ctrl+Enter in an element send what is written there. Gives the element. */
+export function sends(element, send) {
+	element.addEventListener("keydown", (event) => {
 		if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
 		event.preventDefault();
 		send();
-	};
+	});
+	return element;
 }
 
 /** Codes of limits that end at a midnight. */
@@ -38,7 +39,7 @@ const WINDOW = /_per_(day|month)$/;
  */
 export function answer({ provider, model, zone, label = "" }) {
 	const of = label && ` of ${label}`;
-	const text = h("div.answer-text", { tabindex: "0", role: "region", "aria-label": `Answer${of}` });
+	const text = h("div.answer-text", scrolls(`Answer${of}`));
 	const state = h("span.muted.small", { role: "status" });
 	const problem = h("div.problem");
 	const calls = h("div.stack");
@@ -55,7 +56,7 @@ export function answer({ provider, model, zone, label = "" }) {
 	/** How long its reader waited for all of it, in milliseconds, as `first` is for its beginning. */
 	let took = null;
 	let ticker = 0;
-	let doing = "";
+	let doing = "Waiting";
 	/** The tool calls so far: {id, result}, with the field for what the tool gave. */
 	const called = [];
 	/** How it ended: {done}, {error} or {stopped}; null while it comes. */
@@ -70,7 +71,6 @@ export function answer({ provider, model, zone, label = "" }) {
 		text.classList.add("waiting");
 		text.setAttribute("aria-busy", "true");
 		began = performance.now();
-		doing = "Waiting";
 		tick();
 		ticker = setInterval(tick, 1000);
 	}
@@ -82,15 +82,18 @@ export function answer({ provider, model, zone, label = "" }) {
 		fill(meta, seconds > 0 && h("span", duration(1000 * seconds)));
 	}
 
-	function close(how, last) {
+	/** It ended so, with `whole` as its words. */
+	function close(how, last, whole = words) {
 		end = how;
 		clearInterval(ticker);
 		cancelAnimationFrame(frame);
 		flush();
 		text.classList.remove("waiting");
 		text.setAttribute("aria-busy", "false");
-		copy.hidden = words === "";
-		if (formatted) draw();
+		const other = whole !== words;
+		words = whole;
+		if (other || formatted) draw();
+		copy.hidden = text.hidden = words === "";
 		say(state, last);
 	}
 
@@ -103,11 +106,10 @@ export function answer({ provider, model, zone, label = "" }) {
 	/** Show the words that are there anew. */
 	async function draw() {
 		drawing?.stop();
-		const pretty = formatted && words !== "";
-		text.classList.toggle("formatted", pretty);
 		if (words === "") return;
+		text.classList.toggle("formatted", formatted);
 		written.clear();
-		if (!pretty) {
+		if (!formatted) {
 			written.append(words);
 			return;
 		}
@@ -128,41 +130,29 @@ export function answer({ provider, model, zone, label = "" }) {
 		if (atEnd) text.scrollTop = text.scrollHeight;
 	}
 
-	function become(whole) {
-		if (whole === words) return;
-		words = whole;
-		if (end && formatted) draw();
-		else {
-			written.clear();
-			written.append(words);
-		}
-	}
-
 	function event(name, data) {
-		if (name === "queued") doing = `Waiting in the queue, place ${data.position}`;
-		else if (name === "start") doing = "Answering";
-		else if (name === "delta") {
-			doing = "Answering";
+		if (name === "done") {
+			took = performance.now() - began;
+			finish(data);
+			return;
+		}
+		doing = name === "queued" ? `Waiting in the queue, place ${data.position}` : "Answering";
+		if (name === "delta") {
 			first ??= performance.now() - began;
 			words += data.text;
 			waiting += data.text;
 			frame ||= requestAnimationFrame(flush);
-		} else if (name === "tool_use") {
-			doing = "Answering";
-			call(data);
-		}
-		if (name === "done") {
-			took = performance.now() - began;
-			finish(data);
-		} else say(state, doing);
+		} else if (name === "tool_use") call(data);
+		say(state, doing);
 	}
 
 	function finish(data) {
-		close({ done: data }, ENDS[data.stop_reason] || "Done");
-		become(data.content.map((part) => part.text ?? "").join(""));
-		copy.hidden = words === "";
-		text.hidden = words === "" && called.length > 0;
-		if (words === "") fill(text, h("p.muted", "The answer is empty."));
+		const whole = data.content.map((part) => part.text ?? "").join("");
+		close({ done: data }, ENDS[data.stop_reason] || "Done", whole);
+		if (words === "" && !called.length) {
+			text.hidden = false;
+			fill(text, h("p.muted", "The answer is empty."));
+		}
 		if (data.output !== undefined && data.output !== null) {
 			fill(
 				output,
@@ -202,7 +192,7 @@ export function answer({ provider, model, zone, label = "" }) {
 		if (calls.lastElementChild?.matches(".send")) return;
 		const send = () => goOn(called.map(({ id, result }) => ({ id, content: result.value })));
 		const label = called.length > 1 ? "Send the results" : "Send the result";
-		for (const { result } of called) result.addEventListener("keydown", sends(send));
+		for (const { result } of called) sends(result, send);
 		calls.append(h("div.send", button(label, send, ".primary")));
 	}
 
@@ -220,7 +210,6 @@ export function answer({ provider, model, zone, label = "" }) {
 			each.removeAttribute("aria-label");
 		}
 		text.removeAttribute("tabindex");
-		text.hidden = words === "";
 		fill(
 			calls,
 			end?.done?.content
@@ -230,15 +219,11 @@ export function answer({ provider, model, zone, label = "" }) {
 	}
 
 	function fail(error) {
-		close({ error: { status: error.status, body: error.body } }, "Failed");
+		const { text: said, limit, used, remaining, resets_at: resetsAt } = error.body;
 		// What the model said all the same: it missed the schema, and was paid for.
-		if (words === "" && error.body.text) become(error.body.text);
-		copy.hidden = words === "";
-		text.hidden = words === "";
+		close({ error: { status: error.status, body: error.body } }, "Failed", words || said);
 		fill(problem, errorBox(error));
-		const { limit, used, remaining, resets_at: resetsAt } = error.body;
-		const money = (error.code ?? "").startsWith("cost");
-		const show = money ? cost : count;
+		const show = error.code.startsWith("cost") ? cost : count;
 		fill(
 			meta,
 			limit !== undefined && item("Limit", show(limit)),
@@ -282,15 +267,13 @@ export function answer({ provider, model, zone, label = "" }) {
 	}
 
 	function show(was) {
-		first = was.first;
+		({ first, words } = was);
+		written.append(words);
 		if (was.done) {
 			took = was.took ?? was.done.duration_ms;
 			for (const part of was.done.content) if (part.type === "tool_use") call(part);
 			finish(was.done);
-			return;
-		}
-		become(was.words);
-		if (was.error) fail(new ApiError(was.error.status, was.error.body));
+		} else if (was.error) fail(new ApiError(was.error.status, was.error.body));
 		else stopped(was.stopped);
 		if (was.charged) charged(was.charged);
 	}

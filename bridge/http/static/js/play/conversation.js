@@ -1,7 +1,8 @@
 /** The conversation: what was asked, the answers to it side by side where it went to several models, how it goes on. */
 
 import { ApiError, call, events, open } from "../lib/api.js";
-import { fill, h, icon } from "../lib/dom.js";
+import { fill, h, icon, scrolls } from "../lib/dom.js";
+import { plural } from "../lib/format.js";
 import { longTextIn } from "../lib/longtext.js";
 import { PROVIDERS } from "../lib/registry.js";
 import { button, card, copyButton, download, field, segmented } from "../lib/ui.js";
@@ -14,12 +15,11 @@ const SHORT = 300;
 /**
  * `bench` is what the conversation stands in: `targets()` gives whom to ask, [{provider, model, label}, …]; `options()`
  * what goes into each request besides the words; `edit(text)` puts the first words back where they were written;
- * `chosen(answer)` hears which of several goes on, and `forked()` that the conversation takes another way; `typed()`
- * hears of each letter, `changed()` of all else that is worth keeping, and of how many answers are on their way;
- * `expired(error)` that the key is not good any more.
+ * `chosen(answer)` hears which of several goes on, `changed()` of what is worth keeping, and of how many answers are on
+ * their way; `expired(error)` that the key is not good any more.
  *
- * {element, start(question), stop(), running(), kept(), show(kept, images)}; a question is {text, images: [data URLs]}
- * or {results: [{id, content}]}.
+ * {element, start(question), stop(), clear(), running(), kept(), show(kept, images), bodyOf(turns, question, target)}; a
+ * question is {text, images: [data URLs]} or {results: [{id, content}]}.
  */
 export function conversation({ headers, zone, bench }) {
 	const intro = h("p.muted", "The answer appears here as it is written, with its cost and how long it took.");
@@ -29,12 +29,10 @@ export function conversation({ headers, zone, bench }) {
 		const text = words.value.trim();
 		return text && !reply.hidden ? bench.targets().map((aim) => [aim.provider, bodyOf(turns, { text }, aim)]) : [];
 	}, headers);
-	const reply = h(
-		"form.reply",
-		{ hidden: true, onsubmit: goOn, oninput: () => price.update() },
-		field("Go on", words),
-		h("div.send", button("Reply", null, ".primary"), price.element),
-	);
+	const reply = asking("Go on", words, "Reply", price.element, (text) => {
+		words.value = "";
+		ask({ text });
+	});
 	const view = segmented("How answers are shown", [[false, "Text"], [true, "Formatted"]], false, look);
 	const tools = h(
 		"div.row.answer-tools",
@@ -45,12 +43,15 @@ export function conversation({ headers, zone, bench }) {
 	);
 	const element = card("Answer", tools, intro, list, reply);
 	let turns = [];
+	/** When it began, or took another way: in milliseconds since 1970. */
+	let at = 0;
 	let formatted = false;
 	/** The answers on their way, each with what stops it. */
 	const running = new Map();
 
-	words.addEventListener("keydown", sends(() => reply.requestSubmit()));
-	words.addEventListener("input", bench.typed);
+	reply.classList.add("reply");
+	reply.hidden = true;
+	reply.addEventListener("input", () => price.update());
 
 	/** Show the answers as they are written, or formatted. */
 	function look(whether) {
@@ -62,7 +63,8 @@ export function conversation({ headers, zone, bench }) {
 	/** Begin anew. What was there is no longer shown. */
 	function start(question) {
 		clear();
-		ask(question, bench.targets());
+		at = Date.now();
+		ask(question);
 	}
 
 	function clear() {
@@ -73,20 +75,22 @@ export function conversation({ headers, zone, bench }) {
 	}
 
 	function stop() {
-		for (const controller of [...running.values()]) controller.abort();
+		for (const controller of running.values()) controller.abort();
 	}
 
-	function goOn(event) {
-		event.preventDefault();
-		const text = words.value;
-		if (!text.trim() || running.size) return;
-		words.value = "";
-		ask({ text }, bench.targets());
+	/** A form that asks what is written in its field, where that is something; `goOn(text)` does. */
+	function asking(label, input, action, beside, goOn) {
+		const onsubmit = (event) => {
+			event.preventDefault();
+			if (input.value.trim() && !running.size) goOn(input.value);
+		};
+		const form = h("form", { onsubmit }, field(label, input), h("div.send", button(action, null, ".primary"), beside));
+		return sends(form, () => form.requestSubmit());
 	}
 
-	async function ask(question, aims) {
+	async function ask(question, aims = bench.targets()) {
 		const requests = aims.map((aim) => bodyOf(turns, question, aim));
-		const turn = make(question, bench.options().systemPrompt, aims);
+		const turn = make(question, requests[0].systemPrompt, aims);
 		turns.push(turn);
 		settle();
 		hold(turn);
@@ -113,11 +117,8 @@ export function conversation({ headers, zone, bench }) {
 		bench.changed();
 		let id;
 		try {
-			const stream = await open("POST", PROVIDERS[each.provider].path, {
-				body: { ...body, stream: true },
-				headers,
-				signal,
-			});
+			const { path } = PROVIDERS[each.provider];
+			const stream = await open("POST", path, { body: { ...body, stream: true }, headers, signal });
 			id = stream.headers.get("X-Request-Id");
 			await follow(each, stream);
 		} catch (error) {
@@ -138,10 +139,8 @@ export function conversation({ headers, zone, bench }) {
 			each.event(name, data);
 			if (name === "done") return;
 		}
-		throw new ApiError(0, {
-			error: "The answer broke off before its end.",
-			hint: "Send it again; what was used is charged.",
-		});
+		const hint = "Send it again; what was used is charged.";
+		throw new ApiError(0, { error: "The answer broke off before its end.", hint });
 	}
 
 	/** Say what a request has cost that failed or was stopped, once its line is among one's own. */
@@ -182,19 +181,11 @@ export function conversation({ headers, zone, bench }) {
 		const { text, images = [], lost = 0, results } = turn.question;
 		if (results) return [h("h3.label", "What the tools gave"), results.map(({ content }) => h("p.mono", content))];
 		const pictures = images.length + lost;
+		const asked_ = h("div.asked-text", { dir: "auto", ...(text.length >= SHORT && scrolls("What you asked")) });
 		return [
 			h("div.row", h("h3.label", "You"), button("Edit", () => edit(turn), ".small")),
-			text.length < SHORT
-				? h("div.asked-text", { dir: "auto" }, text)
-				: longTextIn(
-						h("div.asked-text", { dir: "auto", tabindex: "0", role: "region", "aria-label": "What you asked" }),
-						text,
-					),
-			pictures > 0 &&
-				h(
-					"p.hint",
-					`with ${pictures} image${pictures > 1 ? "s" : ""}${lost ? ", which this browser has not kept" : ""}`,
-				),
+			longTextIn(asked_, text),
+			pictures > 0 && h("p.hint", `with ${plural(pictures, "image")}${lost ? ", which this browser has not kept" : ""}`),
 		];
 	}
 
@@ -206,29 +197,19 @@ export function conversation({ headers, zone, bench }) {
 			bench.edit(turn.question.text);
 			return;
 		}
-		const field_ = h("textarea", { rows: "3", dir: "auto" });
-		field_.value = turn.question.text;
-		const back = () => {
+		const input = h("textarea", { rows: "3", dir: "auto" });
+		input.value = turn.question.text;
+		const cancel = button("Cancel", () => {
 			fill(turn.asked, asked(turn));
 			turn.asked.querySelector("button").focus();
-		};
-		const form = h(
-			"form",
-			{
-				onsubmit: (event) => {
-					event.preventDefault();
-					if (!field_.value.trim() || running.size) return;
-					turns = turns.slice(0, place);
-					bench.forked();
-					ask({ text: field_.value }, bench.targets());
-				},
-			},
-			field("Ask it differently", field_),
-			h("div.send", button("Ask again", null, ".primary"), button("Cancel", back)),
-		);
-		field_.addEventListener("keydown", sends(() => form.requestSubmit()));
+		});
+		const form = asking("Ask it differently", input, "Ask again", cancel, (text) => {
+			turns = turns.slice(0, place);
+			at = Date.now();
+			ask({ text });
+		});
 		fill(turn.asked, form);
-		field_.focus();
+		input.focus();
 	}
 
 	/** Of several answers, each can be stopped while it comes, and taken to go on with once it is there. */
@@ -237,12 +218,12 @@ export function conversation({ headers, zone, bench }) {
 		for (const each of turn.answers) {
 			each.head.querySelector(".of-several")?.remove();
 			const controller = running.get(each);
-			const act = (label, onclick, kind) =>
-				each.head.append(
-					button(label, onclick, `.small.of-several${kind}`, { "aria-label": `${label}: ${each.label}` }),
-				);
+			const act = (label, onclick, kind = "") => {
+				const named = { "aria-label": `${label}: ${each.label}` };
+				each.head.append(button(label, onclick, `.small.of-several${kind}`, named));
+			};
 			if (controller) act("Stop", () => controller.abort(), ".danger");
-			else if (each.content()) act("Use this one", () => use(turn, each), "");
+			else if (each.content()) act("Use this one", () => use(turn, each));
 		}
 		hold(turn);
 	}
@@ -287,7 +268,7 @@ export function conversation({ headers, zone, bench }) {
 				: `Prompt:\n${question.text}`,
 			...answers.map((each) => `Answer (${each.price()}):\n${each.words()}`),
 		]);
-		return [...(system ? [`System prompt:\n${system}`] : []), ...parts, ""].join("\n\n").trimEnd();
+		return [system && `System prompt:\n${system}`, ...parts].filter(Boolean).join("\n\n").trimEnd();
 	}
 
 	function save() {
@@ -297,6 +278,7 @@ export function conversation({ headers, zone, bench }) {
 
 	function kept() {
 		return {
+			at,
 			reply: words.value,
 			formatted,
 			turns: turns.map(({ question: { text, images = [], lost = 0, results }, system, answers }) => ({
@@ -310,12 +292,13 @@ export function conversation({ headers, zone, bench }) {
 	/** Show again what was kept; `images` are those beside the prompt, in case they are what the first words came with. */
 	function show(was, images = []) {
 		clear();
+		at = was.at ?? Date.now();
 		formatted = Boolean(was.formatted);
 		view.press(formatted);
 		turns = was.turns.map(({ question, system, answers }, place) => {
 			const same = place === 0 && images.length > 0 && question.lost === images.length;
 			const turn = make(same ? { ...question, images, lost: 0 } : question, system, answers);
-			turn.answers.forEach((each, at) => each.show(answers[at]));
+			turn.answers.forEach((each, number) => each.show(answers[number]));
 			return turn;
 		});
 		settle();
@@ -324,19 +307,20 @@ export function conversation({ headers, zone, bench }) {
 		price.update();
 	}
 
-	return { element, start, stop, clear, running: () => running.size, kept, show };
+	return { element, start, stop, clear, running: () => running.size, kept, show, bodyOf };
 
+	/** The request that asks a model a question after some turns. */
 	function bodyOf(before, question, { model }) {
-		const named = { ...bench.options(), ...(model && { model }) };
+		const options = { ...bench.options(), ...(model && { model }) };
 		if (!before.length) {
-			const { text, images = [] } = question;
-			return { userPrompt: text, ...(images.length && { images }), ...named };
+			const { text, images } = question;
+			return { userPrompt: text, ...(images.length && { images }), ...options };
 		}
 		const messages = before.flatMap(({ question: asked_, answers: [said] }) => [
 			{ role: "user", content: partsOf(asked_) },
 			{ role: "assistant", content: said.content() },
 		]);
-		return { ...named, messages: [...messages, { role: "user", content: partsOf(question) }] };
+		return { ...options, messages: [...messages, { role: "user", content: partsOf(question) }] };
 	}
 }
 

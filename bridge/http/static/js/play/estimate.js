@@ -18,7 +18,7 @@ const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QD
 export function estimate(requests, headers) {
 	const element = h("span.hint", { role: "status" });
 	const soon = paused(ask, PAUSE_MS);
-	let asking = null;
+	let asking = new AbortController();
 	let asked = "";
 
 	/** Ask again; `anew`: also where the request is as it was. */
@@ -28,19 +28,15 @@ export function estimate(requests, headers) {
 	}
 
 	async function ask() {
-		const wanted = requests().map(([provider, body]) => [provider, lighter(body)]);
+		const wanted = requests().map(([provider, body]) => [`${PROVIDERS[provider].path}/estimate`, lighter(body)]);
 		const now = JSON.stringify(wanted);
 		if (now === asked || document.hidden) return;
 		asked = now;
-		asking?.abort();
+		asking.abort();
 		asking = new AbortController();
 		const { signal } = asking;
 		try {
-			const found = await Promise.all(
-				wanted.map(([provider, body]) =>
-					call("POST", `${PROVIDERS[provider].path}/estimate`, { body, headers, signal }),
-				),
-			);
+			const found = await Promise.all(wanted.map(([path, body]) => call("POST", path, { body, headers, signal })));
 			say(element, found.length ? told(found) : "");
 		} catch (error) {
 			if (error.name !== "AbortError") say(element, error.code?.startsWith("cost_") ? inOwnTime(error.message) : "");
@@ -53,24 +49,19 @@ export function estimate(requests, headers) {
 /** "$4.12 left today · up to $0.09 for this one". */
 function told(found) {
 	const most = found.reduce((sum, each) => sum + each.costUsd, 0);
-	const [left] = Object.entries({ today: "today", thisMonth: "this month" })
-		.map(([window, words]) => [found[0].remaining[window].costUsd, words])
+	const price = `up to ${most < 0.01 ? cost(most) : money(most)} for ${found.length > 1 ? "all of them" : "this one"}`;
+	const { today, thisMonth } = found[0].remaining;
+	const [least] = [[today.costUsd, "today"], [thisMonth.costUsd, "this month"]]
 		.filter(([usd]) => usd !== undefined)
 		.sort(([one], [other]) => one - other);
-	const price = `up to ${most < 0.01 ? cost(most) : money(most)} for ${found.length > 1 ? "all of them" : "this one"}`;
-	return left ? `${money(left[0])} left ${left[1]} · ${price}` : price;
+	return least ? `${money(least[0])} left ${least[1]} · ${price}` : price;
 }
 
-function lighter(body) {
-	const messages = body.messages?.map((message) => ({
-		...message,
-		content: Array.isArray(message.content)
-			? message.content.map((part) => (part.type === "image" ? { ...part, mediaType: "image/png", data: PIXEL } : part))
-			: message.content,
-	}));
+function lighter({ messages, images, ...rest }) {
+	const part = (each) => (each.type === "image" ? { ...each, mediaType: "image/png", data: PIXEL } : each);
 	return {
-		...body,
-		...(messages && { messages }),
-		...(body.images && { images: body.images.map(() => `data:image/png;base64,${PIXEL}`) }),
+		...rest,
+		messages: messages?.map(({ role, content }) => ({ role, content: content.map(part) })),
+		images: images?.map(() => `data:image/png;base64,${PIXEL}`),
 	};
 }

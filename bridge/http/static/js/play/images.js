@@ -20,8 +20,8 @@ export function images(area, changed) {
 		accept: KINDS.join(),
 		multiple: true,
 		hidden: true,
-		tabindex: "-1",
 		"aria-label": "Add images",
+		onchange: chosen,
 	});
 	const opener = button([icon("image"), "Add images"], () => input.click(), ".small");
 	const element = h(
@@ -38,39 +38,32 @@ export function images(area, changed) {
 				toast(`${file.name || "That"} is too large: all images together may have ${MOST_BYTES / 2 ** 20} MiB.`);
 			else pictures.push({ name: file.name || "pasted image", size: file.size, url: await dataUrl(file) });
 		}
-		render();
+		set(pictures);
 	}
 
-	function render() {
-		fill(
-			thumbs,
-			pictures.map((picture) =>
-				h(
-					"li.thumb",
-					h("img", { src: picture.url, alt: picture.name }),
-					h(
-						"button.icon-button",
-						{
-							"aria-label": `Remove ${picture.name}`,
-							onclick: () => {
-								pictures = pictures.filter((each) => each !== picture);
-								render();
-								(thumbs.querySelector("button") ?? opener).focus();
-							},
-						},
-						icon("close"),
-					),
-				),
-			),
-		);
-		thumbs.hidden = pictures.length === 0;
+	function set(list) {
+		pictures = list;
+		fill(thumbs, pictures.map(thumb));
 		changed();
 	}
 
-	input.addEventListener("change", () => {
+	function thumb(picture) {
+		const remove = () => {
+			set(pictures.filter((each) => each !== picture));
+			(thumbs.querySelector("button") ?? opener).focus();
+		};
+		return h(
+			"li.thumb",
+			h("img", { src: picture.url, alt: picture.name }),
+			h("button.icon-button", { "aria-label": `Remove ${picture.name}`, onclick: remove }, icon("close")),
+		);
+	}
+
+	function chosen() {
 		add([...input.files]);
 		input.value = "";
-	});
+	}
+
 	area.addEventListener("paste", (event) => {
 		const files = [...event.clipboardData.files];
 		const text = event.clipboardData.getData("text/plain").trim();
@@ -93,11 +86,6 @@ export function images(area, changed) {
 		event.preventDefault();
 		add([...event.dataTransfer.files]);
 	});
-	thumbs.hidden = true;
-	function set(list) {
-		pictures = list;
-		render();
-	}
 
 	return { element, urls: () => pictures.map((picture) => picture.url), list: () => pictures, set };
 }

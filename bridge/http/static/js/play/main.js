@@ -56,19 +56,15 @@ function askForKey(message = "", error = null) {
 
 /** What was written here before stays in this browser, until somebody says otherwise. */
 function forgetting() {
-	const element = h(
-		"button.link-button.small",
-		{
-			onclick: () => {
-				memory.forgetAll();
-				element.remove();
-				toast("This browser has forgotten what was written here.");
-				main.querySelector("input").focus();
-			},
-		},
-		"Forget the prompts and answers that this browser keeps",
-	);
-	return element;
+	function forgetAll(event) {
+		memory.forgetAll();
+		event.target.remove();
+		toast("This browser has forgotten what was written here.");
+		main.querySelector("input").focus();
+	}
+
+	const label = "Forget the prompts and answers that this browser keeps";
+	return h("button.link-button.small", { onclick: forgetAll }, label);
 }
 
 /** Why the gate did not open, where the key is of another kind. */
@@ -90,13 +86,9 @@ async function enter(key) {
 	memory.write("sessionStorage", TAB_KEY, key);
 	const first = location.hash === "#/first";
 	const context = { me, key, headers, first, expired };
-	fill(
-		nav,
-		[
-			["", "Playground"],
-			["usage", "My usage"],
-		].map(([name, label]) => h("a.nav-link", { href: `#/${name}`, "data-name": name }, label)),
-	);
+	const toBench = h("a.nav-link", { href: "#/" }, playground.title);
+	const toUsage = h("a.nav-link", { href: "#/usage" }, usage.title);
+	fill(nav, toBench, toUsage);
 	fill(
 		holder,
 		h("span.truncate.small", h("span.muted", "Key "), h("bdi", me.name)),
@@ -111,10 +103,8 @@ async function enter(key) {
 
 	function show() {
 		const onUsage = location.hash === "#/usage";
-		for (const link of nav.querySelectorAll("a")) {
-			if ((link.dataset.name === "usage") === onUsage) link.setAttribute("aria-current", "page");
-			else link.removeAttribute("aria-current");
-		}
+		toBench.ariaCurrent = onUsage ? null : "page";
+		toUsage.ariaCurrent = onUsage ? "page" : null;
 		document.title = `${onUsage ? usage.title : playground.title} · cli-bridge`;
 		bench.hidden = onUsage;
 		figures.hidden = !onUsage;

@@ -15,10 +15,8 @@ const spare = new Map();
 
 /** The text behind a name in "localStorage" or "sessionStorage", or null. */
 export function read(place, name) {
-	const found = spare.get(place + name);
-	if (found !== undefined) return found;
 	try {
-		return window[place].getItem(name);
+		return spare.get(place + name) ?? window[place].getItem(name);
 	} catch {
 		return null;
 	}
@@ -37,16 +35,11 @@ export function write(place, name, text) {
 	}
 }
 
-/** A number that tells keys apart, from which none can be found: cyrb53, 53 bits of more than 200. */
+/** A number that tells keys apart, from which none can be found: FNV-1a, 32 bits of more than 200. */
 function fingerprint(key) {
-	let [one, two] = [0xdeadbeef, 0x41c6ce57];
-	for (const char of key) {
-		one = Math.imul(one ^ char.charCodeAt(0), 2654435761);
-		two = Math.imul(two ^ char.charCodeAt(0), 1597334677);
-	}
-	one = Math.imul(one ^ (one >>> 16), 2246822507) ^ Math.imul(two ^ (two >>> 13), 3266489909);
-	two = Math.imul(two ^ (two >>> 16), 2246822507) ^ Math.imul(one ^ (one >>> 13), 3266489909);
-	return (4294967296 * (2097151 & two) + (one >>> 0)).toString(36);
+	let hash = 2166136261;
+	for (const char of key) hash = Math.imul(hash ^ char.charCodeAt(0), 16777619);
+	return (hash >>> 0).toString(36);
 }
 
 /**
@@ -56,66 +49,63 @@ function fingerprint(key) {
  */
 export function memory(key, name) {
 	const own = `${PREFIX}${fingerprint(key)} `;
-	const tab = parsed(read("sessionStorage", TAB));
+	const [pastName, benchName] = [`${own}past`, `${own}bench`];
+	const tab = tabNow();
 	// Another key in the same tab takes over what is on the bench where the one before it ended.
 	const mine = tab && (tab.own === own || tab.ended);
 	if (mine && tab.own !== own && tab.name === name && !past().length) {
-		write("localStorage", `${own}past`, read("localStorage", `${tab.own}past`));
+		writeLocal(pastName, readLocal(`${tab.own}past`));
 	}
 
 	function past() {
-		const all = parsed(read("localStorage", `${own}past`));
+		const all = parsed(readLocal(pastName));
 		return Array.isArray(all) ? all.filter(isEntry) : [];
 	}
 
 	function keep(bench) {
-		const inTab = write("sessionStorage", TAB, bench && JSON.stringify({ own, name, bench }));
+		const inTab = writeTab(bench && { own, name, bench });
 		const text = bench && JSON.stringify(bench);
-		const fits = () => write("localStorage", `${own}bench`, text);
-		return (fits() || roomFor(fits)) && inTab;
-	}
-
-	/** What is on the bench is worth more than the oldest prompts: they go until it fits, or stay where it never does. */
-	function roomFor(fits) {
-		const before = read("localStorage", `${own}past`);
-		for (const all = past(); all.length;) {
-			all.pop();
-			if (write("localStorage", `${own}past`, JSON.stringify(all)) && fits()) return true;
-		}
-		write("localStorage", `${own}past`, before);
-		return false;
+		const fits = () => writeLocal(benchName, text);
+		return (fits() || makeRoom(past(), fits)) && inTab;
 	}
 
 	function remember(entry) {
 		const others = past().filter((each) => each.at !== entry.at);
-		const all = [entry, ...others].sort((one, other) => other.at - one.at).slice(0, MOST);
-		const name_ = `${own}past`;
-		// Where there is no room for all, the answers of the oldest go first.
-		for (let place = all.length; place >= 0; place--) {
-			if (place < all.length) all[place] = { ...all[place], turns: [] };
-			if (write("localStorage", name_, JSON.stringify(all))) return;
+		makeRoom([entry, ...others].sort((one, other) => other.at - one.at).slice(0, MOST));
+	}
+
+	/** Keep the last prompts so that all `fits`: the oldest answers go, then the oldest prompts; none where that is no help. */
+	function makeRoom(all, fits = () => true) {
+		const whole = JSON.stringify(all);
+		while (!writeLocal(pastName, JSON.stringify(all)) || !fits()) {
+			const oldest = all.findLast(({ turns }) => turns.length);
+			if (oldest) oldest.turns = [];
+			else if (!all.pop()) {
+				writeLocal(pastName, whole);
+				return false;
+			}
 		}
+		return true;
 	}
 
 	function forget() {
-		for (const each of ["past", "bench"]) write("localStorage", own + each, null);
-		write("sessionStorage", TAB, null);
+		for (const each of [pastName, benchName]) writeLocal(each, null);
+		left();
 	}
 
-	const bench = mine ? tab.bench : parsed(read("localStorage", `${own}bench`));
-	return { bench, past, keep, remember, forget };
+	return { bench: mine ? tab.bench : parsed(readLocal(benchName)), past, keep, remember, forget };
 }
 
 /** The key of this tab ended: the next one goes on with what is on the bench. Gives whether there is anything. */
 export function ended() {
-	const tab = parsed(read("sessionStorage", TAB));
-	if (tab) write("sessionStorage", TAB, JSON.stringify({ ...tab, ended: true }));
+	const tab = tabNow();
+	if (tab) writeTab({ ...tab, ended: true });
 	return tab !== null;
 }
 
 /** What is on the bench stays for its own key only. */
 export function left() {
-	write("sessionStorage", TAB, null);
+	writeTab(null);
 }
 
 /** Whether this browser keeps anything that was written with any key. */
@@ -125,8 +115,24 @@ export function keepsAnything() {
 
 /** Forget what was written with every key. */
 export function forgetAll() {
-	for (const name of names()) write("localStorage", name, null);
-	write("sessionStorage", TAB, null);
+	for (const name of names()) writeLocal(name, null);
+	left();
+}
+
+function tabNow() {
+	return parsed(read("sessionStorage", TAB));
+}
+
+function writeTab(value) {
+	return write("sessionStorage", TAB, value && JSON.stringify(value));
+}
+
+function readLocal(name) {
+	return read("localStorage", name);
+}
+
+function writeLocal(name, text) {
+	return write("localStorage", name, text);
 }
 
 function names() {
