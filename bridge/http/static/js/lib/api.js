@@ -26,8 +26,7 @@ export async function open(method, path, { body, headers = {}, signal } = {}) {
 			redirect: "manual",
 		});
 	} catch (error) {
-		if (error.name === "AbortError") throw error;
-		throw new ApiError(0, { error: "The bridge does not answer.", hint: "Check the connection, or wait a moment." });
+		throw unlessStopped(error, "The bridge does not answer.", "Check the connection, or wait a moment.");
 	}
 	if (answer.type === "opaqueredirect") {
 		// The bridge never redirects a call: this is a log-in of whatever stands in front of it.
@@ -43,22 +42,22 @@ export async function call(method, path, options) {
 	try {
 		return await answer.json();
 	} catch (error) {
-		if (error.name === "AbortError") throw error;
-		throw new ApiError(0, { error: "The answer broke off.", hint: "Try again." });
+		throw unlessStopped(error, "The answer broke off.", "Try again.");
 	}
 }
 
 async function refusal(answer) {
-	const wait = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
-	let body;
-	try {
-		body = await answer.json();
-	} catch (error) {
+	const body = await answer.json().catch((error) => {
 		if (error.name === "AbortError") throw error;
 		// Not ours: a proxy in front of the bridge.
-		body = { error: `The answer was an error (HTTP ${answer.status}).`, hint: "Wait a moment and try again." };
-	}
-	return new ApiError(answer.status, body, Number.isNaN(wait) ? null : wait);
+		return { error: `The answer was an error (HTTP ${answer.status}).`, hint: "Wait a moment and try again." };
+	});
+	return new ApiError(answer.status, body, Number.parseInt(answer.headers.get("Retry-After"), 10) || null);
+}
+
+/** Why there is no answer, unless the call was stopped from here. */
+function unlessStopped(error, said, hint) {
+	return error.name === "AbortError" ? error : new ApiError(0, { error: said, hint });
 }
 
 /** A query string of what is set. */
@@ -73,7 +72,7 @@ export async function* events(answer) {
 	let rest = "";
 	try {
 		for (;;) {
-			const { done, value } = await piece(reader);
+			const { done, value } = await reader.read();
 			if (done) return;
 			const blocks = (rest + value).split("\n\n");
 			rest = blocks.pop();
@@ -82,17 +81,10 @@ export async function* events(answer) {
 				if (name) yield [name, JSON.parse(data)];
 			}
 		}
+	} catch (error) {
+		// A connection that is lost is the end of it.
+		if (error.name === "AbortError") throw error;
 	} finally {
 		reader.cancel().catch(() => {});
-	}
-}
-
-/** The next piece of a stream. A connection that is lost is the end of it. */
-async function piece(reader) {
-	try {
-		return await reader.read();
-	} catch (error) {
-		if (error.name === "AbortError") throw error;
-		return { done: true };
 	}
 }

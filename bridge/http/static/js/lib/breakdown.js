@@ -5,15 +5,15 @@ import { calendarDay, compact, count, day, money, percent } from "./format.js";
 import { table } from "./table.js";
 import { emptyState, field, named, segmented } from "./ui.js";
 
-/** Ranges of days up to today: name in the address -> label and days; this month and other days have none. */
-const RANGES = {
-	today: ["Today", 1],
-	7: ["7 days", 7],
-	30: ["30 days", 30],
-	90: ["90 days", 90],
-	month: ["This month"],
-	days: ["From – to"],
-};
+/** Ranges of days up to today: name in the address, label, days; this month and other days have no number of them. */
+const RANGES = [
+	["today", "Today", 1],
+	["7", "7 days", 7],
+	["30", "30 days", 30],
+	["90", "90 days", 90],
+	["month", "This month"],
+	["days", "From – to"],
+];
 const USUAL = "7";
 
 /**
@@ -21,31 +21,25 @@ const USUAL = "7";
  * begin; `given` has what the address says (`range`, `from`, `to`); `changed(values)` gets what it shall say.
  */
 export function dayRange(zone, given, changed) {
-	let chosen = RANGES[given.range] ? given.range : USUAL;
+	let chosen = RANGES.some(([name]) => name === given.range) ? given.range : USUAL;
 	const today = calendarDay(zone);
 	const from = h("input", { type: "date", max: today, value: given.from || calendarDay(zone, 6), onchange: told });
 	const to = h("input", { type: "date", max: today, value: given.to || today, onchange: told });
 	const fields = h("div.row.day-fields", { hidden: chosen !== "days" }, field("From", from), field("To", to));
 	const problem = h("p.notice.warn", { role: "alert", hidden: true }, "The first day lies after the last one.");
-	const choice = segmented(
-		"Days",
-		Object.entries(RANGES)
-			.sort(([, one], [, other]) => (one[1] ?? 400) - (other[1] ?? 400))
-			.map(([name, [label]]) => [name, label]),
-		chosen,
-		(next) => {
-			chosen = next;
-			fields.hidden = chosen !== "days";
-			told();
-		},
-	);
+	const choice = segmented("Days", RANGES, chosen, (next) => {
+		chosen = next;
+		fields.hidden = chosen !== "days";
+		told();
+	});
 
 	/** The first and the last day. */
 	function range() {
 		const now = calendarDay(zone);
 		if (chosen === "days") return { from: from.value || now, to: to.value || now };
 		if (chosen === "month") return { from: `${now.slice(0, 8)}01`, to: now };
-		return { from: calendarDay(zone, RANGES[chosen][1] - 1), to: now };
+		const [, , days] = RANGES.find(([name]) => name === chosen);
+		return { from: calendarDay(zone, days - 1), to: now };
 	}
 
 	function told() {
@@ -118,14 +112,11 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		let below = [];
 
 		async function toggle() {
-			if (button.getAttribute("aria-expanded") === "true") {
-				button.setAttribute("aria-expanded", "false");
-				for (const each of below) each.remove();
-				below = [];
-				return;
-			}
-			button.setAttribute("aria-expanded", "true");
-			const inner = await open(share);
+			const opens = button.getAttribute("aria-expanded") !== "true";
+			button.setAttribute("aria-expanded", String(opens));
+			for (const each of below) each.remove();
+			below = [];
+			const inner = opens && (await open(share));
 			if (!inner || button.getAttribute("aria-expanded") !== "true" || below.length) return;
 			below = inner.rows.map((each) => figuresRow(h("span.inner-name", nameOf(inner.by, each)), each, share, "inner"));
 			line.after(...below);

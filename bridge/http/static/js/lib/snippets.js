@@ -87,12 +87,8 @@ function tryIt() {
 	},
 
 	openai({ base, body }, key) {
-		const content = body.images?.length
-			? [
-					...body.images.map((url) => ({ type: "image_url", image_url: { url } })),
-					{ type: "text", text: body.userPrompt },
-				]
-			: body.userPrompt;
+		const pictures = body.images?.map((url) => ({ type: "image_url", image_url: { url } }));
+		const content = pictures ? [...pictures, { type: "text", text: body.userPrompt }] : body.userPrompt;
 		const messages = [{ role: "user", content }];
 		if (body.systemPrompt) messages.unshift({ role: "system", content: body.systemPrompt });
 		const given = { ...(body.model && { model: body.model }), messages };
@@ -146,24 +142,18 @@ function indented(text, spaces) {
 
 /** A Python literal of a JSON value, `depth` levels in. */
 function python(value, depth = 0) {
-	const inner = "    ".repeat(depth + 1);
-	const outer = "    ".repeat(depth);
 	if (value === null) return "None";
 	if (value === true) return "True";
 	if (value === false) return "False";
-	if (Array.isArray(value)) {
-		if (!value.length) return "[]";
-		return `[\n${value.map((each) => `${inner}${python(each, depth + 1)},\n`).join("")}${outer}]`;
-	}
-	if (typeof value === "object") {
-		const entries = Object.entries(value);
-		if (!entries.length) return "{}";
-		return `{\n${entries.map(([name, each]) => `${inner}${python(name)}: ${python(each, depth + 1)},\n`).join("")}${outer}}`;
-	}
+	if (typeof value === "number") return String(value);
 	// JSON's escapes are Python's, except for the half of a pair, which JSON.stringify escapes anyway.
-	return typeof value === "string"
-		? JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029]/g, escaped)
-		: String(value);
+	if (typeof value === "string") return JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029]/g, escaped);
+	const [open, close] = Array.isArray(value) ? "[]" : "{}";
+	const lines = Object.entries(value).map(([name, each]) => {
+		const named = open === "{" ? `${python(name)}: ` : "";
+		return `${"    ".repeat(depth + 1)}${named}${python(each, depth + 1)},\n`;
+	});
+	return lines.length ? `${open}\n${lines.join("")}${"    ".repeat(depth)}${close}` : open + close;
 }
 
 function escaped(char) {

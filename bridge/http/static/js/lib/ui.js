@@ -5,6 +5,8 @@ import { inOwnTime, visible } from "./format.js";
 import { hintOf } from "./hints.js";
 
 const TOAST_MS = 8000;
+/** How long a button says that it has copied. */
+const COPIED_MS = 2000;
 /** Typing changes a list only when it pauses. */
 const SEARCH_MS = 120;
 
@@ -13,40 +15,23 @@ const SEARCH_MS = 120;
  * about the same `subject` takes the place of the one before it.
  */
 export function toast(text, action = null, subject = text) {
-	const box = h("div.toast", { "data-subject": subject }, h("span", text));
 	const from = document.activeElement;
-	let timer = 0;
-	const wait = () => {
-		clearTimeout(timer);
-		timer = setTimeout(() => box.remove(), TOAST_MS);
+	const act = () => {
+		box.remove();
+		focusOn(from);
+		action.run();
 	};
-	const stay = () => clearTimeout(timer);
-	if (action) {
-		box.append(
-			h(
-				"button.quiet.nowrap",
-				{
-					onclick: () => {
-						box.remove();
-						focusOn(from);
-						action.run();
-					},
-				},
-				action.label,
-			),
-		);
-	}
-	for (const [name, listener] of [
-		["pointerenter", stay],
-		["pointerleave", wait],
-		["focusin", stay],
-		["focusout", wait],
-	])
-		box.addEventListener(name, listener);
+	const box = h(
+		"div.toast",
+		{ "data-subject": subject },
+		h("span", text),
+		action && h("button.quiet.nowrap", { onclick: act }, action.label),
+	);
+	const leave = paused(() => (box.matches(":hover, :focus-within") ? leave() : box.remove()), TOAST_MS);
 	const place = document.getElementById("toasts");
 	for (const older of [...place.children]) if (older.dataset.subject === subject) older.remove();
 	place.append(box);
-	wait();
+	leave();
 }
 
 /** Put the focus on an element, or on the title of the page where that is gone: never on nothing. */
@@ -110,6 +95,7 @@ export function errorBox(error, retry = null) {
 		if (document.activeElement === document.body) focusOn();
 	}
 
+	const marks = [error.code, error.body?.request_id].filter(Boolean).join(" · ");
 	return h(
 		"div.notice.bad",
 		{ role: "alert" },
@@ -118,8 +104,7 @@ export function errorBox(error, retry = null) {
 			"div",
 			h("p.strong", h("bdi", inOwnTime(error.message))),
 			error.hint && h("p", h("bdi", hintOf(error))),
-			(error.code || error.body?.request_id) &&
-				h("p.small.muted", [error.code, error.body?.request_id].filter(Boolean).join(" · ")),
+			marks && h("p.small.muted", marks),
 			retry && button("Try again", again, ".small"),
 		),
 	);
@@ -131,7 +116,7 @@ export function emptyState(title, text, ...actions) {
 }
 
 /** Grey lines in the place of what is still coming. */
-export function skeleton(lines = 3) {
+export function skeleton(lines) {
 	return h(
 		"div.skeleton",
 		{ role: "status" },
@@ -204,19 +189,19 @@ export function button(label, onclick = null, kind = "", attributes = {}) {
 /** A button that copies what `text()` gives, and says so. */
 export function copyButton(text, label = "Copy") {
 	const caption = h("span", { "aria-live": "polite" }, label);
-	const element = h("button.button.small", icon("copy"), caption);
-	let timer = 0;
-	element.addEventListener("click", async () => {
+	const back = paused(() => say(caption, label), COPIED_MS);
+
+	async function press() {
 		try {
 			await copy(text());
-			caption.textContent = "Copied";
+			say(caption, "Copied");
 		} catch {
-			caption.textContent = "Press Ctrl+C";
+			say(caption, "Press Ctrl+C");
 		}
-		clearTimeout(timer);
-		timer = setTimeout(() => (caption.textContent = label), 2000);
-	});
-	return element;
+		back();
+	}
+
+	return h("button.button.small", { onclick: press }, icon("copy"), caption);
 }
 
 /**
