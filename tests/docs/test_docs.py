@@ -154,6 +154,13 @@ def test_the_pages_name_the_version_of_a_cli_that_the_tests_run(name: str) -> No
     assert f"\n| {name} | {version} | test |" in TEXTS["docs/clients.md"]
 
 
+def test_every_client_that_was_tried_works_or_its_row_says_what_does_not() -> None:
+    rows = re.findall(r"^\|.*\| (?:test|seen) \| (\w+) \|(.*)\|$", TEXTS["docs/clients.md"], re.MULTILINE)
+    assert len(rows) == 56
+    assert {works for works, _ in rows} == {"yes", "but", "own"}
+    assert all(works == "yes" or remark.strip() for works, remark in rows)
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_lines_are_short(page: str) -> None:
     assert [line for line in TEXTS[page].splitlines() if len(line) > LONGEST_LINE] == []
