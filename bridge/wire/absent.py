@@ -6,7 +6,6 @@ a part of docs/compatibility.md, too; tests/contract holds it against all paths 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -89,13 +88,17 @@ ABSENT = (
     ),
 )
 
+#: first part of a path -> all its parts, with the row: every request looks here
+_BY_FIRST: dict[str, list[tuple[list[str], Absent]]] = {}
+for _row in ABSENT:
+    for _path in _row.paths:
+        _BY_FIRST.setdefault(_path.partition("/")[0], []).append((_path.split("/"), _row))
+
 
 def absent(path: str) -> Problem | None:
     """Why there is nothing at a path that the SDKs ask for, whatever the base URL before it; None for all others."""
-    rest = re.sub("/+", "/", path.rpartition("/v1/")[2]).strip("/").split("/")
-    for row in ABSENT:
-        for each in row.paths:
-            begin = each.split("/")
-            if len(begin) <= len(rest) and all(want in ("*", part) for want, part in zip(begin, rest, strict=False)):
-                return Problem("not_found", row.text, row.hint)
+    rest = [part for part in path.rpartition("/v1/")[2].split("/") if part]
+    for begin, row in _BY_FIRST.get(rest[0], ()) if rest else ():
+        if len(begin) <= len(rest) and all(want in ("*", part) for want, part in zip(begin, rest, strict=False)):
+            return Problem("not_found", row.text, row.hint)
     return None
