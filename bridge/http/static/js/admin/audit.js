@@ -108,13 +108,11 @@ function subject({ action, subject: name }) {
 /** What is not the same before and after, one line each. */
 function differences(before, after) {
 	const [old, now] = [flat(before), flat(after)];
-	return [...new Set([...Object.keys(old), ...Object.keys(now)])]
-		.filter((name) => old[name] !== now[name])
-		.map((name) => {
-			const [was, is] = [old[name], now[name]].map((value) => (value === undefined ? null : visible(value)));
-			if (was === null) return `${visible(name)}: ${is}`;
-			return is === null ? `${visible(name)} was ${was}` : `${visible(name)}: ${was} → ${is}`;
-		});
+	const names = Object.keys({ ...old, ...now }).filter((name) => old[name] !== now[name]);
+	return names.map((name) => {
+		if (old[name] === undefined) return visible(`${name}: ${now[name]}`);
+		return visible(now[name] === undefined ? `${name} was ${old[name]}` : `${name}: ${old[name]} → ${now[name]}`);
+	});
 }
 
 function flat(value, prefix = "") {

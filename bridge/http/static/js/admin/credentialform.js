@@ -4,11 +4,9 @@ import { ApiError } from "../lib/api.js";
 import { h } from "../lib/dom.js";
 import { visible } from "../lib/format.js";
 import { CREDENTIAL_BOUNDS, PROVIDERS } from "../lib/registry.js";
-import { button, dialog, field, nameIn, nameInput, select, submits, textInput, toast } from "../lib/ui.js";
+import { field, formDialog, nameIn, nameInput, select, textInput, toast } from "../lib/ui.js";
 import { elementsOf, listField, numberField, textField, valuesOf } from "./fields.js";
 import { call } from "./session.js";
-
-const ID = "credential-form";
 
 /** The path of a credential; two of different providers can have the name of what the environment brings. */
 export function credentialPath({ name, provider }, tail = "") {
@@ -48,7 +46,7 @@ export async function test(credential) {
 
 /** Ask for a new credential, make it and test it. Gives it, or undefined. */
 export async function addCredential(provider, all) {
-	const made = await dialog((close) => form(null, provider ?? Object.keys(PROVIDERS)[0], all, close), { wide: true });
+	const made = await form(null, provider ?? Object.keys(PROVIDERS)[0], all);
 	if (!made) return undefined;
 	toast(`${made.name} is added.`);
 	try {
@@ -62,10 +60,10 @@ export async function addCredential(provider, all) {
 
 /** Change a credential. Gives it, or undefined. */
 export function editCredential(credential) {
-	return dialog((close) => form(credential, credential.provider, [], close), { wide: true });
+	return form(credential, credential.provider, []);
 }
 
-function form(credential, provider, all, close) {
+function form(credential, provider, all) {
 	const bounds = CREDENTIAL_BOUNDS;
 	const had = credential ?? { limits: {}, priority: 0, weight: 1, maxConcurrent: 0 };
 	const dollars = (label, limit) =>
@@ -99,7 +97,6 @@ function form(credential, provider, all, close) {
 		priority: number("Priority", "The highest comes first with BRIDGE_ROUTING=fill-first.", "priority", 0),
 		weight: number("Weight", "Its share beside others that have no budget.", "weight", 1),
 	};
-	const problem = h("div");
 	let typed = Boolean(credential);
 	usual();
 
@@ -124,38 +121,31 @@ function form(credential, provider, all, close) {
 			? await call("PATCH", credentialPath(credential), { body })
 			: await call("POST", "/admin/credentials", { body: { ...body, provider: kind.value } });
 		secret.value = "";
-		close(answer.credential);
+		return answer.credential;
 	}
 
-	return {
-		title: credential ? `Change ${credential.name}` : "Add an API key",
-		body: h(
-			"form.stack",
-			{ id: ID, onsubmit: submits(problem, send) },
-			h(
-				"div.fields",
-				!credential && field("Provider", kind),
-				h("div.field.full", secretField),
-				field("Name", name, "Only admins see it."),
-				note.element,
-			),
-			h(
-				"fieldset",
-				h("legend", "What it may spend"),
-				h("div.fields.three", elementsOf({ ...limits, maxConcurrent })),
-				h("p.hint.spaced", "They work like the caps of a key. Empty: no limit here."),
-			),
-			h(
-				"details.more",
-				{ open: Boolean(had.baseUrl || had.group || had.models || had.keys) },
-				h("summary", "Organization, order, endpoint"),
-				h("div.stack", h("div.fields", elementsOf(more))),
-			),
-			problem,
+	const body = [
+		h(
+			"div.fields",
+			!credential && field("Provider", kind),
+			h("div.field.full", secretField),
+			field("Name", name, "Only admins see it."),
+			note.element,
 		),
-		actions: [
-			button("Cancel", () => close()),
-			button(credential ? "Save" : "Add and test", null, ".primary", { form: ID }),
-		],
-	};
+		h(
+			"fieldset",
+			h("legend", "What it may spend"),
+			h("div.fields.three", elementsOf({ ...limits, maxConcurrent })),
+			h("p.hint.spaced", "They work like the caps of a key. Empty: no limit here."),
+		),
+		h(
+			"details.more",
+			{ open: Boolean(had.baseUrl || had.group || had.models || had.keys) },
+			h("summary", "Organization, order, endpoint"),
+			h("div.stack", h("div.fields", elementsOf(more))),
+		),
+	];
+	return credential
+		? formDialog(`Change ${credential.name}`, body, "Save", send, { wide: true })
+		: formDialog("Add an API key", body, "Add and test", send, { wide: true });
 }

@@ -5,7 +5,7 @@ import { fill, h, icon, redraw, say } from "../lib/dom.js";
 import { count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { PROVIDERS } from "../lib/registry.js";
-import { badge, button, confirm, emptyState, errorBox, factList, focusOn, searchBox, select, skeleton, toast } from "../lib/ui.js";
+import { badge, button, emptyState, errorBox, factList, focusOn, formDialog, searchBox, select, skeleton, toast } from "../lib/ui.js";
 import { addCredential, credentialPath, editCredential, test } from "./credentialform.js";
 import { PAGE, focusRow, showMore } from "./more.js";
 import { act, call, look } from "./session.js";
@@ -219,7 +219,7 @@ export function show({ head, body, session }) {
 			}
 		}
 
-		if (!(await confirm(`Remove ${name}?`, question, "Remove it", send))) return;
+		if (!(await formDialog(`Remove ${name}?`, question, "Remove it", send, { kind: ".danger" }))) return;
 		toast(`${name} is removed.`);
 		focusOn(null);
 		watch.now();

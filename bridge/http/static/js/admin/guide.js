@@ -132,8 +132,9 @@ export function show({ body }) {
 
 	function makeKey() {
 		const name = nameInput({ placeholder: "ada" });
+		const hint = "What could cost more is refused before it runs.";
 		const most = { min: "0.01", step: "any", required: true };
-		const cap = numberField("Dollars a day, at most", "What could cost more is refused before it runs.", USUAL_CAP, 0, most);
+		const cap = numberField("Dollars a day, at most", hint, USUAL_CAP, 0, most);
 		const problem = h("div");
 
 		async function make() {

@@ -10,15 +10,15 @@ import { PROVIDERS } from "../lib/registry.js";
 import { button, copyButton, dialog, named } from "../lib/ui.js";
 import { table } from "../lib/table.js";
 import { keyPath } from "./links.js";
-import { call } from "./session.js";
+import { call, current } from "./session.js";
 
 const [FIRST] = Object.keys(PROVIDERS);
 
 /** The secret of a key, this once, with a message to send and code that uses it. `what`: made or rotated. */
-export async function showSecret(made, session, what) {
+export async function showSecret(made, what) {
 	const about = await factsOf(made);
 	// A key that may use nothing yet has no example.
-	const { provider, model } = made.example ?? { provider: FIRST, model: session.defaultModels[FIRST] };
+	const { provider, model } = made.example ?? { provider: FIRST, model: current().defaultModels[FIRST] };
 	const body = { userPrompt: "Three names for a tea shop", model };
 	const request = () => ({ base: location.origin, provider, body });
 	const text = message(about);

@@ -104,8 +104,8 @@ export function show({ head, body, detail: name, session }) {
 		if (key.status === "revoked") return [];
 		const toggle = key.status === "disabled" ? "Enable" : "Disable";
 		return [
-			button("Edit", async () => (await editKey(session, key)) && watch.now()),
-			button("Rotate", async () => (await rotateKey(session, key)) && watch.now()),
+			button("Edit", async () => (await editKey(key)) && watch.now()),
+			button("Rotate", async () => (await rotateKey(key)) && watch.now()),
 			button(toggle, () => change(name, toggle.toLowerCase(), watch)),
 			button("Reset usage", reset),
 			button("Revoke", revoke, ".danger"),
@@ -115,7 +115,7 @@ export function show({ head, body, detail: name, session }) {
 	async function reset() {
 		const sure = await confirm(
 			`Reset the usage of ${name}?`,
-			"Today and this month count from zero again, so the caps have all their room back. History, charts and the log stay.",
+			"Today and this month count from zero again: the caps have all their room back. History, charts and the log stay.",
 			"Reset usage",
 			() => call("POST", keyPath(name, "/reset-usage")),
 		);

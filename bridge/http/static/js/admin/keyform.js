@@ -4,11 +4,11 @@ import { ApiError } from "../lib/api.js";
 import { h, redraw, say } from "../lib/dom.js";
 import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
-import { button, confirm, dialog, field, nameIn, nameInput, select, submits } from "../lib/ui.js";
+import { button, field, formDialog, nameIn, nameInput, select } from "../lib/ui.js";
 import { listField, numberField, textField, valuesOf } from "./fields.js";
 import { showSecret, showSecrets } from "./handover.js";
 import { keyPath } from "./links.js";
-import { call } from "./session.js";
+import { call, current } from "./session.js";
 
 const PRESETS = [
 	["Designer: $5 a day", { maxCostPerDay: 5, maxRequestsPerMinute: 20, maxConcurrent: 2 }],
@@ -34,18 +34,16 @@ const EXPIRIES = [
 const GRACES = [["0", "At once"], ["3600", "In an hour"], ["86400", "In a day"], ["604800", "In a week"]];
 
 /** Ask for a new key, or several, and make them. Gives the name of the key where it is one, or undefined. */
-export async function createKey(session) {
-	const known = await knownNames();
-	const made = await dialog((close) => form(session, null, known, close), { wide: true });
+export async function createKey() {
+	const made = await form(null, await knownNames());
 	if (made?.several) await showSecrets(made.several, made.failed);
-	else if (made) await showSecret(made, session, "made");
+	else if (made) await showSecret(made, "made");
 	return made?.name;
 }
 
 /** Change a key. Gives whether it was. */
-export async function editKey(session, key) {
-	const known = await knownNames();
-	return Boolean(await dialog((close) => form(session, key, known, close), { wide: true }));
+export async function editKey(key) {
+	return Boolean(await form(key, await knownNames()));
 }
 
 /** What a key may be bound to, by names; a list that cannot be had only lacks in a hint. */
@@ -56,20 +54,20 @@ async function knownNames() {
 }
 
 /** Give a key a new secret, after asking how long the old one shall work. */
-export async function rotateKey(session, key) {
+export async function rotateKey(key) {
 	const grace = select(GRACES, "0");
 	const question = [
 		h("p", "The key gets a new secret, which is shown once. Limits and usage stay."),
 		field("The old secret stops working", grace),
 	];
 	const send = () => call("POST", keyPath(key.name, "/rotate"), { body: { graceSeconds: Number(grace.value) } });
-	const rotated = await confirm(`Rotate ${key.name}`, question, "Rotate", send, ".primary");
-	if (rotated) await showSecret(rotated, session, "rotated");
+	const rotated = await formDialog(`Rotate ${key.name}`, question, "Rotate", send);
+	if (rotated) await showSecret(rotated, "rotated");
 	return Boolean(rotated);
 }
 
-function form(session, key, known, close) {
-	const limits = Object.fromEntries(LIMITS.map(({ name }) => [name, limitField(name, session.limits, key?.ownLimits)]));
+function form(key, known) {
+	const limits = Object.fromEntries(LIMITS.map(({ name }) => [name, limitField(name, key?.ownLimits)]));
 	const name = nameInput();
 	const list = h("textarea", { rows: "6", spellcheck: "false", autocomplete: "off" });
 	const one = field("Name", name, "It cannot be changed later. “Zoë Müller” becomes Zoe-Muller.");
@@ -90,9 +88,7 @@ function form(session, key, known, close) {
 	const expiry = select(EXPIRIES, ends && "date", { onchange: showDate });
 	const date = h("input", { type: "datetime-local", value: ends });
 	const dateField = field("Expires at (your time)", date);
-	const problem = h("div");
-	const id = "key-form";
-	const save = button("", null, ".primary", { form: id });
+	const label = h("span");
 	const presets = PRESETS.map(([label], place) => [place, label]);
 	const preset = select([["", "The server's defaults"], ...presets], "", { onchange: usePreset });
 	showDate();
@@ -102,7 +98,7 @@ function form(session, key, known, close) {
 		one.hidden = name.disabled = several.checked;
 		many.hidden = list.disabled = !several.checked;
 		list.required = several.checked;
-		say(save, key ? "Save" : several.checked ? "Make the keys" : "Make the key");
+		say(label, key ? "Save" : several.checked ? "Make the keys" : "Make the key");
 	}
 
 	function showDate() {
@@ -117,7 +113,7 @@ function form(session, key, known, close) {
 		showDate();
 	}
 
-	async function submit() {
+	async function send() {
 		const chosen = providers.filter(([, box]) => box.checked).map(([each]) => each);
 		const body = {
 			...valuesOf({ ...limits, note, models, credentials }),
@@ -126,9 +122,9 @@ function form(session, key, known, close) {
 			expiresAt: expiresAt(),
 		};
 		body.note ||= noteOf(name.value);
-		if (key) close(await call("PATCH", keyPath(key.name), { body }));
-		else if (several.checked) close(await makeAll(keysOf(list.value), body));
-		else close(await call("POST", "/admin/keys", { body: { ...body, name: nameIn(name.value) } }));
+		if (key) return call("PATCH", keyPath(key.name), { body });
+		if (several.checked) return makeAll(keysOf(list.value), body);
+		return call("POST", "/admin/keys", { body: { ...body, name: nameIn(name.value) } });
 	}
 
 	/** When it ends; undefined where the fields say what the key has: that may lie in the past, which cannot be sent. */
@@ -140,41 +136,35 @@ function form(session, key, known, close) {
 		return moment.toISOString();
 	}
 
-	return {
-		title: key ? `Change ${key.name}` : "New key",
-		body: h(
-			"form.stack",
-			{ id, onsubmit: submits(problem, submit) },
-			!key &&
-				h(
-					"div.fields",
-					h("div.stack.tight", one, many, h("label.check.small", several, "Several keys at once")),
-					field("Start from", preset, "Fills in the limits below; change what you like."),
-				),
-			h("div.fields", note.element, field("Expires", expiry), dateField),
-			[...new Set(LIMITS.map((limit) => limit.group))].map((group) => {
-				const rows = LIMITS.filter((limit) => limit.group === group).map((limit) => limits[limit.name].element);
-				return h("fieldset", h("legend", group), h(rows.length > 3 ? "div.fields.four" : "div.fields.three", rows));
-			}),
-			h("p.hint", "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
+	const body = [
+		!key &&
 			h(
 				"div.fields",
-				h(
-					"fieldset",
-					h("legend", "May use"),
-					h(
-						"div.row",
-						providers.map(([each, box]) => h("label.check", box, PROVIDERS[each].title)),
-						h("label.check", webSearch, "Web search"),
-					),
-				),
-				h("div", models.element, modelHint(models.input, known.models)),
-				credentials.element,
+				h("div.stack.tight", one, many, h("label.check.small", several, "Several keys at once")),
+				field("Start from", preset, "Fills in the limits below; change what you like."),
 			),
-			problem,
+		h("div.fields", note.element, field("Expires", expiry), dateField),
+		[...new Set(LIMITS.map((limit) => limit.group))].map((group) => {
+			const rows = LIMITS.filter((limit) => limit.group === group).map((limit) => limits[limit.name].element);
+			return h("fieldset", h("legend", group), h(rows.length > 3 ? "div.fields.four" : "div.fields.three", rows));
+		}),
+		h("p.hint", "Empty: the server's default, which is shown in grey. 0: no limit, on purpose."),
+		h(
+			"div.fields",
+			h(
+				"fieldset",
+				h("legend", "May use"),
+				h(
+					"div.row",
+					providers.map(([each, box]) => h("label.check", box, PROVIDERS[each].title)),
+					h("label.check", webSearch, "Web search"),
+				),
+			),
+			h("div", models.element, modelHint(models.input, known.models)),
+			credentials.element,
 		),
-		actions: [button("Cancel", () => close()), save],
-	};
+	];
+	return formDialog(key ? `Change ${key.name}` : "New key", body, label, send, { wide: true });
 }
 
 /**
@@ -268,9 +258,9 @@ async function makeAll(names, body) {
 	return { several, failed };
 }
 
-function limitField(name, defaults, own = {}) {
+function limitField(name, own = {}) {
 	const { label, unit } = LIMITS.find((limit) => limit.name === name);
-	const byDefault = defaults.find((limit) => limit.name === name).default;
+	const byDefault = current().limits.find((limit) => limit.name === name).default;
 	const [step, shown] = unit === "dollars" ? ["any", money(byDefault)] : ["1", byDefault];
 	return numberField(inWords(label), "", own[name], undefined, {
 		name,

@@ -20,7 +20,7 @@ const ORDERS = {
 	used: ["Last used", (key) => -Date.parse(key.lastUsedAt ?? 0)],
 };
 
-export function show({ head, body, session }) {
+export function show({ head, body }) {
 	const search = searchBox("Search keys", "Search by name or note", arrange);
 	const sort = select(
 		Object.entries(ORDERS).map(([id, [label]]) => [id, `Sort: ${label}`]),
@@ -99,7 +99,7 @@ export function show({ head, body, session }) {
 	}
 
 	async function make() {
-		const name = await createKey(session);
+		const name = await createKey();
 		if (name) location.hash = keyPage(name);
 		else watch.now();
 	}

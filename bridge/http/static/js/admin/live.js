@@ -30,8 +30,8 @@ export function show({ head, body }) {
 		["", "num.block"],
 	]);
 	fill(body, h("div", h("div.toolbar", search.element), h("section.card.flush", list.element)));
-	/** Id -> {run, endedAt}, also of those that ended a moment ago. */
-	let entries = new Map();
+	/** Id -> run, also those that ended a moment ago, which have an `endedAt`. */
+	let known = new Map();
 	let order = [];
 	let hovered = false;
 	let touchedAt = 0;
@@ -50,13 +50,13 @@ export function show({ head, body }) {
 
 	function take(runs) {
 		const now = Date.now();
-		const current = new Map(runs.map((run) => [run.id, { run, endedAt: null }]));
-		for (const [id, entry] of entries) {
-			const endedAt = entry.endedAt ?? now;
+		const current = new Map(runs.map((run) => [run.id, run]));
+		for (const [id, run] of known) {
+			const endedAt = run.endedAt ?? now;
 			const seen = now - endedAt < LINGER_MS || (held() && document.activeElement?.dataset.run === id);
-			if (!current.has(id) && seen) current.set(id, { run: entry.run, endedAt });
+			if (!current.has(id) && seen) current.set(id, { ...run, endedAt });
 		}
-		entries = current;
+		known = current;
 		const waiting = runs.filter((run) => run.state === "queued").length;
 		say(summary, `${runs.length - waiting} running, ${waiting} waiting`);
 		arrange();
@@ -65,15 +65,18 @@ export function show({ head, body }) {
 	/** Those that run first, then those that wait, by their places, then those that have ended. */
 	function arrange() {
 		const before = order;
-		const rank = ({ run, endedAt }) => (endedAt ? Infinity : run.state === "queued" ? run.queuePosition : 0);
-		const wanted = [...entries]
+		const rank = ({ state, queuePosition, endedAt }) => {
+			if (endedAt) return Infinity;
+			return state === "queued" ? queuePosition : 0;
+		};
+		const wanted = [...known]
 			.sort(([one, first], [other, second]) => Math.sign(rank(first) - rank(second)) || (one < other ? -1 : 1))
 			.map(([id]) => id);
-		const stay = held() ? before.filter((id) => entries.has(id)) : [];
+		const stay = held() ? before.filter((id) => known.has(id)) : [];
 		order = [...stay, ...wanted.filter((id) => !stay.includes(id))];
 		if (before.some((id, place) => order[place] !== id)) movedAt = Date.now();
-		const shown = order.map((id) => entries.get(id)).filter(({ run }) => isSought(run));
-		list.show(shown.map(runRow), nothing());
+		const sought = order.map((id) => known.get(id)).filter(isSought);
+		list.show(sought.map(runRow), nothing());
 	}
 
 	function isSought({ keyName, model, provider, credential, userPrompt, id, requestId, node }) {
@@ -81,15 +84,15 @@ export function show({ head, body }) {
 	}
 
 	function nothing() {
-		return entries.size
+		return known.size
 			? emptyState("Nothing that runs matches", "Try a part of a key, a model, a credential, a prompt or an id.")
 			: emptyState("Nothing is running", "Requests appear here by themselves while they wait or run.");
 	}
 
-	function runRow({ run, endedAt }) {
+	function runRow(run) {
 		const { id, keyName, credential, node, ageMs } = run;
-		const over = endedAt !== null;
-		const [state, kind] = over ? ["ended"] : stateOf(run);
+		const over = Boolean(run.endedAt);
+		const [state, kind] = stateOf(run);
 		const stop = {
 			"data-run": id,
 			"aria-label": `${over ? "Ended:" : "Stop"} the request of ${keyName}`,
@@ -120,6 +123,7 @@ export function show({ head, body }) {
 	return watch.stop;
 }
 
-function stateOf({ state, queuePosition }) {
+function stateOf({ state, queuePosition, endedAt }) {
+	if (endedAt) return ["ended"];
 	return state === "queued" ? [`waiting, place ${queuePosition}`, "warn"] : ["running", "good"];
 }

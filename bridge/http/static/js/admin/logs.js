@@ -114,7 +114,8 @@ export function show({ head, body, query: given, session }) {
 	function load(before = null) {
 		const { from, to } = values();
 		if (from && to && from > to) {
-			fill(log.error, errorBox(new ApiError(400, { error: "The first day lies after the last one.", hint: "Swap them." })));
+			const body = { error: "The first day lies after the last one.", hint: "Swap them." };
+			fill(log.error, errorBox(new ApiError(400, body)));
 			return;
 		}
 		top = before?.top ?? 0;
@@ -159,7 +160,7 @@ export function show({ head, body, query: given, session }) {
 			const like = keys.filter((each) => each.toLowerCase().includes(key.toLowerCase())).slice(0, 5);
 			return emptyState(
 				`No key is named ${key}`,
-				like.length ? "The key has to be named in full. One of these?" : "The key has to be named in full.",
+				`The key has to be named in full.${like.length ? " One of these?" : ""}`,
 				h("div.row", like.map((each) => button(h("bdi", each), () => use(each)))),
 			);
 		}

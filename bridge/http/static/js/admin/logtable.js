@@ -5,8 +5,8 @@ import { keyLink } from "./links.js";
 import { openRequest } from "./request.js";
 
 /**
- * {element, rows, show(lines, empty)}; a line that is chosen is shown in a dialog. Lines come in the order in which they
- * ended, and are shown by when they began; `empty` is shown where there are none.
+ * {element, rows, show(lines, empty)}; a line that is chosen is shown in a dialog. Lines come in the order in which
+ * they ended, and are shown by when they began; `empty` is shown where there are none.
  */
 export function logTable(caption, { withKey = true } = {}) {
 	const { element, body: rows, row, show } = lineTable(caption, { keys: withKey });

@@ -19,8 +19,8 @@ export function focusRow(list, place) {
 }
 
 /**
- * Lines that the server gives in pages, newest first: {error, pager, load(limit), add(lines), shown(), stop()}, the first
- * two being elements. `ask({limit, before})` gives a page as {lines, next}. `draw(lines, isLast)` shows them in `list`;
+ * Lines that the server gives in pages, newest first: {error, pager, load(limit), add(lines), shown(), stop()}, the
+ * first two being elements. `ask({limit, before})` gives a page as {lines, next}. `draw(lines, isLast)` shows them in `list`;
  * where they were loaded anew, `isLast()` says whether nothing else was asked for since then.
  */
 export function pages(list, ask, draw) {

@@ -66,7 +66,8 @@ function bar(level, full, note) {
 	const both = (level.used + level.reserved) / level.most;
 	const left = Math.max(0, level.most - level.used - level.reserved);
 	const rest = [level.reserved > 0 && `${show(level.reserved)} reserved`, `${show(left)} left`].filter(Boolean);
-	const inWords = `${show(level.used)} used, ${show(level.reserved)} reserved, ${show(left)} left of ${show(level.most)} (${percent(both)})`;
+	const figures = [`${show(level.used)} used`, `${show(level.reserved)} reserved`, `${show(left)} left`];
+	const inWords = `${figures.join(", ")} of ${show(level.most)} (${percent(both)})`;
 	const meter = {
 		role: "meter",
 		"aria-valuemin": "0",

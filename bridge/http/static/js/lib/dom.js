@@ -42,8 +42,8 @@ export function fill(element, ...children) {
 /**
  * Bring what is in an element in step with new children, and touch nothing that is as it was: so the focus, what is
  * unfolded or selected, and the place of everything stay, and a screen reader does not hear the same again. A child
- * goes on as the first one before it with the same tag, and the same key or else classes. Where the one that had the focus is gone, the
- * first button beside it gets it.
+ * goes on as the first one before it with the same tag, and the same key or else classes. Where the one that had the
+ * focus is gone, the first button beside it gets it.
  */
 export function redraw(element, ...children) {
 	const next = listed(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));

@@ -51,24 +51,21 @@ async function busy(button, task) {
 	}
 }
 
-/** Try something; what goes wrong is shown in `place`, where it is seen. Gives whether nothing did. */
-async function attempt(place, task) {
-	fill(place);
-	try {
-		await task();
-		return true;
-	} catch (error) {
-		fill(place, errorBox(error));
-		place.scrollIntoView({ block: "nearest" });
-		return false;
-	}
-}
-
-/** For a form's `onsubmit`: attempt something when it is sent, once at a time. */
+/** For a form's `onsubmit`: do something when it is sent, once at a time; what goes wrong is shown in `place`. */
 export function submits(place, task) {
+	async function attempt() {
+		fill(place);
+		try {
+			await task();
+		} catch (error) {
+			fill(place, errorBox(error));
+			place.scrollIntoView({ block: "nearest" });
+		}
+	}
+
 	return (event) => {
 		event.preventDefault();
-		return busy(event.submitter ?? event.target, () => attempt(place, task));
+		return busy(event.submitter ?? event.target, attempt);
 	};
 }
 
@@ -249,20 +246,29 @@ export function dialog(build, { wide = false, closable = true } = {}) {
 }
 
 /**
- * Ask before something, such as what cannot be taken back, and do it: `task(button)`. What goes wrong is shown below the
- * question. Gives what the task gives, or true; undefined where it was left. `body` is a text, or elements.
+ * A dialog with a form, which `task(button)` sends; what goes wrong is shown below it. Gives what the task gives, or
+ * true; undefined where it was left.
  */
-export function confirm(title, body, label, task = () => true, kind = ".danger") {
+export function formDialog(title, body, label, task = () => true, { kind = ".primary", wide = false } = {}) {
 	const problem = h("div");
-	return dialog((close) => {
-		const done = async () => close((await task(sure)) ?? true);
-		const sure = button(label, () => attempt(problem, done), kind);
-		return {
-			title,
-			body: h("div.stack", typeof body === "string" ? h("p", body) : body, problem),
-			actions: [button("Cancel", () => close()), sure],
-		};
-	});
+	const id = "dialog-form";
+	const send = button(label, null, kind, { form: id });
+	return dialog(
+		(close) => {
+			const onsubmit = submits(problem, async () => close((await task(send)) ?? true));
+			return {
+				title,
+				body: h("form.stack", { id, onsubmit }, body, problem),
+				actions: [button("Cancel", () => close()), send],
+			};
+		},
+		{ wide },
+	);
+}
+
+/** Ask before something, such as what cannot be taken back, and do it: as `formDialog` does. */
+export function confirm(title, text, label, task) {
+	return formDialog(title, h("p", text), label, task, { kind: ".danger" });
 }
 
 /** A labelled field. `input` gets its id and the hint for screen readers. */
