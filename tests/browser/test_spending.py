@@ -179,6 +179,20 @@ def test_what_was_spent_on_what_and_where_the_month_goes_is_on_my_usage(visit: V
     expect(admin.get_by_text(re.compile(r"At this pace about \$[\d.,]+ by the end of the month")).first).to_be_visible()
 
 
+def test_when_a_limit_resets_is_said_anew_on_the_next_day(visit: Visit, server: Server) -> None:
+    page = visit.holder(server.new_key("sees-midnight", maxCostPerDay=5))
+    page.get_by_role("link", name="My usage").click()
+    expect(page.get_by_text(re.compile("^Resets .*midnight in UTC"))).to_be_visible()
+
+    def later(route: Route) -> None:
+        me = route.fetch().json()
+        me["resetsAt"]["today"] = "2031-01-02T00:00:00Z"
+        route.fulfill(json=me)
+
+    page.route("**/me", later)
+    expect(page.get_by_text(re.compile("^Resets .*2 Jan 2031"))).to_be_visible()
+
+
 def test_a_key_that_expires_while_its_usage_is_shown_is_told_so(visit: Visit, server: Server) -> None:
     page = visit.holder(server.new_key("expires-soon"))
     page.get_by_role("link", name="My usage").click()

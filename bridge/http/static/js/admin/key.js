@@ -1,9 +1,9 @@
 /** One key: its limits, its history, its log, and everything that can be done with it. */
 
 import { query } from "../lib/api.js";
-import { bars, levels, otherLimits, outlook } from "../lib/bars.js";
+import { bars, levelNote, levels, otherLimits } from "../lib/bars.js";
 import { fill, h, redraw } from "../lib/dom.js";
-import { count, inWords, money, resets, spent, timeElement, when } from "../lib/format.js";
+import { count, inWords, money, spent, timeElement, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { badge, button, card, confirm, emptyState, factList, skeleton, toast } from "../lib/ui.js";
 import { costChart } from "./charts.js";
@@ -95,8 +95,7 @@ export function show({ head, body, detail: name, session }) {
 
 	function note(level) {
 		if (!level.window) return "Those that wait for a slot count, too";
-		const ends = resets(key.resetsAt[level.window], session.timezone);
-		return [ends, outlook(level, key.forecast)].filter(Boolean).join(". ");
+		return levelNote(level, key, session.timezone);
 	}
 
 	/** A revoked key can only be looked at. */

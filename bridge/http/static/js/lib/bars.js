@@ -1,7 +1,7 @@
 /** Limits as bars: what is used, what running requests hold, and what remains. */
 
 import { h } from "./dom.js";
-import { compact, count, money, percent, plural } from "./format.js";
+import { compact, count, money, percent, plural, resets } from "./format.js";
 import { LIMITS } from "./registry.js";
 
 /** From here on a bar warns. */
@@ -12,15 +12,15 @@ const CLOSE = 0.8;
  * `running`, also how many requests run at once, which has no window.
  */
 export function levels(limits, usage, { running = false } = {}) {
-	return LIMITS.filter((row) => limits[row.name] > 0 && (row.window === "reserved" ? running : row.window)).map(
-		(row) => ({
-			limit: row.name,
-			label: row.title,
-			unit: row.unit,
-			window: row.window === "reserved" ? null : row.window,
-			used: Math.max(0, usage[row.window][row.field]),
-			reserved: row.window === "reserved" ? 0 : Math.max(0, usage.reserved[row.field]),
-			most: limits[row.name],
+	return LIMITS.filter(({ name, window }) => limits[name] > 0 && (window === "reserved" ? running : window)).map(
+		({ name, title, unit, window, field }) => ({
+			limit: name,
+			label: title,
+			unit,
+			window: window === "reserved" ? null : window,
+			used: Math.max(0, usage[window][field]),
+			reserved: window === "reserved" ? 0 : Math.max(0, usage.reserved[field]),
+			most: limits[name],
 		}),
 	);
 }
@@ -42,13 +42,13 @@ export function nearest(limits, usage) {
 	return Math.max(0, ...levels(limits, usage).map((level) => (level.used + level.reserved) / level.most));
 }
 
-/** Where this month is going, for a limit of the month: a sentence; empty where it is too early to say. */
-export function outlook(level, forecast) {
-	if (level.window !== "thisMonth" || !forecast) return "";
-	const { field } = LIMITS.find((row) => row.name === level.limit);
-	const most = forecast[field];
-	const over = most > level.most ? ": more than the limit" : "";
-	return `At this pace about ${amount(level.unit, most)} by the end of the month${over}`;
+/** When the window of a level resets, and where the month is going, as far as that can be said. */
+export function levelNote({ limit, unit, window, most }, { resetsAt, forecast }, zone) {
+	const ends = resets(resetsAt[window], zone);
+	if (window !== "thisMonth" || !forecast) return ends;
+	const { field } = LIMITS.find((row) => row.name === limit);
+	const over = forecast[field] > most ? ": more than the limit" : "";
+	return `${ends}. At this pace about ${amount(unit, forecast[field])} by the end of the month${over}`;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Who spent what on what: a choice of days, and a table of what they add up to, dearest first. */
 
-import { fill, h } from "./dom.js";
+import { h, redraw } from "./dom.js";
 import { calendarDay, compact, count, day, money, percent } from "./format.js";
 import { table } from "./table.js";
 import { emptyState, field, named, segmented } from "./ui.js";
@@ -71,76 +71,82 @@ function nameOf(by, share) {
  * answers it, and by what it is; without it rows do not open. `link(share)` is the address that a name leads to.
  */
 export function breakdownTable(caption, label, { open = null, link = null } = {}) {
-	const { element, body, row, show } = table(caption, [
-		[label, "block"],
-		["Cost", "num"],
-		["Share", "num"],
-		["Requests", "num"],
-		["Tokens", "num"],
-		["Errors", "num"],
-	]);
+	const figures = ["Cost", "Share", "Requests", "Tokens", "Errors"].map((each) => [each, "num"]);
+	const { element, body, row, show } = table(caption, [[label, "block"], ...figures]);
 	const foot = h("tfoot", { role: "rowgroup" });
 	body.after(foot);
 	const empty = emptyState("Nothing was used", "No request in these days has cost anything or been counted.");
-	let shown = null;
+	/** What the rows are made of that are open, by their names; null while that is on its way. */
+	const opened = new Map();
+	let current = {};
+	let shown = "";
 
 	function update(answer, by) {
 		const now = JSON.stringify([answer, by]);
 		if (now === shown) return;
 		shown = now;
-		const opened = new Set([...body.querySelectorAll("[aria-expanded=true]")].map((each) => each.dataset.name));
-		const left = document.activeElement.dataset.name;
-		body.replaceChildren();
-		show(answer.rows.map((share) => shareRow(share, by, answer.total, opened)), empty);
-		fill(foot, figuresRow(h("span.strong", "Total"), answer.total, answer.total, "total"));
-		[...body.querySelectorAll("button")].find((each) => each.dataset.name === left)?.focus();
+		if (by !== current.by) opened.clear();
+		current = { ...answer, by };
+		for (const share of answer.rows) if (opened.has(share[by])) load(share);
+		draw();
 	}
 
-	function shareRow(share, by, total, opened) {
-		const known = share[by] !== null;
-		const name = link && known ? h("a.key-name", { href: link(share) }, nameOf(by, share)) : nameOf(by, share);
-		if (!open) return figuresRow(name, share, total);
-		if (!known) return figuresRow([h("span.expand"), name], share, total);
-		const id = JSON.stringify(share[by]);
-		const button = h("button.expand", {
-			"aria-expanded": "false",
-			"aria-label": `What ${share[by]} is made of`,
-			"data-name": id,
-			onclick: toggle,
-		});
-		const line = figuresRow([button, name], share, total);
-		let below = [];
-
-		async function toggle() {
-			const opens = button.getAttribute("aria-expanded") !== "true";
-			button.setAttribute("aria-expanded", String(opens));
-			for (const each of below) each.remove();
-			below = [];
-			const inner = opens && (await open(share));
-			if (!inner || button.getAttribute("aria-expanded") !== "true" || below.length) return;
-			below = inner.rows.map((each) => figuresRow(h("span.inner-name", nameOf(inner.by, each)), each, share, "inner"));
-			line.after(...below);
+	function toggle(share) {
+		const name = share[current.by];
+		if (!opened.delete(name)) {
+			opened.set(name, null);
+			load(share);
 		}
-
-		if (opened.has(id)) toggle();
-		return line;
+		draw();
 	}
 
-	function figuresRow(name, share, total, kind = "") {
+	async function load(share) {
+		const name = share[current.by];
+		const inner = await open(share);
+		if (!inner || !opened.has(name)) return;
+		opened.set(name, inner);
+		draw();
+	}
+
+	function draw() {
+		const { rows, total } = current;
+		show(rows.map(shareRows), empty);
+		redraw(foot, figuresRow(h("span.strong", "Total"), total, total, { class: "spent total" }));
+	}
+
+	/** The row of a share, and those of what it is made of where it is open. */
+	function shareRows(share) {
+		const { by, total } = current;
+		const key = share[by];
+		const known = key !== null;
+		const attributes = {
+			"aria-expanded": String(opened.has(key)),
+			"aria-label": `What ${key} is made of`,
+			onclick: () => toggle(share),
+		};
+		const expand = open && h(known ? "button.expand" : "span.expand", known ? attributes : {});
+		const name = link && known ? h("a.key-name", { href: link(share) }, nameOf(by, share)) : nameOf(by, share);
+		const inner = opened.get(key);
+		return [
+			figuresRow([expand, name], share, total, { class: "spent", key }),
+			inner?.rows.map((each) =>
+				figuresRow(h("span.inner-name", nameOf(inner.by, each)), each, share, { class: "spent inner" }),
+			),
+		];
+	}
+
+	function figuresRow(name, share, total, attributes) {
 		const part = total.costUsd > 0 ? share.costUsd / total.costUsd : 0;
-		const width = { style: { width: `${100 * part}%` } };
-		const line = row(
-			{ class: `spent ${kind}` },
+		const used = h("span.bar-used", { style: { width: `${100 * part}%` } });
+		return row(
+			attributes,
 			h("div.row.nowrap-row", name),
 			money(share.costUsd),
-			[h("span.share-bar", { "aria-hidden": "true" }, h("span", width)), h("span", percent(part))],
-			count(share.requests),
+			[h("span.bar-track.share-bar", { "aria-hidden": "true" }, used), h("span", percent(part))],
+			[count(share.requests), h("span.unit", share.requests === 1 ? " request" : " requests")],
 			compact(share.tokens),
 			share.errors ? count(share.errors) : "–",
 		);
-		// On a narrow screen the number has its unit behind it.
-		line.querySelector("[data-label=Requests]").dataset.unit = share.requests === 1 ? "request" : "requests";
-		return line;
 	}
 
 	return { element, update };

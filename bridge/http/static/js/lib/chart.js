@@ -1,6 +1,7 @@
 /** Charts as SVG: stacked bars and lines, with a box of figures at the pointer and a table for everybody. */
 
-import { fill, h, say, scrolls, svg } from "./dom.js";
+import { fill, h, redraw, scrolls, svg } from "./dom.js";
+import { sumOf } from "./format.js";
 
 /** Pixels: of the picture, and of what stands around the plot. */
 const HEIGHT = 220;
@@ -31,18 +32,17 @@ export function chart(kind, { describe, unit = "Day" }) {
 	let plot = null;
 	let current = null;
 	let touched = false;
-	/** Whose names the legend has. */
-	let entries = "";
 
 	function update(data) {
 		current = data;
 		stage.setAttribute("aria-label", describe(data));
 		draw();
-		const names = JSON.stringify(data.series.map(({ label }) => label));
-		if (names !== entries) fill(legend, data.series.map((each) => h("li", swatch(each), named(each), h("span.num"))));
-		entries = names;
-		data.sums?.forEach((sum, place) => say(legend.children[place].lastChild, data.show(sum)));
+		redraw(legend, data.series.map((each, place) => h("li", swatch(each), named(each), sumAt(place))));
 		fillTable();
+	}
+
+	function sumAt(place) {
+		return current.sums && h("span.num", current.show(current.sums[place]));
 	}
 
 	function draw() {
@@ -79,7 +79,7 @@ export function chart(kind, { describe, unit = "Day" }) {
 			h("tr", h("th", { scope: "row" }, name), values.map((value) => h("td.num", value ? show(value) : "–")));
 		const heads = series.map(({ label }) => h("th.num", { scope: "col" }, h("bdi", label)));
 		const lines = labels.map((label, place) => line(label, series.map(({ values }) => values[place])));
-		fill(
+		redraw(
 			table,
 			h(
 				"table.plain",
@@ -117,19 +117,13 @@ export function chart(kind, { describe, unit = "Day" }) {
 }
 
 function swatch({ token }) {
-	const mark = h("span.swatch", { "aria-hidden": "true" });
-	mark.style.background = `var(${token})`;
-	return mark;
+	return h("span.swatch", { "aria-hidden": "true", style: { background: `var(${token})` } });
 }
 
 /** The name of a series, which leads to what it is about where that is known. */
 function named({ label, href }) {
 	const name = h("bdi", label);
 	return href ? h("a.quiet", { href }, name) : name;
-}
-
-function sumOf(values) {
-	return values.reduce((sum, value) => sum + value, 0);
 }
 
 // --- the picture ---

@@ -111,18 +111,14 @@ export function day(text) {
 	return monthDay.format(new Date(`${text}T00:00:00Z`));
 }
 
-const STEPS = [["day", 86400], ["hour", 3600], ["minute", 60]];
-
 /** How long ago or ahead a moment is: 3 min ago, in 5 hr. */
 export function ago(iso, now = Date.now()) {
 	const seconds = Math.round((new Date(iso) - now) / 1000);
-	if (Math.abs(seconds) < 45) return seconds > 0 ? "in a moment" : "just now";
-	for (const [unit, length] of STEPS) {
-		if (Math.abs(seconds) >= 0.75 * length || unit === "minute") {
-			return relative.format(Math.round(seconds / length), unit);
-		}
-	}
-	return "";
+	const steps = [["day", 86400], ["hour", 3600], ["minute", 60]];
+	const step = steps.find(([, length]) => Math.abs(seconds) >= 0.75 * length);
+	if (!step) return seconds > 0 ? "in a moment" : "just now";
+	const [unit, length] = step;
+	return relative.format(Math.round(seconds / length), unit);
 }
 
 /** A sentence of the API with its moments as the viewer reads them: 2026-11-29T00:00:00.000Z becomes 29 Nov, 01:00. */
@@ -145,13 +141,10 @@ export function timeElement(iso, show = ago) {
  * those that turn the direction of writing. For names, prompts and errors of others in the admin's pages.
  */
 export function visible(text) {
-	return String(text).replace(
-		/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
-		(char) => {
-			const code = char.charCodeAt(0);
-			if (code < 0x20) return String.fromCharCode(0x2400 + code);
-			if (code === 0x7f) return "\u2421";
-			return `\u27e8${code.toString(16).toUpperCase().padStart(4, "0")}\u27e9`;
-		},
-	);
+	return String(text).replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (char) => {
+		const code = char.charCodeAt(0);
+		if (code < 0x20) return String.fromCharCode(0x2400 + code);
+		if (code === 0x7f) return "␡";
+		return `⟨${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+	});
 }

@@ -1,10 +1,10 @@
 /** The holder's own usage: bars, what remains, when it resets, what it was spent on, and the last requests. */
 
 import { call, query } from "../lib/api.js";
-import { bars, levels, otherLimits, outlook } from "../lib/bars.js";
+import { bars, levelNote, levels, otherLimits } from "../lib/bars.js";
 import { breakdownTable, dayRange } from "../lib/breakdown.js";
 import { fill, h, icon, redraw } from "../lib/dom.js";
-import { count, duration, inOwnTime, inWords, money, resets, spent, visible, when, whenFull } from "../lib/format.js";
+import { count, duration, inOwnTime, inWords, money, spent, visible, when, whenFull } from "../lib/format.js";
 import { hintOf } from "../lib/hints.js";
 import { costOf, lineTable, mono, statusOf } from "../lib/line.js";
 import { poll } from "../lib/poll.js";
@@ -28,7 +28,6 @@ export function show(main, { me: first, headers, expired }) {
 	);
 	const spent = breakdownTable("What you spent on what", "Model");
 	const days = dayRange(first.timezone, {}, () => watch.now());
-	let forecast = null;
 	fill(
 		main,
 		h("div.page-head", heading),
@@ -53,8 +52,7 @@ export function show(main, { me: first, headers, expired }) {
 			const usage = await ask(`/me/usage${query({ ...days.range(), by: "model" })}`, signal);
 			const shown = levels(me.limits, me.usage);
 			noBars.hidden = shown.length > 0;
-			forecast = me.forecast;
-			redraw(caps, bars(shown, { full: true, note: (level) => note(level, me) }));
+			redraw(caps, bars(shown, { full: true, note: (level) => levelNote(level, me, me.timezone) }));
 			redraw(facts, factList(about(me, otherLimits(me.limits, shown))));
 			list(requests.map(requestRow), empty);
 			spent.update(usage, "model");
@@ -68,10 +66,6 @@ export function show(main, { me: first, headers, expired }) {
 			tokens: line.inputTokens + line.outputTokens,
 			asked: line.error && visible(inOwnTime(line.error)),
 		});
-	}
-
-	function note(level, me) {
-		return [resets(me.resetsAt[level.window], me.timezone), outlook(level, forecast)].filter(Boolean).join(". ");
 	}
 
 	/** A key that is no longer good ends the page, and says why. */
@@ -88,20 +82,14 @@ export function show(main, { me: first, headers, expired }) {
 }
 
 function about(me, others) {
+	const may = Object.entries(me.models)
+		.filter(([, { allowed }]) => allowed.length)
+		.map(([name, { allowed }]) => PROVIDERS[name].title + (Array.isArray(allowed) ? ` (${allowed.join(", ")})` : ""));
 	return [
 		["Name", me.name],
 		...Object.keys(me.resetsAt).map((each) => [inWords(each), spent(me.usage[each])]),
 		["At most", others.length ? others.join(", ") : "no limit on pace"],
-		[
-			"May use",
-			Object.entries(me.models)
-				.filter(([, each]) => each.allowed.length)
-				.map(
-					([name, each]) =>
-						`${PROVIDERS[name].title}${Array.isArray(each.allowed) ? ` (${each.allowed.join(", ")})` : ""}`,
-				)
-				.join(", ") || "nothing",
-		],
+		["May use", may.join(", ") || "nothing"],
 		["Expires", me.expiresAt ? when(me.expiresAt) : "never"],
 		me.forecast && ["At this pace", `about ${money(me.forecast.costUsd)} by the end of the month`],
 	];
@@ -109,6 +97,11 @@ function about(me, others) {
 
 /** A request in full, in a dialog: why it failed, and what to send to the admin. */
 function openRequest(line) {
+	const times = [
+		duration(line.durationMs),
+		line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
+		line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
+	];
 	const rows = [
 		["What to do", line.hint && visible(hintOf(line))],
 		["Request id", line.requestId && visible(line.requestId), mono(line.requestId)],
@@ -118,17 +111,10 @@ function openRequest(line) {
 		["Ended with", line.stopReason && visible(line.stopReason)],
 		["Cost", costOf(line)],
 		["Tokens", `${count(line.inputTokens)} in, ${count(line.outputTokens)} out`],
-		[
-			"Took",
-			[
-				duration(line.durationMs),
-				line.firstTokenMs !== null && `first text after ${duration(line.firstTokenMs)}`,
-				line.queuedMs > 0 && `${duration(line.queuedMs)} of it in the queue`,
-			].filter(Boolean).join(", "),
-		],
+		["Took", times.filter(Boolean).join(", ")],
 		["Prompt", line.userPrompt && visible(line.userPrompt)],
 	].filter(([, text]) => text);
-	const text = [...(line.error ? [line.error] : []), ...rows.map(([term, value]) => `${term}: ${value}`)].join("\n");
+	const text = [line.error, ...rows.map(([term, value]) => `${term}: ${value}`)].filter(Boolean).join("\n");
 	return dialog(
 		(close) => ({
 			title: "Request",
