@@ -225,10 +225,10 @@ def test_which_choice_is_taken_is_seen_without_colours(chromium: Browser, server
         track = page.locator(".share-bar").first.evaluate("(each) => getComputedStyle(each).backgroundColor")
         assert colour != track
         visit.go(page, "")
-        expect(page.locator(".legend .swatch").nth(1)).to_be_visible()
-        background = "(all) => all.map((each) => getComputedStyle(each).backgroundColor)"
-        swatches = page.locator(".legend").first.locator(".swatch").evaluate_all(background)
-        assert len(set(swatches)) == len(swatches) > 1
+        swatches = page.locator(".legend").first.locator(".swatch")
+        expect(swatches.nth(1)).to_be_visible()
+        colours = swatches.evaluate_all("(all) => all.map((each) => getComputedStyle(each).backgroundColor)")
+        assert len(set(colours)) == len(colours) > 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])
