@@ -48,20 +48,22 @@ def backup(file: Path, keep: int | None, raw: bool) -> None:
 @click.command(
     epilog=examples("cli-bridge restore bridge.tar.gz", "cli-bridge restore --check bridge.tar.gz"),
 )
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--check", is_flag=True, help="only read the backup and check its sums")
 @as_json
 def restore(file: Path, check: bool, raw: bool) -> None:
     """Put a backup in the place of the data.
 
     The server must be stopped. The backup is checked first; what was there is kept in a folder beside it.
+    '-' is the standard input.
     """
     from bridge.ops import backup as backups
 
     settings = load_settings()
     with plain_errors(), progress("restore") as show:
         show(f"reading {file.name}" if check else f"reading {file.name} and putting it in place")
-        done = backups.check(file) if check else backups.restore(settings, file)
+        with click.open_file(str(file), "rb") as source:
+            done = backups.check(settings, source) if check else backups.restore(settings, source)
     if raw:
         show_json(done)
         return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -57,23 +58,35 @@ def to_stream(settings: Settings, target: IO[bytes]) -> None:
         tell(counted.bytes)
 
 
-def check(file: Path) -> dict[str, Any]:
+def check(settings: Settings, source: IO[bytes]) -> dict[str, Any]:
     """Read a backup to its end; what it says of itself. Raises StoreError."""
     try:
-        with file.open("rb") as source:
-            return _told(archive.read(source))
+        with _seekable(settings, source) as file:
+            return _told(archive.read(file))
     except OSError as error:
         raise StoreError(f"The backup cannot be read ({_cause(error)}).", _DISK_HINT) from None
 
 
-def restore(settings: Settings, file: Path) -> dict[str, Any]:
+def restore(settings: Settings, source: IO[bytes]) -> dict[str, Any]:
     """Put a backup in the place of the data folder's content. Raises StoreError."""
     try:
-        with file.open("rb") as source:
-            manifest, aside = put_in_place(settings.data_dir, source, Clock())
+        with _seekable(settings, source) as file:
+            manifest, aside = put_in_place(settings.data_dir, file, Clock())
     except OSError as error:
         raise StoreError(f"The backup could not be restored ({_cause(error)}).", _DISK_HINT) from None
     return {**_told(manifest), "aside": None if aside is None else str(aside)}
+
+
+@contextmanager
+def _seekable(settings: Settings, source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A backup; what comes through a pipe is put on the disk first, in a file without a name. Raises OSError."""
+    if source.seekable():
+        yield source
+        return
+    # Beside the data, where there must be room for it anyway: /tmp may be memory.
+    with tempfile.TemporaryFile(dir=settings.data_dir if settings.data_dir.is_dir() else None) as file:
+        shutil.copyfileobj(source, file)
+        yield file
 
 
 def _to_file(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -110,19 +112,27 @@ def test_dated_backups_are_kept_up_to_a_number(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_a_backup_to_standard_output(tmp_path: Path) -> None:
-    import subprocess
-    import sys
+def test_a_backup_goes_through_pipes(tmp_path: Path) -> None:
+    def piped(settings: Server, *arguments: str, backup: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        argv = [sys.executable, "-m", "bridge", *arguments]
+        return subprocess.run(argv, env=settings.env, cwd=tmp_path, input=backup, capture_output=True, timeout=60)
 
     with servers.running(tmp_path, demo=True) as server:
-        argv = [sys.executable, "-m", "bridge", "backup", "-"]
-        done = subprocess.run(argv, env=server.env, cwd=tmp_path, capture_output=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        (tmp_path / "b.tar.gz").write_bytes(done.stdout)
-        assert server.admin("GET", "/overview").json["backup"]["lastGoodBytes"] == len(done.stdout)
-        checked = server.command("restore", "--check", str(tmp_path / "b.tar.gz"))
-    assert checked.returncode == 0, checked.stderr
-    assert "is whole" in checked.stdout
+        key = server.new_key()
+        made = piped(server, "backup", "-")
+        assert made.returncode == 0, made.stderr
+        assert server.admin("GET", "/overview").json["backup"]["lastGoodBytes"] == len(made.stdout)
+    (tmp_path / "two").mkdir()
+    other = elsewhere(server, tmp_path / "two")
+    checked = piped(other, "restore", "--check", "-", backup=made.stdout)
+    assert (checked.returncode, b"is whole" in checked.stdout) == (0, True), checked.stderr
+    assert not other.data_dir.exists(), "a check leaves nothing"
+    cut = piped(other, "restore", "-", backup=made.stdout[:-100])
+    assert (cut.returncode, b"Traceback" in cut.stderr) == (1, False), cut.stderr
+    restored = piped(other, "restore", "-", backup=made.stdout)
+    assert restored.returncode == 0, restored.stderr
+    with servers.running(tmp_path / "two", demo=True) as again:
+        assert again.call("POST", "/generate", ASK, key=key).status == 200
 
 
 def test_a_backup_that_fails_says_why_and_raises_an_alert(tmp_path: Path) -> None:
