@@ -58,17 +58,41 @@ def test_what_the_dockerfile_copies_is_in_its_context() -> None:
     assert set(re.findall(r"\bBRIDGE_\w+", text)) <= VARIABLES
 
 
+def services(name: str) -> dict[str, Any]:
+    """The services of a compose file."""
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "docker" / name).read_text())["services"]
+    return found
+
+
 def test_compose_keeps_the_bridge_to_itself() -> None:
-    services = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())["services"]
-    assert set(services) == {"bridge", "cloudflared"}
-    for service in services.values():
+    found = services("compose.yaml")
+    assert set(found) == {"bridge", "cloudflared"}
+    for service in found.values():
         assert "ports" not in service
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
         assert service["security_opt"] == ["no-new-privileges:true"]
-    assert services["cloudflared"]["network_mode"] == "service:bridge", "else its word on addresses is not believed"
-    assert set(services["bridge"]["environment"]) <= VARIABLES
-    assert int(services["bridge"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+    assert set(found["bridge"]["environment"]) <= VARIABLES
+    assert int(found["bridge"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+
+
+def test_the_tunnel_of_compose_finds_a_bridge_that_was_started_anew() -> None:
+    bridge, tunnel = services("compose.yaml")["bridge"], services("compose.yaml")["cloudflared"]
+    assert "network_mode" not in tunnel, "a network of the bridge's container ends with that"
+    socket = Path(bridge["environment"]["BRIDGE_SOCKET"])
+    assert f"service: unix:{socket}" in TUNNELS[1].read_text()
+    for service in (bridge, tunnel):
+        assert f"run:{socket.parent}" in service["volumes"]
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    assert f"install -d -m 0750 -o cli-bridge -g cli-bridge {socket.parent}\n" in text
+    assert f"groupadd --gid {tunnel['group_add'][0]} cli-bridge" in text
+
+
+def test_a_port_instead_of_the_tunnel_is_for_this_host_and_believes_nobody() -> None:
+    (service,) = services("port.yaml").values()
+    assert service["environment"]["BRIDGE_TRUSTED_PROXY"] == "none"
+    assert service["environment"].keys() >= services("compose.yaml")["bridge"]["environment"].keys()
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
 # --- the locks of Python packages ------------------------------------------------------------------------

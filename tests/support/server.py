@@ -161,8 +161,10 @@ def start(
         if not line:
             break
         server.output.append(line.rstrip())
-        if "cli-bridge listens on http" in line:
-            server.port = int(line.rsplit(":", 1)[1])
+        if "cli-bridge listens on " in line:
+            # A unix socket has none.
+            port = line.rstrip().rpartition(":")[2]
+            server.port = int(port) if port.isdigit() else 0
             return server
     process.kill()
     process.wait()
