@@ -137,9 +137,8 @@ def _npm(arguments: list[str], folder: Path, settings: Settings, timeout_s: floa
     """What npm prints. Raises NotInstalled."""
     npm = program("npm")
     if npm is None:
-        raise NotInstalled(
-            "npm is not installed.", "Install it (apt-get install npm), or name a program in the setting."
-        )
+        todo = "Install it: apt-get install npm. The container builds other versions in: deploy/docker/README.md."
+        raise NotInstalled("npm is not installed.", todo)
     with tempfile.TemporaryDirectory() as cache:
         env = {name: value for name, value in os.environ.items() if name.lower().startswith("npm_config_")}
         env |= {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", cache), **settings.network}

@@ -155,8 +155,9 @@ def test_what_is_no_version_is_not_asked_for(npm: Npm, settings: Settings) -> No
 
 def test_without_npm_or_room_nothing_changes(npm: Npm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(settings.data_dir))
-    with pytest.raises(NotInstalled, match="npm is not installed"):
+    with pytest.raises(NotInstalled, match="npm is not installed") as caught:
         newest(ROW, settings)
+    assert "deploy/docker/README.md" in caught.value.todo, "nobody can install it in a container"
     npm()
     usage: Any = shutil.disk_usage(settings.data_dir)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))

@@ -64,7 +64,7 @@ def _users(settings: Settings) -> Iterator[Finding]:
         yield warn(
             "user of the CLIs",
             f"{name}, the same as the service's: it may not change users",
-            "The unit in deploy/systemd gives it that right. Else give this user nothing of value to read.",
+            "The unit in deploy/systemd gives it that right; a container cannot. Else give this user nothing to read.",
         )
 
 
