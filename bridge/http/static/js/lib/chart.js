@@ -21,7 +21,8 @@ const NOWHERE = -Infinity;
 /**
  * A chart of `data` = {labels: [texts], series: [{label, token, values}], show(value)}; `axisLabels` and `axis(value)`
  * are for the axes, where they differ, and `least` is the smallest step that they can tell, 1 unless said. `kind` is
- * "bars" (stacked) or "lines". Gives {element, update(data), destroy()}; `describe(data)` is the text for those who do not see it.
+ * "bars" (stacked) or "lines". Gives {element, update(data), destroy()}; `describe(data)` is the text for those who do
+ * not see it.
  */
 export function chart(kind, { describe, unit = "Day" }) {
 	const stage = h("div.chart", { role: "img", "aria-label": "Its figures are on their way" });

@@ -30,12 +30,11 @@ const WINDOW = /_per_(day|month)$/;
 /**
  * An answer of `provider`, asked for `model` (null: the server's own). `label` is its name where it is one of several.
  *
- * {element, head, label, provider, model, begin(), event(name, data), fail(error), stopped(), charged(line)} show how it comes;
- * `ask(goOn)` offers to go on with what its tools gave, `alone()` says that it was chosen from several, `settle()` that
- * the conversation went on;
- * `format(whether)` shows its Markdown as what it means, once it is all there;
- * `content()` is what it said, for the next request, null where that is nothing;
- * `words()` and `price()` are it as text; `kept()` is all of it, to be shown again by `show(kept)`.
+ * {element, head, label, provider, model}, and: begin(), event(name, data), fail(error), stopped(), charged(line) show
+ * how it comes; `ask(goOn)` offers to go on with what its tools gave, `alone()` says that it was chosen from several,
+ * `settle()` that the conversation went on; `format(whether)` shows its Markdown as what it means, once it is all there;
+ * `content()` is what it said, for the next request, null where that is nothing; `words()` and `price()` are it as text;
+ * `kept()` is all of it, to be shown again by `show(kept)`.
  */
 export function answer({ provider, model, zone, label = "" }) {
 	const of = label && ` of ${label}`;
