@@ -261,6 +261,9 @@ def test_a_cli_that_only_the_server_cannot_use_is_found(tmp_path: Path) -> None:
         (seen,) = [row for row in rows if row["what"] == "claude in the server"]
         assert seen["level"] == "fail"
         assert "not installed" in seen["found"]
+        (provider,) = [row for row in server.admin("GET", "/overview").json["providers"] if row["name"] == "claude"]
+        assert seen["todo"].startswith(provider["hint"])
+        assert "restart the server" in seen["todo"]
 
 
 def test_a_cli_that_does_not_start_is_diagnosed_by_what_it_printed(tmp_path: Path) -> None:

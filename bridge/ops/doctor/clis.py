@@ -143,7 +143,8 @@ def _in_the_server(settings: Settings, usable: Collection[str], known: str | Non
         if not each["available"] and not {"usable", "probing"} & set(states):
             yield warn(what, each["problem"] or "not available", "cli-bridge credentials list says why.")
         elif each["name"] in usable and not each["available"]:
-            todo = "It works for this command, so restart the server; if that is no help, report it."
+            # One that is new here only has to pass its check.
+            todo = f"{each['hint'] or ''} It works for this command: if nothing else helps, restart the server.".strip()
             said = f" It printed: {each['said']}" if each["said"] else ""
             yield fail(what, (each["problem"] or "not available") + said, todo)
         elif each["available"]:
