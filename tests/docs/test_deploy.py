@@ -52,10 +52,17 @@ def test_what_the_dockerfile_copies_is_in_its_context() -> None:
     text = (DEPLOY / "docker" / "Dockerfile").read_text()
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
-        for source in line.split()[:-1]:
+        for source in re.sub(r"^--chmod=\S+ ", "", line).split()[:-1]:
             assert (ROOT / source).exists(), source
             assert source in allowed, f"{source} is not let into the context"
     assert set(re.findall(r"\bBRIDGE_\w+", text)) <= VARIABLES
+
+
+def test_what_goes_from_the_checkout_into_the_image_can_be_read_there() -> None:
+    last = (DEPLOY / "docker" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    copied = re.findall(r"^COPY (?!--from)(.+)$", last, re.MULTILINE)
+    assert copied
+    assert all(line.startswith("--chmod=0444 ") for line in copied), "a checkout may be its owner's alone"
 
 
 def services(name: str) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def test_a_port_instead_of_the_tunnel_is_for_this_host_and_believes_nobody() -> 
     (service,) = services("port.yaml").values()
     assert service["environment"]["BRIDGE_TRUSTED_PROXY"] == "none"
     assert service["environment"].keys() >= services("compose.yaml")["bridge"]["environment"].keys()
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["ports"] == [f"127.0.0.1:3456:{service['environment']['BRIDGE_PORT']}"], "whatever .env says"
 
 
 # --- the locks of Python packages ------------------------------------------------------------------------
