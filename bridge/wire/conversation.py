@@ -35,7 +35,7 @@ from bridge.types import (
 from bridge.wire import content
 from bridge.wire.content import invalid
 from bridge.wire.parameters import shown
-from bridge.wire.tools import NAME_PATTERN
+from bridge.wire.tools import MAX_SCHEMA_DEPTH, NAME_PATTERN, too_deep
 
 #: Most messages of one conversation, parts of all its messages, and images of one request.
 MAX_MESSAGES, MAX_PARTS, MAX_IMAGES = 1000, 2000, 50
@@ -266,6 +266,9 @@ def generation(
         raise invalid(
             f"There may be up to {MAX_STOPS} stop sequences, none empty, of {MAX_STOP_CHARACTERS} characters together."
         )
+    if too_deep(schema):
+        # Said here, for whoever asks only for its tokens or its price, too: a model and the log would write it again.
+        raise invalid(f"The schema is nested more than {MAX_SCHEMA_DEPTH} deep.")
     if stop and schema is not None:
         # They would cut the JSON. Programs send them all the same, as a part of what they send with every request.
         ignored, stop = [*ignored, stop_field], ()

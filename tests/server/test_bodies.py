@@ -19,6 +19,7 @@ from tests.support.server import Server
 from tests.support.wire import Wire, head
 
 BODY = b'{"userPrompt": "hello"}'
+HELLO = b'{"role": "user", "content": "hello"}'
 CHUNKED = "Transfer-Encoding: chunked"
 MIB = 2**20
 
@@ -213,6 +214,29 @@ def test_bodies_that_are_wrong_have_a_pace_also_where_nothing_is_asked_for(tmp_p
         key = server.new_key()
         answers = [server.call("POST", path, b'{"wrong": ', key=key) for _ in range(6)]
     assert [answer.status for answer in answers] == [400] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/generate-codex/estimate", b'"userPrompt": "hello", "schema": %s'),
+        (
+            "/v1/messages/count_tokens",
+            b'"messages": [%s], "output_format": {"type": "json_schema", "schema": %%s}' % HELLO,
+        ),
+        (
+            "/v1/responses/input_tokens",
+            b'"input": [%s], "text": {"format": {"type": "json_schema", "name": "a", "schema": %%s}}' % HELLO,
+        ),
+    ],
+)
+def test_a_schema_that_can_be_read_but_not_written_again_is_wrong(server: Server, path: str, form: bytes) -> None:
+    # A large body is read in a thread, where little lies below: deeper ones can be read there than elsewhere.
+    schema = b'{"a": ' * 960 + b'"%s"' % (b"x" * SMALL_BYTES) + b"}" * 960
+    body = b'{"model": "gpt-6-sol", %s}' % (form % schema)
+    answer = server.call("POST", path, body, key=server.new_key(f"deep{path.replace('/', '-')}"))
+    assert answer.status == 400
+    assert b"nested more than 100 deep" in answer.body
 
 
 def test_a_large_body_is_read_beside_everybody_else_s_requests() -> None:

@@ -241,6 +241,21 @@ def test_tools_that_nobody_means_are_refused_with_a_sentence(
     assert says in refusal(api, tools=[OFFER[api](name, text, schema) for name in names])
 
 
+#: how each API is told of a schema for its answer
+FORM: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "chat": lambda schema: {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}},
+    "responses": lambda schema: {"text": {"format": {"type": "json_schema", "name": "a", "schema": schema}}},
+    "messages": lambda schema: {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+    "native": lambda schema: {"schema": schema},
+}
+
+
+@EVERY_API
+def test_the_schema_of_an_answer_may_be_as_deep_as_that_of_a_tool(api: str) -> None:
+    assert parse(api, **FORM[api](SCHEMA)).schema == SCHEMA
+    assert "nested more than 100 deep" in refusal(api, **FORM[api](DEEP))
+
+
 @EVERY_API
 def test_a_choice_that_nothing_fits_is_refused(api: str) -> None:
     field = "toolChoice" if api == "native" else "tool_choice"
