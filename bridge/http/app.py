@@ -251,9 +251,12 @@ def _http_error(error: Exception) -> Response:
     """What Flask itself refuses: unknown paths, wrong methods, bodies that are too large."""
     assert isinstance(error, HTTPException)
     if error.code == 404:
+        told = absent(request.path)
+        if told is not None and request.method == "OPTIONS":
+            # A browser asks so first. Unless this goes well, it sends no request, and no page hears what is missing.
+            return Response(status=204)
         hint = _BASE_URL if g.api.sdk else ""
-        nothing = Problem("not_found", "There is nothing at this path.", hint)
-        return error_response(absent(request.path) or nothing)
+        return error_response(told or Problem("not_found", "There is nothing at this path.", hint))
     if error.code == 405:
         response = error_response(Problem("method_not_allowed", f"{request.method} is not possible at this path."))
         response.headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

@@ -76,6 +76,12 @@ def test_a_web_page_may_use_an_sdk_where_its_origin_is_allowed(tmp_path: Path) -
         assert "X-Should-Retry" in refused.headers["access-control-expose-headers"]
         other = server.call("OPTIONS", "/v1/messages", headers={**asked, "Origin": "https://elsewhere.example"})
         assert "access-control-allow-origin" not in other.headers
+        # A browser hides from a page what is said at a path where it may not ask.
+        before = server.call("OPTIONS", "/v1/embeddings", headers=asked)
+        told = server.call("POST", "/v1/embeddings", {}, headers={"Origin": page["Origin"]})
+        assert (before.status, told.status) == (204, 404)
+        assert {each.headers["access-control-allow-origin"] for each in (before, told)} == {page["Origin"]}
+        assert before.headers["access-control-allow-headers"].lower().split(", ") == allowed
 
 
 @pytest.mark.parametrize(
