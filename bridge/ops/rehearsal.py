@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import bridge
 from bridge.clock import Clock
 from bridge.errors import SettingsError, StoreError
 from bridge.keys.admin import AdminCredentials
@@ -49,6 +50,17 @@ def problems(settings: Settings) -> list[str]:
         except StoreError as error:
             found.append(f"{error.message} {error.hint}")
     return found + [f"{error.message} {error.hint}" for error in operator_files(settings)]
+
+
+def program() -> frozenset[tuple[str, int]]:
+    """The program as it lies on the disk: its files, and when they were written. A worker has the parts that its
+    arbiter has loaded, and reads the others anew: of another version, they do not fit."""
+    folder = Path(bridge.__file__).parent
+    try:
+        return frozenset((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*.py"))
+    except FileNotFoundError:
+        # It is being replaced at this moment.
+        return frozenset()
 
 
 def operator_files(settings: Settings) -> list[StoreError]:

@@ -221,8 +221,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         """As gunicorn does; but where there was a service, a worker that cannot start is followed by another."""
         try:
             super().reap_workers()
-        except HaltServer:
-            if not self.app.serves:
+        except HaltServer as halt:
+            # Half of another program does not become whole: whoever starts this one anew starts all of it.
+            if not self.app.serves or halt.exit_status == _LOAD_ERROR:
                 raise
             say(f"The new worker could not start. Another one is started in {START_AGAIN_S:g} seconds.")
             self.app.go_back()
@@ -248,6 +249,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """`ready(service, address)` is called in the worker once it serves, `reread()` on SIGHUP."""
         self._settings = self._settings_before = settings
         self._reread = reread
+        self._program = rehearsal.program()
         self.board = Board()
         #: whether there was a service once
         self.serves = False
@@ -282,6 +284,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         if any(getattr(settings, name) != value for name, value in held.items()):
             say("A change of the address, the port, the socket or the data folder holds from the next start on.")
         settings = dataclasses.replace(settings, **held)
+        if rehearsal.program() != self._program:
+            problems = ["The program is not the one any more that was started. Restart the server."]
         problems = problems or rehearsal.problems(settings)
         self.board.write(problems=[f"SIGHUP changed nothing: {problem}" for problem in problems])
         if problems:
@@ -344,9 +348,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Open the service, in the worker. A data folder that cannot be used ends the server."""
         # Imported here, in the worker: the arbiter has no use for them, and would keep their memory a second time. And
         # TLS must not be loaded before the server has made the process a gevent one.
-        from bridge.http.app import create_app
-        from bridge.ops.conformance import checked_providers
-
+        try:
+            from bridge.http.app import create_app
+            from bridge.ops.conformance import checked_providers
+        except ImportError as error:
+            say(f"cli-bridge cannot start: {error}.\n  {_NOT_WHOLE}")
+            raise SystemExit(_LOAD_ERROR) from None
         try:
             make_providers = self._make_providers or checked_providers
             self._service = Service(self._settings, make_providers=make_providers, wait_s=TAKE_OVER_S)
@@ -396,8 +403,10 @@ class Server(BaseApplication):  # type: ignore[misc]
 #: What a reload does not change: the arbiter's listener, and the folder whose lock tells who serves.
 _HELD = ("host", "port", "socket", "data_dir")
 
-#: gunicorn's exit status for "do not start this worker again".
-_BOOT_ERROR = 3
+_NOT_WHOLE = "A part of the program is missing, or of another version. Install it again, and restart the server."
+
+#: gunicorn's exit status for "do not start this worker again", and for one whose program could not be loaded.
+_BOOT_ERROR, _LOAD_ERROR = 3, 4
 
 
 def run(
@@ -429,7 +438,7 @@ def run(
         Server(settings, make_providers=make_providers, ready=ready or announce, reread=reread).run()
     except SystemExit as end:
         # The worker, a fork, comes out here as well; its status tells the arbiter not to try again.
-        if end.code == _BOOT_ERROR and os.getpid() == arbiter:
+        if end.code in (_BOOT_ERROR, _LOAD_ERROR) and os.getpid() == arbiter:
             raise SystemExit(1) from None
         raise
 

@@ -33,6 +33,16 @@ def test_a_server_with_damaged_state_ends_with_one_message(tmp_path: Path, name:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_program_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "flask_cors.py").write_text("raise ModuleNotFoundError('No module named flask_cors')\n")
+    env = servers.environment(tmp_path / "data", {"BRIDGE_PORT": "0", "PYTHONPATH": f"{tmp_path}:{servers.ROOT}"})
+    argv = [sys.executable, "-m", "bridge", "serve"]
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "cli-bridge cannot start: No module named flask_cors.\n  A part of the program is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_a_new_worker_that_cannot_start_after_all_is_followed_by_another(tmp_pat
         (server.data_dir / "usage.json").write_text('{"schema": 1}\n')
         assert until(lambda: server.call("GET", "/health", timeout_s=30).status == 200, PATIENCE_S)
     assert any("The new worker could not start" in line for line in server.output)
+
+
+def test_half_of_another_program_is_never_served(tmp_path: Path) -> None:
+    program = tmp_path / "program" / "bridge"
+    shutil.copytree(servers.ROOT / "bridge", program, ignore=shutil.ignore_patterns("__pycache__"))
+    with servers.running(tmp_path, {"PYTHONPATH": str(program.parent)}) as server:
+        first = worker_of(server)
+        hang_up(server)
+        assert until(lambda: handed_over(server, first), PATIENCE_S)
+        before = worker_of(server)
+        (program / "http" / "app.py").write_text("from bridge.errors import of_another_version\n")
+        hang_up(server)
+        assert until(lambda: any("Restart the server." in each for each in problems(server)), PATIENCE_S)
+        assert worker_of(server) == before
+        # With no worker at all, it ends: whoever starts it anew starts the new program.
+        psutil.Process(before).kill()
+        assert until(lambda: server.process.poll() is not None, PATIENCE_S)
+        assert server.process.returncode == 1
+    assert any("cli-bridge cannot start: cannot import name 'of_another_version'" in line for line in server.output)
 
 
 def test_a_disk_that_is_full_is_found_before_the_old_worker_goes(
