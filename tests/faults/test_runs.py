@@ -222,7 +222,9 @@ def test_a_thousand_nasty_runs_leave_nothing_and_are_all_accounted_for(server: S
         if code not in CODES[provider][order][1] | (SHARED if provider == "codex" else set())
     )
     assert not wrong
-    # What an app-server has left behind ends with it, which without another run is after a minute. So one ends here.
+    # What an app-server has left behind ends with it, which without another run is after a minute. So one ends here,
+    # once none of the runs that were left can end it.
+    at_rest(server, house, lambda found: True)
     last = {"[[fake daemon]]": "ok", "[[fake exit_midway]]": "cli_failed", "": "ok"}
     end = Client(server, key, [("codex", order, "whole") for order in last])
     end.run()
