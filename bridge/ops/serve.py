@@ -349,6 +349,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         # Imported here, in the worker: the arbiter has no use for them, and would keep their memory a second time. And
         # TLS must not be loaded before the server has made the process a gevent one.
         try:
+            if rehearsal.program() != self._program:
+                # This worker takes the place of one that has crashed.
+                raise ImportError("the program was replaced where it lies")
             from bridge.http.app import create_app
             from bridge.ops.conformance import checked_providers
         except ImportError as error:
