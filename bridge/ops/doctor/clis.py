@@ -136,7 +136,7 @@ def _in_the_server(settings: Settings, usable: Collection[str], known: str | Non
         yield warn("server", "it does not answer", "Look at its own output: journalctl -u cli-bridge")
         return
     for problem in filter(lambda each: each != known, overview["problems"]):
-        yield warn("server", problem, "Correct it, then: systemctl reload cli-bridge")
+        yield warn("server", problem, "Correct it, then: systemctl reload cli-bridge, or restart, if it says so")
     for each in overview["providers"]:
         what = f"{each['name']} in the server"
         states = [own["state"] for own in credentials if own["provider"] == each["name"]]
