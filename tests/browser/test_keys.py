@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from bridge.limits import BY_NAME
 from tests.browser.conftest import Visit, expect_every_limit
@@ -315,3 +315,44 @@ def test_a_key_that_has_searched_the_web_says_how_often(visit: Visit, server: Se
     page.route("**/admin/keys/searcher", lambda route: route.fulfill(json=searched))
     visit.go(page, "keys/searcher")
     expect(page.locator("main")).to_contain_text("allowed, 2 searches this month")
+
+
+#: What browsers have since some month of 2024, and not since its beginning.
+OF_2024 = """
+delete Map.groupBy; delete Object.groupBy; delete Array.fromAsync; delete Promise.withResolvers; delete Promise.try;
+for (const name of ["union", "intersection", "difference", "isSubsetOf", "isSupersetOf"]) delete Set.prototype[name];
+"""
+
+
+def test_a_browser_of_the_beginning_of_2024_is_new_enough(visit: Visit, server: Server) -> None:
+    key = server.new_key("old-browser", models=["claude-sonet-5-5"])
+    visit.context.add_init_script(OF_2024)
+    page = visit.admin("keys/old-browser")
+    page.get_by_role("button", name="Edit").click()
+    expect(page.get_by_text("claude-sonnet-5-5, perhaps?")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    play = visit.holder(key)
+    play.get_by_role("link", name="My usage").click()
+    expect(play.get_by_text("No requests yet")).to_be_visible()
+
+
+def test_a_key_that_was_made_is_shown_also_where_its_dialog_was_left_meanwhile(visit: Visit) -> None:
+    page = visit.admin("keys")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/admin/keys", hold)
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name").fill("left-too-early")
+    with page.expect_request(lambda request: request.method == "POST"):
+        page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    held[0].continue_()
+    expect(page.locator("#new-key")).to_be_visible()
+    page.get_by_role("button", name="I have copied the key").click()

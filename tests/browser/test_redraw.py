@@ -58,6 +58,19 @@ def test_the_focus_outlives_what_goes_and_comes_around_it(page: Page) -> None:
     assert focused == ["b", "c"]
 
 
+def test_the_focus_goes_along_with_what_is_moved(page: Page) -> None:
+    focused = page.evaluate(
+        """() => {
+          const rows = (...names) => draw(names.map((key) => h("p", { key }, h("button", key))));
+          rows("a", "b", "c");
+          box.children[2].firstChild.focus();
+          rows("c", "a", "b");
+          return document.activeElement.textContent;
+        }"""
+    )
+    assert focused == "c"
+
+
 def test_attributes_and_listeners_are_those_of_the_new_one(page: Page) -> None:
     left = page.evaluate(
         """() => {

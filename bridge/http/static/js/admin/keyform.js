@@ -121,9 +121,9 @@ function form(key, known) {
 			providers: chosen.length === providers.length ? null : chosen,
 			expiresAt: expiresAt(),
 		};
-		body.note ||= noteOf(name.value);
 		if (key) return call("PATCH", keyPath(key.name), { body });
 		if (several.checked) return makeAll(keysOf(list.value), body);
+		body.note ||= noteOf(name.value);
 		return call("POST", "/admin/keys", { body: { ...body, name: nameIn(name.value) } });
 	}
 
@@ -210,8 +210,8 @@ function modelHint(input, list) {
 /** The name of the list that is most like another: most pairs of letters are in both. */
 function closest(name, list) {
 	const pairs = pairsOf(name);
-	const likeness = (id) => (2 * pairsOf(id).intersection(pairs).size) / (pairsOf(id).size + pairs.size);
-	const [best] = list.map(({ id }) => [id, likeness(id)]).sort(([, one], [, other]) => other - one);
+	const likeness = (others) => (2 * [...others].filter((pair) => pairs.has(pair)).length) / (others.size + pairs.size);
+	const [best] = list.map(({ id }) => [id, likeness(pairsOf(id))]).sort(([, one], [, other]) => other - one);
 	return best && best[1] > 0.7 ? best[0] : null;
 }
 

@@ -48,17 +48,22 @@ export function fill(element, ...children) {
 export function redraw(element, ...children) {
 	const next = listed(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
 	const old = [...element.childNodes];
-	const focused = old.find((node) => node === document.activeElement);
-	const known = Map.groupBy(old.filter((node) => !next.includes(node)), kindOf);
+	const focused = document.activeElement;
+	const stays = new Set(next);
+	const known = {};
+	for (const node of old) if (!stays.has(node)) (known[kindOf(node)] ??= []).push(node);
 	const wanted = next.map((node) => {
-		const before = node.parentNode !== element && known.get(kindOf(node))?.shift();
+		const before = node.parentNode !== element && known[kindOf(node)]?.shift();
 		return before ? become(before, node) : node;
 	});
-	for (const node of old) if (!wanted.includes(node)) node.remove();
+	const shown = new Set(wanted);
+	for (const node of old) if (!shown.has(node)) node.remove();
 	wanted.forEach((node, place) => {
 		if (element.childNodes[place] !== node) element.insertBefore(node, element.childNodes[place] ?? null);
 	});
-	if (focused && !wanted.includes(focused)) element.querySelector("button")?.focus();
+	if (old.includes(focused) && !shown.has(focused)) element.querySelector("button")?.focus();
+	// What is moved loses it.
+	else if (focused !== document.activeElement && element.contains(focused)) focused.focus({ preventScroll: true });
 	return element;
 }
 

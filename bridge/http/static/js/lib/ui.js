@@ -247,15 +247,19 @@ export function dialog(build, { wide = false, closable = true } = {}) {
 
 /**
  * A dialog with a form, which `task(button)` sends; what goes wrong is shown below it. Gives what the task gives, or
- * true; undefined where it was left.
+ * true, also where the dialog was left meanwhile: a key that was made must be shown. Undefined where nothing was sent.
  */
-export function formDialog(title, body, label, task = () => true, { kind = ".primary", wide = false } = {}) {
+export async function formDialog(title, body, label, task = () => true, { kind = ".primary", wide = false } = {}) {
 	const problem = h("div");
 	const id = "dialog-form";
 	const send = button(label, null, kind, { form: id });
-	return dialog(
+	let sent;
+	const done = await dialog(
 		(close) => {
-			const onsubmit = submits(problem, async () => close((await task(send)) ?? true));
+			const onsubmit = submits(problem, async () => {
+				sent = (async () => (await task(send)) ?? true)();
+				close(await sent);
+			});
 			return {
 				title,
 				body: h("form.stack", { id, onsubmit }, body, problem),
@@ -264,6 +268,7 @@ export function formDialog(title, body, label, task = () => true, { kind = ".pri
 		},
 		{ wide },
 	);
+	return done ?? sent?.catch(() => undefined);
 }
 
 /** Ask before something, such as what cannot be taken back, and do it: as `formDialog` does. */
