@@ -317,6 +317,38 @@ def test_following_shows_new_lines_on_top(visit: Visit, server: Server) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
+def test_what_is_typed_and_not_shown_yet_leaves_nothing_out(visit: Visit, server: Server) -> None:
+    page = visit.admin("logs?key=ada")
+    lines = page.locator("tbody tr")
+    expect(lines).to_have_count(50)
+    page.get_by_label("Text", exact=True).fill("needle")
+    page.get_by_role("button", name="Show older").click()
+    expect(lines).to_have_count(58)
+
+    key = server.new_key("comes-late")
+    visit.go(page, "logs?key=comes-late")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_role("button", name="Follow").click()
+    page.get_by_label("Text", exact=True).fill("needle")
+    server.call("POST", "/generate", {"userPrompt": "hay"}, key=key)
+    expect(lines).to_contain_text("hay")
+
+
+def test_lines_that_come_after_other_filters_were_chosen_are_not_put_among_theirs(visit: Visit) -> None:
+    page = visit.admin("logs?key=bob")
+    lines = page.locator("tbody tr")
+    expect(lines).to_have_count(2)
+    held: list[Route] = []
+    page.route(re.compile(r"/admin/logs\?.*key=bob.*limit=50"), lambda route: held.append(route), times=1)
+    with page.expect_request(re.compile(r"/admin/logs\?.*limit=50")):
+        page.get_by_role("button", name="Follow").click()
+    page.get_by_label("Provider").select_option("Codex")
+    expect(lines).to_have_count(1)
+    with page.expect_request(re.compile(r"/admin/logs\?.*limit=50")):
+        held[0].continue_()
+    expect(lines).to_have_count(1)
+
+
 def test_on_a_phone_the_first_line_is_seen_at_once(chromium: Browser, server: Server) -> None:
     with profile(chromium, server, viewport={"width": 390, "height": 780}) as visit:
         page = visit.admin("logs")

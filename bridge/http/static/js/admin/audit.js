@@ -26,7 +26,7 @@ const ALONE = new Set(["link_made", "logged_in", "logged_out", "sessions_ended"]
 
 export function show({ head, body, query: given }) {
 	const search = searchBox("Search the audit", "Who or what", look, given.get("text") ?? "");
-		head.append(h("div.row", button("Refresh", () => entries.load()), button("Save as JSONL", save)));
+	head.append(h("div.row", button("Refresh", () => entries.load()), button("Save as JSONL", save)));
 	const list = table("Changes by admins", [["When"], ["Who"], ["What", "block"], ["From"]]);
 	const entries = pages(list.body, ask, draw);
 	const toolbar = h("div.toolbar", { role: "search" }, search.element);

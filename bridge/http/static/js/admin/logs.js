@@ -55,6 +55,8 @@ export function show({ head, body, query: given, session }) {
 	fill(body, fold, log.error, h("section.card.flush", sums, table.element, log.pager));
 	let keys = null;
 	let following = null;
+	/** By what the lines that are shown were asked for: the fields may say something else by now. */
+	let sought = {};
 	/** Where the page shall be scrolled to when its lines are there. */
 	let top = 0;
 
@@ -105,7 +107,7 @@ export function show({ head, body, query: given, session }) {
 	}
 
 	async function ask(page, options) {
-		const path = `/admin/logs${query({ ...wanted(), prompts: "preview", sums: 0, ...page })}`;
+		const path = `/admin/logs${query({ ...sought, prompts: "preview", sums: 0, ...page })}`;
 		const { logs: lines, ...rest } = await call("GET", path, options);
 		return { lines, ...rest };
 	}
@@ -118,6 +120,7 @@ export function show({ head, body, query: given, session }) {
 			fill(log.error, errorBox(new ApiError(400, body)));
 			return;
 		}
+		sought = wanted();
 		top = before?.top ?? 0;
 		log.load(Math.min(MOST_ROWS, Math.max(PAGE, before?.rows ?? 0)));
 	}
@@ -148,7 +151,11 @@ export function show({ head, body, query: given, session }) {
 			return;
 		}
 		following = poll(
-			async (signal) => log.add((await ask({ limit: PAGE }, { signal, background: true })).lines),
+			async (signal) => {
+				const before = sought;
+				const { lines } = await ask({ limit: PAGE }, { signal, background: true });
+				if (before === sought) log.add(lines);
+			},
 			FOLLOW_MS,
 			log.error,
 		);

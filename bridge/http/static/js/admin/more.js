@@ -52,7 +52,9 @@ export function pages(list, ask, draw) {
 	/** Put lines on top, as far as they are new. */
 	function add(newest) {
 		const known = new Set(lines.map((line) => line.id));
-		lines = [...newest.filter((line) => !known.has(line.id)), ...lines];
+		const fresh = newest.filter((line) => !known.has(line.id));
+		if (!fresh.length) return;
+		lines = [...fresh, ...lines];
 		draw(lines, null);
 	}
 
