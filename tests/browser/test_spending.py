@@ -78,6 +78,37 @@ def test_days_can_be_chosen_one_by_one_and_a_wrong_order_is_said(visit: Visit, s
     expect(page.get_by_role("alert")).to_contain_text("The first day lies after the last one.")
 
 
+def test_what_a_row_is_made_of_is_of_the_days_that_are_shown(visit: Visit, server: Server) -> None:
+    page = visit.admin("usage")
+    held: list[Route] = []
+    inner = re.compile(r"/usage/breakdown\?.*by=model.*key=design-team")
+    page.route(inner, lambda route: held.append(route), times=1)
+    page.get_by_role("button", name="What design-team is made of").click()
+    page.get_by_role("button", name="90 days").click()
+    expect(page.locator("tr.inner").filter(has_text="not known")).to_be_visible()
+    # What was asked about the seven days of before comes now.
+    with page.expect_response(inner):
+        held[0].continue_()
+    page.get_by_role("button", name="What pm-prototypes is made of").click()
+    expect(page.locator("tr.inner").filter(has_text="not known")).to_have_count(2)
+
+
+def test_a_name_that_two_providers_had_is_two_rows(visit: Visit, server: Server) -> None:
+    def doubled(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        [first] = [row for row in found["rows"] if row["model"] == "claude-haiku-5"]
+        route.fulfill(response=answer, json={**found, "rows": [first, {**first, "provider": "codex"}]})
+
+    page = visit.admin()
+    page.route(re.compile(r"/usage/breakdown\?.*by=model$"), doubled)
+    visit.go(page, "usage?by=model")
+    buttons = page.get_by_role("button", name="What claude-haiku-5 is made of")
+    buttons.first.click()
+    expect(buttons.first).to_have_attribute("aria-expanded", "true")
+    expect(buttons.last).to_have_attribute("aria-expanded", "false")
+
+
 def test_a_week_without_any_use_says_so(visit: Visit, server: Server) -> None:
     page = visit.admin("usage?range=days&from=2001-01-01&to=2001-01-07")
     expect(page.get_by_text("Nothing was used")).to_be_visible()

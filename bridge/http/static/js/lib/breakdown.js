@@ -76,7 +76,7 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 	const foot = h("tfoot", { role: "rowgroup" });
 	body.after(foot);
 	const empty = emptyState("Nothing was used", "No request in these days has cost anything or been counted.");
-	/** What the rows are made of that are open, by their names; null while that is on its way. */
+	/** What the rows are made of that are open, by their keys; null while that is on its way. */
 	const opened = new Map();
 	let current = {};
 	let shown = "";
@@ -87,24 +87,30 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 		shown = now;
 		if (by !== current.by) opened.clear();
 		current = { ...answer, by };
-		for (const share of answer.rows) if (opened.has(share[by])) load(share);
+		for (const share of answer.rows) if (opened.has(keyOf(share))) load(share);
 		draw();
 	}
 
+	/** What tells a row from the others: two providers may have had the same name of a model. */
+	function keyOf(share) {
+		return JSON.stringify([share.provider, share[current.by]]);
+	}
+
 	function toggle(share) {
-		const name = share[current.by];
-		if (!opened.delete(name)) {
-			opened.set(name, null);
+		const key = keyOf(share);
+		if (!opened.delete(key)) {
+			opened.set(key, null);
 			load(share);
 		}
 		draw();
 	}
 
 	async function load(share) {
-		const name = share[current.by];
+		const outer = current;
 		const inner = await open(share);
-		if (!inner || !opened.has(name)) return;
-		opened.set(name, inner);
+		// Where other days are shown by now, they were asked about anew.
+		if (!inner || outer !== current || !opened.has(keyOf(share))) return;
+		opened.set(keyOf(share), inner);
 		draw();
 	}
 
@@ -117,11 +123,11 @@ export function breakdownTable(caption, label, { open = null, link = null } = {}
 	/** The row of a share, and those of what it is made of where it is open. */
 	function shareRows(share) {
 		const { by, total } = current;
-		const key = share[by];
-		const known = key !== null;
+		const key = keyOf(share);
+		const known = share[by] !== null;
 		const attributes = {
 			"aria-expanded": String(opened.has(key)),
-			"aria-label": `What ${key} is made of`,
+			"aria-label": `What ${share[by]} is made of`,
 			onclick: () => toggle(share),
 		};
 		const expand = open && h(known ? "button.expand" : "span.expand", known ? attributes : {});
