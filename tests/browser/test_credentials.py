@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from bridge.keys.credentials import Credential
 from bridge.service import credential_book
@@ -325,3 +325,42 @@ def test_a_thousand_are_shown_in_pages_searched_and_seen_by_their_state(chromium
         page.get_by_label("Only those in this state").select_option("disabled")
         expect(claude.get_by_role("heading", level=3)).to_have_text(["one-0007", "one-0307", "one-0555"])
         expect(codex.get_by_role("heading", level=3)).to_have_text(["one-0607", "one-0907"])
+
+
+def test_what_a_test_has_found_is_not_said_of_what_came_afterwards(visit: Visit, server: Server) -> None:
+    body = {"name": "again", "provider": "claude", "apiKey": SECRET.format("again")}
+    assert server.admin("POST", "/credentials", body).status == 201
+    page = visit.admin("credentials")
+    found = row_of(page, "again").get_by_role("status")
+
+    press(page, "Test", "again")
+    expect(found).to_contain_text("Anthropic took it")
+    press(page, "Edit", "again")
+    page.get_by_label("New API key").fill(SECRET.format("another"))
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(row_of(page, "again")).not_to_contain_text("Anthropic took it")
+
+    press(page, "Test", "again")
+    expect(found).to_contain_text("Anthropic took it")
+    press(page, "Remove", "again")
+    page.get_by_role("button", name="Remove it").click()
+    expect(row_of(page, "again")).to_have_count(0)
+    assert server.admin("POST", "/credentials", body).status == 201
+    expect(row_of(page, "again")).to_have_count(1)
+    expect(row_of(page, "again")).not_to_contain_text("Anthropic took it")
+
+
+def test_a_state_that_is_not_known_yet_is_shown_by_its_name(visit: Visit) -> None:
+    """The page may be older than the server behind it, which was upgraded."""
+
+    def newer(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        found["credentials"][0]["state"] = "resting"
+        route.fulfill(response=answer, json=found)
+
+    page = visit.admin()
+    page.route("**/admin/credentials", newer)
+    visit.go(page, "credentials")
+    expect(page.locator(".credential").first.locator(".badge").first).to_have_text("resting")

@@ -116,7 +116,7 @@ export function show({ head, body, session }) {
 
 	function item(credential) {
 		const key = credentialPath(credential);
-		const [words, kind] = STATES[credential.state];
+		const [words, kind] = STATES[credential.state] ?? [credential.state];
 		const ending = credential.last4 && `…${visible(credential.last4)}`;
 		const preferred = byPriority() && credential.priority >= firstOf(now.credentials, credential);
 		const caps = budgets(credential, now.resetsAt, session.timezone);
@@ -171,7 +171,7 @@ export function show({ head, body, session }) {
 				byPriority() &&
 				priority < first &&
 				change("Prefer", "PATCH", "", "comes first.", { body: { priority: first } }),
-			own && press("Edit", async () => (await editCredential(credential)) && watch.now()),
+			own && press("Edit", async () => (await editCredential(credential)) && isOther(credential)),
 			own && press("Remove", () => remove(credential), { kind: ".danger" }),
 		];
 	}
@@ -222,6 +222,12 @@ export function show({ head, body, session }) {
 		if (!(await formDialog(`Remove ${name}?`, question, "Remove it", send, { kind: ".danger" }))) return;
 		toast(`${name} is removed.`);
 		focusOn(null);
+		isOther(credential);
+	}
+
+	/** It is not what it was: what its test has found is of no use, also to another that gets its name. */
+	function isOther(credential) {
+		tested.delete(credentialPath(credential));
 		watch.now();
 	}
 
