@@ -635,6 +635,9 @@ def test_one_prompt_goes_to_three_models_and_one_of_them_goes_on(visit: Visit, n
     assert {line["model"] for line in lines} == {"claude-sonnet-5-5", "gpt-6-luna", "claude-haiku-5-5"}
     page.reload()
     expect(page.locator(".answers.abreast .answer")).to_have_count(3)
+    # Those that it was compared with are as they were, beside all others.
+    expect(page.locator(".rivals .hint")).to_have_text([re.compile("per million tokens")] * 2)
+    expect(page.get_by_label("Compared with").first.locator("optgroup")).to_have_count(2)
     page.get_by_role("button", name="Use this one: gpt-6-luna").click()
     expect(page.locator(".answer")).to_have_count(1)
     expect(page.get_by_label("Go on", exact=True)).to_be_focused()

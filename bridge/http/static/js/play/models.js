@@ -34,6 +34,10 @@ export function modelChoice({ me, headers, providers, changed }) {
 	async function load() {
 		try {
 			list = (await call("GET", "/v1/models", { headers })).data;
+			// Those that were chosen before the list was there had nothing else to choose from.
+			const before = rivalsChosen();
+			fill(rivals);
+			for (const each of before) add(each);
 			offer();
 		} catch {
 			// Any model can be typed all the same.
