@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import axe_core
 from tests.browser.conftest import Visit, profile
@@ -34,6 +34,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def ask(server: Server, key: str) -> Answer:
     return server.call("POST", "/generate", {"userPrompt": "x"}, key=key)
+
+
+def stop(page: Page, name: str) -> None:
+    """By key: a click is ignored while rows have just moved, as they do when one that has ended goes."""
+    page.get_by_role("button", name=f"Stop the request of {name}").press("Enter")
 
 
 def test_nothing_running_says_so(visit: Visit) -> None:
@@ -70,7 +75,7 @@ def test_runs_appear_by_themselves_with_what_they_use_and_stop_with_one_click(
     assert axe_core.findings(page) == []
 
     for name in ("runs-second", "runs-third"):
-        page.get_by_role("button", name=f"Stop the request of {name}").click()
+        stop(page, name)
     assert [each.result(30).status for each in (second, third)] == [403, 403]
     visit.go(page, "audit")
     expect(page.get_by_role("row").nth(1)).to_contain_text("stopped the request")
@@ -100,7 +105,7 @@ def test_what_runs_stands_above_what_has_ended_unless_a_pointer_is_there(
     runs.append(pool.submit(ask, server, server.new_key("comes-last")))
     expect(names).to_have_text(["goes-on", "ends-early", "comes-last"])
     for name in ("goes-on", "comes-last"):
-        page.get_by_role("button", name=f"Stop the request of {name}").click()
+        stop(page, name)
     for each in runs:
         each.result(30)
 
@@ -121,7 +126,7 @@ def test_what_runs_can_be_searched_by_what_was_asked(visit: Visit, server: Serve
     expect(page.get_by_text("Nothing that runs matches")).to_be_visible()
     page.get_by_label("Search what runs").fill("")
     for name in ("asks-a", "asks-b"):
-        page.get_by_role("button", name=f"Stop the request of {name}").click()
+        stop(page, name)
     for each in runs:
         each.result(30)
 
@@ -155,7 +160,7 @@ def test_the_focus_stays_on_a_stop_button_while_the_list_changes(
     expect(button).to_be_focused()
     page.keyboard.press("Enter")
     assert running.result(30).json["code"] == "cancelled"
-    page.get_by_role("button", name="Stop the request of comes-later").click()
+    stop(page, "comes-later")
     other.result(30)
 
 
@@ -171,7 +176,7 @@ def test_the_overview_counts_what_runs_and_what_it_holds(
     expect(page.get_by_text("reserved now")).to_be_visible()
     expect(page.get_by_text("Ready: 1 of 2 slots in use")).to_be_visible()
     visit.go(page, "live")
-    page.get_by_role("button", name="Stop the request of is-counted").click()
+    stop(page, "is-counted")
     running.result(30)
 
 
@@ -185,7 +190,7 @@ def test_the_page_of_a_key_has_a_bar_for_what_it_runs_now(
     expect(page.get_by_text("Those that wait for a slot count, too")).to_be_visible()
     expect(page.get_by_text("This key has no cap per day or month.")).to_be_visible()
     visit.go(page, "live")
-    page.get_by_role("button", name="Stop the request of has-a-bar").click()
+    stop(page, "has-a-bar")
     running.result(30)
     visit.go(page, "keys/has-a-bar")
     expect(meter).to_have_attribute("aria-valuenow", "0")
@@ -198,7 +203,7 @@ def test_the_error_rate_is_that_of_the_day_and_of_the_month(
 ) -> None:
     running = pool.submit(ask, server, server.new_key("is-stopped"))
     page = visit.admin("live")
-    page.get_by_role("button", name="Stop the request of is-stopped").click()
+    stop(page, "is-stopped")
     running.result(30)
     visit.go(page, "")
     month = server.admin("GET", "/overview").json["totals"]["thisMonth"]
@@ -242,7 +247,7 @@ def test_a_server_that_does_not_answer_is_noted_without_moving_anything(
         assert row.bounding_box() == before
         visit.context.set_offline(False)
         expect(page.get_by_text("The bridge does not answer.")).to_be_hidden(timeout=20_000)
-        page.get_by_role("button", name="Stop the request of stays-put").click()
+        stop(page, "stays-put")
         running.result(30)
         visit.expect_refusals()
 
@@ -266,5 +271,5 @@ def test_a_run_says_with_which_credential_it_goes_and_is_found_by_that(
         search.fill("first")
         expect(page.get_by_text("Nothing that runs matches")).to_be_visible()
         search.fill("SECOND")
-        page.get_by_role("button", name="Stop the request of goes-on").click()
+        stop(page, "goes-on")
         assert asked.result(30).status == 403
