@@ -156,6 +156,15 @@ def test_an_answer_that_is_stopped_leaves_the_focus_where_one_goes_on(slow: Visi
         assert page.evaluate("document.activeElement.tagName") != "BODY"
 
 
+def test_an_answer_that_a_reload_ends_has_not_failed(slow: Visit) -> None:
+    page = slow.holder(slow.server.new_key("reloads"))
+    send(page, "Never ends")
+    expect(page.locator(".answer-text")).to_contain_text("[demo")
+    page.reload()
+    expect(page.get_by_text("The page was left before its end; what was used is charged.")).to_be_visible()
+    expect(page.locator(".answer-text")).to_contain_text("[demo")
+
+
 def test_images_of_the_first_words_go_along(visit: Visit, new_key: NewKey) -> None:
     page = visit.holder(new_key()[1])
     page.get_by_label("Add images").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": PIXEL}])  # type: ignore[list-item]

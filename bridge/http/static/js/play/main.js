@@ -103,6 +103,7 @@ async function enter(key) {
 
 	function show() {
 		const onUsage = location.hash === "#/usage";
+		const left = figures.contains(document.activeElement);
 		toBench.ariaCurrent = onUsage ? null : "page";
 		toUsage.ariaCurrent = onUsage ? "page" : null;
 		document.title = `${onUsage ? usage.title : playground.title} · cli-bridge`;
@@ -110,6 +111,8 @@ async function enter(key) {
 		figures.hidden = !onUsage;
 		stopUsage();
 		stopUsage = onUsage ? usage.show(figures, context) : () => {};
+		// Whoever goes back has it on nothing else.
+		if (left && !onUsage) bench.querySelector("textarea").focus({ preventScroll: true });
 	}
 
 	leave();

@@ -120,7 +120,8 @@ export function show(main, { me, key, headers, first, expired }) {
 	code.update();
 	price.update();
 	prompt.focus({ preventScroll: true });
-	window.addEventListener("pagehide", keep);
+	window.addEventListener("pagehide", away);
+	window.addEventListener("pageshow", back);
 	window.addEventListener("beforeunload", warn);
 
 	// --- the form ---
@@ -222,6 +223,19 @@ export function show(main, { me, key, headers, first, expired }) {
 		return said;
 	}
 
+	/** What breaks off because the page is left has not failed. */
+	function away() {
+		keep();
+		gone = true;
+	}
+
+	/** Somebody has gone back to the page, and the browser still had it. */
+	function back(event) {
+		if (!event.persisted) return;
+		gone = false;
+		happened();
+	}
+
 	/** Where nothing is kept, leaving asks first. */
 	function warn(event) {
 		if (unkept && (prompt.value.trim() || talk.running())) event.preventDefault();
@@ -297,9 +311,9 @@ export function show(main, { me, key, headers, first, expired }) {
 	}
 
 	return () => {
-		keep();
-		gone = true;
-		window.removeEventListener("pagehide", keep);
+		away();
+		window.removeEventListener("pagehide", away);
+		window.removeEventListener("pageshow", back);
 		window.removeEventListener("beforeunload", warn);
 		talk.stop();
 	};
