@@ -317,6 +317,22 @@ def test_following_shows_new_lines_on_top(visit: Visit, server: Server) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
+def test_older_lines_come_without_making_anew_what_is_there(visit: Visit) -> None:
+    page = visit.admin("logs?key=ada")
+    lines = page.locator("tbody tr")
+    expect(lines).to_have_count(50)
+    page.evaluate(
+        """() => {
+          const make = document.createElement.bind(document);
+          window.made = [];
+          document.createElement = (name) => (window.made.push(name), make(name));
+        }"""
+    )
+    page.get_by_role("button", name="Show older").click()
+    expect(lines).to_have_count(58)
+    assert page.evaluate("window.made.filter((name) => name === 'tr').length") == 8
+
+
 def test_what_is_typed_and_not_shown_yet_leaves_nothing_out(visit: Visit, server: Server) -> None:
     page = visit.admin("logs?key=ada")
     lines = page.locator("tbody tr")

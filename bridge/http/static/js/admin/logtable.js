@@ -10,9 +10,16 @@ import { openRequest } from "./request.js";
  */
 export function logTable(caption, { withKey = true } = {}) {
 	const { element, body: rows, row, show } = lineTable(caption, { keys: withKey });
+	/** Line -> its row: with a thousand of them, only what is new is made. */
+	const made = new WeakMap();
 
 	function lineRow(line) {
-		return row(line, () => openRequest(line), { key: withKey && keyLink(line.keyName), tokens: tokens(line) });
+		const before = made.get(line);
+		if (before?.parentNode === rows) return before;
+		const key = withKey && keyLink(line.keyName);
+		const now = row(line, () => openRequest(line), { key, tokens: tokens(line) });
+		made.set(line, now);
+		return now;
 	}
 
 	return {
