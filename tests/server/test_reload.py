@@ -162,6 +162,8 @@ def test_half_of_another_program_is_never_served(tmp_path: Path) -> None:
         first = worker_of(server)
         hang_up(server)
         assert until(lambda: handed_over(server, first), PATIENCE_S)
+        # One that answers has loaded the program.
+        assert problems(server) == []
         before = worker_of(server)
         with (program / "http" / "app.py").open("a") as file:
             file.write("# Of another version.\n")
