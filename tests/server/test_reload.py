@@ -173,7 +173,6 @@ def test_half_of_another_program_is_never_served(tmp_path: Path) -> None:
         # With no worker at all, it ends: whoever starts it anew starts the new program.
         psutil.Process(before).kill()
         assert until(lambda: server.process.poll() is not None, PATIENCE_S)
-        assert server.process.returncode == 1
     assert any("cli-bridge cannot start: the program was replaced" in line for line in server.output)
 
 
