@@ -61,7 +61,7 @@ def to_stream(settings: Settings, target: IO[bytes]) -> None:
 def check(settings: Settings, source: IO[bytes]) -> dict[str, Any]:
     """Read a backup to its end; what it says of itself. Raises StoreError."""
     try:
-        with _seekable(settings, source) as file:
+        with _seekable(source, settings.data_dir) as file:
             return _told(archive.read(file))
     except OSError as error:
         raise StoreError(f"The backup cannot be read ({_cause(error)}).", _DISK_HINT) from None
@@ -70,21 +70,20 @@ def check(settings: Settings, source: IO[bytes]) -> dict[str, Any]:
 def restore(settings: Settings, source: IO[bytes]) -> dict[str, Any]:
     """Put a backup in the place of the data folder's content. Raises StoreError."""
     try:
-        with _seekable(settings, source) as file:
-            manifest, aside = put_in_place(settings.data_dir, file, Clock())
+        manifest, aside = put_in_place(settings.data_dir, source, Clock())
     except OSError as error:
         raise StoreError(f"The backup could not be restored ({_cause(error)}).", _DISK_HINT) from None
     return {**_told(manifest), "aside": None if aside is None else str(aside)}
 
 
 @contextmanager
-def _seekable(settings: Settings, source: IO[bytes]) -> Iterator[IO[bytes]]:
+def _seekable(source: IO[bytes], folder: Path) -> Iterator[IO[bytes]]:
     """A backup; what comes through a pipe is put on the disk first, in a file without a name. Raises OSError."""
     if source.seekable():
         yield source
         return
     # Beside the data, where there must be room for it anyway: /tmp may be memory.
-    with tempfile.TemporaryFile(dir=settings.data_dir if settings.data_dir.is_dir() else None) as file:
+    with tempfile.TemporaryFile(dir=folder if folder.is_dir() else None) as file:
         shutil.copyfileobj(source, file)
         yield file
 
@@ -181,12 +180,13 @@ def put_in_place(folder: Path, source: IO[bytes], clock: Clock) -> tuple[Manifes
     Raises StoreError where the backup cannot be trusted, or a server has the folder, and OSError. The old
     content is touched only when the backup has been read to its end and could be opened.
     """
-    with Store.held(folder):
+    # Held first: beside a server, a pipe is not put on its disk.
+    with Store.held(folder), _seekable(source, folder) as file:
         new, whole = folder / f"{RESTORING}.new", folder / RESTORING
         shutil.rmtree(new, ignore_errors=True)
         private_folder(new)
         try:
-            manifest = archive.read(source, new)
+            manifest = archive.read(file, new)
             _check_opens(new, clock)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)

@@ -122,6 +122,12 @@ def test_a_backup_goes_through_pipes(tmp_path: Path) -> None:
         made = piped(server, "backup", "-")
         assert made.returncode == 0, made.stderr
         assert server.admin("GET", "/overview").json["backup"]["lastGoodBytes"] == len(made.stdout)
+        # Not beside a server, and that is said before anything has come through the pipe.
+        argv = [sys.executable, "-m", "bridge", "restore", "-"]
+        with subprocess.Popen(argv, env=server.env, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as early:
+            assert early.stderr is not None
+            refused = early.stderr.read()
+        assert b"is in use" in refused
     (tmp_path / "two").mkdir()
     other = elsewhere(server, tmp_path / "two")
     checked = piped(other, "restore", "--check", "-", backup=made.stdout)
