@@ -64,8 +64,10 @@ console.log(${body.tools ? "JSON.stringify(answer.content, null, 2)" : "answer.c
 
 	sheets({ url, body }, key) {
 		const { userPrompt, ...rest } = body;
-		return `// Extensions > Apps Script. Then in a cell: =ASK(A1)
-// ${key ? "Whoever can open this script can read the key." : "Put the key under Project Settings > Script Properties, as BRIDGE_KEY."}
+		const remark = key
+			? "Whoever can open this script can read the key."
+			: "Put the key under Project Settings > Script Properties, as BRIDGE_KEY.";
+		return `// Extensions > Apps Script. Then in a cell: =ASK(A1)\n// ${remark}
 function ASK(prompt) {
   const key = ${key ? script(key) : 'PropertiesService.getScriptProperties().getProperty("BRIDGE_KEY")'};
   const response = UrlFetchApp.fetch(${script(url)}, {
