@@ -266,6 +266,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
     #: how what the model thinks is shown, in the words of its API; None for not at all
     thoughts: str | None = None
     web_search: WebSearch | None = None
+    #: whether later requests of its key may refer to the answer instead of sending it
+    referable: bool = False
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
     #: what its client calls the conversation that it belongs to

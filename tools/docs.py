@@ -147,15 +147,18 @@ _COMPATIBILITY_FOOT = """\
   is passed over. `frequency_penalty` and its like no model takes.
 - **Images** come as data (data URLs in any spelling, base64). Their bytes say of which kind they are. The bridge
   fetches nothing, and keeps no files.
-- **No state.** Nothing is kept between requests: no stored answers, conversations, files or batches.
+- **No state.** A request brings all that it needs: there are no stored answers to fetch, no conversations, files or
+  batches.
 - **The last message is from the user.** In `/v1/messages` an answer cannot be begun for the model (prefill): the CLIs
   answer a user, and the newer models refuse it, too. In OpenAI's APIs a conversation may end with the model's own
   words: they stay a turn of their own, and the model is told "Continue."
 - **System messages** anywhere in a conversation, also in `/v1/messages`, are put together into one system prompt. Where
   nothing else was said, that is the prompt. Messages of one role that follow each other become one, and empty ones of
   the assistant are left out.
-- **References** (`item_reference` of `/v1/responses`): items that were sent along stand in the input already; the
-  bridge keeps no others, and goes on without them. `X-Bridge-Ignored` says `item_reference` then. The answer to
+- **References** (`item_reference` of `/v1/responses`) stand for what they name: an item that was sent along, or one of
+  an answer that the same key got within the last hour, unless that was asked for with `store: false`. Such answers lie
+  in the memory of the host that gave them, 8 MiB at most, and are gone with it: a restart and another host know
+  nothing of them. What a reference names is left out then, and `X-Bridge-Ignored` says `item_reference`. The answer to
   `previous_response_id`, and to `thread` of `/v1/messages`, is the error that the SDKs know: they send all again.
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it

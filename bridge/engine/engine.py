@@ -29,11 +29,13 @@ from bridge.limits import effective
 from bridge.providers.provider import Emit, Provider, ProviderStatus, with_searches
 from bridge.records.audit import Audit
 from bridge.records.jobs import Job, KeptJobs, Repeat
+from bridge.records.recent import RecentAnswers
 from bridge.records.refusals import Refusals
 from bridge.registry import PROVIDERS
 from bridge.settings import Settings
 from bridge.store.trace import TraceFolder
 from bridge.types import (
+    Answer,
     Completed,
     Failed,
     Finished,
@@ -94,6 +96,7 @@ class Engine:
         self.roster = roster
         self.runs: dict[str, Run] = {}
         self.draining = False
+        self.recent = RecentAnswers(clock)
         self._settings = settings
         self._clock = clock
         self._schemas = schemas
@@ -453,6 +456,8 @@ class Engine:
             finished = Finished(error.problem, charge, finished.duration_ms)
         self.roster.changed()
         self._announce(line)
+        if run.request.referable and isinstance(finished.result, Answer):
+            self.recent.add(run.id, run.key.owner, finished.result)
         if run.kept:
             self._keep_end(run, finished)
         return finished

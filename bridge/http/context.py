@@ -20,6 +20,8 @@ from bridge.http.session import COOKIE, Session, Sessions
 from bridge.keys.admin import is_drawn
 from bridge.keys.keys import Key
 from bridge.service import Service
+from bridge.types import Answer
+from bridge.wire.api import Known, Resolve
 
 #: What the audit calls a command on this host.
 _COMMAND_LINE = "command line"
@@ -60,6 +62,16 @@ def engine_of() -> Engine:
     if engine is None:
         raise BridgeError("draining", "The bridge is not running.", retry_after=10)
     return engine
+
+
+def known_to(key: Key, resolve: Resolve) -> Known:
+    """What the body of a request of this key is read with."""
+
+    def recall(run_id: str) -> Answer | None:
+        return recent.get(run_id, key.owner)
+
+    recent = engine_of().recent
+    return Known(service_of().settings, resolve, recall)
 
 
 def presented_secret() -> str:

@@ -24,7 +24,7 @@ from gevent.monkey import get_original
 from bridge.engine.run import Run
 from bridge.errors import CODES, BridgeError, Problem
 from bridge.http.body import beside
-from bridge.http.context import edge, engine_of, service_of
+from bridge.http.context import edge, engine_of, known_to, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import remaining
 from bridge.http.views import Accepted, Estimate
@@ -36,7 +36,7 @@ from bridge.registry import PROVIDERS
 from bridge.service import Service
 from bridge.types import Finished, GenerationRequest, ModelChoice
 from bridge.wire import native
-from bridge.wire.api import Api, Events, Generation, Render
+from bridge.wire.api import Api, Events, Generation, Known, Render
 from bridge.wire.apis import APIS
 from bridge.wire.conversation import session_of
 
@@ -67,8 +67,7 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
         body = request.get_data(cache=False)
         resolve = service.models.resolve if provider is None else partial(model_of, service, provider)
         about = (request.headers.get("X-Session-Id"), g.request_id)
-        parse = partial(_parse, api, body, *about, settings=service.settings, resolve=resolve)
-        wanted, answer, events = beside(body, parse)
+        wanted, answer, events = beside(body, partial(_parse, api, body, *about, known_to(key, resolve)))
         may_search = key.web_search and engine_of().providers[wanted.provider].searches
         wanted = heeded(wanted, may_search=may_search)
         if not api.sdk and "text/event-stream" in request.headers.get("Accept", ""):
@@ -81,10 +80,10 @@ def _generate(api: Api, provider: str | None, key: Key) -> Response:
 
 
 def _parse(
-    api: Api, body: bytes, session: str | None, request_id: str, **more: Any
+    api: Api, body: bytes, session: str | None, request_id: str, known: Known
 ) -> tuple[GenerationRequest, Render, Events | None]:
     """A body as `Api.parse` reads it, with what its client calls the conversation, and its request id."""
-    wanted, answer, events = api.parse(body, **more)
+    wanted, answer, events = api.parse(body, known)
     wanted = msgspec.structs.replace(wanted, session=session_of(session, body), request_id=request_id)
     return wanted, answer, events
 
@@ -264,7 +263,7 @@ def _estimate(provider: str, key: Key) -> Estimate:
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
         resolve = partial(model_of, service, provider)
-        wanted, *_ = beside(body, partial(native.API.parse, body, settings=service.settings, resolve=resolve))
+        wanted, *_ = beside(body, partial(native.API.parse, body, known_to(key, resolve)))
         held = engine_of().quote(key, wanted)
     return Estimate(
         provider=held.provider,

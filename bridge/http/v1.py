@@ -9,7 +9,7 @@ from flask import g, request
 
 from bridge.errors import BridgeError
 from bridge.http.body import beside
-from bridge.http.context import edge, engine_of, service_of
+from bridge.http.context import edge, engine_of, known_to, service_of
 from bridge.http.describe import Query, Routes
 from bridge.http.me import usable
 from bridge.keys.keys import Key
@@ -30,8 +30,8 @@ def _count(count: Count, key: Key) -> msgspec.Struct:
     service = service_of()
     with edge().limiter.work(key.name):
         body = request.get_data(cache=False)
-        parse = partial(count.parse, body, settings=service.settings, resolve=service.models.resolve)
-        wanted = beside(body, parse).request
+        known = known_to(key, service.models.resolve)
+        wanted = beside(body, partial(count.parse, body, known)).request
         g.ignored = wanted.ignored
         return count.answer_type(prompt_estimate(wanted))
 

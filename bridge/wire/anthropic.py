@@ -17,7 +17,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
 from bridge.registry import PROVIDERS
-from bridge.settings import Settings
 from bridge.types import (
     Answer,
     Citation,
@@ -44,7 +43,7 @@ from bridge.wire.api import (
     Asked,
     Count,
     Generation,
-    Resolve,
+    Known,
     all_parts,
     keep_alive,
     pieces,
@@ -312,10 +311,10 @@ class MessagesBody(CountBody, kw_only=True):
     top_p: conversation.TopP | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse(body: bytes, known: Known) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, MessagesBody)
-    request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], ignored, settings, resolve)
+    request = _generation(wire, wire.max_tokens, wire.stop_sequences or [], ignored, known)
     picked = sampling(wire.temperature, wire.top_p, wire.top_k)
     asked, thinking, thoughts = wire.thinking, None, None
     if asked is not None:
@@ -325,27 +324,22 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     return Asked(request, render_answer, render_events if wire.stream else None)
 
 
-def parse_count(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse_count(body: bytes, known: Known) -> Asked:
     """What a body asks for whose tokens are to be counted. Raises like `parse`."""
     wire, ignored = read(body, COUNT_PARAMETERS, CountBody)
-    return Asked(_generation(wire, None, [], ignored, settings, resolve), render_answer, None)
+    return Asked(_generation(wire, None, [], ignored, known), render_answer, None)
 
 
 def _generation(
-    wire: CountBody,
-    max_tokens: int | None,
-    stop: list[str],
-    ignored: list[str],
-    settings: Settings,
-    resolve: Resolve,
+    wire: CountBody, max_tokens: int | None, stop: list[str], ignored: list[str], known: Known
 ) -> GenerationRequest:
     config = wire.output_config or OutputConfig()
     form = config.format or wire.output_format
-    model = resolve(content.model_name(wire.model))
+    model = known.resolve(content.model_name(wire.model))
     vendors = PROVIDERS[model.provider].usage_words == "anthropic"
     offered, choice, search = _tools(wire, ignored, vendors=vendors)
     request = generation(
-        settings,
+        known.settings,
         model,
         _turns(wire),
         api=API_NAME,

@@ -21,6 +21,17 @@ Resolve = Callable[[str], ModelChoice]
 """The model behind a name; an empty one stands for the endpoint's default. Raises BridgeError (invalid_request,
 not_found)."""
 
+Recall = Callable[[str], Answer | None]
+"""The answer of an earlier run, given the run's id; None where it is not known any more."""
+
+
+class Known(NamedTuple):
+    """What a body is read with: it names models, and perhaps earlier answers."""
+
+    settings: Settings
+    resolve: Resolve
+    recall: Recall = lambda run_id: None
+
 
 class Generation(Protocol):
     """One generation to be rendered: a run in flight, or the job that one left behind."""
@@ -108,7 +119,7 @@ class Asked(NamedTuple):
 class Parse(Protocol):
     """Reads the body of a request."""
 
-    def __call__(self, body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+    def __call__(self, body: bytes, known: Known) -> Asked:
         """What it asks for. Raises BridgeError (invalid_request, not_found)."""
 
 

@@ -312,6 +312,11 @@ def run_number(run_id: str) -> str:
     return run_id.removeprefix("run_")
 
 
+def id_of_run(number: str) -> str:
+    """The id of the run with this number."""
+    return "run_" + number
+
+
 # --- what a client calls it, in each API's own word --------------------------------------------------
 
 

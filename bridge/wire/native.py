@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
 from bridge.registry import PROVIDERS
-from bridge.settings import Settings
 from bridge.types import (
     NATIVE,
     Answer,
@@ -26,7 +25,7 @@ from bridge.types import (
     whole,
 )
 from bridge.wire import content, conversation, tools, websearch
-from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Asked, Generation, Resolve, parts, pieces, sse_event
+from bridge.wire.api import KEEP_ALIVE, KEEP_ALIVE_S, Api, Asked, Generation, Known, parts, pieces, sse_event
 from bridge.wire.content import invalid
 from bridge.wire.conversation import MAX_IMAGES, PlainText, Turns, generation, sampling, too_many_images
 
@@ -137,19 +136,19 @@ class GenerateBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(GenerateBody)
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse(body: bytes, known: Known) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire = content.decode(body, _decoder)
     turns = _turns(wire)
-    choice = resolve("" if wire.model is None else content.model_name(wire.model))
-    limit = settings.max_output_tokens_limit
+    choice = known.resolve("" if wire.model is None else content.model_name(wire.model))
+    limit = known.settings.max_output_tokens_limit
     if wire.max_output_tokens is not None and wire.max_output_tokens > limit:
         raise invalid(f"maxOutputTokens must be at most {limit}.")
-    if wire.timeout_seconds is not None and wire.timeout_seconds > settings.timeout_s:
-        raise invalid(f"timeoutSeconds must be at most {settings.timeout_s:g}.")
+    if wire.timeout_seconds is not None and wire.timeout_seconds > known.settings.timeout_s:
+        raise invalid(f"timeoutSeconds must be at most {known.settings.timeout_s:g}.")
     offered, tool_choice = _tools(wire)
     request = generation(
-        settings,
+        known.settings,
         choice,
         turns,
         api=API_NAME,

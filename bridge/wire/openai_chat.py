@@ -15,10 +15,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
-from bridge.settings import Settings
 from bridge.types import Answer, Finished, Image, Text, Tool, ToolCall, ToolChoice, WebSearch
 from bridge.wire import content, conversation, tools, websearch
-from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, parts, pieces, sse_data
+from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Known, keep_alive, parts, pieces, sse_data
 from bridge.wire.content import invalid
 from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number, sampling
 from bridge.wire.openai import (
@@ -232,14 +231,14 @@ class ChatBody(msgspec.Struct):
     web_search_options: SearchOptions | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse(body: bytes, known: Known) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, ChatBody)
     stop = [wire.stop] if isinstance(wire.stop, str) else wire.stop or []
     offered, choice = _tools(wire, ignored)
     request = generation(
-        settings,
-        resolve(content.model_name(wire.model)),
+        known.settings,
+        known.resolve(content.model_name(wire.model)),
         _turns(wire.messages),
         api=API_NAME,
         max_output_tokens=wire.max_completion_tokens or wire.max_tokens,

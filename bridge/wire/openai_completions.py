@@ -14,10 +14,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge.errors import Problem
-from bridge.settings import Settings
 from bridge.types import Answer, Finished, Text, ToolChoice
 from bridge.wire import content, conversation
-from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Resolve, keep_alive, pieces, sse_data
+from bridge.wire.api import KEEP_ALIVE_S, Api, Asked, Generation, Known, keep_alive, pieces, sse_data
 from bridge.wire.content import invalid
 from bridge.wire.conversation import Turns, generation, run_number, sampling
 from bridge.wire.openai import ChatUsage, OpenAIErrorBody, finish_reason, render_error
@@ -62,7 +61,7 @@ class CompletionsBody(msgspec.Struct):
     top_p: conversation.TopP | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse(body: bytes, known: Known) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, CompletionsBody)
     prompt = wire.prompt[0] if isinstance(wire.prompt, list) and len(wire.prompt) == 1 else wire.prompt
@@ -71,8 +70,8 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
     turns = Turns("prompt")
     turns.add("user", prompt, "prompt")
     request = generation(
-        settings,
-        resolve(content.model_name(wire.model)),
+        known.settings,
+        known.resolve(content.model_name(wire.model)),
         turns,
         api=API_NAME,
         max_output_tokens=wire.max_tokens,

@@ -19,7 +19,6 @@ import msgspec
 from msgspec import Meta
 
 from bridge.errors import Problem
-from bridge.settings import Settings
 from bridge.types import (
     Answer,
     Finished,
@@ -42,14 +41,24 @@ from bridge.wire.api import (
     Asked,
     Count,
     Generation,
-    Resolve,
+    Known,
+    Recall,
     all_parts,
     keep_alive,
     pieces,
     sse_event,
 )
 from bridge.wire.content import invalid
-from bridge.wire.conversation import ANY_OBJECT, PlainText, Turns, Verbosity, generation, run_number, sampling
+from bridge.wire.conversation import (
+    ANY_OBJECT,
+    PlainText,
+    Turns,
+    Verbosity,
+    generation,
+    id_of_run,
+    run_number,
+    sampling,
+)
 from bridge.wire.openai import (
     ImageUrl,
     JsonObjectFormat,
@@ -72,11 +81,12 @@ API_NAME = "openai-responses"
 _NO_STATE = "the bridge keeps no conversations; send the earlier messages in input"
 
 PARAMETERS = table(
-    supported("input", "text, images as data URLs, tool calls and outputs; reasoning and references are skipped"),
+    supported("input", "text, images as data URLs, tool calls and outputs, references to them; reasoning is skipped"),
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("reasoning", "effort, none for no thinking; summary: auto, concise, detailed"),
+    supported("store", "false: later requests cannot refer to the answer"),
     supported("stream", "server-sent events"),
     supported("temperature", SAMPLED),
     supported("tool_choice", "auto, none, required, one tool, allowed_tools"),
@@ -107,7 +117,6 @@ PARAMETERS = table(
     ignored("prompt_cache_retention", CACHED),
     ignored("safety_identifier", "the key says who asks"),
     refused("service_tier", "only the ordinary one", "auto", "default"),
-    ignored("store", "nothing is kept to be fetched later"),
     ignored("stream_options", "nothing is obfuscated"),
     passed_over("top_logprobs", "the CLIs do not tell them", 0),
     ignored("truncation", "a prompt that is too long is an error"),
@@ -139,14 +148,13 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
 
 
 #: Items of an earlier answer that say nothing to a model here.
-_SKIPPED = ("reasoning", "item_reference", "web_search_call")
+_SKIPPED = ("reasoning", "web_search_call")
 _OF_CALLS = ("function_call", "custom_tool_call", "function_call_output", "custom_tool_call_output")
 
 
 class InputItem(msgspec.Struct):
-    """A message, with or without its type; a call of a tool or its output; or something of an earlier answer that is
-    skipped: reasoning, or a reference to an item, since the bridge keeps no items, and those that were sent along stand
-    in the input already."""
+    """A message, with or without its type; a call of a tool or its output; something of an earlier answer that is
+    skipped; or a reference to an item, by its id alone."""
 
     type: str | None = None
     id: str | None = None
@@ -257,17 +265,18 @@ class ResponsesBody(msgspec.Struct):
     tool_choice: Literal["auto", "none", "required"] | ResponsesToolChoice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
+    store: bool | None = None
 
 
-def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
+def parse(body: bytes, known: Known) -> Asked:
     """What a body asks for. Raises BridgeError."""
     wire, ignored = read(body, PARAMETERS, ResponsesBody)
     reasoning = wire.reasoning or Reasoning()
     offered, choice, search = _tools(wire, ignored)
     request = generation(
-        settings,
-        resolve(content.model_name(wire.model)),
-        _turns(wire, ignored),
+        known.settings,
+        known.resolve(content.model_name(wire.model)),
+        _turns(wire, ignored, known.recall),
         api=API_NAME,
         max_output_tokens=wire.max_output_tokens,
         effort=reasoning.effort,
@@ -279,7 +288,8 @@ def parse(body: bytes, *, settings: Settings, resolve: Resolve) -> Asked:
         ignored=ignored,
     )
     thoughts = reasoning.summary or reasoning.generate_summary
-    request = msgspec.structs.replace(request, thoughts=thoughts, web_search=search)
+    referable = wire.store is not False
+    request = msgspec.structs.replace(request, thoughts=thoughts, web_search=search, referable=referable)
     texts = frozenset(each.name for each in wire.tools or () if each.type == "custom")
     events = partial(render_events, texts=texts) if wire.stream else None
     return Asked(request, partial(render_answer, texts=texts), events)
@@ -324,21 +334,38 @@ def _schema(text: TextOptions | None) -> dict[str, Any] | None:
     return (text.format.schema if isinstance(text.format, ResponsesSchemaFormat) else None) or ANY_OBJECT
 
 
-def _turns(wire: ResponsesBody, ignored: list[str]) -> Turns:
-    """The conversation. References to what was not sent along are added to `ignored`."""
+def _turns(wire: ResponsesBody, ignored: list[str], recall: Recall) -> Turns:
+    """The conversation. A reference stands for an item of an earlier answer, unless that was sent along; what is not
+    known any more is added to `ignored`."""
     turns = Turns("input", goes_on=True)
     turns.add("system", wire.instructions or "", "instructions")
     if isinstance(wire.input, str):
         turns.add("user", wire.input, "input")
         return turns
-    sent = {item.id for item in wire.input if not _is_reference(item)}
+    earlier: dict[str | None, InputItem] = {}
+    told = {item.id for item in wire.input if not _is_reference(item)}
     for number, item in enumerate(wire.input):
+        meant: InputItem | None = item
         if _is_reference(item):
-            if item.id not in sent:
-                ignored.append("item_reference")
-            continue
-        item.add_to(turns, f"input[{number}]")
+            if item.id in told:
+                continue
+            told.add(item.id)
+            if item.id not in earlier:
+                earlier |= _earlier_items(item.id or "", recall)
+            meant = earlier.get(item.id)
+        if meant is None:
+            ignored.append("item_reference")
+        else:
+            meant.add_to(turns, f"input[{number}]")
     return turns
+
+
+def _earlier_items(id: str, recall: Recall) -> dict[str | None, InputItem]:
+    """The items of the answer that has one with this id, as a client would send them, by their ids."""
+    run = id.partition("_")[2].partition("_")[0]
+    answer = recall(id_of_run(run))
+    items = [] if answer is None else _items(run, answer, "completed", frozenset())
+    return {item.id: msgspec.convert(msgspec.to_builtins(item), InputItem) for item in items}
 
 
 def _is_reference(item: InputItem) -> bool:

@@ -22,6 +22,7 @@ from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, ModelChoice
+from bridge.wire.api import Known
 from bridge.wire.apis import APIS
 
 Json = dict[str, Any]
@@ -194,7 +195,7 @@ def read(api: str, body: Json, model: str) -> GenerationRequest | None:
     provider = "codex" if model.startswith("gpt") else "claude"
     resolve = partial(lambda name, chosen: ModelChoice(provider, chosen), chosen=model)
     try:
-        wanted = APIS[api].parse(json.dumps({"model": model, **body}).encode(), settings=SETTINGS, resolve=resolve)
+        wanted = APIS[api].parse(json.dumps({"model": model, **body}).encode(), Known(SETTINGS, resolve))
     except BridgeError:
         return None
     return heeded(wanted.request, may_search=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from bridge.types import (
     PartDelta,
     Text,
     Thought,
+    ToolCall,
     Usage,
     content_of,
 )
@@ -53,6 +55,7 @@ def test_the_least_body_takes_every_default(api: str) -> None:
         max_output_tokens=100 if api == "messages" else 8192,
         timeout_s=300.0,
         api={"chat": "openai-chat", "responses": "openai-responses", "messages": "anthropic"}[api],
+        referable=api == "responses",
     )
 
 
@@ -239,7 +242,7 @@ def test_a_conversation_that_ends_with_the_model_goes_on(api: str) -> None:
     ]
 
 
-def test_references_to_items_are_passed_over_and_those_that_were_not_sent_are_named() -> None:
+def test_references_to_items_that_nobody_knows_are_passed_over_and_named() -> None:
     turns: list[dict[str, Any]] = [{"role": "user", "content": "I am Ada"}, {"role": "user", "content": "Who am I?"}]
     answer = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
     request = parse("responses", input=[turns[0], {"type": "item_reference", "id": "msg_9"}, turns[1]])
@@ -248,6 +251,46 @@ def test_references_to_items_are_passed_over_and_those_that_were_not_sent_are_na
     assert bare == request
     known = parse("responses", input=[turns[0], answer, {"type": "item_reference", "id": "msg_1"}, turns[1]])
     assert ([message.text for message in known.messages], known.ignored) == (["I am Ada", "Hi", "Who am I?"], ())
+    assert parse("responses", input=[turns[0], *[{"id": f"msg_{n}"} for n in range(3)]]).ignored == ("item_reference",)
+
+
+def test_references_stand_for_the_items_of_earlier_answers() -> None:
+    parts = (
+        Thought("Hm"),
+        Text("I look "),
+        Text("it up."),
+        ToolCall("call_1", "find", '{"of":"Ada"}'),
+        ToolCall("call_2", "note", '{"input":"a text"}'),
+    )
+    earlier = answer(refusal="No more.")
+    answers = {"run_1": msgspec.structs.replace(answer(), content=parts), "run_2": earlier}
+    ids = ["rs_1", "msg_1_1", "fc_1_2", "fc_1_3"]
+    told = [item["id"] for item in body_of("openai-responses", ended("openai-responses", answers["run_1"]))["output"]]
+    assert told == [each.replace("_1", "_0123", 1) for each in ids]
+    outputs = [{"type": "function_call_output", "call_id": f"call_{n}", "output": "42"} for n in (1, 2)]
+    # One that is named twice is there once, and of those that are not named nothing is there.
+    items = [{"type": "item_reference", "id": each} for each in (*ids, ids[1])]
+    whole = [
+        {"role": "user", "content": "Who?"},
+        *items,
+        *outputs,
+        {"id": "msg_2"},
+        {"role": "user", "content": "And?"},
+    ]
+    request = parse("responses", answers.get, input=whole)
+    assert request.ignored == ()
+    assert [message.role for message in request.messages] == ["user", "assistant", "user", "assistant", "user"]
+    assert request.messages[1].content == (Text("I look it up."), *parts[3:])
+    assert request.messages[3].text == "Hi there\n\nNo more."
+    one = parse("responses", answers.get, input=[whole[0], items[1], whole[-1]])
+    assert [message.text for message in one.messages] == ["Who?", "I look it up.", "And?"]
+    for unknown in ("msg_1_9", "fc_1_1", "msg_3", "msg_", "_", "1", "msg_1_1_1", "run_1"):
+        assert parse("responses", answers.get, input=[whole[0], {"id": unknown}]).ignored == ("item_reference",)
+
+
+def test_an_answer_can_be_referred_to_unless_its_client_says_otherwise() -> None:
+    assert [parse("responses", store=given).referable for given in (None, True, False)] == [True, True, False]
+    assert [parse(api).referable for api in APIS if api != "responses"] == [False, False]
 
 
 @pytest.mark.parametrize("verbosity", ["low", "medium", "high"])

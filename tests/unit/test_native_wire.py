@@ -28,7 +28,7 @@ from bridge.types import (
     content_of,
 )
 from bridge.wire import native
-from bridge.wire.api import KEEP_ALIVE, Asked, keep_alive, sse_event
+from bridge.wire.api import KEEP_ALIVE, Asked, Known, keep_alive, sse_event
 from bridge.wire.native import API, Tokens
 
 SETTINGS = Settings.load({})
@@ -38,9 +38,7 @@ PNG_URL = f"data:image/png;base64,{PNG}"
 
 
 def parse_bytes(body: bytes, provider: str = "claude") -> Asked:
-    return native.parse(
-        body, settings=SETTINGS, resolve=lambda name: ModelChoice(provider, name or "claude-sonnet-5-5")
-    )
+    return native.parse(body, Known(SETTINGS, lambda name: ModelChoice(provider, name or "claude-sonnet-5-5")))
 
 
 def parse(**fields: Any) -> GenerationRequest:
@@ -418,7 +416,7 @@ def test_a_body_of_nothing_but_values_is_refused_before_it_is_decoded(piece: str
     body = b'{"x":[' + ",".join([piece] * 590_000).encode() + b"]}"
     began = time.process_time()
     with pytest.raises(BridgeError) as refused:
-        API.parse(body, settings=SETTINGS, resolve=lambda name: ModelChoice("claude", "m"))
+        API.parse(body, Known(SETTINGS, lambda name: ModelChoice("claude", "m")))
     assert refused.value.message == "The body has more than 50000 values."
     assert time.process_time() - began < 0.25
 

@@ -14,6 +14,7 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.types import GenerationRequest, ModelChoice, Sampling, Thinking, WebSearch
 from bridge.wire import anthropic, openai_chat, openai_completions, openai_responses
+from bridge.wire.api import Known, Recall
 from bridge.wire.parameters import Parameter, read, refused, table
 
 SETTINGS = Settings.load({})
@@ -32,12 +33,15 @@ VALUES: list[Any] = [True, False, 0, 1, -3, 0.7, "", "x", [], ["x"], {}, {"x": 1
 Parse = Callable[..., GenerationRequest]
 
 
-def parse(api: str, **fields: Any) -> GenerationRequest:
+def nothing(run_id: str) -> None:
+    """No earlier answer is known."""
+
+
+def parse(api: str, recall: Recall = nothing, **fields: Any) -> GenerationRequest:
     module, least = APIS[api]
     body = json.dumps({**least, **fields}).encode()
-    request: GenerationRequest = module.parse(
-        body, settings=SETTINGS, resolve=lambda name: ModelChoice("codex" if name.startswith("gpt") else "claude", name)
-    )[0]
+    resolve = lambda name: ModelChoice("codex" if name.startswith("gpt") else "claude", name)  # noqa: E731
+    request: GenerationRequest = module.parse(body, Known(SETTINGS, resolve, recall))[0]
     return request
 
 
@@ -121,7 +125,7 @@ def test_what_nobody_knows_is_passed_over_and_named(api: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"x"', b"[" * 20000, b'{"metadata":' * 20000])
 def test_what_is_no_json_object_is_refused(api: str, body: bytes) -> None:
     with pytest.raises(BridgeError) as caught:
-        APIS[api][0].parse(body, settings=SETTINGS, resolve=lambda name: ModelChoice("claude", name))
+        APIS[api][0].parse(body, Known(SETTINGS, lambda name: ModelChoice("claude", name)))
     assert caught.value.code == "invalid_request"
 
 

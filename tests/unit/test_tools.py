@@ -29,7 +29,7 @@ from bridge.types import (
     Usage,
 )
 from bridge.wire import anthropic, native, openai_chat, openai_responses
-from bridge.wire.api import Asked
+from bridge.wire.api import Asked, Known
 from bridge.wire.tools import MAX_TOOL_BYTES, MAX_TOOLS
 
 SETTINGS = Settings.load({})
@@ -99,7 +99,7 @@ def results(api: str, *given: tuple[str, str]) -> list[dict[str, Any]]:
 
 def asked(api: str, **fields: Any) -> Asked:
     resolve = lambda name: ModelChoice("codex" if name.startswith("gpt") else "claude", name or "claude-sonnet-5-5")  # noqa: E731
-    found: Asked = MODULES[api].parse(json.dumps({**LEAST[api], **fields}).encode(), settings=SETTINGS, resolve=resolve)
+    found: Asked = MODULES[api].parse(json.dumps({**LEAST[api], **fields}).encode(), Known(SETTINGS, resolve))
     return found
 
 

@@ -129,6 +129,7 @@ def test_a_second_turn_of_vercels_ai_sdk_works(vercel_seen: tuple[dict[str, Any]
     assert "item_reference" in json.dumps(seen["responsesAgain"]["sent"])
     for name in ("responsesAgain", "chatAgain"):
         assert "hello again" in seen[name]["text"]
+        assert "x-bridge-ignored" not in seen[name]["headers"]
 
 
 def test_vercels_ai_sdk_works_with_every_api(vercel_seen: tuple[dict[str, Any], Clients]) -> None:

@@ -8,7 +8,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, eventually
+from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, clients_of, eventually
 from tests.real_cli.conftest import everything, system_texts, texts
 from tests.standin import StandIn
 
@@ -37,6 +37,34 @@ def test_a_conversation_with_an_image_arrives_as_it_was_sent(real: Clients, stan
     assert PIXEL in everything(sent)
     assert sent.body["model"] == model
     assert not sent.body.get("tools")
+
+
+@BOTH_CLIS
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reference_stands_for_what_the_model_said(real: Clients, standin: StandIn, model: str, stream: bool) -> None:
+    client = real.openai()
+    if stream:
+        with client.responses.stream(model=model, input="one") as events:
+            first = events.get_final_response()
+    else:
+        first = client.responses.create(model=model, input="one")
+    turns: list[Any] = [
+        {"role": "user", "content": "one"},
+        {"type": "item_reference", "id": first.output[-1].id},
+        {"role": "user", "content": "two"},
+    ]
+    counted = client.responses.input_tokens.count(model=model, input=turns)
+    told = client.responses.with_raw_response.create(model=model, input=turns)
+    assert "x-bridge-ignored" not in told.headers
+    assert texts(standin.generations[-1]) == [("user", "one"), ("assistant", "ECHO<one>"), ("user", "two")]
+    # What another key got, and what was not to be kept, is nobody's to refer to.
+    kept_by_nobody = client.responses.create(model=model, input="one", store=False)
+    for asking, id in ((clients_of(real.server).openai(), turns[1]["id"]), (client, kept_by_nobody.output[-1].id)):
+        others = [turns[0], {"type": "item_reference", "id": id}, turns[2]]
+        refused = asking.responses.with_raw_response.create(model=model, input=others)
+        assert refused.headers["x-bridge-ignored"] == "item_reference"
+        assert texts(standin.generations[-1]) == [("user", "one"), ("user", "two")]
+        assert asking.responses.input_tokens.count(model=model, input=others).input_tokens < counted.input_tokens
 
 
 @BOTH_CLIS

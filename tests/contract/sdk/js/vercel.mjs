@@ -31,7 +31,7 @@ for (const [name, model] of Object.entries({ responses: openai("claude-sonnet-5-
   const first = await generateText({ model, messages, maxRetries: 0 });
   messages.push(...first.response.messages, { role: "user", content: "hello again" });
   const second = await generateText({ model, messages, maxRetries: 0 });
-  seen[`${name}Again`] = { text: second.text, sent: second.request.body };
+  seen[`${name}Again`] = { text: second.text, sent: second.request.body, headers: second.response.headers };
 }
 try {
   await generateText({ model: openai("gemini-9"), prompt: "hello", maxRetries: 3 });
