@@ -8,7 +8,7 @@ import click
 
 from bridge import __version__
 from bridge.cli import backup, clis, cluster, credentials, export_import, keys, serve, usage_logs
-from bridge.cli.common import completion, examples
+from bridge.cli.common import completion, examples, open_standard_files
 from bridge.cli.doctor import doctor
 from bridge.cli.top import top
 
@@ -34,6 +34,7 @@ def main(context: click.Context) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong use.
     """
+    open_standard_files()
     if os.environ.get("NO_COLOR"):
         context.color = False
 

@@ -24,6 +24,14 @@ FAILED, WRONG_USE = 1, 2
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
+def open_standard_files() -> None:
+    """Open as nothing what the caller has closed of standard input, output and error: a file that is opened later
+    would get its number, and what is meant for a terminal."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
 def environment() -> dict[str, str]:
     """The environment with the settings file below it: what is really set wins. Raises SettingsError where a file
     was named and cannot be read, or is no text in UTF-8."""

@@ -57,6 +57,27 @@ def test_colours_are_for_terminals_and_not_where_they_are_unwanted(used: Server,
     assert ESCAPE not in used.command(*command).stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "closed", "status"),
+    [
+        ("restore -", "<&-", 1),
+        ("restore --check -", "<&-", 1),
+        ("credentials add one --provider claude", "<&-", 1),
+        ("keys list", ">&-", 0),
+        ("keys list", "<&- >&-", 0),
+    ],
+)
+def test_what_its_caller_has_closed_is_nothing(
+    server: Server, tmp_path: Path, command: str, closed: str, status: int
+) -> None:
+    argv = ["sh", "-c", f'exec "$0" -m bridge {command} {closed}', sys.executable]
+    env = {**server.env, "BRIDGE_DATA_DIR": str(tmp_path / "data")}
+    ended = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, False), ended.stderr
+    assert ended.stdout == ""
+    assert bool(ended.stderr) == (status == 1)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_that_shows_something_speaks_json(used: Server, command: tuple[str, ...]) -> None:
     assert isinstance(json.loads(used.command(*command, "--json").stdout), dict)
