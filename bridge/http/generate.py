@@ -128,6 +128,7 @@ def _respond(
     if repeat is not None:
         earlier = engine_of().earlier(key, repeat)
         if earlier is not None and earlier.finished is not None:
+            g.ignored = earlier.request.ignored
             response = _streamed(earlier, events) if events else _answered(earlier, earlier.finished, answer)
             response.headers["Idempotent-Replayed"] = "true"
             return response

@@ -149,7 +149,8 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
 
 #: Items of an earlier answer that say nothing to a model here.
 _SKIPPED = ("reasoning", "web_search_call")
-_OF_CALLS = ("function_call", "custom_tool_call", "function_call_output", "custom_tool_call_output")
+_CALLS = ("function_call", "custom_tool_call")
+_OF_CALLS = (*_CALLS, "function_call_output", "custom_tool_call_output")
 
 
 class InputItem(msgspec.Struct):
@@ -336,33 +337,42 @@ def _schema(text: TextOptions | None) -> dict[str, Any] | None:
 
 def _turns(wire: ResponsesBody, ignored: list[str], recall: Recall) -> Turns:
     """The conversation. A reference stands for an item of an earlier answer, unless that was sent along; what is not
-    known any more is added to `ignored`."""
+    known any more is added to `ignored`, or refused where it is a call whose output was sent."""
     turns = Turns("input", goes_on=True)
     turns.add("system", wire.instructions or "", "instructions")
     if isinstance(wire.input, str):
         turns.add("user", wire.input, "input")
         return turns
-    earlier: dict[str | None, InputItem] = {}
+    #: the items of each answer that was looked up, once, since a body may name thousands of one
+    earlier: dict[str, dict[str | None, InputItem]] = {}
     told = {item.id for item in wire.input if not _is_reference(item)}
+    called: set[str | None] = set()
+    unknown: str | None = None
     for number, item in enumerate(wire.input):
         meant: InputItem | None = item
+        at = f"input[{number}]"
         if _is_reference(item):
             if item.id in told:
                 continue
             told.add(item.id)
-            if item.id not in earlier:
-                earlier |= _earlier_items(item.id or "", recall)
-            meant = earlier.get(item.id)
+            run = (item.id or "").partition("_")[2].partition("_")[0]
+            if run not in earlier:
+                earlier[run] = _earlier_items(run, recall)
+            meant = earlier[run].get(item.id)
         if meant is None:
             ignored.append("item_reference")
-        else:
-            meant.add_to(turns, f"input[{number}]")
+            unknown = f"{at} refers to {(item.id or '')[:100]!r}, which the bridge does not know any more"
+            continue
+        if meant.type in _CALLS:
+            called.add(meant.call_id)
+        elif unknown is not None and meant.type in _OF_CALLS and meant.call_id not in called:
+            raise invalid(f"{unknown}, and {at} is the output of a call that is not there; send the call.", "input")
+        meant.add_to(turns, at)
     return turns
 
 
-def _earlier_items(id: str, recall: Recall) -> dict[str | None, InputItem]:
-    """The items of the answer that has one with this id, as a client would send them, by their ids."""
-    run = id.partition("_")[2].partition("_")[0]
+def _earlier_items(run: str, recall: Recall) -> dict[str | None, InputItem]:
+    """The items of the answer of a run, by their ids, as a client would send them; none where it is not known."""
     answer = recall(id_of_run(run))
     items = [] if answer is None else _items(run, answer, "completed", frozenset())
     return {item.id: msgspec.convert(msgspec.to_builtins(item), InputItem) for item in items}

@@ -288,6 +288,26 @@ def test_references_stand_for_the_items_of_earlier_answers() -> None:
         assert parse("responses", answers.get, input=[whole[0], {"id": unknown}]).ignored == ("item_reference",)
 
 
+def test_an_answer_is_looked_up_once_however_often_it_is_named() -> None:
+    asked: list[str] = []
+    items = [{"id": f"msg_{run}_{number}"} for number in range(500) for run in (1, 2)]
+    recall = lambda run: asked.append(run) or (answer() if run == "run_1" else None)  # type: ignore[func-returns-value]  # noqa: E731
+    parse("responses", recall, input=[{"role": "user", "content": "Who?"}, *items])
+    assert asked == ["run_1", "run_2"]
+
+
+def test_an_output_whose_call_is_not_known_any_more_is_refused_with_the_reference() -> None:
+    asked = [{"role": "user", "content": "Who?"}, {"type": "item_reference", "id": "ctc_9"}]
+    for kind in ("function_call_output", "custom_tool_call_output"):
+        with pytest.raises(BridgeError) as caught:
+            parse("responses", input=[*asked, {"type": kind, "call_id": "call_1", "output": "42"}])
+        assert caught.value.code == "invalid_request"
+        assert "input[1] refers to 'ctc_9', which the bridge does not know any more" in caught.value.message
+    call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    sent = [*asked, call, {"type": "function_call_output", "call_id": "call_1", "output": "42"}]
+    assert parse("responses", input=sent).ignored == ("item_reference",)
+
+
 def test_an_answer_can_be_referred_to_unless_its_client_says_otherwise() -> None:
     assert [parse("responses", store=given).referable for given in (None, True, False)] == [True, True, False]
     assert [parse(api).referable for api in APIS if api != "responses"] == [False, False]

@@ -107,3 +107,25 @@ def test_what_is_kept_survives_a_restart_in_the_shape_of_its_api(tmp_path: Path,
         later = Clients(again, clients.key, clients.name)
         assert ask(later, api) == first
         assert len(later.log()) == 1
+
+
+def test_a_repeated_request_is_told_what_was_passed_over_the_first_time(tmp_path: Path) -> None:
+    turns: list[Any] = [{"role": "user", "content": "one"}, {}, {"role": "user", "content": "two"}]
+
+    def ask_again(clients: Clients, name: str) -> tuple[str, str]:
+        told = clients.openai().responses.with_raw_response.create(
+            model=CODEX, input=turns, temperature=0.5, extra_headers={"Idempotency-Key": name}
+        )
+        return told.parse().id, told.headers["x-bridge-ignored"]
+
+    with servers.running(tmp_path, demo=True) as server:
+        clients = clients_of(server)
+        earlier = clients.openai().responses.create(model=CODEX, input="one").output[0]
+        turns[1] = {"type": "item_reference", "id": earlier.id}
+        first = ask_again(clients, "once")
+        assert ask_again(clients, "once") == first
+    with servers.running(tmp_path, demo=True) as again:
+        # The answer that it refers to is forgotten by now.
+        later = Clients(again, clients.key, clients.name)
+        assert ask_again(later, "once") == first
+        assert (first[1], ask_again(later, "another")[1]) == ("temperature", "item_reference, temperature")
