@@ -123,11 +123,18 @@ class Search(msgspec.Struct, frozen=True, tag="search"):
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
-    """An image: `data` is base64, `media_type` one of png, jpeg, gif, webp; `pixels` by its header."""
+    """An image: `data` is base64, `media_type` one of png, jpeg, gif, webp; `pixels` by its header. Or a link to one,
+    which nobody but its provider follows: then it has nothing but a `url`, with https."""
 
-    media_type: str
-    data: str
+    media_type: str = ""
+    data: str = ""
     pixels: int = 0
+    url: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where it is: its link, or a data URL."""
+        return self.url or f"data:{self.media_type};base64,{self.data}"
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
@@ -281,6 +288,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
         return [image for message in self.messages for image in message.images]
 
     @property
+    def linked(self) -> bool:
+        """Whether any of its images is a link."""
+        return any(image.url for image in self.images)
+
+    @property
     def pixels(self) -> int:
         """The pixels of all its images."""
         return sum([image.pixels for image in self.images])
@@ -289,7 +301,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
     def size(self) -> int:
         """About how many bytes its prompts take. A picture is more than its file once it is decoded: a quarter of a
         byte for each pixel counts at least."""
-        images = sum([max(len(image.data), image.pixels // 4) for image in self.images])
+        images = sum([max(len(image.data or image.url), image.pixels // 4) for image in self.images])
         return len(self.system) + self.tools_size + images + sum([len(message.text) for message in self.messages])
 
     @functools.cached_property

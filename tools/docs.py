@@ -145,8 +145,8 @@ _COMPATIBILITY_FOOT = """\
 - **Sampling.** `temperature`, `top_p` and `top_k` go to models of Claude before Opus 4.7 and before the 5 generation,
   while they do not think; `top_p` not beside a temperature, and no temperature above 1. All other models take none: it
   is passed over. `frequency_penalty` and its like no model takes.
-- **Images** come as data (data URLs in any spelling, base64). Their bytes say of which kind they are. The bridge
-  fetches nothing, and keeps no files.
+- **Images** come as data (data URLs in any spelling, base64), whose bytes say of which kind they are, or as
+  [https links](api.md#drop-in-apis), which the provider follows. The bridge fetches nothing, and keeps no files.
 - **No state.** A request brings all that it needs: there are no stored answers to fetch, no conversations, files or
   batches.
 - **The last message is from the user.** In `/v1/messages` an answer cannot be begun for the model (prefill): the CLIs

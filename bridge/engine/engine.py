@@ -272,6 +272,9 @@ class Engine:
             raise BridgeError("model_not_allowed", f"This key may not use the model {request.model}.")
         if request.web_search is not None:
             self._check_search(provider, key)
+        if request.linked and not provider.takes_links:
+            message = f"This bridge asks {provider.name} with a log-in, and passes no links to images on then."
+            raise BridgeError("invalid_request", message, "Send the image itself, as base64 or as a data URL.")
         status = provider.status()
         if not status.available:
             raise status.refusal()
@@ -302,7 +305,7 @@ class Engine:
         for message in request.messages:
             texts = [words(part) for part in message.content if not isinstance(part, Image)]
             # Of an image both ends: all of a large one would take as long as everything else here together.
-            images = [(len(image.data), image.data[:ENDS], image.data[-ENDS:]) for image in message.images]
+            images = [(image.url, len(image.data), image.data[:ENDS], image.data[-ENDS:]) for image in message.images]
             digest.update(repr((message.role, texts, images)).encode("utf-8", "replace"))
         repeats = self._settings.loop_repeats if key.loop_repeats is None else key.loop_repeats
         per_minute = effective(key.limits, self._settings.default_limits)["maxRequestsPerMinute"]

@@ -7,6 +7,7 @@ OpenAI's reference of the Responses events (response.completed, incomplete, fail
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,8 @@ ANSWER_BYTES, ANSWER_BYTES_PER_TOKEN = 4 * 2**20, 1024
 MOST_REPEATED_BYTES = 4 * 2**20
 #: The most of an error's body that is kept, in bytes, and of its words, in characters.
 MOST_ERROR_BYTES, MOST_ERROR_CHARACTERS = 65536, 500
+#: A link, in what is said of one: like a prompt, it is nobody's business but its client's.
+_LINK, _SOME_LINK = re.compile(r"https?://\S*[^\s.,)\]'\"]", re.IGNORECASE), "[link]"
 #: More tokens of a kind than this are a lie.
 _MOST_TOKENS = 10**8
 
@@ -83,14 +86,25 @@ def note_headers(call: Call, status: int, headers: Mapping[str, str]) -> None:
 class Reader:
     """Reads one answer while its bytes pass. `feed` it as they come; it never raises."""
 
-    def __init__(self, call: Call, wire: Wire, headers: Mapping[str, str], bounds: Bounds, secret: str = "") -> None:
-        """`headers`: of the answer, names in lower case; `call` is what is noted in, without the `secret`."""
+    def __init__(
+        self,
+        call: Call,
+        wire: Wire,
+        headers: Mapping[str, str],
+        bounds: Bounds,
+        secret: str = "",
+        *,
+        linked: bool = False,
+    ) -> None:
+        """`headers`: of the answer, names in lower case; `call` is what is noted in, without the `secret`, and where
+        the request is `linked`, without links."""
         self._call = call
         self._bounds = bounds
         self._left = bounds.whole
         #: of the web, in the Responses API
         self._searches = 0
         self._secret = secret
+        self._linked = linked
         self._wire = wire
         self._stream = "text/event-stream" in headers.get("content-type", "")
         self._buffer = bytearray()
@@ -205,6 +219,8 @@ class Reader:
         error = _mapping((body or {}).get("error")) or (body or {})
         self._call.error_type = _string(error.get("code")) or _string(error.get("type"))
         message = _string(error.get("message")) or _string((body or {}).get("detail"))
+        if message and self._linked:
+            message = _LINK.sub(_SOME_LINK, message)
         self._call.error_message = message and masked(message, self._secret)[:MOST_ERROR_CHARACTERS]
 
 

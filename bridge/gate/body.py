@@ -125,7 +125,7 @@ def _complete_item(item: Any, pictures: Mapping[str, Image], tool_parts: Mapping
 
     def shown(part: Any) -> Any:
         image = pictures.get(_mark_of_part(part)[1]) if part["type"] == "input_image" else None
-        return part if image is None else {**part, "image_url": f"data:{image.media_type};base64,{image.data}"}
+        return part if image is None else {**part, "image_url": image.address}
 
     return {**item, "content": [shown(part) for part in item["content"]]}
 
@@ -134,6 +134,8 @@ def _complete_block(block: Any, pictures: Mapping[str, Image], tool_parts: Mappi
     match block["type"]:
         case "image":
             image = pictures.get(_mark_of_block(block)[1])
+            if image is not None and image.url:
+                return {**block, "source": {"type": "url", "url": image.url}}
             if image is not None:
                 return {**block, "source": {**block["source"], "media_type": image.media_type, "data": image.data}}
         case "text":
@@ -243,16 +245,17 @@ def _merged(turns: list[tuple[str, list[Mark]]]) -> tuple[tuple[str, tuple[Mark,
 def with_stand_ins(
     request: GenerationRequest, wanted: Callable[[Image], bool] = lambda image: True
 ) -> tuple[GenerationRequest, dict[str, Image]]:
-    """The request with a picture of one pixel in the place of each image that is `wanted` so; and the images, by the
-    data of those. The gate puts them in.
+    """The request with a picture of one pixel in the place of each link, and of each image that is `wanted` so; and
+    what they stand for, by the data of those. The gate puts it in.
 
     The CLIs decode a large image and make it smaller, which costs them time and memory; one of this size they pass on
-    as it is (seen in tests/real_cli).
+    as it is (seen in tests/real_cli). Of a link they are to know nothing, since whoever knows one can follow it.
     """
     images: dict[str, Image] = {}
 
     def stand_in(part: Part) -> Part:
-        if not isinstance(part, Image) or not wanted(part):
+        # An image that has no more than a pixel may be the very one that stands for another.
+        if not isinstance(part, Image) or not (part.url or part.pixels == 1 or wanted(part)):
             return part
         data = _pixel(len(images))
         images[data] = part

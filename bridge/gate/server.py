@@ -274,7 +274,8 @@ class Gate:
             ticket.abort = _killer(gevent.getcurrent())
             found = self._ask(environ, ticket, upstream, body)
             if isinstance(found, Reply):
-                passing = self._begin(ticket, found, Reader(ticket.call, wire, found.headers, bounds, upstream.secret))
+                reader = Reader(ticket.call, wire, found.headers, bounds, upstream.secret, linked=ticket.linked)
+                passing = self._begin(ticket, found, reader)
                 another = self._next(ticket) if ticket.call.turned_away else None
                 if another is None:
                     return passing.tell(start)
@@ -344,7 +345,7 @@ class Gate:
     def _turned_away(self, ticket: Ticket, answer: Reply, upstream: Upstream) -> Refusal:
         """Read an error to its end, and keep it for the CLI, without the secret, which a provider may repeat."""
         call, passed, said = ticket.call, 0, b""
-        reader = Reader(call, upstream.wire, answer.headers, Bounds.of(0, 0), upstream.secret)
+        reader = Reader(call, upstream.wire, answer.headers, Bounds.of(0, 0), upstream.secret, linked=ticket.linked)
         try:
             for chunk in answer.chunks():
                 said += reader.feed(chunk)

@@ -156,6 +156,7 @@ class Ticket:
         put_in: Mapping[str, Any] | None = None,
         pictures: Mapping[str, Image] | None = None,
         tool_parts: Mapping[str, Mapping[str, Any]] | None = None,
+        linked: bool = False,
         on_bytes: Callable[[], None] = lambda: None,
         silence_s: float = 90.0,
         tap: Tap | None = None,
@@ -164,6 +165,7 @@ class Ticket:
         of the body that the CLI cannot carry. `pictures`: the images that belong in the place of those, by their data,
         that the CLI was given. `tool_parts`: what belongs in the place of each call and result of the conversation, as
         the API has it: by the text that stands for it (claude), or by kind and id ("function_call call_1", codex).
+        `linked`: whether there are links among them, which what is noted of the call never has.
         `on_bytes` is called when the provider sends something; it must not block or raise.
         `silence_s`: the longest time that the provider may send nothing. `tap` hears what passes."""
         self.token = "cbt_" + secrets.token_urlsafe(24)
@@ -173,6 +175,7 @@ class Ticket:
         self.put_in = put_in or {}
         self.pictures = pictures or {}
         self.tool_parts = tool_parts or {}
+        self.linked = linked
         self.on_bytes = on_bytes
         self.silence_s = silence_s
         self.tap = tap

@@ -41,7 +41,6 @@ from bridge.types import (
     Event,
     Failed,
     GenerationRequest,
-    Image,
     Message,
     PartDelta,
     Receipt,
@@ -274,10 +273,8 @@ class _Conversation:
         """Make the run's way through the gate; what its CLI is told, with stand-ins for what the gate puts in."""
         provider = self._provider
         told, parts = with_texts_for_parts(asked.request)
-        pictures: dict[str, Image] = {}
-        images = told.images
-        if len(images) <= MANY_IMAGES:
-            told, pictures = with_stand_ins(told, lambda image: len(image.data) <= MOST_IMAGE_BYTES)
+        few = len(told.images) <= MANY_IMAGES
+        told, pictures = with_stand_ins(told, lambda image: few and len(image.data) <= MOST_IMAGE_BYTES)
         put_in = asked.body
         if "top_p" in put_in and "temperature" not in put_in:
             # Where it does not think, the CLI says 1, and not every model takes both.
@@ -294,7 +291,8 @@ class _Conversation:
             pictures=pictures,
             tool_parts={text: claude_body.block(part) for text, part in parts.items()},
             silence_s=provider._settings.idle_timeout_s,
-            makes_smaller=len(images) > MANY_IMAGES or any(len(image.data) > MOST_IMAGE_BYTES for image in images),
+            makes_smaller=len(pictures) < len(told.images),
+            linked=asked.request.linked,
             tap=self._tap,
         )
         return msgspec.structs.replace(asked, request=told)

@@ -145,6 +145,8 @@ class CliProvider:
         self._login = self._own.credentials == "login"
         # Without the gate nobody counts them.
         self.searches = self.searches and not self._login
+        # Nor is there anything that a CLI, which might follow a link, could be kept in the dark by.
+        self.takes_links = not self._login
         self._scratch = scratch
         self._clock = clock
         self._breaker = Breaker(clock)

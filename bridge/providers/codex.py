@@ -108,6 +108,7 @@ class CodexProvider(CliProvider):
             connect = partial(self._connect_alone, request) if large else self._connect
             return CodexTurn(connect, str(self._scratch.empty), asked, emit, None, tap)
         parts = codex_body.tool_parts(asked.request.messages)
+        linked = asked.request.linked
         told, pictures = with_stand_ins(without_tool_words(asked.request) if parts else asked.request)
         asked = msgspec.structs.replace(asked, request=told)
         make = partial(
@@ -117,6 +118,7 @@ class CodexProvider(CliProvider):
             owner=owner,
             pictures=pictures,
             tool_parts=parts,
+            linked=linked,
             tap=tap,
         )
         return CodexTurn(self._connect, str(self._scratch.empty), asked, emit, make, tap)
@@ -130,6 +132,7 @@ class CodexProvider(CliProvider):
         owner: str,
         pictures: Mapping[str, Image],
         tool_parts: Mapping[str, Mapping[str, Any]],
+        linked: bool,
         tap: Tap | None,
     ) -> Passage:
         """The way of a run through the gate."""
@@ -156,6 +159,7 @@ class CodexProvider(CliProvider):
             put_in=put_in,
             pictures=pictures,
             tool_parts=tool_parts,
+            linked=linked,
             silence_s=silence_s,
             tap=tap,
         )

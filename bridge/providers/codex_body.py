@@ -176,12 +176,7 @@ def _output(content: Sequence[Text | Image]) -> Any:
 def _content(part: Text | Image, kind: str) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": kind, "text": part.text}
-    return {"type": "input_image", "image_url": data_url(part)}
-
-
-def data_url(image: Image) -> str:
-    """An image as an address."""
-    return f"data:{image.media_type};base64,{image.data}"
+    return {"type": "input_image", "image_url": part.address}
 
 
 # --- schemas ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridge.errors import Problem
-from bridge.providers.codex_body import CodexAsked, data_url, items
+from bridge.providers.codex_body import CodexAsked, items
 from bridge.types import GenerationRequest, Image, Message, Text, ToolResult, Usage
 
 #: effort as clients say it -> effort of a turn
@@ -262,7 +262,7 @@ def _input(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text, "text_elements": []}
     # Never localImage: it names the host's path upstream.
-    return {"type": "image", "url": data_url(part)}
+    return {"type": "image", "url": part.address}
 
 
 def usage_of(raw: Any) -> Usage | None:

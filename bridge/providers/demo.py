@@ -79,6 +79,7 @@ class DemoProvider(CliProvider):
     ) -> None:
         """`row` is of the provider that it stands for; `pace_s` the pause between two pieces of an answer."""
         super().__init__(row, settings, scratch, clock, gate)
+        self.takes_links = True
         self._pace_s = pace_s
         self._pool = Pool(self._spawn, warm, clock, self._breaker)
 

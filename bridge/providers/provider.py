@@ -92,6 +92,8 @@ class Provider(Protocol):
     needs_credential: bool
     #: whether its models can search the web for a request
     searches: bool
+    #: whether a request for them may have links to images
+    takes_links: bool
     #: the smallest maximum that the provider's API takes: what is asked for below it may still become so long
     least_output_tokens: int
 

@@ -59,7 +59,7 @@ API_NAME = "anthropic"
 _NO_SERVERS = "the bridge asks no MCP servers"
 PARAMETERS = table(
     supported("max_tokens", "more than the bridge allows counts as what it allows"),
-    supported("messages", "user, assistant, system; text, base64 images, tool calls and results; the last: user"),
+    supported("messages", "user, assistant, system; text, images (base64, https), tool calls, results; the last: user"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("output_config", "effort; format: json_schema, any JSON Schema"),
     supported("output_format", "the older name of output_config.format"),
@@ -112,7 +112,7 @@ class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
 
 
 class UrlSource(msgspec.Struct, tag="url", tag_field="type"):
-    """An image elsewhere; it is refused, since the bridge fetches nothing."""
+    """A link to an image, with https; the provider follows it."""
 
     url: str
 
@@ -125,7 +125,7 @@ class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
     def part(self, at: str, role: str) -> Image:
         """See WirePart."""
         if isinstance(self.source, UrlSource):
-            raise invalid(f"{at}.source: images must be sent as base64; the bridge fetches nothing.", "messages")
+            return content.linked_image(self.source.url, f"{at}.source.url")
         return content.image(self.source.data, f"{at}.source.data")
 
 

@@ -29,6 +29,9 @@ MAX_PIXELS, MAX_PIXELS_TOGETHER = 50_000_000, 200_000_000
 #: while a body is decoded.
 MAX_VALUES = 50_000
 
+#: Longest link, in characters.
+MAX_LINK_CHARACTERS = 2000
+
 NO_DATA_URL = "is not a data URL of a png, jpeg, gif or webp image (data:image/png;base64,...)."
 
 #: Types of fields whose further rules the checks below tell better than a decoder; the API description has them.
@@ -40,6 +43,11 @@ MediaType = Annotated[str, Meta(extra_json_schema={"examples": ["image/png", "im
 Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"description": "a JSON Schema"})]
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};\s*base64\s*", re.IGNORECASE)
+#: A link that a provider can follow: to a host by a name that is known outside. No address is one, in any spelling.
+_LINK = re.compile(
+    r"https://(?:[a-z0-9_-]+\.)+(?!(?:internal|local|localhost)(?![a-z0-9-]))[a-z][a-z0-9-]*(?::\d{1,5})?(?:[/?#].*)?",
+    re.IGNORECASE,
+)
 #: base64's alphabet for URLs -> the plain one
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 #: how the files of each type begin
@@ -116,8 +124,29 @@ def encode(value: Any, where: str) -> str:
         raise invalid(f"{where} is nested too deep, or has half a character.") from None
 
 
+def image_at(url: str, where: str) -> Image:
+    """The image of a data URL, or a link to one."""
+    if url[:6].lower() == "https:":
+        return linked_image(url, where)
+    if url[:5].lower() == "data:":
+        return image_of_url(url, where)
+    raise invalid(f"{where} is no https link to an image, and {NO_DATA_URL}")
+
+
+def linked_image(url: str, where: str) -> Image:
+    """An image that its provider fetches; the bridge fetches nothing."""
+    if len(url) > MAX_LINK_CHARACTERS or not url.isascii() or not url.isprintable() or " " in url:
+        raise invalid(f"{where}: an https link may have {MAX_LINK_CHARACTERS} characters, of ASCII, and no blanks.")
+    if not _LINK.fullmatch(url):
+        raise invalid(
+            f"{where} is no https link to a host with a name, such as https://example.com/cat.png; it may have no user "
+            "name and no password."
+        )
+    return Image(url=url)
+
+
 def image_of_url(url: str, where: str) -> Image:
-    """The image of a data URL, however that is spelled. The bridge fetches nothing."""
+    """The image of a data URL, however that is spelled."""
     head, comma, data = url.partition(",")
     if not comma or not _DATA_URL.fullmatch(head):
         raise invalid(f"{where} {NO_DATA_URL}")

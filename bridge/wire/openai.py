@@ -25,7 +25,7 @@ _QUOTA = {limit.code for limit in LIMITS if not limit.again}
 
 
 class ImageUrl(msgspec.Struct):
-    """Where an image is: always a data URL. `detail` is not passed on."""
+    """Where an image is: a data URL, or an https link, which the provider follows. `detail` is not passed on."""
 
     url: str
     detail: str | None = None

@@ -51,7 +51,7 @@ API_NAME = "openai-chat"
 _NOT_KEPT = "nothing is kept to be fetched later"
 
 PARAMETERS = table(
-    supported("messages", "system, developer, user, assistant, tool, function; text and images as data URLs"),
+    supported("messages", "system, developer, user, assistant, tool, function; text, images (data URL, https)"),
     supported("model", "its name picks the CLI; aliases work"),
     supported("max_completion_tokens", "more than the bridge allows counts as what it allows"),
     supported("max_tokens", "the same, older name"),
@@ -103,8 +103,8 @@ class ChatImage(msgspec.Struct, tag="image_url", tag_field="type"):
     def part(self, at: str, role: str) -> Image:
         """See WirePart."""
         if isinstance(self.image_url, str):
-            return content.image_of_url(self.image_url, f"{at}.image_url")
-        return content.image_of_url(self.image_url.url, f"{at}.image_url.url")
+            return content.image_at(self.image_url, f"{at}.image_url")
+        return content.image_at(self.image_url.url, f"{at}.image_url.url")
 
 
 class ChatFunction(msgspec.Struct):

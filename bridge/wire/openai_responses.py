@@ -81,7 +81,7 @@ API_NAME = "openai-responses"
 _NO_STATE = "the bridge keeps no conversations; send the earlier messages in input"
 
 PARAMETERS = table(
-    supported("input", "text, images as data URLs, tool calls and outputs, references to them; reasoning is skipped"),
+    supported("input", "text, images (data, https), tool calls and outputs, references to them; reasoning is skipped"),
     supported("instructions", "the system prompt; system and developer messages are added to it"),
     supported("max_output_tokens", "more than the bridge allows counts as what it allows"),
     supported("model", "its name picks the CLI; aliases work"),
@@ -133,7 +133,7 @@ class OutputText(PlainText, tag="output_text", tag_field="type"):
 
 
 class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
-    """An image: always a data URL. `detail` is not passed on."""
+    """An image: a data URL, or an https link, which the provider follows. `detail` is not passed on."""
 
     image_url: str | ImageUrl | None = None
     file_id: str | None = None
@@ -144,7 +144,7 @@ class InputImage(msgspec.Struct, tag="input_image", tag_field="type"):
         if self.image_url is None:
             raise invalid(f"{at} has no image_url; the bridge keeps no files.", "input")
         url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
-        return content.image_of_url(url, f"{at}.image_url")
+        return content.image_at(url, f"{at}.image_url")
 
 
 #: Items of an earlier answer that say nothing to a model here.

@@ -21,7 +21,7 @@ from bridge.providers.models import heeded
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, ModelChoice
+from bridge.types import GenerationRequest, Image, Message, ModelChoice, Text
 from bridge.wire.api import Known
 from bridge.wire.apis import APIS
 
@@ -297,3 +297,13 @@ def test_what_a_schema_becomes_is_reserved(ceiling_of: Callable[[str, bool], Cei
         request = read("openai-chat", {**ask, **more}, MODELS[name])
         assert request is not None
         assert sent(request, login=login) <= ceiling_of(name, login)(request), more
+
+
+@pytest.mark.parametrize(("name", "login"), WAYS)
+def test_a_link_is_reserved_like_an_image(ceiling_of: Callable[[str, bool], Ceiling], name: str, login: bool) -> None:
+    def reserved(*images: Image) -> int:
+        asked = GenerationRequest(name, MODELS[name], (Message("user", (Text("look"), *images)),))
+        return ceiling_of(name, login)(asked)
+
+    link, picture = Image(url="https://images.example.com/cat.png"), Image("image/png", "aGk=", 1)
+    assert reserved(link) == reserved(picture) > reserved() + 4999

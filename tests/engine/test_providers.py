@@ -427,3 +427,11 @@ def test_only_what_goes_through_the_gate_searches_the_web(make_provider: Make, n
     credentials = {"BRIDGE_CLAUDE_CREDENTIALS": how}
     assert make_provider(name, credentials).searches is may
     assert make_provider("demo", credentials).searches is False
+
+
+@pytest.mark.parametrize(("how", "may"), [("api-key", True), ("login", False)])
+def test_no_cli_is_told_a_link_that_it_might_follow(make_provider: Make, name: str, how: str, may: bool) -> None:
+    credentials = {f"BRIDGE_{name.upper()}_CREDENTIALS": how}
+    assert make_provider(name, credentials).takes_links is may
+    # The simulation has nobody who could follow one.
+    assert make_provider("demo", credentials).takes_links is True

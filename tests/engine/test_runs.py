@@ -58,6 +58,7 @@ class Scripted:
     name = "claude"
     needs_credential = False
     searches = True
+    takes_links = True
 
     def __init__(self, *, enforces_output_limit: bool = True) -> None:
         self.enforces_output_limit = enforces_output_limit

@@ -12,6 +12,7 @@ import pytest
 from tests.real_cli.conftest import FAKE_KEYS, Rig, environment
 from tests.standin import StandIn
 from tests.support import server as servers
+from tests.unit.test_links import LINK, part
 
 BOTH = pytest.mark.parametrize("path", ["/generate", "/generate-codex"])
 #: who speaks to whom, in each run
@@ -61,6 +62,25 @@ def test_all_that_was_said_is_there_without_secrets(traced: tuple[Rig, Path], pa
     whole = (folder / f"{run}.jsonl").read_text()
     for secret in (*FAKE_KEYS.values(), "cbt_", "cbp_", rig.key):
         assert secret not in whole
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "gpt-6-sol"])
+def test_no_cli_is_told_a_link_that_a_message_or_a_tool_has(traced: tuple[Rig, Path], model: str) -> None:
+    rig, folder = traced
+    earlier = set(folder.iterdir())
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": [part("messages", LINK)]}
+    call = {"type": "tool_use", "id": "call_1", "name": "see", "input": {}}
+    turns = [
+        {"role": "user", "content": [part("messages", LINK)]},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result, part("messages", LINK)]},
+    ]
+    tools = [{"name": "see", "input_schema": {"type": "object"}}]
+    answer = rig.ask("/v1/messages", model=model, max_tokens=2000, messages=turns, tools=tools)
+    assert answer.status == 200, answer.body
+    (file,) = set(folder.iterdir()) - earlier
+    told = [way for way, said in words_of(file).items() if LINK.partition("?")[0] in said]
+    assert told == [("gate", "provider")]
 
 
 @BOTH

@@ -16,6 +16,7 @@ from typing import Any
 
 from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
+from .links import broken_link, links_in
 from .tools import is_search, messages_objection, seal_of, thinking_objection
 
 Json = dict[str, Any]
@@ -105,8 +106,14 @@ def objection(body: Json) -> Json | None:
     Sources: the reference of the Messages API, and its page on extended thinking.
     """
     why = _limits_objection(body) if "max_tokens" in body or "thinking" in body else None
-    why = why or messages_objection(body) or thinking_objection(body)
+    why = why or messages_objection(body) or thinking_objection(body) or _links_objection(body)
     return None if why is None else _error_body("invalid_request_error", why)
+
+
+def _links_objection(body: Json) -> str | None:
+    if not all(url.startswith("https://") for url in links_in(body)):
+        return "Only HTTPS URLs are supported."
+    return "Unable to download the file. Please verify the URL and try again." if broken_link(body) else None
 
 
 def _limits_objection(body: Json) -> str | None:

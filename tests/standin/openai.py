@@ -17,6 +17,7 @@ from typing import Any
 
 from .answer import Answer, Call, Prompt, Tokens, arguments_for
 from .events import Event
+from .links import broken_link
 from .schemas import openai_objection
 from .tools import is_search, responses_objection
 
@@ -101,6 +102,10 @@ def objection(body: Json) -> Json | None:
     refused_tools = responses_objection(body)
     if refused_tools is not None:
         return refused_tools
+    broken = broken_link(body)
+    if broken is not None:
+        refused = {"message": f"Error while downloading {broken}.", "type": "invalid_request_error", "param": "url"}
+        return {"error": {**refused, "code": "invalid_value"}}
     form = (body.get("text") or {}).get("format") or {}
     if form.get("type") != "json_schema" or not form.get("strict"):
         return None

@@ -40,6 +40,7 @@ class Caller:
     least_output_tokens = 1
     needs_credential = True
     searches = True
+    takes_links = True
     name = "claude"
 
     def __init__(self, gate: Gate, silence_s: float = 30.0) -> None:

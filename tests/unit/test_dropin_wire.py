@@ -109,19 +109,17 @@ def test_images_arrive_and_only_users_have_some(api: str, field: str, part: dict
 @pytest.mark.parametrize(
     ("api", "field", "part", "says"),
     [
-        ("chat", "messages", {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}, "data URL"),
         ("chat", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "no png"),
         ("chat", "messages", {"type": "input_audio", "input_audio": {}}, "input_audio"),
         ("chat", "messages", {"type": "file", "file": {}}, "file"),
         ("chat", "messages", {"text": "x"}, "type"),
         ("responses", "input", {"type": "input_image", "file_id": "x"}, "keeps no files"),
-        ("responses", "input", {"type": "input_image", "image_url": "https://example.com/x.png"}, "data URL"),
         ("responses", "input", {"type": "input_file", "file_id": "x"}, "input_file"),
         (
             "messages",
             "messages",
-            {"type": "image", "source": {"type": "url", "url": "https://a.example"}},
-            "base64",
+            {"type": "image", "source": {"type": "file", "file_id": "x"}},
+            "file",
         ),
         ("messages", "messages", {"type": "document", "source": {}}, "document"),
         ("messages", "messages", {"type": "mcp_tool_use", "id": "x"}, "mcp_tool_use"),

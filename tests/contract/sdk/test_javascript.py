@@ -49,7 +49,7 @@ def test_openai_answers_streams_and_counts(openai_seen: Seen) -> None:
     assert seen["response"]["status"] == "completed"
     assert seen["responseEvents"][0] == "response.created"
     assert seen["responseEvents"][-1] == "response.completed"
-    assert "1 image" in seen["image"]
+    assert "2 image" in seen["image"]
     assert {CLAUDE, CODEX} <= set(seen["models"])
 
 
@@ -89,7 +89,7 @@ def test_anthropic_answers_streams_and_counts(anthropic_seen: Seen) -> None:
     assert seen["stream"]["events"][-1] == "message_stop"
     assert seen["stream"]["usage"]["input_tokens"] > 0
     assert (seen["stopped"]["reason"], seen["stopped"]["sequence"]) == ("stop_sequence", "simulated")
-    assert "1 image" in seen["image"]
+    assert "2 image" in seen["image"]
     assert seen["tokens"] >= 1
     assert {CLAUDE, CODEX} <= set(seen["models"])
 

@@ -11,6 +11,7 @@ import pytest
 from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, clients_of, eventually
 from tests.real_cli.conftest import everything, system_texts, texts
 from tests.standin import StandIn
+from tests.standin.links import links_in
 
 IMAGE = f"data:image/png;base64,{PIXEL}"
 
@@ -65,6 +66,25 @@ def test_a_reference_stands_for_what_the_model_said(real: Clients, standin: Stan
         assert refused.headers["x-bridge-ignored"] == "item_reference"
         assert texts(standin.generations[-1]) == [("user", "one"), ("user", "two")]
         assert asking.responses.input_tokens.count(model=model, input=others).input_tokens < counted.input_tokens
+
+
+@BOTH_CLIS
+def test_a_link_to_an_image_arrives_from_every_api(real: Clients, standin: StandIn, model: str) -> None:
+    """As the README of openai-python and Anthropic's page on vision have it."""
+    link, text = "https://images.example.com/boardwalk.jpg?w=2560", "What is in this image?"
+    chat: Any = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": link}}]
+    items: Any = [{"type": "input_text", "text": text}, {"type": "input_image", "image_url": link}]
+    blocks: Any = [{"type": "image", "source": {"type": "url", "url": link}}, {"type": "text", "text": text}]
+    answer = real.openai().chat.completions.create(model=model, messages=[{"role": "user", "content": chat}])
+    assert answer.choices[0].message.content == f"ECHO<{text}>"
+    response = real.openai().responses.create(model=model, input=[{"role": "user", "content": items}])
+    assert response.output_text == f"ECHO<{text}>"
+    message = real.anthropic().messages.create(
+        model=model, max_tokens=1024, messages=[{"role": "user", "content": blocks}]
+    )
+    assert message.content[0].type == "text"
+    assert message.content[0].text == f"ECHO<{text}>"
+    assert [list(links_in(sent.body)) for sent in standin.generations] == [[link]] * 3
 
 
 @BOTH_CLIS

@@ -38,6 +38,7 @@ const image = await client.messages.create({
     role: "user",
     content: [
       { type: "image", source: { type: "base64", media_type: "image/png", data: PIXEL } },
+      { type: "image", source: { type: "url", url: "https://images.example.com/boardwalk.jpg" } },
       { type: "text", text: "look" },
     ],
   }],

@@ -42,6 +42,7 @@ const image = await client.chat.completions.create({
     content: [
       { type: "text", text: "look" },
       { type: "image_url", image_url: { url: `data:image/png;base64,${PIXEL}` } },
+      { type: "image_url", image_url: { url: "https://images.example.com/boardwalk.jpg" } },
     ],
   }],
 });
