@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,18 @@ if TYPE_CHECKING:
 
 #: What the CLI adds to every prompt, in tokens: the frame of the request (1.8 kB measured).
 OVERHEAD_TOKENS = 1200
-#: The most that one image counts, in tokens: the largest budget of patches that a model takes.
-IMAGE_TOKENS = 12000
+#: The most that one image counts, in tokens: 30,000 patches at 1.2. From gpt-5.6 on none is made smaller where the
+#: original is asked for, as the CLI does; larger ones are refused. And of models before that. Source: OpenAI's guide on
+#: images.
+IMAGE_TOKENS = 36_000
+_IMAGE_TOKENS_BEFORE = (
+    # Eight tiles of 5,667, and 2,833.
+    (re.compile(r"\bgpt-4o-mini"), 48_200),
+    # 6,144 patches at 2.46.
+    (re.compile(r"\bgpt-4\.1-nano"), 15_200),
+    # 10,000 patches at 1.2; or fewer, or eight small tiles.
+    (re.compile(r"\b(?:gpt-4|gpt-5(?:\.[0-5])?(?![.\d])|o\d|codex-mini)"), 12_000),
+)
 #: A process is replaced after so many runs, because it keeps a log that grows; or when it has grown to so many bytes.
 RUNS_PER_PROCESS, MOST_SHARED_BYTES = 200, 700 * 2**20
 #: A process that has had runs, and has had none for so long, is replaced, too, in seconds: what is left of them in its
@@ -91,7 +102,7 @@ class CodexProvider(CliProvider):
         super().close()
 
     def input_ceiling(self, request: GenerationRequest) -> int:
-        ceiling = OVERHEAD_TOKENS + text_ceiling(request, IMAGE_TOKENS)
+        ceiling = OVERHEAD_TOKENS + text_ceiling(request, _image_tokens(request.model))
         # What the CLI would not pass on of a schema stands in the description of its tool, too.
         return ceiling + request.tools_size if self._login else ceiling
 
@@ -314,6 +325,10 @@ class CodexProvider(CliProvider):
         self._catalog = str(self._scratch.shared_file("codex-models.json", catalog))
         self._machine_servers = protocol.server_names(self._run(home, "mcp", "list", "--json").output)
         self._certificate = str(self._scratch.shared_file("codex-certificate.pem", protocol.ONE_CERTIFICATE))
+
+
+def _image_tokens(model: str) -> int:
+    return next((tokens for name, tokens in _IMAGE_TOKENS_BEFORE if name.search(model)), IMAGE_TOKENS)
 
 
 def _is_worn(server: AppServer) -> bool:

@@ -307,3 +307,30 @@ def test_a_link_is_reserved_like_an_image(ceiling_of: Callable[[str, bool], Ceil
 
     link, picture = Image(url="https://images.example.com/cat.png"), Image("image/png", "aGk=", 1)
     assert reserved(link) == reserved(picture) > reserved() + 4999
+
+
+#: What OpenAI's guide on images says that the largest one counts, at the detail that the CLI asks for.
+DEAREST = {
+    **dict.fromkeys(("gpt-6.2-astra", "gpt-6-sol", "gpt-5.6", "gpt-5.6-luna", "gpt-5.10", "gpt-50"), 30_000 * 1.2),
+    **dict.fromkeys(("gpt-5.5", "gpt-5.5-pro", "gpt-5.4-mini", "gpt-5.4-2026-03-05"), 10_000 * 1.2),
+    "gpt-5.2": 6144 * 1.2,
+    "gpt-4.1-mini": 6144 * 1.62,
+    "gpt-4.1-nano": 6144 * 2.46,
+    "o4-mini": 6144 * 1.72,
+    "gpt-5": 70 + 8 * 140,
+    "gpt-5.1-codex-mini": 6144 * 1.2,
+    "gpt-4o": 85 + 8 * 170,
+    "o3": 75 + 8 * 150,
+    **dict.fromkeys(("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini:ada::1"), 2833 + 8 * 5667),
+}
+
+
+@pytest.mark.parametrize("model", DEAREST)
+def test_the_largest_image_that_a_model_of_openai_reads_is_reserved(
+    ceiling_of: Callable[[str, bool], Ceiling], model: str
+) -> None:
+    ceiling = ceiling_of("codex", False)
+    plain = GenerationRequest("codex", model, (Message("user", (Text("look"),)),))
+    shown = GenerationRequest("codex", model, (Message("user", (Text("look"), Image(url="https://a.example/b"))),))
+    reserved = ceiling(shown) - ceiling(plain)
+    assert DEAREST[model] <= reserved <= max(12_000, DEAREST[model] * 1.01)
