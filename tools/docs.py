@@ -176,9 +176,12 @@ _COMPATIBILITY_FOOT = """\
 - **Thinking** counts as output tokens, in `reasoning_tokens` or `thinking_tokens`. Nobody sees it who does not ask:
   `thinking` of `/v1/messages` shows it in blocks of its own, with signatures, and `reasoning.summary` of
   `/v1/responses` in items. claude thinks within a budget before Opus 4.7 and the 5 generation, and adaptively from 4.6
-  on; asked for the other, it does what it knows. What it cannot is passed over: `disabled` from the 5 generation on;
-  a budget where `max_tokens` is 1,024 or less, where a tool must be called, or where results of tools come without the
-  blocks before them; codex has no `thinking` at all.
+  on; asked for the other, it does what it knows. From the 5 generation on it thinks by itself, and as at the official
+  API, `disabled` or the effort `none` spares that: with Opus 5 and Sonnet 5, and with Sonnet 5.5, which is told
+  `between_tools`. What it cannot is passed over: `disabled` with the other models of this generation, and at the
+  efforts `xhigh` and `max` of all; a budget where `max_tokens` is 1,024 or less, where a tool must be called, or where
+  results of tools come without the blocks before them; codex has no `thinking` at all.
+- **Effort** that nobody asks for is the API's own for the model, also where the CLI by itself would say another.
 - **Thinking blocks that come back** go to the model where it goes on with results of tools and thinks again. Those
   before the last question are left out, which every model takes; so are `reasoning` items.
 - **`count_tokens`** and **`input_tokens`** are an estimate: a quarter of the bytes, 1,600 for an image. The model's own

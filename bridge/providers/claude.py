@@ -279,6 +279,9 @@ class _Conversation:
         if "top_p" in put_in and "temperature" not in put_in:
             # Where it does not think, the CLI says 1, and not every model takes both.
             put_in = {**put_in, "temperature": None}
+        if told.effort in (None, "none"):
+            # The CLI says one of its own, which is not that of the API for every model.
+            put_in = {**put_in, "output_config": {**put_in.get("output_config", {}), "effort": None}}
         self._passage = Passage(
             provider._gate,
             way.upstream,

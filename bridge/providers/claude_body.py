@@ -175,9 +175,12 @@ def _tool_choice(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _thinking(request: GenerationRequest) -> dict[str, Any] | None:
-    """`thinking` where the client asked for it, and may have it: in the one way that the model knows, if it is one."""
+    """`thinking` where the client asked for it, or for none, and may have that: in the one way that the model knows, if
+    it is one. None where the CLI has words for it, see `_thinking_tokens`."""
     asked = request.thinking
-    if asked is None or asked.mode == "disabled" or not may_think(request):
+    if request.effort == "none" if asked is None else asked.mode == "disabled":
+        return {"type": "between_tools"} if takes("claude", request.model, "between_tools") else None
+    if asked is None or not may_think(request):
         return None
     mode = asked.mode
     if mode == "enabled" and not takes("claude", request.model, "thinking_budget"):
@@ -199,8 +202,10 @@ def _thinking_tokens(request: GenerationRequest, thinking: dict[str, Any] | None
     if thinking is not None:
         budget: int | None = thinking.get("budget_tokens")
         return budget
-    # The CLI switches thinking on by itself where the API would not; 0 leaves it to the API.
-    wished = request.thinking is None and request.effort not in (None, "none")
+    # The CLI switches thinking on by itself where the API would not. With 0 it says "disabled" of every model that can
+    # be told so.
+    by_itself = request.effort is None and takes("claude", request.model, "own_thinking")
+    wished = request.thinking is None and (by_itself or request.effort not in (None, "none"))
     return None if wished and may_think(request) else 0
 
 

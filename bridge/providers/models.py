@@ -38,7 +38,9 @@ What = Literal[
     "thinking",
     "thinking_budget",
     "adaptive_thinking",
+    "own_thinking",
     "no_thinking",
+    "between_tools",
 ]
 """Things that not every model's API takes."""
 
@@ -241,11 +243,12 @@ def takes(provider: str, model: str, what: What) -> bool:
     if provider != "claude":
         return what == "forced_tool"
     version = _version(model)
+    largest = re.search("fable|mythos", model) is not None
     match what:
         case "temperature" | "top_p" | "top_k":
             return version < (4, 7)
         case "forced_tool":
-            return version < ((5, 1) if re.search("fable|mythos", model) else (5, 5)) or version == _UNKNOWN
+            return version < ((5, 1) if largest else (5, 5)) or version == _UNKNOWN
         case "output_format":
             return (4, 5) <= version < _UNKNOWN
         case "thinking":
@@ -254,8 +257,13 @@ def takes(provider: str, model: str, what: What) -> bool:
             return version >= (4, 6)
         case "thinking_budget":
             return (3, 7) <= version < (4, 7)
+        case "own_thinking":
+            return version >= (5, 0)
         case "no_thinking":
-            return version < (5, 0)
+            return version < (5, 0) or (not largest and version == (5, 0)) or takes(provider, model, "between_tools")
+        case "between_tools":
+            # What this one has in the place of no thinking: what it writes between calls of tools counts as such.
+            return "sonnet" in model and (5, 5) <= version < _UNKNOWN
 
 
 #: The temperature that Anthropic's API takes at most; OpenAI's goes to 2.
@@ -286,7 +294,7 @@ def heeded(request: GenerationRequest, *, may_search: bool = False) -> Generatio
             request = msgspec.structs.replace(request, ignored=(*request.ignored, _SEARCH_WORDS[name]))
     asked, takes_it = request.thinking, True
     if asked is not None and asked.mode == "disabled":
-        takes_it = takes(request.provider, request.model, "no_thinking")
+        takes_it = _may_rest(request)
     elif asked is not None:
         takes_it = takes(request.provider, request.model, "thinking") and may_think(request)
     elif request.thoughts is not None and request.provider == "claude" and _thinks(request):
@@ -317,13 +325,20 @@ def heeded(request: GenerationRequest, *, may_search: bool = False) -> Generatio
 def may_think(request: GenerationRequest) -> bool:
     """Whether the API of a model of claude lets it think in this request, where that is asked for. What thinks within a
     budget needs room for it, takes no results of tools without the thoughts before them, and no forced call."""
-    if request.max_output_tokens <= LEAST_THINKING_TOKENS:
-        return False
     if takes("claude", request.model, "adaptive_thinking") and not _wants_budget(request):
         return True
-    return request.tool_choice.mode != "required" and (
-        not _has_results(request.messages[-1]) or _ends_in_thought(request)
+    return (
+        request.max_output_tokens > LEAST_THINKING_TOKENS
+        and request.tool_choice.mode != "required"
+        and (not _has_results(request.messages[-1]) or _ends_in_thought(request))
     )
+
+
+def _may_rest(request: GenerationRequest) -> bool:
+    """Whether the API of a model lets it answer without thinking. One that thinks by itself must at the highest
+    efforts."""
+    must = request.effort in ("xhigh", "max") and takes(request.provider, request.model, "own_thinking")
+    return takes(request.provider, request.model, "no_thinking") and not must
 
 
 def _wants_budget(request: GenerationRequest) -> bool:
@@ -373,10 +388,15 @@ def _without(message: Message, kinds: tuple[type, ...]) -> Message:
 
 
 def _thinks(request: GenerationRequest) -> bool:
-    """Whether a request asks for thinking, or the model thinks always."""
+    """Whether a request asks for thinking, or the model thinks by itself and is not told otherwise."""
     if request.thinking is not None:
         return request.thinking.mode != "disabled"
-    return request.effort not in (None, "none") or not takes(request.provider, request.model, "no_thinking")
+    match request.effort:
+        case None:
+            return takes(request.provider, request.model, "own_thinking")
+        case "none":
+            return not takes(request.provider, request.model, "no_thinking")
+    return True
 
 
 def _version(model: str) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def test_the_cli_is_told_model_limit_effort_system_prompt_and_the_conversation(c
     assert seen["settings"] == {
         "model": "claude-sonnet-5-5",
         "effortLevel": "high",
-        "thinking": 0,
+        "thinking": None,
         "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "77"},
     }
     assert seen["earlier"] == [["user", "first"], ["assistant", "second"], ["user", "third"], ["assistant", "fourth"]]

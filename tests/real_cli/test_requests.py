@@ -241,20 +241,23 @@ def test_a_short_or_retired_name_is_what_the_cli_itself_takes_it_for(rig: Rig, t
     assert (line["model"].removesuffix("[1m]"), line["alias"]) == (own, name)
 
 
-#: A generation that thinks by a budget, which must lie below the longest answer, and the one after it.
-MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5-20250929", "claude-opus-4-5", "claude-sonnet-4-6", "claude-sonnet-5-5")
+#: A generation that thinks by a budget, which must lie below the longest answer, and one that thinks where it is asked.
+ASKED = ("claude-haiku-4-5", "claude-sonnet-4-5-20250929", "claude-opus-4-5", "claude-sonnet-4-6", "claude-opus-4-7")
+#: Those that think by themselves, as much as they see fit.
+UNASKED = ("claude-opus-5", "claude-sonnet-5", "claude-fable-5", "claude-opus-5-5", "claude-sonnet-5-5")
+MODELS = ASKED + UNASKED
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("limit", [1, 300, 1023, 1024, 1025, 8000])
-def test_no_model_thinks_unasked_and_every_one_takes_a_short_answer(rig: Rig, model: str, limit: int) -> None:
+def test_no_model_is_told_to_think_unasked_and_every_one_takes_a_short_answer(rig: Rig, model: str, limit: int) -> None:
     answer = rig.ask("/generate", prompt="hi", model=model, maxOutputTokens=limit)
     assert answer.status == 200, answer.body
     (sent,) = rig.standin.generations
     assert sent.body["max_tokens"] == limit
     kind = (sent.body.get("thinking") or {"type": "disabled"})["type"]
-    # The models of the 5.5 generation always think as much as they see fit: it cannot be switched off.
-    assert kind == ("adaptive" if model.endswith("5-5") else "disabled")
+    assert kind == ("adaptive" if model in UNASKED else "disabled")
+    assert "effort" not in (sent.body.get("output_config") or {})
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -93,15 +93,12 @@ def test_what_a_model_thought_is_shown_and_goes_back_with_what_its_tools_gave(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_nothing_is_shown_that_nobody_asked_for(rig: Rig, stream: bool) -> None:
-    for thinking in ({"type": "disabled"}, None):
-        said = ask(
-            rig,
-            "claude-sonnet-5-5",
-            [{"role": "user", "content": "hi [[standin thinking=1]]"}],
-            stream=stream,
-            thinking=thinking,
-        )
-        assert said == [{"type": "text", "text": "ECHO<hi>"}]
+    asked = [{"role": "user", "content": "hi [[standin thinking=1]]"}]
+    for model, none in (("claude-sonnet-5-5", "between_tools"), ("claude-opus-5", "disabled")):
+        for thinking, kind in (({"type": "disabled"}, none), (None, "adaptive")):
+            said = ask(rig, model, asked, stream=stream, thinking=thinking)
+            assert said == [{"type": "text", "text": "ECHO<hi>"}]
+            assert rig.standin.generations[0].body["thinking"]["type"] == kind
 
 
 def test_a_budget_is_no_error_of_models_that_know_none(rig: Rig) -> None:
@@ -112,7 +109,9 @@ def test_a_budget_is_no_error_of_models_that_know_none(rig: Rig) -> None:
 
 @pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-6", "claude-sonnet-5-5"])
 @pytest.mark.parametrize("most", [1, 1024, 1025])
-@pytest.mark.parametrize("more", [{}, {"thinking": BUDGET}, {"output_config": {"effort": "high"}}])
+@pytest.mark.parametrize(
+    "more", [{}, {"thinking": BUDGET}, {"thinking": ADAPTIVE}, {"output_config": {"effort": "high"}}]
+)
 def test_every_length_of_an_answer_is_one_that_the_model_takes(rig: Rig, model: str, most: int, more: Json) -> None:
     messages = [{"role": "user", "content": "hi"}]
     answer = rig.ask("/v1/messages", model=model, messages=messages, max_tokens=most, **more)
@@ -120,6 +119,8 @@ def test_every_length_of_an_answer_is_one_that_the_model_takes(rig: Rig, model: 
     sent = rig.standin.generations[0].body
     assert sent["max_tokens"] == most
     assert more or sent["thinking"]["type"] != "enabled"
+    if more.get("thinking") == ADAPTIVE and "4-5" not in model:
+        assert (sent["thinking"], answer.headers.get("x-bridge-ignored")) == (ADAPTIVE, None)
 
 
 @pytest.mark.parametrize("stream", [False, True])

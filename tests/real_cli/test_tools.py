@@ -474,6 +474,10 @@ THINKING: list[tuple[str, dict[str, Any], Any]] = [
     ("claude-opus-4-6", {"thinking": T("adaptive")}, {"type": "adaptive"}),
     ("claude-opus-4-6", {"thinking": T("enabled", 1024)}, {"type": "enabled", "budget_tokens": 1024}),
     ("claude-opus-4-7", {"thinking": T("disabled")}, None),
+    ("claude-opus-5", {}, {"type": "adaptive"}),
+    ("claude-opus-5", {"thinking": T("disabled")}, None),
+    ("claude-sonnet-5-5", {"effort": "none"}, {"type": "between_tools"}),
+    ("claude-sonnet-5-5", {"thinking": T("disabled")}, {"type": "between_tools"}),
     ("claude-sonnet-5-5", {"thinking": T("between_tools")}, {"type": "between_tools"}),
     ("claude-sonnet-5-5", {"thinking": T("adaptive")}, {"type": "adaptive"}),
 ]

@@ -95,9 +95,11 @@ def _forced(tools: list[Json], choice: Json) -> Call | None:
 
 
 _NO_ADAPTIVE = re.compile(r"-(?:3|4|4-0|4-1|4-5)(?:-\d{8})?$|claude-3")
-#: Models that always think; and those that think, but not within a budget.
-_ALWAYS = re.compile(r"(opus|sonnet|haiku|fable|mythos)-5")
-_NO_BUDGET = re.compile(rf"opus-4-[789]|{_ALWAYS.pattern}")
+#: Models that cannot be told not to think; and those that think, but not within a budget.
+_ALWAYS = re.compile(r"(opus|sonnet|haiku)-5-5|(fable|mythos)-5")
+_NO_BUDGET = re.compile(r"opus-4-[789]|(opus|sonnet|haiku|fable|mythos)-5")
+#: Those that must think at the highest efforts.
+_THINKS = re.compile(r"(opus|sonnet)-5")
 
 
 def objection(body: Json) -> Json | None:
@@ -124,6 +126,12 @@ def _limits_objection(body: Json) -> str | None:
         return "adaptive thinking is not supported on this model"
     if thinking.get("type") == "disabled" and _ALWAYS.search(str(body.get("model"))):
         return '"thinking.type.disabled" is not supported for this model.'
+    effort = (body.get("output_config") or {}).get("effort")
+    rests = thinking.get("type") in ("disabled", "between_tools")
+    if rests and effort in ("xhigh", "max") and _THINKS.search(str(body.get("model"))):
+        return f'thinking: "{thinking["type"]}" is not supported at the effort "{effort}"'
+    if thinking.get("type") == "between_tools" and not re.search("sonnet-5-5", str(body.get("model"))):
+        return '"thinking.type.between_tools" is not supported for this model.'
     if thinking.get("display", "summarized") not in ("summarized", "omitted", "updates"):
         return "thinking.display: Input should be 'summarized' or 'omitted'"
     if thinking.get("type") == "enabled" and _NO_BUDGET.search(str(body.get("model"))):

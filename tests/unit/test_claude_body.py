@@ -11,7 +11,7 @@ import pytest
 
 from bridge.providers import claude_body
 from bridge.providers.claude_body import ClaudeAsked, for_output_format
-from bridge.types import GenerationRequest, Message, Text, Tool, ToolCall, ToolChoice, ToolResult
+from bridge.types import GenerationRequest, Message, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from tests.standin.instances import instance
 from tests.standin.schemas import format_objection
 
@@ -117,9 +117,17 @@ def test_strict_goes_up_only_where_the_api_takes_the_schema() -> None:
     assert "strict" not in json.dumps(asked(tools=tools, model="claude-opus-4-1").body)
 
 
-def test_nothing_asked_for_is_nothing_in_the_body() -> None:
-    assert asked() == ClaudeAsked(asked().request, {})
-    assert asked().thinking_tokens == 0
+def test_nothing_asked_for_is_nothing_in_the_body_and_whether_to_think_is_left_to_the_model() -> None:
+    for model, tokens in (("claude-opus-4-8", 0), ("claude-opus-5", None), ("claude-sonnet-5-5", None)):
+        plain = asked(model=model, max_output_tokens=100)
+        assert plain == ClaudeAsked(plain.request, {}, thinking_tokens=tokens)
+
+
+@pytest.mark.parametrize("none", [{"thinking": Thinking("disabled")}, {"effort": "none"}])
+def test_no_thinking_is_asked_for_in_the_words_of_the_model(none: Any) -> None:
+    for model in ("claude-opus-4-8", "claude-opus-5"):
+        assert (asked(model=model, **none).body, asked(model=model, **none).thinking_tokens) == ({}, 0)
+    assert asked(model="claude-sonnet-5-5", **none).body == {"thinking": {"type": "between_tools"}}
 
 
 FIND = Tool("find", "Finds people.", {"type": "object", "properties": {"name": {"type": "string"}}})

@@ -24,20 +24,24 @@ from bridge.types import (
 )
 
 SAMPLING = ("temperature", "top_p", "top_k")
+OLDER = {"own_thinking", "between_tools"}
 #: model -> what of it its API does not take
 REFUSED = {
-    "claude-3-5-haiku-20241022": {"output_format", "thinking", "thinking_budget", "adaptive_thinking"},
-    "claude-3-7-sonnet-20250219": {"output_format", "adaptive_thinking"},
-    "claude-opus-4-20250514": {"output_format", "adaptive_thinking"},
-    "claude-haiku-4-5-20251001": {"adaptive_thinking"},
-    "claude-sonnet-4-5[1m]": {"adaptive_thinking"},
-    "claude-opus-4-6": set(),
-    "claude-opus-4-7": {*SAMPLING, "thinking_budget"},
-    "claude-fable-5": {*SAMPLING, "thinking_budget", "no_thinking"},
-    "claude-fable-5[1m]": {*SAMPLING, "thinking_budget", "no_thinking"},
-    "claude-fable-5-1": {*SAMPLING, "thinking_budget", "no_thinking", "forced_tool"},
-    "claude-sonnet-5-5": {*SAMPLING, "thinking_budget", "no_thinking", "forced_tool"},
-    "claude-of-my-own": {*SAMPLING, "thinking_budget", "no_thinking", "output_format"},
+    "claude-3-5-haiku-20241022": {*OLDER, "output_format", "thinking", "thinking_budget", "adaptive_thinking"},
+    "claude-3-7-sonnet-20250219": {*OLDER, "output_format", "adaptive_thinking"},
+    "claude-opus-4-20250514": {*OLDER, "output_format", "adaptive_thinking"},
+    "claude-haiku-4-5-20251001": {*OLDER, "adaptive_thinking"},
+    "claude-sonnet-4-5[1m]": {*OLDER, "adaptive_thinking"},
+    "claude-opus-4-6": OLDER,
+    "claude-opus-4-7": {*OLDER, *SAMPLING, "thinking_budget"},
+    "claude-opus-5": {*SAMPLING, "thinking_budget", "between_tools"},
+    "claude-sonnet-5": {*SAMPLING, "thinking_budget", "between_tools"},
+    "claude-fable-5": {*SAMPLING, "thinking_budget", "no_thinking", "between_tools"},
+    "claude-fable-5[1m]": {*SAMPLING, "thinking_budget", "no_thinking", "between_tools"},
+    "claude-fable-5-1": {*SAMPLING, "thinking_budget", "no_thinking", "between_tools", "forced_tool"},
+    "claude-opus-5-5": {*SAMPLING, "thinking_budget", "no_thinking", "between_tools", "forced_tool"},
+    "claude-sonnet-5-5": {*SAMPLING, "thinking_budget", "forced_tool"},
+    "claude-of-my-own": {*SAMPLING, "thinking_budget", "no_thinking", "between_tools", "output_format"},
 }
 
 
@@ -67,8 +71,19 @@ THOUGHT = Thought("I need the weather.", "seal")
 @pytest.mark.parametrize(
     ("model", "thinking", "more", "kept"),
     [
-        ("claude-sonnet-5-5", Thinking("disabled"), {}, False),
+        ("claude-opus-5-5", Thinking("disabled"), {}, False),
+        ("claude-fable-5", Thinking("disabled"), {}, False),
+        ("claude-sonnet-5-5", Thinking("disabled"), {}, True),
+        ("claude-sonnet-5-5", Thinking("disabled"), {"effort": "max"}, False),
+        ("claude-opus-5", Thinking("disabled"), {"effort": "high"}, True),
+        ("claude-opus-5", Thinking("disabled"), {"effort": "xhigh"}, False),
+        ("claude-opus-4-7", Thinking("disabled"), {"effort": "xhigh"}, True),
         ("claude-haiku-4-5", Thinking("disabled"), {}, True),
+        ("claude-sonnet-5-5", Thinking("adaptive"), {"max_output_tokens": 10}, True),
+        ("claude-opus-4-7", Thinking("enabled", 2000), {"max_output_tokens": 10}, True),
+        ("claude-opus-4-6", Thinking("adaptive"), {"max_output_tokens": 1024}, True),
+        ("claude-opus-4-6", Thinking("enabled", 2000), {"max_output_tokens": 1024}, False),
+        ("claude-haiku-4-5", Thinking("adaptive"), {"max_output_tokens": 1024}, False),
         ("claude-3-5-haiku-latest", Thinking("enabled", 2000), {}, False),
         ("claude-haiku-4-5", Thinking("enabled", 2000), {"max_output_tokens": 1024}, False),
         ("claude-haiku-4-5", Thinking("enabled", 2000), {"max_output_tokens": 1025}, True),
@@ -105,6 +120,8 @@ def test_a_summary_of_reasoning_makes_a_claude_that_thinks_show_it() -> None:
     shown = Thinking("adaptive", display="summarized")
     for model, effort, thinking in (
         ("claude-sonnet-5-5", None, shown),
+        ("claude-opus-5", None, shown),
+        ("claude-opus-5", "none", None),
         ("claude-haiku-4-5", "low", shown),
         ("claude-haiku-4-5", None, None),
         ("claude-haiku-4-5", "none", None),
