@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from openai.types.responses import ResponseError
 
 from bridge.gate.ticket import Call
 from bridge.providers.gated import MOST_SAID, failure_of, is_of_a_model, problem_of
+
+#: What OpenAI calls the error of a response.
+CODES = get_args(ResponseError.model_fields["code"].annotation)
 
 
 def call(status: int | None, kind: str | None = None, message: str | None = None, **more: Any) -> Call:
@@ -20,6 +24,9 @@ def call(status: int | None, kind: str | None = None, message: str | None = None
         (call(400, "invalid_request_error", "messages.1: roles must alternate"), "provider_invalid_request", 400),
         (call(422, "invalid_request_error", "bad"), "provider_invalid_request", 400),
         (call(200, "invalid_prompt", "The prompt was flagged."), "provider_invalid_request", 400),
+        (call(200, "bio_policy", "The prompt was flagged."), "provider_invalid_request", 400),
+        (call(200, "invalid_value", "Timeout while downloading [link]."), "provider_invalid_request", 400),
+        (call(200, "server_error", "The server had an error."), "provider_overloaded", 503),
         (call(404, "not_found_error", "model: claude-opus-9"), "model_not_found", 404),
         (call(413, "request_too_large", "Request exceeds the maximum size"), "prompt_too_long", 413),
         (call(400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000"), "prompt_too_long", 413),
@@ -73,6 +80,13 @@ def test_what_one_request_has_brought_about_says_nothing_of_its_credential(seen:
 )
 def test_such_words_count_only_at_the_beginning(seen: Call, failure: str) -> None:
     assert failure_of(seen) == failure
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if "image" in code])
+def test_what_openai_says_of_an_image_in_a_stream_is_the_client_s_to_act_on(code: str) -> None:
+    seen = call(200, code, "The image is no image.")
+    assert failure_of(seen) == "request"
+    assert problem_of(seen, "OpenAI").message == "OpenAI did not accept the request: The image is no image."
 
 
 def test_a_sentence_on_the_request_is_shown() -> None:
