@@ -29,6 +29,7 @@ VALUES: list[Callable[[], Any]] = [
     lambda: "-p --dangerously-skip-permissions",
     lambda: "claude-sonnet-5-5\n",
     lambda: "data:image/png;base64,AAAA",
+    lambda: "https://example.com/x.png",
     lambda: "9999-12-31T23:59:59Z",
     list,
     dict,

@@ -93,3 +93,24 @@ def test_a_link_that_leads_nowhere_is_the_client_s_mistake(rig: Rig, api: str, m
     assert (line["code"], line["costUsd"], line["upstreamStatus"]) == ("provider_invalid_request", 0, 400)
     assert words in line["upstreamMessage"]
     assert not [text for text in (str(line), *rig.server.output) if UNREACHABLE in text]
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "gpt-6-sol"])
+def test_a_link_that_a_provider_repeats_is_told_to_nobody(rig: Rig, model: str) -> None:
+    """Also where a tool gave it."""
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": [part("messages", BROKEN)]}
+    turns = [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "call_1", "name": "see", "input": {}}]},
+        {"role": "user", "content": [result]},
+    ]
+    tools = [{"name": "see", "input_schema": {"type": "object"}}]
+    rig.standin.script(status=400, says=f"{BROKEN} is no image.")
+    try:
+        answer = rig.ask("/v1/messages", model=model, max_tokens=2000, messages=turns, tools=tools)
+    finally:
+        rig.standin.script()
+    assert "did not accept the request: [link] is no image." in answer.json["error"]["message"]
+    (line, *_) = rig.server.admin("GET", "/logs").json["logs"]
+    assert line["upstreamMessage"] == "[link] is no image."
+    assert not [text for text in (str(line), *rig.server.output) if UNREACHABLE in text]
