@@ -107,7 +107,7 @@ class CodexProvider(CliProvider):
         return ceiling + request.tools_size if self._login else ceiling
 
     def unchecked(self, request: GenerationRequest) -> list[Tool]:
-        return [tool for tool in request.tools if tool.strict and self._login]
+        return [tool for tool in request.tools if tool.strict and (self._login or not codex_body.is_strict(tool))]
 
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None

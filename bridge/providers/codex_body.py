@@ -125,8 +125,13 @@ def tools_body(request: GenerationRequest) -> dict[str, Any]:
     )
 
 
+def is_strict(tool: Tool) -> bool:
+    """Whether the API takes a tool's word that its calls must fit its schema, and sees to it."""
+    return bool(tool.strict and fitting(for_openai, tool.schema) == tool.schema)
+
+
 def _function(tool: Tool) -> dict[str, Any]:
-    fields = {"type": "function", "name": tool.name, "strict": bool(tool.strict)}
+    fields = {"type": "function", "name": tool.name, "strict": is_strict(tool)}
     if tool.description:
         fields["description"] = tool.description
     return {**fields, "parameters": tool.schema or {"type": "object", "properties": {}}}

@@ -424,8 +424,9 @@ STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
 @BOTH
 @pytest.mark.parametrize("strict", [True, False, None])
 def test_strict_goes_up_where_the_schema_is(desk: Desk, name: str, strict: bool | None) -> None:
-    desk.answer(name, *user("hi"), tools=(Tool("a", "", STRICT, strict), WEATHER))
-    assert [tool.get("strict", False) for tool in desk.sent.body["tools"]] == [bool(strict), False]
+    # The last has more than the rules of strict tools know.
+    desk.answer(name, *user("hi"), tools=(Tool("a", "", STRICT, strict), WEATHER, Tool("b", "", CITY, strict)))
+    assert [tool.get("strict", False) for tool in desk.sent.body["tools"]] == [bool(strict), False, False]
 
 
 # --- the rest of what a request says ------------------------------------------------------------

@@ -309,6 +309,62 @@ def test_arguments_that_are_no_json_are_told_and_may_be_sent_back(rig: Rig, api:
     assert bare.get("input", bare.get("arguments")) in ({}, "{}")
 
 
+@pytest.mark.parametrize("api", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_strict_tool_is_called_by_its_schema_also_where_the_api_does_not_take_that(
+    rig: Rig, api: str, model: str, stream: bool
+) -> None:
+    way = APIS[api]
+    tool = way.tool(_tool("a"))
+    tool.get("function", tool)["strict"] = True
+    for city, fits in (("Rome", True), ("", False)):
+        rig.standin.control("DELETE", "/__requests", None)
+        prompt = way.ask(f"go [[standin calls={encode_calls(('a', json.dumps({'city': city})))}]]")
+        body = {**way.more, "model": MODELS[model], way.field: prompt, "tools": [tool], "stream": stream}
+        answer = rig.ask(way.path, **body)
+        assert answer.status == (200 if stream or fits else 400), answer.body
+        assert ("output_mismatch" in answer.body.decode()) is not fits
+        (sent,) = rig.standin.generations
+        assert not sent.body["tools"][0].get("strict")
+        assert sent.usage is not None
+        row = rig.server.admin("GET", "/logs?limit=1").json["logs"][0]
+        assert (row["outputTokens"], row["assumed"]) == (sent.usage["output_tokens"], False)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_functions_of_the_older_form_go_both_ways(rig: Rig, model: str, stream: bool) -> None:
+    functions = [APIS["chat"].tool(_tool(name))["function"] for name in ("a", "b")]
+
+    def told(messages: list[Json], **more: Any) -> tuple[str | None, str, str]:
+        """The function that is called, its arguments or the text, and how it ended."""
+        rig.standin.control("DELETE", "/__requests", None)
+        body = {"model": MODELS[model], "messages": messages, "functions": functions, "stream": stream, **more}
+        answer = rig.ask("/v1/chat/completions", **body)
+        assert (answer.status, len(rig.standin.generations)) == (200, 1), answer.body
+        choices = [choice for event in (sse(answer) if stream else [answer.json]) for choice in event["choices"]]
+        said = [choice["delta" if stream else "message"] for choice in choices]
+        calls = [each["function_call"] for each in said if each.get("function_call")]
+        name = next((call["name"] for call in calls if call.get("name")), None)
+        words = [call["arguments"] for call in calls] or [each.get("content") or "" for each in said]
+        return name, "".join(words), choices[-1]["finish_reason"]
+
+    given = '{"city": "Zü"}'
+    prompt = f"go [[standin calls={encode_calls(('a', given), ('b', '{}'))}]]"
+    assert told([{"role": "user", "content": prompt}]) == ("a", given, "function_call")
+    turns = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "function_call": {"name": "a", "arguments": given}},
+        {"role": "function", "name": "a", "content": "sunny"},
+    ]
+    assert told(turns) == (None, "ECHO<go>", "stop")
+    (_, asked), (_, result) = history_sent(rig.standin.generations[0])
+    assert (asked, "sunny" in json.dumps(result)) == (("a", json.loads(given)), True)
+    assert told(turns[:1], function_call={"name": "b"})[0] == "b"
+    assert told([{"role": "user", "content": prompt}], function_call="none") == (None, "ECHO<go>", "stop")
+
+
 @EVERY_WAY
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("offered", [[], ["a"]])
