@@ -423,6 +423,7 @@ class CustomCallItem(msgspec.Struct, tag="custom_tool_call", tag_field="type"):
     """A call of a tool whose argument is a text."""
 
     id: str
+    status: ItemStatus
     call_id: str
     name: str
     input: str
@@ -708,7 +709,7 @@ def _reasoning_item(id: str, said: str) -> ReasoningItem:
 def _call_item(id: str, call: ToolCall, status: ItemStatus, texts: frozenset[str]) -> OutputItem:
     if call.name in texts:
         text = tools.text_of_arguments(call.arguments) if call.arguments else ""
-        return CustomCallItem(id, call.id, call.name, text)
+        return CustomCallItem(id, status, call.id, call.name, text)
     return FunctionCallItem(id, status, call.id, call.name, call.arguments)
 
 
@@ -736,7 +737,7 @@ def _items(run: str, answer: Answer, status: ItemStatus, texts: frozenset[str]) 
             items[-1].content.append(refusal)
         else:
             items.append(OutputMessage(_item_id(run, len(items), None), "completed", [refusal]))
-    if items and isinstance(items[-1], OutputMessage | FunctionCallItem):
+    if items and isinstance(items[-1], OutputMessage | FunctionCallItem | CustomCallItem):
         items[-1].status = status
     return items
 

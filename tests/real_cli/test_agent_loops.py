@@ -22,6 +22,9 @@ def run(argv: list[str], cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
+EITHER_MODEL = pytest.mark.parametrize("model", ["claude-sonnet-5-5", "gpt-5.5"])
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "project"
@@ -38,10 +41,11 @@ def check(rig: Rig, api: str, tool: str) -> None:
     assert [(row["status"], row["api"]) for row in rows] == [(200, api)] * 2
 
 
-def test_claude_works_in_a_folder(rig: Rig, folder: Path) -> None:
+@EITHER_MODEL
+def test_claude_works_in_a_folder(rig: Rig, folder: Path, model: str) -> None:
     target = folder / "hello.txt"
     calls = encode_calls(("Write", json.dumps({"file_path": str(target), "content": "by a tool\n"})))
-    argv = [str(binaries().claude), "-p", "--model", "claude-sonnet-5-5", "--permission-mode", "acceptEdits"]
+    argv = [str(binaries().claude), "-p", "--model", model, "--permission-mode", "acceptEdits"]
     env = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{rig.server.port}", "ANTHROPIC_API_KEY": rig.key}
     env["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] = "1"
     assert "ECHO<" in run([*argv, f"write it [[standin calls={calls}]]"], folder, env)
@@ -49,7 +53,8 @@ def test_claude_works_in_a_folder(rig: Rig, folder: Path) -> None:
     check(rig, "anthropic", "Write")
 
 
-def test_codex_works_in_a_folder(rig: Rig, folder: Path) -> None:
+@EITHER_MODEL
+def test_codex_works_in_a_folder(rig: Rig, folder: Path, model: str) -> None:
     target = folder / "hello.txt"
     calls = encode_calls(("exec_command", json.dumps({"cmd": f"echo by a tool > {target}"})))
     home = folder.parent / "codex"
@@ -61,7 +66,7 @@ def test_codex_works_in_a_folder(rig: Rig, folder: Path) -> None:
         "model_providers.bridge.env_key": "BRIDGE_KEY",
         "model_providers.bridge.wire_api": "responses",
     }
-    argv = [str(binaries().codex), "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", "-m", "gpt-5.5"]
+    argv = [str(binaries().codex), "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", "-m", model]
     argv += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     run([*argv, f"write it [[standin calls={calls}]]"], folder, {"CODEX_HOME": str(home), "BRIDGE_KEY": rig.key})
     assert target.read_text() == "by a tool\n"

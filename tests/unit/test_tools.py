@@ -553,6 +553,7 @@ def test_a_custom_tool_of_responses_is_a_function_with_one_text_there_and_back()
         {
             "type": "custom_tool_call",
             "id": "fc_1",
+            "status": "completed",
             "call_id": "call_1",
             "name": "patch",
             "input": '*** Begin\n"x"',

@@ -166,3 +166,13 @@ def test_vercels_ai_sdk_runs_tools_in_several_steps(tools_seen: dict[str, Any], 
     assert "hello again" in seen["again"]
     assert seen["object"] == {"city": "demo"}
     assert seen["must"] == ["get_weather"]
+
+
+def test_a_custom_tool_of_vercels_ai_sdk_is_called_and_its_call_is_referred_to(tools_seen: dict[str, Any]) -> None:
+    assert len(tools_seen["custom"]) == 4
+    for each in tools_seen["custom"]:
+        assert (each["input"], each["over"]) == ("demo", "")
+        assert "it ran" in each["text"]
+        kinds = [item.get("type") for item in each["sent"]["input"]]
+        assert "item_reference" in kinds
+        assert "custom_tool_call" not in kinds

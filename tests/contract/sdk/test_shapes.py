@@ -59,6 +59,10 @@ STREAMS = [
 ]
 
 
+#: What the API sends (the type of the same item when it is fetched later has it), and other SDKs insist on.
+SENT_ALL_THE_SAME = {(openai.types.responses.ResponseCustomToolCall, "status")}
+
+
 def unknown(value: Any, path: str = "$") -> list[str]:
     """The places in a parsed model that its type does not know."""
     if isinstance(value, list):
@@ -67,7 +71,8 @@ def unknown(value: Any, path: str = "$") -> list[str]:
         return [place for name, each in value.items() for place in unknown(each, f"{path}.{name}")]
     if not isinstance(value, BaseModel):
         return []
-    found = [f"{path}.{name}" for name in value.model_extra or {}]
+    extra = [name for name in value.model_extra or {} if (type(value), name) not in SENT_ALL_THE_SAME]
+    found = [f"{path}.{name}" for name in extra]
     return found + [
         place for name in type(value).model_fields for place in unknown(getattr(value, name), f"{path}.{name}")
     ]

@@ -78,4 +78,24 @@ for (const [name, model] of Object.entries({
   };
 }
 
+// A tool whose argument is a text: its call is named in the next request, and not sent.
+seen.custom = [];
+for (const model of ["gpt-6-sol", "claude-sonnet-5-5"]) {
+  for (const stream of [false, true]) {
+    const tools = { run_code: compatible.tools.customTool({ name: "run_code", description: "Runs." }) };
+    const asked = [{ role: "user", content: "run_code" }];
+    const options = { model: compatible(model), tools, maxRetries: 0 };
+    const first = (stream ? streamText : generateText)({ ...options, messages: asked });
+    const done = await first;
+    if (stream) await done.consumeStream();
+    const [call] = await done.toolCalls;
+    const output = { type: "text", value: "it ran" };
+    const result = { type: "tool-result", toolCallId: call.toolCallId, toolName: call.toolName, output };
+    const history = [...asked, ...(await done.response).messages, { role: "tool", content: [result] }];
+    const second = await generateText({ ...options, messages: history });
+    seen.custom.push({ input: call.input, text: second.text, over: second.response.headers["x-bridge-ignored"] ?? "",
+      sent: second.request.body });
+  }
+}
+
 console.log(JSON.stringify(seen));
