@@ -301,3 +301,26 @@ def test_three_hundred_keys_are_shown_in_parts_and_searched(chromium: Browser, s
         expect(page.get_by_text("10 of")).to_be_visible()
         page.get_by_label("Search keys").fill("")
         expect(page.locator("tbody tr")).to_have_count(50)
+
+
+def test_more_keys_come_without_making_anew_those_that_are_there(visit: Visit, server: Server) -> None:
+    page = visit.admin("keys")
+    rows = page.locator("tbody tr")
+    more = page.get_by_role("button", name=re.compile("^Show 50 more keys"))
+    more.click()
+    expect(rows).to_have_count(100)
+    page.evaluate(
+        """() => {
+          const make = document.createElement.bind(document);
+          window.made = [];
+          document.createElement = (name) => (window.made.push(name), make(name));
+        }"""
+    )
+    more.click()
+    expect(rows).to_have_count(150)
+    name = rows.nth(120).locator(".key-name").inner_text()
+    for note in ("one", "two"):
+        server.admin("PATCH", f"/keys/{name}", {"note": note})
+        expect(rows.nth(120)).to_contain_text(note)
+    # Fifty that are new, the one that changed, and perhaps some that were used a minute longer ago.
+    assert page.evaluate("window.made.filter((name) => name === 'tr').length") < 100

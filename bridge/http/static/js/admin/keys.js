@@ -2,7 +2,7 @@
 
 import { bars, levels, nearest } from "../lib/bars.js";
 import { fill, h, icon, say } from "../lib/dom.js";
-import { compact, count, money, plural, timeElement, visible } from "../lib/format.js";
+import { ago, compact, count, money, plural, timeElement, visible } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
 import { table } from "../lib/table.js";
 import { badge, button, emptyState, searchBox, select } from "../lib/ui.js";
@@ -49,6 +49,8 @@ export function show({ head, body }) {
 	let keys = null;
 	let order = [];
 	let most = PAGE;
+	/** Name -> what its row says, and the row: of hundreds, only those that say something else are made anew. */
+	const made = new Map();
 
 	const watch = poll(
 		async (signal) => {
@@ -79,7 +81,18 @@ export function show({ head, body }) {
 		const found = order.map((name) => byName.get(name)).filter(Boolean);
 		const all = plural(keys.length, "key");
 		say(summary, found.length === keys.length ? all : `${count(found.length)} of ${all}`);
-		list.show(found.slice(0, most).map(keyRow), nothing(), showMore(found.length - most, "key", grow));
+		const shown = found.slice(0, most).map((key) => [key, saying(key)]);
+		const rows = shown.map(([key, says]) => {
+			const [said, row] = made.get(key.name) ?? [];
+			return said === says && row.parentNode === list.body ? row : keyRow(key);
+		});
+		list.show(rows, nothing(), showMore(found.length - most, "key", grow));
+		shown.forEach(([key, says], place) => made.set(key.name, [says, list.body.children[place]]));
+	}
+
+	/** All that its row is made of. */
+	function saying({ status, note, limits, usage, lastUsedAt }) {
+		return JSON.stringify([status, note, limits, usage, lastUsedAt, lastUsedAt && ago(lastUsedAt)]);
 	}
 
 	function nothing() {
