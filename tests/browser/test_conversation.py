@@ -658,6 +658,17 @@ def test_one_prompt_goes_to_three_models_and_one_of_them_goes_on(visit: Visit, n
     answered(page, "Go on, then")
 
 
+def test_no_more_models_are_compared_than_the_key_may_run_at_once(visit: Visit, new_key: NewKey) -> None:
+    page = visit.holder(new_key(maxConcurrent=2)[1])
+    compare(page, "codex gpt-6-luna")
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_hidden()
+    send(page, "Both of you")
+    expect(page.get_by_role("button", name="Use this one")).to_have_count(2)
+    alone = visit.holder(new_key(maxConcurrent=1)[1])
+    expect(alone.locator("datalist#models option")).not_to_have_count(0)
+    expect(alone.get_by_role("button", name="Compare", exact=True)).to_be_hidden()
+
+
 def test_each_of_several_answers_is_stopped_alone(slow: Visit) -> None:
     page = slow.holder(slow.server.new_key("compares"))
     compare(page, "codex gpt-6-luna")
@@ -675,7 +686,7 @@ def test_each_of_several_answers_is_stopped_alone(slow: Visit) -> None:
 
 
 def test_one_of_several_may_fail_and_the_other_is_there(visit: Visit, new_key: NewKey) -> None:
-    page = visit.holder(new_key(maxConcurrent=1)[1])
+    page = visit.holder(new_key()[1])
     failing = {"error": "It did not work.", "code": "cli_failed", "hint": "Try again.", "request_id": "run_x"}
 
     def fail(route: Route, request: Request) -> None:

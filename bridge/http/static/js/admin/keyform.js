@@ -11,7 +11,7 @@ import { keyPath } from "./links.js";
 import { call, current } from "./session.js";
 
 const PRESETS = [
-	["Designer: $5 a day", { maxCostPerDay: 5, maxRequestsPerMinute: 20, maxConcurrent: 2 }],
+	["Designer: $5 a day", { maxCostPerDay: 5, maxRequestsPerMinute: 20, maxConcurrent: 3 }],
 	["Prototype: $2 a day, $20 a month", { maxCostPerDay: 2, maxCostPerMonth: 20, maxConcurrent: 4 }],
 	[
 		"Script or sheet: $1 a day, one at a time",

@@ -19,6 +19,8 @@ export function modelChoice({ me, headers, providers, changed }) {
 	/** What was typed for each provider: no model follows to the other. */
 	let models = {};
 	let list = [];
+	/** All of them run at once. */
+	const most = Math.min(MOST_MODELS, me.limits.maxConcurrent || MOST_MODELS);
 	const input = textInput({ list: "models", oninput: told });
 	const options = h("datalist", { id: "models" });
 	const hint = h("p.hint", { id: "model-hint", role: "status" });
@@ -62,7 +64,7 @@ export function modelChoice({ me, headers, providers, changed }) {
 	/** Offer what can be chosen now; and to compare, where there is another model and room for it. */
 	function offer() {
 		fill(options, listed(provider).map((each) => h("option", { value: each.id }, priceOf(each))));
-		compare.hidden = providers.flatMap(listed).length < 2 || rivals.children.length >= MOST_MODELS - 1;
+		compare.hidden = providers.flatMap(listed).length < 2 || rivals.children.length >= most - 1;
 		told();
 	}
 
