@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser import axe_core
 from tests.browser.conftest import Visit, profile
+from tests.browser.test_safety import send, stream_of
 from tests.support import history
 from tests.support import server as servers
 from tests.support.server import Server
@@ -258,3 +260,57 @@ def test_figures_are_written_for_people(formats: Page, expression: str, shown: s
     # Digits and words; which spaces are used between them is up to the browser's tables.
     given = formats.evaluate(f"window.formats.{expression.replace('count', 'count', 1)}")
     assert " ".join(given.replace("US$", "$").split(" ")).replace("\u202f", " ") == shown.replace("US$", "$")
+
+
+# --- a device or a server that is not as the page expects ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", [-3, 400])
+def test_a_device_whose_clock_is_wrong_goes_by_the_clock_of_the_server(visit: Visit, server: Server, days: int) -> None:
+    secret = server.new_key(f"by-its-clock{days}")
+    server.call("POST", "/generate", {"userPrompt": "x"}, key=secret)
+    visit.context.clock.install(time=datetime.now(UTC) + timedelta(days=days))
+    page = visit.admin("usage?range=today")
+    expect(page.locator("tbody")).to_contain_text(f"by-its-clock{days}")
+    visit.go(page, "keys")
+    expect(page.get_by_role("row").filter(has_text=f"by-its-clock{days}")).to_contain_text("just now")
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name", exact=True).fill(f"ends-in-a-day{days}")
+    page.get_by_label("Expires", exact=True).select_option("In a day")
+    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="I have copied the key").click()
+    expires = datetime.fromisoformat(server.admin("GET", f"/keys/ends-in-a-day{days}").json["expiresAt"])
+    assert timedelta(hours=23) < expires - datetime.now(UTC) < timedelta(hours=25)
+
+
+@pytest.mark.parametrize(
+    ("path", "lacks", "view"),
+    [("/admin/runs", "runs", "live"), ("/admin/overview", "capacity", ""), ("/admin/logs?*", "sums", "logs")],
+)
+def test_a_server_of_another_version_is_told_in_words(visit: Visit, path: str, lacks: str, view: str) -> None:
+    def older(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={name: value for name, value in answer.json().items() if name != lacks})
+
+    page = visit.admin("keys")
+    visit.context.route(f"**{path}", older)
+    visit.go(page, view)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This page does not understand the bridge's answer.")
+    expect(alert).to_contain_text("Reload the page: the bridge may be of another version now.")
+    page.close()
+    assert any("undefined" in text for text in visit.complaints)
+    visit.complaints.clear()
+
+
+def test_an_answer_of_another_version_is_an_error_and_what_came_stays(visit: Visit, server: Server) -> None:
+    page = visit.holder(history.TEAM[0].raw)
+    done = {"id": "run_1", "content": [{"type": "text", "text": "all of it"}]}
+    body = stream_of(("start", {"id": "run_1"}), ("delta", {"text": "all of it"}), ("done", done))
+    page.route("**/generate", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=body))
+    send(page, "x")
+    expect(page.get_by_role("alert")).to_contain_text("This page does not understand the bridge's answer.")
+    expect(page.get_by_role("region", name="Answer", exact=True)).to_have_text("all of it")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+    page.close()
+    visit.complaints.clear()

@@ -1,6 +1,7 @@
 /** Credentials: the API keys of the providers, how each is doing and why, what it may spend, and what can be done. */
 
 import { bars, levels } from "../lib/bars.js";
+import { nowMs } from "../lib/clock.js";
 import { fill, h, icon, redraw, say } from "../lib/dom.js";
 import { count, money, plural, timeElement, visible, when } from "../lib/format.js";
 import { poll } from "../lib/poll.js";
@@ -305,7 +306,7 @@ function elapsed(window, end) {
 		began.setUTCMonth(began.getUTCMonth() - 1);
 	}
 	began.setUTCDate(began.getUTCDate() - 1);
-	return Math.min(1, Math.max(0, (Date.now() - began) / (ends - began)));
+	return Math.min(1, Math.max(0, (nowMs() - began) / (ends - began)));
 }
 
 function facts(credential) {

@@ -1,6 +1,7 @@
 /** The dialogs of a key: make one or several, change, rotate. */
 
 import { ApiError } from "../lib/api.js";
+import { nowMs } from "../lib/clock.js";
 import { h, redraw, say } from "../lib/dom.js";
 import { inWords, money } from "../lib/format.js";
 import { LIMITS, PROVIDERS } from "../lib/registry.js";
@@ -132,7 +133,7 @@ function form(key, known) {
 		const chosen = expiry.value === "date" ? date.value : expiry.value;
 		if (key && chosen === ends) return undefined;
 		if (chosen === "") return null;
-		const moment = expiry.value === "date" ? new Date(chosen) : new Date(Date.now() + Number(chosen) * 86400000);
+		const moment = expiry.value === "date" ? new Date(chosen) : new Date(nowMs() + Number(chosen) * 86400000);
 		return moment.toISOString();
 	}
 

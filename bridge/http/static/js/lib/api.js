@@ -1,5 +1,7 @@
 /** Calls of the API, and what goes wrong with them. */
 
+import { setBy } from "./clock.js";
+
 /** An answer that says no, or none at all. `status` is 0 where nothing answered. */
 export class ApiError extends Error {
 	constructor(status, body, retryAfter = null) {
@@ -10,6 +12,14 @@ export class ApiError extends Error {
 		this.body = body;
 		this.retryAfter = retryAfter;
 	}
+}
+
+/** What went wrong, to be shown: of an error that is none of the API's, that the page did not understand what it got. */
+export function readable(error) {
+	if (error instanceof ApiError || !(error instanceof Error)) return error;
+	console.error(error);
+	const hint = "Reload the page: the bridge may be of another version now.";
+	return new ApiError(200, { error: "This page does not understand the bridge's answer.", hint });
 }
 
 /** One call; the answer itself, once its head is there. Throws ApiError. */
@@ -28,6 +38,7 @@ export async function open(method, path, { body, headers = {}, signal } = {}) {
 	} catch (error) {
 		throw unlessStopped(error, "The bridge does not answer.", "Check the connection, or wait a moment.");
 	}
+	setBy(answer.headers.get("Date"));
 	if (answer.type === "opaqueredirect") {
 		// The bridge never redirects a call: this is a log-in of whatever stands in front of it.
 		throw new ApiError(0, { error: "Something in front of the bridge asks for a log-in.", hint: "Reload the page." });

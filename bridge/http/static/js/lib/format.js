@@ -1,5 +1,6 @@
 /** Figures, money and times for people: the page's language, the viewer's own way to write numbers and zone. */
 
+import { nowMs } from "./clock.js";
 import { h } from "./dom.js";
 
 const LANGUAGE = navigator.languages?.find((name) => /^en\b/.test(name)) ?? "en-GB";
@@ -79,7 +80,7 @@ export function duration(milliseconds) {
 /** A moment in the viewer's zone: 21 Nov, 10:14; with its year where that is not this one. */
 export function when(iso) {
 	const moment = new Date(iso);
-	return (moment.getFullYear() === new Date().getFullYear() ? dayTime : dayTimeYear).format(moment);
+	return (moment.getFullYear() === new Date(nowMs()).getFullYear() ? dayTime : dayTimeYear).format(moment);
 }
 
 /** The time of day alone: 10:14. */
@@ -90,7 +91,7 @@ export function hour(iso) {
 /** A moment to the second, for lines that come quickly: 10:14:03 today, else 21 Nov, 10:14. */
 export function whenExact(iso) {
 	const moment = new Date(iso);
-	return moment.toDateString() === new Date().toDateString() ? clockTime.format(moment) : when(iso);
+	return moment.toDateString() === new Date(nowMs()).toDateString() ? clockTime.format(moment) : when(iso);
 }
 
 /** A moment in full, with the zone's name. */
@@ -101,7 +102,7 @@ export function whenFull(iso) {
 /** Today as a calendar day in a time zone, `back` days before it: 2026-11-21. */
 export function calendarDay(zone, back = 0) {
 	const parts = new Intl.DateTimeFormat("en-CA", { timeZone: zone, dateStyle: "short" });
-	const today = new Date(`${parts.format(new Date())}T00:00:00Z`);
+	const today = new Date(`${parts.format(nowMs())}T00:00:00Z`);
 	today.setUTCDate(today.getUTCDate() - back);
 	return today.toISOString().slice(0, 10);
 }
@@ -112,8 +113,8 @@ export function day(text) {
 }
 
 /** How long ago or ahead a moment is: 3 min ago, in 5 hr. */
-export function ago(iso, now = Date.now()) {
-	const seconds = Math.round((new Date(iso) - now) / 1000);
+export function ago(iso, from = nowMs()) {
+	const seconds = Math.round((new Date(iso) - from) / 1000);
 	const steps = [["day", 86400], ["hour", 3600], ["minute", 60]];
 	const step = steps.find(([, length]) => Math.abs(seconds) >= 0.75 * length);
 	if (!step) return seconds > 0 ? "in a moment" : "just now";

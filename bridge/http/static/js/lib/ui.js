@@ -1,5 +1,6 @@
 /** Parts that every page uses: notices, dialogs, copying, empty and error states. */
 
+import { readable } from "./api.js";
 import { fill, h, icon, say } from "./dom.js";
 import { inOwnTime, visible } from "./format.js";
 import { hintOf } from "./hints.js";
@@ -82,11 +83,15 @@ export function paused(task, pauseMs) {
 export function trouble(error) {
 	const box = document.getElementById("trouble");
 	box.hidden = error === null;
-	if (error !== null) say(box, `${inOwnTime(error.message)} ${error.status === 0 ? "Trying again." : hintOf(error)}`);
+	if (error === null) return;
+	const failure = readable(error);
+	say(box, `${inOwnTime(failure.message)} ${failure.status === 0 ? "Trying again." : hintOf(failure)}`);
 }
 
 /** What went wrong and what to do, in a box; `retry` adds a button. */
-export function errorBox(error, retry = null) {
+export function errorBox(failure, retry = null) {
+	const error = readable(failure);
+
 	async function again() {
 		await retry();
 		if (document.activeElement === document.body) focusOn();

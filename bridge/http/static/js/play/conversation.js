@@ -1,6 +1,6 @@
 /** The conversation: what was asked, the answers to it side by side where it went to several models, how it goes on. */
 
-import { ApiError, call, events, open } from "../lib/api.js";
+import { ApiError, call, events, open, readable } from "../lib/api.js";
 import { fill, h, icon, scrolls } from "../lib/dom.js";
 import { plural } from "../lib/format.js";
 import { longTextIn } from "../lib/longtext.js";
@@ -123,7 +123,7 @@ export function conversation({ headers, zone, bench }) {
 			await follow(each, stream);
 		} catch (error) {
 			if (error.name === "AbortError") each.stopped();
-			else each.fail(error);
+			else each.fail(readable(error));
 			if (error.status === 401) takeBack(turn, error);
 			else charge(each, error.body?.request_id ?? id);
 		} finally {
