@@ -131,6 +131,24 @@ def test_what_runs_can_be_searched_by_what_was_asked(visit: Visit, server: Serve
         each.result(30)
 
 
+def test_what_has_ended_stands_in_the_log_by_when_it_began(
+    visit: Visit, server: Server, pool: ThreadPoolExecutor
+) -> None:
+    page = visit.admin("live")
+    runs = {}
+    for name in ("began-first", "began-second"):
+        runs[name] = pool.submit(ask, server, server.new_key(name))
+        expect(page.get_by_role("row").filter(has_text=name)).to_contain_text("running")
+    ids = {run["keyName"]: run["id"] for run in server.admin("GET", "/runs").json["runs"]}
+    for name in ("began-second", "began-first"):
+        server.admin("DELETE", f"/runs/{ids[name]}")
+        runs[name].result(30)
+    visit.go(page, "logs")
+    shown = page.locator("tbody tr .key-name")
+    expect(shown.first).to_have_text("began-second")
+    assert shown.nth(1).text_content() == "began-first"
+
+
 def test_what_waits_stands_in_the_order_of_its_places(visit: Visit, server: Server, pool: ThreadPoolExecutor) -> None:
     """Turns go round between keys: whoever has asked once is before the second wish of others."""
     first, second = server.new_key("waits-often"), server.new_key("waits-once")
