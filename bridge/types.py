@@ -277,6 +277,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, dict=True):
     referable: bool = False
     #: names of what the body asked for and nobody heeds; for X-Bridge-Ignored
     ignored: tuple[str, ...] = ()
+    #: so many of the first messages stood before what was last said for the system prompt
+    before_system: int = 0
     #: what its client calls the conversation that it belongs to
     session: str | None = None
     #: X-Request-Id of the HTTP answer, by which the admin finds it

@@ -183,7 +183,8 @@ _COMPATIBILITY_FOOT = """\
   results of tools come without the blocks before them; codex has no `thinking` at all.
 - **Effort** that nobody asks for is the API's own for the model, also where the CLI by itself would say another.
 - **Thinking blocks that come back** go to the model where it goes on with results of tools and thinks again. Those
-  before the last question are left out, which every model takes; so are `reasoning` items.
+  before the last question are left out, which every model takes, and with the models that know no budget those before
+  a system message in the middle: they take none where anything before it is another. So are `reasoning` items.
 - **`count_tokens`** and **`input_tokens`** are an estimate: a quarter of the bytes, 1,600 for an image. The model's own
   count differs.
 - **`usage`** at the start of a stream of `/v1/messages` is zero; `message_delta` at its end has all of it.

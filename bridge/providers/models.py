@@ -358,7 +358,8 @@ def with_thoughts(request: GenerationRequest) -> GenerationRequest:
     web, whose texts stay.
 
     Source: Anthropic's page on thinking: they matter to a model that goes on with what its tools gave; and newer models
-    take none where anything before them is another, such as a search that is left out.
+    take none where anything before them is another, such as a search that is left out, or the system prompt to which
+    something was added later on.
     """
     if not any([isinstance(part, Search | Thought) for message in request.messages for part in message.content]):
         return request
@@ -367,9 +368,9 @@ def with_thoughts(request: GenerationRequest) -> GenerationRequest:
     if asked is not None and asked.mode != "disabled" and request.provider == "claude":
         while kept and (request.messages[kept - 1].role == "assistant" or _has_results(request.messages[kept - 1])):
             kept -= 1
-    searched = any(isinstance(part, Search) for message in request.messages[kept:] for part in message.content)
-    if searched and not takes("claude", request.model, "thinking_budget"):
-        kept = len(request.messages)
+    if not takes("claude", request.model, "thinking_budget"):
+        searched = any(isinstance(part, Search) for message in request.messages[kept:] for part in message.content)
+        kept = len(request.messages) if searched else max(kept, request.before_system)
     messages = tuple(
         _without(message, (Search,) if number >= kept else (Search, Thought))
         for number, message in enumerate(request.messages)

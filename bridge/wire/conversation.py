@@ -87,6 +87,8 @@ class Turns:
         #: role and parts; made into messages only at the end, so that many small turns cost no more than few
         self._turns: list[tuple[Literal["user", "assistant"], list[Part]]] = []
         self._parts = 0
+        #: so many turns stood before what was last said for the system prompt
+        self.before_system = 0
 
     def add(self, role: str, given: str | Iterable[WirePart], where: str, calls: Iterable[ToolCall] = ()) -> None:
         """Add a turn, which may end with tool calls; system and developer add to the system prompt, wherever in the
@@ -102,6 +104,7 @@ class Turns:
             raise invalid(f"{where}: only an assistant's message may call tools.", self._field)
         if role in ("system", "developer"):
             self._system += (part.text for part in parts if isinstance(part, Text))
+            self.before_system = len(self._turns)
             return
         if role == "assistant" and kinds <= {Thought, Search}:
             # An answer that was stopped, or that was empty.
@@ -293,6 +296,7 @@ def generation(
         tool_choice=tool_choice,
         sampling=sampling,
         ignored=shown(ignored),
+        before_system=turns.before_system,
     )
 
 

@@ -22,7 +22,8 @@ def run(argv: list[str], cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
-EITHER_MODEL = pytest.mark.parametrize("model", ["claude-sonnet-5-5", "gpt-5.5"])
+#: To the third, claude says in the middle of a conversation how many tokens are left: it adds to the system prompt.
+EITHER_MODEL = pytest.mark.parametrize("model", ["claude-sonnet-5-5", "gpt-5.5", "claude-fable-5-1"])
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_claude_works_in_a_folder(rig: Rig, folder: Path, model: str) -> None:
     argv = [str(binaries().claude), "-p", "--model", model, "--permission-mode", "acceptEdits"]
     env = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{rig.server.port}", "ANTHROPIC_API_KEY": rig.key}
     env["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] = "1"
-    assert "ECHO<" in run([*argv, f"write it [[standin calls={calls}]]"], folder, env)
+    assert "ECHO<" in run([*argv, f"write it [[standin thinking=1 calls={calls}]]"], folder, env)
     assert target.read_text() == "by a tool\n"
     check(rig, "anthropic", "Write")
 
@@ -68,6 +69,10 @@ def test_codex_works_in_a_folder(rig: Rig, folder: Path, model: str) -> None:
     }
     argv = [str(binaries().codex), "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", "-m", model]
     argv += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    run([*argv, f"write it [[standin calls={calls}]]"], folder, {"CODEX_HOME": str(home), "BRIDGE_KEY": rig.key})
+    run(
+        [*argv, f"write it [[standin thinking=1 calls={calls}]]"],
+        folder,
+        {"CODEX_HOME": str(home), "BRIDGE_KEY": rig.key},
+    )
     assert target.read_text() == "by a tool\n"
     check(rig, "openai-responses", "exec_command")

@@ -67,7 +67,13 @@ def replayed(rig: Rig) -> list[Json]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("redacted", [0, 1])
-@pytest.mark.parametrize(("model", "thinking"), [("claude-haiku-4-5", BUDGET), ("claude-sonnet-5-5", ADAPTIVE)])
+@pytest.mark.parametrize(
+    ("model", "thinking"),
+    [
+        ("claude-haiku-4-5", BUDGET),
+        *((model, ADAPTIVE) for model in ("claude-opus-4-6", "claude-opus-5", "claude-sonnet-5-5")),
+    ],
+)
 def test_what_a_model_thought_is_shown_and_goes_back_with_what_its_tools_gave(
     rig: Rig, model: str, thinking: Json, redacted: int, stream: bool
 ) -> None:

@@ -572,6 +572,9 @@ def test_with_a_log_in_claude_is_asked_for_the_same(login_desk: Desk) -> None:
     end = login_desk.answer("claude", said(text="one two"), stop=("two",), sampling=Sampling(0.5))
     assert (end.answer.text, end.answer.stop_sequence) == ("one ", "two")
     assert (login_desk.sent.body["temperature"], login_desk.sent.body["thinking"]) == (0.5, {"type": "disabled"})
+    for model, kind in (("claude-opus-5", "disabled"), ("claude-sonnet-5-5", "between_tools")):
+        login_desk.answer("claude", *user("hi"), model=model, effort="none")
+        assert login_desk.sent.body["thinking"]["type"] == kind
     end = login_desk.answer("claude", *user("hi"), schema=STRICT)
     assert json.loads(end.answer.text).keys() == {"a"}
     assert "tools" not in login_desk.sent.body or not login_desk.sent.body["tools"]

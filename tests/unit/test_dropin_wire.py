@@ -200,6 +200,16 @@ def one(text: str) -> tuple[Message, ...]:
 
 
 @EVERY_API
+def test_it_is_known_which_turns_stood_before_the_system_prompt_grew(api: str) -> None:
+    field = "input" if api == "responses" else "messages"
+    turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user", "assistant", "user")]
+    more = {"role": "system", "content": "Be brief."}
+    assert [
+        parse(api, **{field: [*turns[:number], more, *turns[number:]]}).before_system for number in range(len(turns))
+    ] == [0, 0, 1, 2, 3, 4]
+
+
+@EVERY_API
 def test_a_system_message_adds_to_the_system_prompt_wherever_it_stands(api: str) -> None:
     turns = [*HELLO, {"role": "assistant", "content": "Hi."}, *HELLO, {"role": "system", "content": "In French."}]
     request = parse(api, **{FIELDS[api]: turns})

@@ -181,6 +181,19 @@ def test_earlier_searches_are_left_out_and_with_them_what_newer_models_thought_a
         assert request.messages[1].content == left
 
 
+def test_what_newer_models_thought_before_the_system_prompt_grew_is_left_out() -> None:
+    said = Message("assistant", (THOUGHT, CALL))
+    messages, thinking = (ASK, said, GIVEN, said, GIVEN), Thinking("adaptive")
+    for model, before, left in (
+        ("claude-sonnet-5-5", 0, [1, 3]),
+        ("claude-sonnet-5-5", 3, [3]),
+        ("claude-sonnet-5-5", 5, []),
+        ("claude-opus-4-6", 5, [1, 3]),
+    ):
+        request = heeded(GenerationRequest("claude", model, messages, thinking=thinking, before_system=before))
+        assert [number for number, message in enumerate(request.messages) if THOUGHT in message.content] == left
+
+
 def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:
     provider = "claude" if model.startswith("claude") else "codex"
     return heeded(GenerationRequest(provider, model, more.pop("messages", (ASK,)), sampling=sampling, **more))
