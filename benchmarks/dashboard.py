@@ -29,11 +29,17 @@ PAGES = (
     "/admin/keys",
     "/admin/keys/key-7",
     "/admin/runs",
-    "/admin/logs?limit=50&prompts=preview",
-    "/admin/logs?limit=50&prompts=preview&key=key-7",
+    "/admin/logs?limit=50&prompts=preview&sums=0",
+    "/admin/logs?limit=50&prompts=preview&sums=0&key=key-7",
     "/admin/audit?limit=50",
 )
-SEARCHES = ("/admin/logs?limit=50&text=no+such+words", "/admin/logs?limit=50&key=nobody", "/admin/logs/run_none")
+SEARCHES = (
+    "/admin/logs?limit=50&sums=0&text=no+such+words",
+    "/admin/logs?limit=50&sums=0&key=nobody",
+    # What all lines add up to, which a page asks for once it has its lines.
+    "/admin/logs?limit=1",
+    "/admin/logs/run_none",
+)
 EXPORT = "/admin/logs/export?format=csv"
 
 
