@@ -445,6 +445,8 @@ class ServerToolUsage(msgspec.Struct):
     """Calls of tools that the provider ran."""
 
     web_search_requests: int
+    #: SDKs want it beside the others
+    web_fetch_requests: int = 0
 
 
 class MessageUsage(msgspec.Struct):

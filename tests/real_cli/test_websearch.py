@@ -123,7 +123,7 @@ def test_searches_and_tools_of_the_client_go_together(rig: Rig, name: str) -> No
     own = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
     answer, sent = ask(rig, "messages", name, "hi [[standin searches=1]]", tools=[own, TOOL])
     assert [tool.get("name") or tool["type"] for tool in sent.body["tools"]] == ["weather", "web_search"]
-    assert answer.json["usage"]["server_tool_use"] == {"web_search_requests": 1}
+    assert answer.json["usage"]["server_tool_use"] == {"web_search_requests": 1, "web_fetch_requests": 0}
 
 
 @pytest.mark.parametrize("name", MODELS)

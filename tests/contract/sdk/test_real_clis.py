@@ -9,9 +9,11 @@ import openai
 import pytest
 
 from tests.contract.sdk.conftest import BOTH_CLIS, CLAUDE, CODEX, PIXEL, City, Clients, clients_of, eventually
+from tests.contract.sdk.test_shapes import check, stream_of
 from tests.real_cli.conftest import everything, system_texts, texts
-from tests.standin import StandIn
+from tests.standin import StandIn, encode_calls, encode_text
 from tests.standin.links import links_in
+from tests.support.server import Server
 
 IMAGE = f"data:image/png;base64,{PIXEL}"
 
@@ -85,6 +87,75 @@ def test_a_link_to_an_image_arrives_from_every_api(real: Clients, standin: Stand
     assert message.content[0].type == "text"
     assert message.content[0].text == f"ECHO<{text}>"
     assert [list(links_in(sent.body)) for sent in standin.generations] == [[link]] * 3
+
+
+NOTHING = {"type": "object", "properties": {}}
+CALLS = encode_calls(("find", '{"n": 1}'), ("note", '{"input": "x"}'))
+#: what an answer has -> what makes the model give it
+ANSWERS = {
+    "thoughts": "thinking=1",
+    "redacted": "thinking=1 redacted=1",
+    "searches": "searches=2",
+    "refusal": "mode=refusal deltas=5",
+    "limit": "mode=max_tokens",
+    "nothing": "mode=empty",
+    "everything": f"thinking=1 searches=1 text={encode_text('Look:')} calls={CALLS}",
+}
+
+
+@BOTH_CLIS
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_whatever_a_model_answers_is_what_the_sdks_know(real_server: Server, model: str, answer: str) -> None:
+    clients = clients_of(real_server, webSearch=True)
+    turns = [{"role": "user", "content": f"hi [[standin {ANSWERS[answer]}]]"}]
+    for path, whole, event, body in (
+        (
+            "/v1/responses",
+            openai.types.responses.Response,
+            openai.types.responses.ResponseStreamEvent,
+            {
+                "input": turns,
+                "reasoning": {"effort": "low", "summary": "auto"},
+                "tools": [
+                    {"type": "function", "name": "find", "parameters": NOTHING},
+                    {"type": "custom", "name": "note"},
+                    {"type": "web_search"},
+                ],
+            },
+        ),
+        (
+            "/v1/chat/completions",
+            openai.types.chat.ChatCompletion,
+            openai.types.chat.ChatCompletionChunk,
+            {
+                "messages": turns,
+                "web_search_options": {},
+                "tools": [
+                    {"type": "function", "function": {"name": name, "parameters": NOTHING}} for name in ("find", "note")
+                ],
+            },
+        ),
+        (
+            "/v1/messages",
+            anthropic.types.Message,
+            anthropic.types.RawMessageStreamEvent,
+            {
+                "max_tokens": 3000,
+                "messages": turns,
+                "thinking": {"type": "adaptive", "display": "summarized"},
+                "tools": [
+                    *({"name": name, "input_schema": NOTHING} for name in ("find", "note")),
+                    {"type": "web_search_20250305", "name": "web_search"},
+                ],
+            },
+        ),
+    ):
+        got = real_server.call("POST", path, {**body, "model": model}, key=clients.key)
+        assert got.status == 200, got.body
+        check(whole, got.body)
+        for _, data in stream_of(clients, path, {**body, "model": model}):
+            if data != "[DONE]":
+                check(event, data)
 
 
 @BOTH_CLIS

@@ -59,8 +59,12 @@ STREAMS = [
 ]
 
 
-#: What the API sends (the type of the same item when it is fetched later has it), and other SDKs insist on.
-SENT_ALL_THE_SAME = {(openai.types.responses.ResponseCustomToolCall, "status")}
+#: What the API sends although these types lack it: those of the same item when it is fetched later, and of the same
+#: message when it is not streamed, have it.
+SENT_ALL_THE_SAME = {
+    (openai.types.responses.ResponseCustomToolCall, "status"),
+    (openai.types.chat.chat_completion_chunk.ChoiceDelta, "annotations"),
+}
 
 
 def unknown(value: Any, path: str = "$") -> list[str]:
