@@ -134,8 +134,9 @@ _COMPATIBILITY_FOOT = """\
   not ask for its beta. Those that OpenAI or Anthropic would run themselves (`mcp`, `code_interpreter`,
   `file_search` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
   has their type. `custom` tools of `/v1/responses` are offered as functions with one text, a grammar in words.
-- **`strict`** tools go to the API as such where it takes their schema. Where it does not, the bridge looks: a call that
-  does not fit is a 400 `output_mismatch` with the arguments, at the end of a stream.
+- **`strict`** tools go to the API as such where it takes their schema, and all tools have no more than 100,000 bytes as
+  JSON together. Otherwise the bridge looks: a call that does not fit is a 400 `output_mismatch` with the arguments, at
+  the end of a stream.
 - **Web search** of the provider, for keys that may ([api.md](api.md#web-search)): up to 10 in one request. It is always
   one that the model may make, and none that it must. `blocked_domains` goes to claude only, `search_context_size` to
   codex only. Blocks and items of earlier searches are left out of a conversation, their texts stay.

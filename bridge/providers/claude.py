@@ -121,7 +121,7 @@ class ClaudeProvider(CliProvider):
         return ceiling
 
     def unchecked(self, request: GenerationRequest) -> list[Tool]:
-        return [tool for tool in request.tools if tool.strict and not claude_body.is_strict(tool, request.model)]
+        return [tool for tool in request.tools if tool.strict and not claude_body.is_strict(tool, request)]
 
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None

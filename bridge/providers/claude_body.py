@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from bridge.providers import structured
 from bridge.providers.models import may_think, takes, with_thoughts
 from bridge.providers.structured import (
     MANY,
@@ -127,7 +128,7 @@ def _body(
 ) -> dict[str, Any]:
     body: dict[str, Any] = {}
     if request.tools and with_tools:
-        body["tools"] = [_tool(tool, request.model) for tool in request.tools]
+        body["tools"] = [_tool(tool, request) for tool in request.tools]
         choice = _tool_choice(request) if choose else {"type": "none"}
         if choice != {"type": "auto"}:
             body["tool_choice"] = choice
@@ -144,13 +145,12 @@ def _body(
     return body
 
 
-def is_strict(tool: Tool, model: str) -> bool:
-    """Whether the API of a model takes a tool's word that its calls must fit its schema, and sees to it."""
-    known = tool.strict and takes("claude", model, "output_format")
-    return bool(known and fitting(for_output_format, tool.schema) == tool.schema)
+def is_strict(tool: Tool, request: GenerationRequest) -> bool:
+    """Whether the API of its model takes the word of a request's tool, see `structured.is_strict`."""
+    return takes("claude", request.model, "output_format") and structured.is_strict(for_output_format, tool, request)
 
 
-def _tool(tool: Tool, model: str) -> dict[str, Any]:
+def _tool(tool: Tool, request: GenerationRequest) -> dict[str, Any]:
     if tool.vendor:
         return {**tool.vendor, "name": tool.name}
     # The API wants an object, and an OpenAI client may leave out what a function without parameters would say.
@@ -159,7 +159,7 @@ def _tool(tool: Tool, model: str) -> dict[str, Any]:
         fields["input_schema"]["properties"] = {}
     if tool.description:
         fields["description"] = tool.description
-    if is_strict(tool, model):
+    if is_strict(tool, request):
         fields["strict"] = True
     return fields
 

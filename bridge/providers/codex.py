@@ -31,6 +31,7 @@ from bridge.providers.codex_body import CodexAsked
 from bridge.providers.codex_turn import RPC_TIMEOUT_S, AppServer, CodexTurn, RpcError
 from bridge.providers.gated import Passage
 from bridge.providers.provider import Emit, text_ceiling
+from bridge.providers.structured import is_strict
 from bridge.registry import ProviderRow
 from bridge.sandbox import host
 from bridge.sandbox.child import Child, ChildError
@@ -107,7 +108,11 @@ class CodexProvider(CliProvider):
         return ceiling + request.tools_size if self._login else ceiling
 
     def unchecked(self, request: GenerationRequest) -> list[Tool]:
-        return [tool for tool in request.tools if tool.strict and (self._login or not codex_body.is_strict(tool))]
+        return [
+            tool
+            for tool in request.tools
+            if tool.strict and (self._login or not is_strict(codex_body.for_openai, tool, request))
+        ]
 
     def start(
         self, request: GenerationRequest, emit: Emit, owner: str, tap: Tap | None = None, way: Way | None = None

@@ -18,6 +18,7 @@ from bridge.providers.structured import (
     adapt,
     fitting,
     forced_tools,
+    is_strict,
     parts_of,
     schema_of_call,
     told_of_call,
@@ -118,20 +119,15 @@ def tools_body(request: GenerationRequest) -> dict[str, Any]:
     choice: Any = request.tool_choice.mode
     if request.tool_choice.name is not None:
         choice = {"type": "function", "name": request.tool_choice.name}
-    tools = [_function(tool) for tool in request.tools]
+    tools = [_function(tool, request) for tool in request.tools]
     fields = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": request.tool_choice.parallel}
     return (
         fields if search is None else {**fields, "tools": [*tools, openai_tool(search)], "max_tool_calls": search.most}
     )
 
 
-def is_strict(tool: Tool) -> bool:
-    """Whether the API takes a tool's word that its calls must fit its schema, and sees to it."""
-    return bool(tool.strict and fitting(for_openai, tool.schema) == tool.schema)
-
-
-def _function(tool: Tool) -> dict[str, Any]:
-    fields = {"type": "function", "name": tool.name, "strict": is_strict(tool)}
+def _function(tool: Tool, request: GenerationRequest) -> dict[str, Any]:
+    fields = {"type": "function", "name": tool.name, "strict": is_strict(for_openai, tool, request)}
     if tool.description:
         fields["description"] = tool.description
     return {**fields, "parameters": tool.schema or {"type": "object", "properties": {}}}

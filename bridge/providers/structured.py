@@ -49,6 +49,9 @@ PLAIN_PATTERN = re.compile(
          )*""",
     re.VERBOSE,
 )
+#: Whether an API takes the schemas of strict tools is found out in the server itself, each time they are sent: of tools
+#: with more bytes together, as JSON, it takes none.
+MOST_STRICT_BYTES = 100_000
 #: Dialects in which what is known here means the same.
 _DIALECT = re.compile(r"draft-0[67]|draft/2019-09|draft/2020-12")
 
@@ -82,6 +85,12 @@ def fitting(takes: Callable[[dict[str, Any]], dict[str, Any] | None], schema: di
         return takes(schema)
     except (TypeError, AttributeError, KeyError):
         return None
+
+
+def is_strict(takes: Callable[[dict[str, Any]], dict[str, Any] | None], tool: Tool, request: GenerationRequest) -> bool:
+    """Whether an API takes the word of a request's tool that its calls must fit its schema, and sees to it."""
+    looked_at = tool.strict and request.tools_size <= MOST_STRICT_BYTES
+    return bool(looked_at and fitting(takes, tool.schema) == tool.schema)
 
 
 def in_words(request: GenerationRequest) -> GenerationRequest:

@@ -13,9 +13,11 @@ import pytest
 
 from bridge.errors import BridgeError, Problem
 from bridge.gate.server import Gate
+from bridge.providers import claude_body, codex_body
+from bridge.providers.structured import MOST_STRICT_BYTES
 from bridge.registry import PROVIDERS
 from bridge.sandbox.scratch import Scratch
-from bridge.types import Completed, Failed, PartDelta, Submitted, Usage
+from bridge.types import Completed, Failed, PartDelta, Submitted, Tool, Usage
 from tests.engine.conftest import KEYS
 from tests.engine.harness import (
     SCHEMA,
@@ -435,3 +437,15 @@ def test_no_cli_is_told_a_link_that_it_might_follow(make_provider: Make, name: s
     assert make_provider(name, credentials).takes_links is may
     # The simulation has nobody who could follow one.
     assert make_provider("demo", credentials).takes_links is True
+
+
+def test_the_strict_tools_of_a_large_offer_are_held_to_their_schemas_by_the_bridge(make: Make, name: str) -> None:
+    """To find out whether the API takes a megabyte of them, everybody's requests would have to wait."""
+    shape = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    tool = Tool("a", "", shape, strict=True)
+    model, provider = PROVIDERS[name].default_model, make({f"BRIDGE_{name.upper()}_CREDENTIALS": "api-key"})
+    for others, strict, held in (((), True, []), ((Tool("b", "x" * MOST_STRICT_BYTES),), False, [tool])):
+        request = ask("hello", provider=name, model=model, tools=(tool, *others))
+        body = claude_body.ask(request).body if name == "claude" else codex_body.tools_body(request)
+        assert body["tools"][0].get("strict", False) is strict
+        assert provider.unchecked(request) == held
