@@ -51,8 +51,9 @@ _OF_A_MODEL = re.compile(
 _NO_MODEL = re.compile(r"(?:key|team|user|project) not allowed to access model", re.IGNORECASE)
 #: Error types of a stream that had begun, and of which only the request is the reason: these, and all that are about an
 #: image. Source: OpenAI's reference of the error of a response.
-_REQUEST_TYPES = re.compile(
-    r"invalid_(?:request_error|prompt|value)|bio_policy|misalignment_policy_violation|.*image.*"
+_REQUEST_TYPES = (
+    *("invalid_request_error", "invalid_prompt", "invalid_value"),
+    *("bio_policy", "misalignment_policy_violation"),
 )
 #: What a sentence on a request never says, in one that clients are shown.
 _TELLING = re.compile(
@@ -228,7 +229,8 @@ def failure_of(call: Call) -> Failure:
         return "rejected"
     if call.status == 429 or "rate_limit" in kind:
         return "limited"
-    if _is_too_long(call) or call.status in (400, 404, 422) or _REQUEST_TYPES.fullmatch(kind):
+    of_request = kind in _REQUEST_TYPES or "image" in kind
+    if _is_too_long(call) or call.status in (400, 404, 422) or of_request:
         return "request"
     busy = call.status in (503, 529) or "overloaded" in kind or kind == "slow_down"
     return "overloaded" if busy else "other"

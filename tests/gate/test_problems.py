@@ -82,7 +82,7 @@ def test_such_words_count_only_at_the_beginning(seen: Call, failure: str) -> Non
     assert failure_of(seen) == failure
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if "image" in code])
+@pytest.mark.parametrize("code", [*(code for code in CODES if "image" in code), "image\n" * 9])
 def test_what_openai_says_of_an_image_in_a_stream_is_the_client_s_to_act_on(code: str) -> None:
     seen = call(200, code, "The image is no image.")
     assert failure_of(seen) == "request"
