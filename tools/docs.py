@@ -158,10 +158,10 @@ _COMPATIBILITY_FOOT = """\
   the assistant are left out.
 - **References** (`item_reference` of `/v1/responses`) stand for what they name: an item that was sent along, or one of
   an answer that the same key got within the last hour, unless that was asked for with `store: false`. Such answers lie
-  in the memory of the host that gave them, 8 MiB at most, and are gone with it: a restart and another host know
-  nothing of them. What a reference names is left out then, and `X-Bridge-Ignored` says `item_reference`; where it is a
-  call whose output was sent, a 400 names it. The answer to `previous_response_id`, and to `thread` of `/v1/messages`,
-  is the error that the SDKs know: they send all again.
+  in the memory of the host that gave them, 8 MiB at most, of which the oldest of the key that has the most go first. A
+  restart and another host know nothing of them. What a reference names is left out then, and `X-Bridge-Ignored` says
+  `item_reference`; where it is a call whose output was sent, a 400 names it. The answer to `previous_response_id`, and
+  to `thread` of `/v1/messages`, is the error that the SDKs know: they send all again.
 - **Schemas** may be any JSON Schema, of any type at the top, strict or not. The bridge checks the answer itself, and
   asks once more if it misses ([api.md](api.md#structured-answers)). In a stream the JSON comes in one piece, once it
   has been checked. After the second miss: a 400 `output_mismatch`.

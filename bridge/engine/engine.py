@@ -460,7 +460,7 @@ class Engine:
         self.roster.changed()
         self._announce(line)
         if run.request.referable and isinstance(finished.result, Answer):
-            self.recent.add(run.id, run.key.owner, finished.result)
+            self.recent.add(run.key.owner, run.id, finished.result)
         if run.kept:
             self._keep_end(run, finished)
         return finished

@@ -6,6 +6,7 @@ import hmac
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +21,6 @@ from bridge.http.session import COOKIE, Session, Sessions
 from bridge.keys.admin import is_drawn
 from bridge.keys.keys import Key
 from bridge.service import Service
-from bridge.types import Answer
 from bridge.wire.api import Known, Resolve
 
 #: What the audit calls a command on this host.
@@ -66,12 +66,7 @@ def engine_of() -> Engine:
 
 def known_to(key: Key, resolve: Resolve) -> Known:
     """What the body of a request of this key is read with."""
-
-    def recall(run_id: str) -> Answer | None:
-        return recent.get(run_id, key.owner)
-
-    recent = engine_of().recent
-    return Known(service_of().settings, resolve, recall)
+    return Known(service_of().settings, resolve, partial(engine_of().recent.get, key.owner))
 
 
 def presented_secret() -> str:
