@@ -43,9 +43,12 @@ MediaType = Annotated[str, Meta(extra_json_schema={"examples": ["image/png", "im
 Schema = Annotated[dict[str, Any], Meta(extra_json_schema={"description": "a JSON Schema"})]
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};\s*base64\s*", re.IGNORECASE)
-#: A link that a provider can follow: to a host by a name that is known outside. No address is one, in any spelling.
+#: A link that a provider can follow: to a host by a name that is known outside. No address is one, in any spelling, nor
+#: is a name below what RFC 6762 (appendix G), RFC 8375 and ICANN leave to networks of one's own.
 _LINK = re.compile(
-    r"https://(?:[a-z0-9_-]+\.)+(?!(?:internal|local|localhost)(?![a-z0-9-]))[a-z][a-z0-9-]*(?::\d{1,5})?(?:[/?#].*)?",
+    r"https://(?:[a-z0-9_-]+\.)+"
+    r"(?!(?:internal|intranet|private|corp|home|lan|local|localhost|arpa)(?![a-z0-9-]))[a-z][a-z0-9-]*"
+    r"(?::\d{1,5})?(?:[/?#].*)?",
     re.IGNORECASE,
 )
 #: base64's alphabet for URLs -> the plain one
