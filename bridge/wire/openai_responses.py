@@ -345,7 +345,7 @@ def _turns(wire: ResponsesBody, ignored: list[str], recall: Recall) -> Turns:
         return turns
     #: the items of each answer that was looked up, once, since a body may name thousands of one
     earlier: dict[str, dict[str | None, InputItem]] = {}
-    told = {item.id for item in wire.input if not _is_reference(item)}
+    told = {item.id for item in wire.input if not _is_reference(item)} - {None}
     called: set[str | None] = set()
     unknown: str | None = None
     for number, item in enumerate(wire.input):

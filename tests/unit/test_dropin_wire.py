@@ -257,6 +257,7 @@ def test_references_to_items_that_nobody_knows_are_passed_over_and_named() -> No
     assert (request.messages[0].text, request.ignored) == ("I am Ada\n\nWho am I?", ("item_reference",))
     bare = parse("responses", input=[turns[0], {"id": "msg_9"}, turns[1]])
     assert bare == request
+    assert parse("responses", input=[turns[0], {"type": "item_reference"}, turns[1]]) == request
     known = parse("responses", input=[turns[0], answer, {"type": "item_reference", "id": "msg_1"}, turns[1]])
     assert ([message.text for message in known.messages], known.ignored) == (["I am Ada", "Hi", "Who am I?"], ())
     assert parse("responses", input=[turns[0], *[{"id": f"msg_{n}"} for n in range(3)]]).ignored == ("item_reference",)
