@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import openai
 import pytest
@@ -238,3 +239,19 @@ def test_what_a_count_of_tokens_cannot_take_is_told_as_for_a_response(clients: C
     with pytest.raises(openai.BadRequestError, match="resp_1") as refused:
         count(model=CODEX, input="hello", previous_response_id="resp_1")
     assert refused.value.code == "previous_response_not_found"
+
+
+def test_an_earlier_answer_belongs_to_a_key_and_not_to_its_name(clients: Clients) -> None:
+    server, path = clients.server, f"/keys/{clients.name}"
+    earlier = clients.openai().responses.create(model=CODEX, input="one").output[0]
+    turns: list[Any] = [{"role": "user", "content": "one"}, {"id": earlier.id}, {"role": "user", "content": "two"}]
+
+    def unknown(key: str) -> bool:
+        client = Clients(server, key, clients.name).openai()
+        told = client.responses.with_raw_response.create(model=CODEX, input=turns)
+        return told.headers.get("x-bridge-ignored") == "item_reference"
+
+    rotated = server.admin("POST", f"{path}/rotate", {"graceSeconds": 60}).json["key"]
+    assert [unknown(clients.key), unknown(rotated)] == [False, False]
+    assert server.admin("DELETE", path).status == 200
+    assert unknown(server.new_key(clients.name))
