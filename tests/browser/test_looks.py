@@ -303,6 +303,23 @@ def test_a_server_of_another_version_is_told_in_words(visit: Visit, path: str, l
     visit.complaints.clear()
 
 
+def test_a_key_at_a_server_of_another_version_is_not_lost(visit: Visit, server: Server) -> None:
+    def older(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={name: value for name, value in answer.json().items() if name != "models"})
+
+    visit.context.route("**/me", older)
+    page = visit.open("/")
+    page.get_by_label("Your key").fill(history.TEAM[0].raw)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("This page does not understand the bridge's answer. Reload the page")).to_be_visible()
+    visit.context.unroute("**/me")
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    page.close()
+    visit.complaints.clear()
+
+
 def test_an_answer_of_another_version_is_an_error_and_what_came_stays(visit: Visit, server: Server) -> None:
     page = visit.holder(history.TEAM[0].raw)
     done = {"id": "run_1", "content": [{"type": "text", "text": "all of it"}]}

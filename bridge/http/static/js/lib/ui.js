@@ -52,7 +52,10 @@ async function busy(button, task) {
 	}
 }
 
-/** For a form's `onsubmit`: do something when it is sent, once at a time; what goes wrong is shown in `place`. */
+/**
+ * For a form's `onsubmit`: do something when it is sent, once at a time; what goes wrong is shown in `place`, or at the
+ * edge of the page where that is gone.
+ */
 export function submits(place, task) {
 	async function attempt() {
 		fill(place);
@@ -60,7 +63,8 @@ export function submits(place, task) {
 			await task();
 		} catch (error) {
 			fill(place, errorBox(error));
-			place.scrollIntoView({ block: "nearest" });
+			if (place.isConnected) place.scrollIntoView({ block: "nearest" });
+			else trouble(error);
 		}
 	}
 
