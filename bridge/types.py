@@ -20,8 +20,8 @@ from bridge.errors import Problem
 #: Takes down what was said in a run: who, to whom, what. Must not raise or wait.
 Tap = Callable[[str, str, bytes], None]
 
-#: `GenerationRequest.api` of the bridge's own API
-NATIVE = "native"
+#: `GenerationRequest.api` of the bridge's own API, and of Anthropic's
+NATIVE, ANTHROPIC = "native", "anthropic"
 #: What a refusal says where neither the model nor its provider gave words.
 DECLINED = "The model declined to answer."
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bridge.providers import structured
-from bridge.providers.models import may_think, takes, with_thoughts
+from bridge.providers.models import may_think, takes, thinks, with_thoughts
 from bridge.providers.structured import (
     MANY,
     PLAIN_PATTERN,
@@ -204,9 +204,7 @@ def _thinking_tokens(request: GenerationRequest, thinking: dict[str, Any] | None
         return budget
     # The CLI switches thinking on by itself where the API would not. With 0 it says "disabled" of every model that can
     # be told so.
-    by_itself = request.effort is None and takes("claude", request.model, "own_thinking")
-    wished = request.thinking is None and (by_itself or request.effort not in (None, "none"))
-    return None if wished and may_think(request) else 0
+    return None if request.thinking is None and thinks(request) and may_think(request) else 0
 
 
 def _has_calls(request: GenerationRequest) -> bool:

@@ -17,6 +17,7 @@ from bridge.errors import BridgeError, StoreError
 from bridge.registry import PROVIDERS
 from bridge.store.document import Document, OperatorFile
 from bridge.types import (
+    ANTHROPIC,
     LONG_CONTEXT,
     MODEL_PATTERN,
     NATIVE,
@@ -35,6 +36,7 @@ What = Literal[
     "top_k",
     "forced_tool",
     "output_format",
+    "effort",
     "thinking",
     "thinking_budget",
     "adaptive_thinking",
@@ -251,6 +253,8 @@ def takes(provider: str, model: str, what: What) -> bool:
             return version < ((5, 1) if largest else (5, 5)) or version == _UNKNOWN
         case "output_format":
             return (4, 5) <= version < _UNKNOWN
+        case "effort":
+            return version >= (4, 6) or (version == (4, 5) and "opus" in model)
         case "thinking":
             return version >= (3, 7)
         case "adaptive_thinking":
@@ -292,12 +296,14 @@ def heeded(request: GenerationRequest, *, may_search: bool = False) -> Generatio
     for name in ("context", "blocked"):
         if search is not None and getattr(search, name) and (name == "context") == (request.provider == "claude"):
             request = msgspec.structs.replace(request, ignored=(*request.ignored, _SEARCH_WORDS[name]))
+    if _is_effort_alone(request) and not takes("claude", request.model, "effort"):
+        request = msgspec.structs.replace(request, effort=None, ignored=(*request.ignored, "effort"))
     asked, takes_it = request.thinking, True
     if asked is not None and asked.mode == "disabled":
         takes_it = _may_rest(request)
     elif asked is not None:
         takes_it = takes(request.provider, request.model, "thinking") and may_think(request)
-    elif request.thoughts is not None and request.provider == "claude" and _thinks(request):
+    elif request.thoughts is not None and request.provider == "claude" and thinks(request):
         # Where only a summary was asked for, in the words of OpenAI.
         request = msgspec.structs.replace(request, thinking=Thinking("adaptive", display="summarized"))
     if not takes_it:
@@ -308,7 +314,7 @@ def heeded(request: GenerationRequest, *, may_search: bool = False) -> Generatio
     over = [name for name in ("temperature", "top_p", "top_k") if getattr(given, name) is not None]
     if not over:
         return request
-    if not _thinks(request):
+    if not thinks(request):
         over = [name for name in over if not takes(request.provider, request.model, name)]  # type: ignore[arg-type]
         if (given.temperature or 0) > _CLAUDE_WARMEST and "temperature" not in over:
             over.append("temperature")
@@ -388,16 +394,19 @@ def _without(message: Message, kinds: tuple[type, ...]) -> Message:
     return Message(message.role, tuple(part for part in message.content if not isinstance(part, kinds)))
 
 
-def _thinks(request: GenerationRequest) -> bool:
+def thinks(request: GenerationRequest) -> bool:
     """Whether a request asks for thinking, or the model thinks by itself and is not told otherwise."""
     if request.thinking is not None:
         return request.thinking.mode != "disabled"
-    match request.effort:
-        case None:
-            return takes(request.provider, request.model, "own_thinking")
-        case "none":
-            return not takes(request.provider, request.model, "no_thinking")
-    return True
+    if request.effort == "none":
+        return not takes(request.provider, request.model, "no_thinking")
+    unasked = request.effort is None or _is_effort_alone(request)
+    return not unasked or takes(request.provider, request.model, "own_thinking")
+
+
+def _is_effort_alone(request: GenerationRequest) -> bool:
+    """Whether the effort of a request asks a model of claude for no thinking: in Anthropic's API, `thinking` does."""
+    return request.provider == "claude" and request.api == ANTHROPIC and request.effort is not None
 
 
 def _version(model: str) -> tuple[int, int]:

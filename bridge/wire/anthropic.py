@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from bridge.errors import Problem
 from bridge.registry import PROVIDERS
 from bridge.types import (
+    ANTHROPIC,
     Answer,
     Citation,
     Finished,
@@ -54,7 +55,7 @@ from bridge.wire.conversation import PlainText, Turns, generation, run_number, s
 from bridge.wire.parameters import SAMPLED, ignored, passed_over, read, refused, supported, table
 
 #: as the log shows it
-API_NAME = "anthropic"
+API_NAME = ANTHROPIC
 
 _NO_SERVERS = "the bridge asks no MCP servers"
 PARAMETERS = table(

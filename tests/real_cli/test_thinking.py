@@ -107,6 +107,15 @@ def test_nothing_is_shown_that_nobody_asked_for(rig: Rig, stream: bool) -> None:
             assert rig.standin.generations[0].body["thinking"]["type"] == kind
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_effort_alone_makes_no_model_think(rig: Rig, stream: bool) -> None:
+    asked = [{"role": "user", "content": "hi"}]
+    for model, effort in (("claude-haiku-4-5", None), ("claude-opus-4-6", "low"), ("claude-opus-4-7", "low")):
+        ask(rig, model, asked, stream=stream, output_config={"effort": "low"})
+        sent = rig.standin.generations[0].body
+        assert (sent["thinking"], sent.get("output_config", {}).get("effort")) == ({"type": "disabled"}, effort)
+
+
 def test_a_budget_is_no_error_of_models_that_know_none(rig: Rig) -> None:
     said = ask(rig, "claude-opus-4-7", [{"role": "user", "content": "hi [[standin thinking=1]]"}], thinking=BUDGET)
     assert [block["type"] for block in said] == ["thinking", "text"]

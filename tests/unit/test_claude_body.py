@@ -123,6 +123,15 @@ def test_nothing_asked_for_is_nothing_in_the_body_and_whether_to_think_is_left_t
         assert plain == ClaudeAsked(plain.request, {}, thinking_tokens=tokens)
 
 
+def test_an_effort_alone_makes_nothing_think_in_anthropics_api() -> None:
+    for model, api, tokens in (
+        ("claude-opus-4-8", "anthropic", 0),
+        ("claude-opus-4-8", "openai-chat", None),
+        ("claude-opus-5", "anthropic", None),
+    ):
+        assert asked(model=model, api=api, effort="low").thinking_tokens == tokens
+
+
 @pytest.mark.parametrize("none", [{"thinking": Thinking("disabled")}, {"effort": "none"}])
 def test_no_thinking_is_asked_for_in_the_words_of_the_model(none: Any) -> None:
     for model in ("claude-opus-4-8", "claude-opus-5"):

@@ -27,11 +27,19 @@ SAMPLING = ("temperature", "top_p", "top_k")
 OLDER = {"own_thinking", "between_tools"}
 #: model -> what of it its API does not take
 REFUSED = {
-    "claude-3-5-haiku-20241022": {*OLDER, "output_format", "thinking", "thinking_budget", "adaptive_thinking"},
-    "claude-3-7-sonnet-20250219": {*OLDER, "output_format", "adaptive_thinking"},
-    "claude-opus-4-20250514": {*OLDER, "output_format", "adaptive_thinking"},
-    "claude-haiku-4-5-20251001": {*OLDER, "adaptive_thinking"},
-    "claude-sonnet-4-5[1m]": {*OLDER, "adaptive_thinking"},
+    "claude-3-5-haiku-20241022": {
+        *OLDER,
+        "effort",
+        "output_format",
+        "thinking",
+        "thinking_budget",
+        "adaptive_thinking",
+    },
+    "claude-3-7-sonnet-20250219": {*OLDER, "effort", "output_format", "adaptive_thinking"},
+    "claude-opus-4-20250514": {*OLDER, "effort", "output_format", "adaptive_thinking"},
+    "claude-haiku-4-5-20251001": {*OLDER, "effort", "adaptive_thinking"},
+    "claude-sonnet-4-5[1m]": {*OLDER, "effort", "adaptive_thinking"},
+    "claude-opus-4-5": {*OLDER, "adaptive_thinking"},
     "claude-opus-4-6": OLDER,
     "claude-opus-4-7": {*OLDER, *SAMPLING, "thinking_budget"},
     "claude-opus-5": {*SAMPLING, "thinking_budget", "between_tools"},
@@ -114,6 +122,17 @@ def test_thinking_that_the_api_would_refuse_is_passed_over_and_named(
 ) -> None:
     request = sampled(model, Sampling(), thinking=thinking, **more)
     assert (request.thinking, request.ignored) == ((thinking, ()) if kept else (None, ("thinking",)))
+
+
+def test_an_effort_alone_asks_for_thinking_in_every_api_but_anthropics() -> None:
+    for model, api, effort, ignored, warm in (
+        ("claude-opus-4-6", "anthropic", "low", (), 0.2),
+        ("claude-haiku-4-5", "anthropic", None, ("effort",), 0.2),
+        ("claude-opus-4-6", "openai-chat", "low", ("temperature",), None),
+        ("claude-haiku-4-5", NATIVE, "low", ("temperature",), None),
+    ):
+        request = sampled(model, Sampling(0.2), api=api, effort="low")
+        assert (request.effort, request.ignored, request.sampling.temperature) == (effort, ignored, warm)
 
 
 def test_a_summary_of_reasoning_makes_a_claude_that_thinks_show_it() -> None:
@@ -218,5 +237,5 @@ def sampled(model: str, sampling: Sampling, **more: Any) -> GenerationRequest:
 def test_of_the_sampling_only_what_the_model_takes_is_left_and_the_rest_is_named(
     model: str, given: Sampling, more: dict[str, Any], left: Sampling, ignored: tuple[str, ...]
 ) -> None:
-    request = sampled(model, given, **{"api": "anthropic", **more})
+    request = sampled(model, given, **{"api": "openai-chat", **more})
     assert (request.sampling, request.ignored) == (left, ignored)
