@@ -182,9 +182,9 @@ _COMPATIBILITY_FOOT = """\
   `between_tools`. What it cannot is passed over: `disabled` with the other models of this generation, and at the
   efforts `xhigh` and `max` of all; a budget where `max_tokens` is 1,024 or less, where a tool must be called, or where
   results of tools come without the blocks before them; codex has no `thinking` at all.
-- **Effort** that nobody asks for is the API's own for the model, also where the CLI by itself would say another; with
-  a log-in it is the CLI's. In OpenAI's APIs it asks claude to think, too; in `/v1/messages` only `thinking` does, and
-  `effort` is passed over where the model knows none (before Opus 4.5 and the 4.6 generation).
+- **Effort** that nobody asks for is the API's own for the model, also where the CLI by itself would say another. In
+  OpenAI's APIs it asks claude to think, too; in `/v1/messages` only `thinking` does, and `effort` is passed over where
+  the model knows none (before Opus 4.5 and the 4.6 generation).
 - **Thinking blocks that come back** go to the model where it goes on with results of tools and thinks again. Those
   before the last question are left out, which every model takes, and with the models that know no budget those before
   a system message in the middle: they take none where anything before it is another. So are `reasoning` items.

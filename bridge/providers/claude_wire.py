@@ -38,9 +38,10 @@ from bridge.types import (
 SETTINGS_REQUEST, REWIND_REQUEST = "settings", "rewind"
 """request_ids of the control requests whose success must be seen: before the prompt is sent, and after its answer."""
 
-#: effort as clients say it -> effortLevel of the CLI's flag settings
+#: effort as clients say it -> effortLevel of the CLI's flag settings. Where nobody asks for one, the API's own is high,
+#: and the CLI would say another of some models. Source: Anthropic's page on effort.
 EFFORTS = {
-    "none": None,
+    "none": "high",
     "minimal": "low",
     "low": "low",
     "medium": "medium",
@@ -207,7 +208,7 @@ def gated_settings(asked: ClaudeAsked, *, token: str, url: str, cached: bool) ->
 def _settings(asked: ClaudeAsked, env: dict[str, str]) -> bytes:
     request = asked.request
     env = {**env, "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_output_tokens)}
-    effort = None if request.effort is None else EFFORTS[request.effort]
+    effort = EFFORTS[request.effort or "none"]
     thinking = {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": asked.thinking_tokens}
     settings = {"model": request.model, "effortLevel": effort, "env": env}
     return _control("thinking", thinking) + _control(

@@ -542,6 +542,16 @@ def test_with_a_log_in_calls_and_results_go_both_ways(login_desk: Desk, name: st
     assert [body.count(each) for each in (long, PIXEL.data)] == [3, 3]
 
 
+@pytest.mark.parametrize("effort", [None, "none"])
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "claude-opus-4-7"])
+def test_an_effort_that_nobody_asks_for_is_the_api_s_own(
+    desk: Desk, login_desk: Desk, model: str, effort: str | None
+) -> None:
+    for each, told in ((desk, None), (login_desk, {"effort": "high"})):
+        each.answer("claude", *user("hi"), model=model, effort=effort)
+        assert each.sent.body.get("output_config") == told
+
+
 @BOTH
 def test_with_a_log_in_nothing_runs_that_nobody_offered(login_desk: Desk, name: str) -> None:
     for foreign in ("nope", "Bash", "exec_command"):

@@ -84,7 +84,7 @@ def test_an_empty_system_prompt_is_passed_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("effort", "level"),
     [
-        *((None, None), ("none", None), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high")),
+        *((None, "high"), ("none", "high"), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high")),
         *(("xhigh", "xhigh"), ("max", "max")),
     ],
 )
