@@ -50,11 +50,11 @@ OVERHEAD_TOKENS = 1200
 IMAGE_TOKENS = 36_000
 _IMAGE_TOKENS_BEFORE = (
     # Eight tiles of 5,667, and 2,833.
-    (re.compile(r"\bgpt-4o-mini"), 48_200),
+    (re.compile(r"gpt-4o-mini"), 48_200),
     # 6,144 patches at 2.46.
-    (re.compile(r"\bgpt-4\.1-nano"), 15_200),
+    (re.compile(r"gpt-4\.1-nano"), 15_200),
     # 10,000 patches at 1.2; or fewer, or eight small tiles.
-    (re.compile(r"\b(?:gpt-4|gpt-5(?:\.[0-5])?(?![.\d])|o\d|codex-mini)"), 12_000),
+    (re.compile(r"gpt-4|gpt-5(?:\.[0-5])?(?![.\d])|o\d|codex-mini"), 12_000),
 )
 #: A process is replaced after so many runs, because it keeps a log that grows; or when it has grown to so many bytes.
 RUNS_PER_PROCESS, MOST_SHARED_BYTES = 200, 700 * 2**20
@@ -333,7 +333,9 @@ class CodexProvider(CliProvider):
 
 
 def _image_tokens(model: str) -> int:
-    return next((tokens for name, tokens in _IMAGE_TOKENS_BEFORE if name.search(model)), IMAGE_TOKENS)
+    # One that was trained further has any words after its base: `ft:gpt-6-sol:acme:like-gpt-4:1`.
+    base = model.rpartition("/")[2].removeprefix("ft:")
+    return next((tokens for name, tokens in _IMAGE_TOKENS_BEFORE if name.match(base)), IMAGE_TOKENS)
 
 
 def _is_worn(server: AppServer) -> bool:

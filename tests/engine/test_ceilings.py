@@ -312,6 +312,7 @@ def test_a_link_is_reserved_like_an_image(ceiling_of: Callable[[str, bool], Ceil
 #: What OpenAI's guide on images says that the largest one counts, at the detail that the CLI asks for.
 DEAREST = {
     **dict.fromkeys(("gpt-6.2-astra", "gpt-6-sol", "gpt-5.6", "gpt-5.6-luna", "gpt-5.10", "gpt-50"), 30_000 * 1.2),
+    **dict.fromkeys(("ft:gpt-6-sol:ada:like-gpt-4:1", "ft:gpt-6-sol:ada:o1:1", "o1/gpt-6-sol"), 30_000 * 1.2),
     **dict.fromkeys(("gpt-5.5", "gpt-5.5-pro", "gpt-5.4-mini", "gpt-5.4-2026-03-05"), 10_000 * 1.2),
     "gpt-5.2": 6144 * 1.2,
     "gpt-4.1-mini": 6144 * 1.62,
@@ -321,7 +322,9 @@ DEAREST = {
     "gpt-5.1-codex-mini": 6144 * 1.2,
     "gpt-4o": 85 + 8 * 170,
     "o3": 75 + 8 * 150,
-    **dict.fromkeys(("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini:ada::1"), 2833 + 8 * 5667),
+    **dict.fromkeys(
+        ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini", "ft:gpt-4o-mini:ada::1"), 2833 + 8 * 5667
+    ),
 }
 
 
