@@ -225,8 +225,6 @@ class Service:
             try:
                 self.log.prune(self.settings.log_retention_days, self.tallies.oldest_file)
                 self.jobs.prune()
-                if self.engine is not None:
-                    self.engine.recent.prune()
             except OSError as error:
                 log.warning("old files could not be removed: %s", error.strerror)
             gevent.sleep(HOUSEKEEPING_S)

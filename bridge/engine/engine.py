@@ -54,8 +54,8 @@ ENDS = 4096
 #: Times that a run waits for a credential after its call was turned away, and the least time that it then waits for a
 #: slot, in seconds.
 MOST_WAITS, LEAST_WAIT_S = 3, 1.0
-#: Seconds between two notes of the requests that were refused.
-FLUSH_S = 60.0
+#: Seconds between two notes of the requests that were refused, and between two looks for answers that are too old.
+TIDY_S = 60.0
 #: Grace for runs that are stopped at the end to be settled, in seconds.
 LAST_SECONDS = 5.0
 
@@ -119,17 +119,18 @@ class Engine:
     def open(self) -> None:
         """Get the providers ready, at the same time; returns when each is ready or known not to be."""
         gevent.joinall([gevent.spawn(provider.open) for provider in self.providers.values()])
-        self._flusher = gevent.spawn(self._flush_refusals)
+        self._tidier = gevent.spawn(self._tidy)
 
-    def _flush_refusals(self) -> None:
+    def _tidy(self) -> None:
         while True:
-            gevent.sleep(FLUSH_S)
+            gevent.sleep(TIDY_S)
             self._refusals.flush()
+            self.recent.prune()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing on any more, give running ones `drain_s` to end, end the rest, stop the CLIs."""
         self.draining = True
-        self._flusher.kill()
+        self._tidier.kill()
         waiting = list(self.runs.values())
         _wait_for(waiting, drain_s)
         for run in waiting:

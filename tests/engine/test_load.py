@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.engine import admission
+from bridge.engine import admission, engine
 from bridge.engine.run import Run
 from bridge.errors import BridgeError
 from bridge.http.app import create_app
 from bridge.limits import Limits
+from bridge.records import recent
 from bridge.service import Service, demo_providers
 from bridge.settings import Settings
-from bridge.types import GenerationRequest, Image, Message, Text
+from bridge.types import Answer, GenerationRequest, Image, Message, Text
 from tests.engine.harness import until
 
 MIB = 2**20
@@ -34,6 +35,18 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
         client = create_app(service).test_client()
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {raw}"
         yield client
+    finally:
+        service.close()
+
+
+def test_an_answer_that_is_too_old_to_be_referred_to_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "TIDY_S", 0.01)
+    monkeypatch.setattr(recent, "KNOWN_S", 0.2)
+    service = Service(Settings.load({"BRIDGE_DATA_DIR": str(tmp_path / "data")}), make_providers=demo_providers)
+    try:
+        known = service.open().recent
+        known.add("ada", "run_1", Answer((Text("x"),), "the-model", "end_turn", None))
+        assert until(lambda: not vars(known)["_kept"])
     finally:
         service.close()
 
