@@ -92,6 +92,24 @@ def test_on_a_phone_the_link_of_the_page_that_is_shown_can_be_seen(chromium: Bro
             expect(link).to_be_in_viewport(ratio=1)
 
 
+def assert_no_sideways_scroll(visit: Visit, page: Page, views: tuple[str, ...]) -> None:
+    """On a tablet, and on a phone on its side."""
+    for view in views:
+        visit.go(page, view)
+        settled(page)
+        for width in (1024, 844, 768, 700):
+            page.set_viewport_size({"width": width, "height": 600})
+            # Charts are drawn anew.
+            page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            assert (view, width, too_wide(page)) == (view, width, [])
+
+
+def test_nothing_scrolls_sideways_on_a_tablet_or_a_phone_on_its_side(visit: Visit) -> None:
+    admin = ("", "usage", "keys", "keys/design-team", "credentials", "live", "logs", "audit")
+    assert_no_sideways_scroll(visit, visit.admin(), admin)
+    assert_no_sideways_scroll(visit, visit.holder(history.TEAM[0].raw), ("", "usage"))
+
+
 def test_what_stands_side_by_side_is_in_line_and_not_cut_off(visit: Visit) -> None:
     page = visit.admin("keys")
     settled(page)
