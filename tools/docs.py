@@ -135,8 +135,8 @@ _COMPATIBILITY_FOOT = """\
   `file_search` and the like) are a 400; beside tools of the client's own they are passed over, and `X-Bridge-Ignored`
   has their type. `custom` tools of `/v1/responses` are offered as functions with one text, a grammar in words.
 - **`strict`** tools go to the API as such where it takes their schema, and all tools have no more than 100,000 bytes as
-  JSON together. Otherwise the bridge looks: a call that does not fit is a 400 `output_mismatch` with the arguments, at
-  the end of a stream.
+  JSON together. Otherwise the bridge looks, where the schema has no more than those by itself: a call that does not
+  fit is a 400 `output_mismatch` with the arguments, at the end of a stream.
 - **Web search** of the provider, for keys that may ([api.md](api.md#web-search)): up to 10 in one request. It is always
   one that the model may make, and none that it must. `blocked_domains` goes to claude only, `search_context_size` to
   codex only. Blocks and items of earlier searches are left out of a conversation, their texts stay.
