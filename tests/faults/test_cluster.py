@@ -230,7 +230,9 @@ def test_a_redis_whose_memory_is_full_refuses_and_is_paid_afterwards_what_it_is_
         assert rig.open_runs("b", "owed") == 1
         rig.redis.command("CONFIG", "SET", "maxmemory", 0)
         load.goes_on()
-        true = until(lambda: _ended(a, id, other), "the job has no end")["result"]["cost_usd"]
+        done = until(lambda: _ended(a, id, other), "the job has no end")
+        assert done["status"] == "done", done
+        true = done["result"]["cost_usd"]
         until(lambda: rig.open_runs("b", "owed") == 0, "the end is not paid")
         for node, server in rig.bridges.items():
             assert rig.usage(node, "owed")["today"]["costUsd"] == true
