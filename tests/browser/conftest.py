@@ -47,6 +47,18 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def count_rows_made(page: Page) -> Callable[[], int]:
+    """From now on, how many rows of tables a page makes; what it returns says the number so far."""
+    page.evaluate(
+        """() => {
+          const make = document.createElement.bind(document);
+          window.made = [];
+          document.createElement = (name) => (window.made.push(name), make(name));
+        }"""
+    )
+    return lambda: int(page.evaluate("window.made.filter((name) => name === 'tr').length"))
+
+
 def expect_every_limit(page: Page, *, running: bool = True) -> None:
     """The page shows each row of the table of limits: what adds up as a bar, everything else in words. `running`:
     whether the requests that run at once have a bar, too."""

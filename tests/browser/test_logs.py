@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from bridge.errors import CODES
-from tests.browser.conftest import Visit, profile
+from tests.browser.conftest import Visit, count_rows_made, profile
 from tests.support import server as servers
 from tests.support.server import Server
 
@@ -321,16 +321,10 @@ def test_older_lines_come_without_making_anew_what_is_there(visit: Visit) -> Non
     page = visit.admin("logs?key=ada")
     lines = page.locator("tbody tr")
     expect(lines).to_have_count(50)
-    page.evaluate(
-        """() => {
-          const make = document.createElement.bind(document);
-          window.made = [];
-          document.createElement = (name) => (window.made.push(name), make(name));
-        }"""
-    )
+    rows_made = count_rows_made(page)
     page.get_by_role("button", name="Show older").click()
     expect(lines).to_have_count(58)
-    assert page.evaluate("window.made.filter((name) => name === 'tr').length") == 8
+    assert rows_made() == 8
 
 
 def test_what_is_typed_and_not_shown_yet_leaves_nothing_out(visit: Visit, server: Server) -> None:
